@@ -1,0 +1,1 @@
+"""Two tiny reasoning models that the repository trains itself, and the problems they reason about."""

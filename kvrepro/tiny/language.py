@@ -1,0 +1,72 @@
+"""The vocabulary of the tiny reasoners and its ordinary Hugging Face tokenizer.
+
+Every piece that the problems are written in is one token: a line label (`C `), a definition (`n:=`),
+a value mention (`n=`), an operand (`y`, `-y`), a digit. Text splits into pieces by longest match, so
+`encode(decode(ids)) == ids` and model text can be read, cut and graded like any other model's text.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from string import ascii_lowercase as NAMES
+from string import ascii_uppercase as LABELS
+
+BOS, EOS, PAD = "<|begin_of_sentence|>", "<|end_of_sentence|>", "<|pad|>"
+USER, ASSISTANT = "<|User|>", "<|Assistant|>"
+THINK_START, THINK_END = "<think>", "</think>"
+CONTROL = (PAD, BOS, EOS, USER, ASSISTANT)
+
+OPTION_LETTERS = "ABCD"
+WORDS = (
+    "find ", "wait ", " ok", ". so ", " and the answer is ", "\\boxed{", "}", "; ", ",", "=", "\n", "\n\n", " ",
+)  # fmt: skip
+
+# the same template as R1-Distill: the assistant turn opens the thought, so a reply holds only `</think>`
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if m['role'] == 'user' %}" + USER + "{{ m['content'] }}"
+    "{% elif m['role'] == 'assistant' %}" + ASSISTANT + "{{ m['content'] }}{{ eos_token }}"
+    "{% else %}{{ raise_exception('only user and assistant turns are known, got ' + m['role']) }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '" + ASSISTANT + THINK_START + "\\n' }}{% endif %}"
+)
+
+
+@cache
+def vocabulary() -> dict[str, int]:
+    """Token text -> id, control tokens first. Order is part of the checkpoint format: append only."""
+    pieces = [*CONTROL, THINK_START, THINK_END, *WORDS, *"0123456789"]
+    pieces += [f"{digit} is " for digit in "0123456789"]
+    pieces += [f"({letter})" for letter in OPTION_LETTERS] + list(OPTION_LETTERS)
+    pieces += [f"{label} " for label in LABELS]
+    for pattern in ("{}:=", "{}=", "{}", "+{}", "-{}", "*{}"):
+        pieces += [pattern.format(name) for name in NAMES]
+    assert len(pieces) == len(set(pieces))
+    return {piece: i for i, piece in enumerate(pieces)}
+
+
+def encode_pieces(pieces: list[str]) -> list[int]:
+    """Ids of pieces that are known to be tokens; the generator's fast path around the tokenizer."""
+    table = vocabulary()
+    return [table[piece] for piece in pieces]
+
+
+def build_tokenizer():
+    """A `PreTrainedTokenizerFast` over `vocabulary()`; unknown text becomes the pad token, never a crash."""
+    import re
+
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    table = vocabulary()
+    tokenizer = Tokenizer(models.WordLevel(dict(table), unk_token=PAD))
+    special = (*CONTROL, THINK_START, THINK_END)
+    pieces = sorted((p for p in table if p not in special), key=len, reverse=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("|".join(re.escape(p) for p in pieces)), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in CONTROL])
+    # think tags are ordinary text in R1's tokenizer too: `skip_special_tokens` must not hide them
+    tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in (THINK_START, THINK_END)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, padding_side="left",
+        chat_template=CHAT_TEMPLATE, clean_up_tokenization_spaces=False, model_max_length=2048,
+    )  # fmt: skip
