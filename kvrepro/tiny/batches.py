@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .language import ASSISTANT, BOS, EOS, PAD, THINK_START, USER, encode_pieces, vocabulary
 from .problems import TASKS, ChainProblem, sample_problem
+from .split import split_of
 
 IGNORED = -100
 
@@ -36,21 +37,18 @@ def encode_example(problem: ChainProblem, rng: random.Random) -> tuple[list[int]
     return encode_pieces([*prompt, *problem.reply_pieces(rng), EOS]), len(prompt)
 
 
-def problem_batch(
-    rng: random.Random, n_tokens: int, sizes: tuple[int, int], excluded: frozenset[str]
-) -> tuple[Tensor, Tensor]:
+def problem_batch(rng: random.Random, n_tokens: int, sizes: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Worked problems of similar size, padded right: `(ids, labels)` of about `n_tokens`, loss on the reply.
 
     Args:
         sizes: smallest and largest number of variables; one batch spans three neighbouring sizes.
-        excluded: questions that must not be trained on (the benchmarks').
     """
     smallest = rng.randint(sizes[0], max(sizes[0], sizes[1] - 2))
     examples: list[tuple[list[int], int]] = []
     width = 0
     while not examples or (len(examples) + 1) * width <= n_tokens:
         problem = sample_problem(rng, rng.randint(smallest, min(smallest + 2, sizes[1])), rng.choice(TASKS))
-        if problem.question() in excluded:
+        if split_of(problem.question()) != "train":
             continue
         examples.append(encode_example(problem, rng))
         width = max(width, len(examples[-1][0]))
