@@ -1,0 +1,59 @@
+"""Torch twins of the kernels: the definition of correct, and the path that runs on a CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def decode_attention(
+    query: Tensor, keys: Tensor, values: Tensor, empty: Tensor | None, scaling: float, *, with_mass: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Attention of one query per row over the slots in use.
+
+    Args:
+        query: `[B, Hq, D]`, rotated.
+        keys, values: `[B, H, S, D]`; query head `h` reads KV head `h // (Hq / H)`.
+        empty: `[B, S]` bool, True where a slot holds nothing; None when every slot of every row is in use.
+            What lies in an empty slot must be finite; the cache zeroes storage before it is used.
+        scaling: factor on the dot products, usually `D ** -0.5`.
+        with_mass: also return the probabilities.
+
+    Returns:
+        `[B, Hq, D]` in the dtype of `query`, and `[B, H, G, S]` float32 probabilities or None.
+    """
+    rows, q_heads, size = query.shape
+    kv_heads = keys.shape[1]
+    grouped = query.view(rows, kv_heads, q_heads // kv_heads, size)
+    if not with_mass:
+        bias = None
+        if empty is not None:
+            bias = torch.zeros(empty.shape, dtype=query.dtype, device=query.device)
+            bias = bias.masked_fill_(empty, float("-inf"))[:, None, None]
+        out = torch.nn.functional.scaled_dot_product_attention(grouped, keys, values, attn_mask=bias, scale=scaling)
+        return out.reshape(rows, q_heads, size), None
+    logits = (grouped @ keys.transpose(2, 3)).float() * scaling
+    if empty is not None:
+        logits = logits.masked_fill(empty[:, None, None], float("-inf"))
+    mass = logits.softmax(-1)
+    return (mass.to(values.dtype) @ values).reshape(rows, q_heads, size), mass
+
+
+def compact_slots(kv: Tensor, rows: Tensor, slots: Tensor) -> None:
+    """Move the kept slots of some rows to the front, in place and in order.
+
+    Args:
+        kv: `[2, L, B, H, S, D]`, keys and values of all layers.
+        rows: `[R]` int64, the rows to compact.
+        slots: `[L or 1, R, H or 1, K]` int64, the slots to keep, ascending.
+
+    The temporary is one layer of the compacted rows, never a second cache.
+    """
+    _, layers, _, heads, _, _ = kv.shape
+    kept = slots.shape[-1]
+    row = rows[:, None, None]
+    head = torch.arange(heads, device=kv.device)[None, :, None]
+    target = torch.arange(kept, device=kv.device)[None, None, :]
+    for layer in range(layers):
+        source = slots[min(layer, slots.shape[0] - 1)]
+        kv[:, layer, row, head, target] = kv[:, layer, row, head, source]

@@ -1,0 +1,74 @@
+"""The attention function that lets an unmodified Hugging Face model decode over a slot cache.
+
+Rows of one batch may hold different numbers of slots; the cache says which slots of a row are in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface
+
+from .cache import CompressedCache
+from .errors import KvreproError
+from .kernels import reference
+
+SLOTS = "kvrepro_slots"
+
+
+def slots_attention(
+    module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float | None = None,
+    slots: CompressedCache | None = None, **kwargs,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Decode over `slots` (a `CompressedCache`) when it is given, ordinary causal attention otherwise.
+
+    Args:
+        query: `[B, Hq, T, D]`; `T` is 1 when decoding.
+        key, value: `[B, H, S, D]`, what the cache's `update` returned.
+        slots: the cache; it names empty slots and receives the attention mass if a method asked for it.
+
+    Raises:
+        KvreproError: the model asks for attention that slots do not offer (sinks, soft cap, sliding window).
+    """
+    for name in ("s_aux", "softcap", "sliding_window"):
+        if kwargs.get(name) is not None:
+            raise KvreproError(
+                f"{type(module).__name__} asks for attention with {name}={kwargs[name]!r}, which the compressed cache "
+                "does not support; use a model with plain softmax attention in every layer"
+            )
+    if slots is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    out, mass = reference.decode_attention(
+        query[:, :, 0], key, value, slots.empty_slots, scaling, with_mass=slots.observer is not None
+    )
+    if mass is not None:
+        slots.observer(module.layer_idx, query[:, :, 0], mass)
+    return out[:, None], None
+
+
+AttentionInterface.register(SLOTS, slots_attention)
+# the cache knows which slots are in use; a mask over positions would be wrong after an eviction
+AttentionMaskInterface.register(SLOTS, lambda *args, **kwargs: None)
+
+
+@contextmanager
+def slot_attention(model: PreTrainedModel, cache: CompressedCache | None = None) -> Iterator[PreTrainedModel]:
+    """Run `model` with slot attention inside the block; what it used before comes back afterwards.
+
+    With `cache`, its rows may differ in length inside the block; pass `position_ids` and `slots` to the model.
+    """
+    before = model.config._attn_implementation
+    model.set_attn_implementation(SLOTS)
+    if cache is not None:
+        cache.in_slot_attention = True
+    try:
+        yield model
+    finally:
+        model.set_attn_implementation(before)
+        if cache is not None:
+            cache.in_slot_attention = False

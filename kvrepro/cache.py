@@ -1,0 +1,283 @@
+"""The compressed KV cache: a fixed number of slots per row, compacted in place.
+
+Two counters live here and must never be mixed up. `lengths` says how many slots a row holds (it shrinks at
+an eviction); `seen` says how many tokens a row has processed (it never shrinks) and gives the position of the
+next token. Keys are stored rotated at their original position, so moving a slot changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import Cache
+from transformers.cache_utils import CacheLayerMixin
+
+from .errors import KvreproError
+from .kernels import reference
+
+GRANULARITIES = ("shared", "layer", "head")
+
+
+@dataclass(frozen=True)
+class KeepPlan:
+    """Which slots of which rows stay.
+
+    `rows` `[R]` int64; `slots` `[L or 1, R, H or 1, K]` int64, ascending along K: 1 where layers or heads share.
+    """
+
+    rows: Tensor
+    slots: Tensor
+
+
+@dataclass(frozen=True)
+class CacheShape:
+    """Sizes that a model's configuration fixes."""
+
+    layers: int
+    kv_heads: int
+    q_heads: int
+    head_dim: int
+
+    @classmethod
+    def of(cls, config) -> CacheShape:
+        """Read the sizes of a decoder.
+
+        Raises:
+            KvreproError: the model has sliding-window, cross or recurrent layers, or heads of unequal size.
+        """
+        text = config.get_text_config(decoder=True)
+        name = f"model type {config.model_type!r}"
+        plain = "the compressed cache needs a decoder with full softmax attention in every layer"
+        if getattr(config, "is_encoder_decoder", False):
+            raise KvreproError(f"{name} uses cross attention; {plain}")
+        kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
+        windowed = getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True)
+        if kinds - {"full_attention"}:
+            raise KvreproError(f"{name} has layers of type {', '.join(sorted(kinds - {'full_attention'}))}; {plain}")
+        if windowed and not getattr(text, "layer_types", None):
+            raise KvreproError(f"{name} has a sliding window of {text.sliding_window} tokens; {plain}")
+        if not hasattr(text, "num_attention_heads") or getattr(text, "kv_lora_rank", None):
+            raise KvreproError(f"{name} has no plain attention heads; {plain}")
+        q_heads = text.num_attention_heads
+        kv_heads = getattr(text, "num_key_value_heads", None) or q_heads
+        head_dim = getattr(text, "head_dim", None) or text.hidden_size // q_heads
+        return cls(text.num_hidden_layers, kv_heads, q_heads, head_dim)
+
+
+class SlotLayer(CacheLayerMixin):
+    """One layer's view of a `CompressedCache`, in the form that transformers expects."""
+
+    is_sliding = False
+    is_compileable = False
+
+    def __init__(self, cache: CompressedCache, index: int):
+        super().__init__()
+        self.cache, self.index, self.is_initialized = cache, index, True
+        self.keys, self.values = cache.kv[0, index], cache.kv[1, index]
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to do: storage exists from the start."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        """Append `[B, H, T, D]` to every live row; returns the used part of the storage."""
+        return self.cache.append(self.index, key_states, value_states)
+
+    def get_seq_length(self) -> int:
+        """Tokens processed (not slots): what transformers derives the next position from."""
+        return self.cache.uniform_count(self.cache.seen, "tokens seen")
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Slots that the next attention covers, for models that run without slot attention."""
+        return self.cache.uniform_count(self.cache.lengths, "slots in use") + query_length, 0
+
+    def get_max_length(self) -> int:
+        """Slots per row."""
+        return self.cache.capacity
+
+    def reset(self) -> None:
+        """Empty the whole cache."""
+        self.cache.reset()
+
+
+class CompressedCache(Cache):
+    """Preallocated K and V of `capacity` slots per row and layer, for any decoder with full attention.
+
+    Args:
+        config: the model's configuration.
+        max_rows: rows that fit at once.
+        capacity: slots per row; budget plus the slack that the method declares.
+        granularity: `shared` (one kept set for all layers and heads), `layer` or `head` (per layer and KV head).
+
+    Rows are dense: the live rows are always `0 .. n_rows-1`; `release` moves the last row into the gap.
+    """
+
+    def __init__(
+        self, config, max_rows: int, capacity: int, granularity: str = "shared",
+        dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
+    ):  # fmt: skip
+        if max_rows < 1 or capacity < 1:
+            raise KvreproError(f"max_rows={max_rows}, capacity={capacity}: both must be at least 1")
+        if granularity not in GRANULARITIES:
+            raise KvreproError(f"granularity={granularity!r}: known are {', '.join(GRANULARITIES)}")
+        self.shape = CacheShape.of(config)
+        self.max_rows, self.capacity, self.granularity = max_rows, capacity, granularity
+        s = self.shape
+        # zeros, not empty: what lies in an unused slot is multiplied by an attention weight of 0
+        self.kv = torch.zeros(2, s.layers, max_rows, s.kv_heads, capacity, s.head_dim, dtype=dtype, device=device)
+        layers = 1 if granularity == "shared" else s.layers
+        heads = s.kv_heads if granularity == "head" else 1
+        self.positions = torch.zeros(layers, max_rows, heads, capacity, dtype=torch.int64, device=device)
+        self.slot_state: dict[str, Tensor] = {}
+        self.row_state: dict[str, Tensor] = {}
+        self.lengths: list[int] = []
+        self.seen: list[int] = []
+        self.peak_tokens = 0
+        self.empty_slots: Tensor | None = None
+        # set by `attention.slot_attention`: positions and empty slots are then given, nothing is derived from counts
+        self.in_slot_attention = False
+        self.observer: Callable[[int, Tensor, Tensor], None] | None = None
+        super().__init__(layers=[SlotLayer(self, i) for i in range(s.layers)])
+
+    @property
+    def n_rows(self) -> int:
+        """Live rows."""
+        return len(self.lengths)
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of K and V storage held, all rows and layers."""
+        return self.kv.numel() * self.kv.element_size()
+
+    @property
+    def bytes_per_slot(self) -> int:
+        """Bytes of K and V that one token of one row takes over all layers."""
+        return self.kv_bytes // (self.max_rows * self.capacity)
+
+    def add_slot_state(self, name: str, layers: int = 1, heads: int = 1, fill: float = 0.0) -> Tensor:
+        """A float32 value per slot, `[layers, B, heads, capacity]`, that follows its slot through compaction."""
+        size = (layers, self.max_rows, heads, self.capacity)
+        self.slot_state[name] = torch.full(size, fill, dtype=torch.float32, device=self.kv.device)
+        return self.slot_state[name]
+
+    def add_row_state(self, name: str, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """A value per row, `[B, *size]`, that follows its row; slots do not touch it."""
+        self.row_state[name] = torch.zeros(self.max_rows, *size, dtype=dtype, device=self.kv.device)
+        return self.row_state[name]
+
+    def admit(self, keys: Tensor, values: Tensor) -> int:
+        """Add a row from prefilled keys and values `[L, H, P, D]`; returns its index.
+
+        Raises:
+            KvreproError: no row is free, or the prompt does not fit.
+        """
+        n_tokens, row = keys.shape[2], self.n_rows
+        if row == self.max_rows:
+            raise KvreproError(f"all {self.max_rows} rows are in use; release one before admitting another")
+        if n_tokens > self.capacity:
+            raise KvreproError(f"a prompt of {n_tokens} tokens does not fit into {self.capacity} slots; raise the budget")
+        for stored, given in zip(self.kv, (keys, values), strict=True):
+            stored[:, row, :, :n_tokens] = given
+            stored[:, row, :, n_tokens:] = 0
+        self.positions[:, row, :, :n_tokens] = torch.arange(n_tokens, device=self.kv.device)
+        for state in self.slot_state.values():
+            state[:, row] = 0
+        for state in self.row_state.values():
+            state[row] = 0
+        self.lengths.append(n_tokens)
+        self.seen.append(n_tokens)
+        self.peak_tokens = max(self.peak_tokens, n_tokens)
+        return row
+
+    def release(self, row: int) -> int:
+        """Free a row; the last row takes its place. Returns the index the last row had."""
+        last = self.n_rows - 1
+        if not 0 <= row <= last:
+            raise KvreproError(f"row {row} is not live; live rows are 0 to {last}")
+        if row != last:
+            n = self.lengths[last]
+            self.kv[:, :, row, :, :n] = self.kv[:, :, last, :, :n]
+            self.positions[:, row, :, :n] = self.positions[:, last, :, :n]
+            for state in self.slot_state.values():
+                state[:, row, :, :n] = state[:, last, :, :n]
+            for state in self.row_state.values():
+                state[row] = state[last]
+        self.lengths[row], self.seen[row] = self.lengths[last], self.seen[last]
+        self.lengths.pop()
+        self.seen.pop()
+        return last
+
+    def reset(self) -> None:
+        """Forget all rows; storage and declared state stay."""
+        self.lengths.clear()
+        self.seen.clear()
+
+    def next_positions(self) -> Tensor:
+        """`[B, 1]` int64: the position of the token that each live row takes next. Pass it as `position_ids`."""
+        return torch.tensor(self.seen, device=self.kv.device)[:, None]
+
+    def uniform_count(self, counts: list[int], what: str) -> int:
+        """The one count that all rows share, for callers that know nothing of rows of different length.
+
+        Raises:
+            KvreproError: rows differ, so a model that derives positions or masks from one number would be wrong.
+        """
+        if len(set(counts)) > 1 and not self.in_slot_attention:
+            raise KvreproError(
+                f"rows differ in {what} ({min(counts)} to {max(counts)}): run the model inside "
+                "`kvrepro.attention.slot_attention(model, cache)` with position_ids=cache.next_positions() and "
+                "slots=cache"
+            )
+        return max(counts, default=0)
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write `[B, H, T, D]` behind each row's last slot; returns K and V of the slots in use, `[B, H, S, D]`.
+
+        The first layer of a forward pass opens the step, the last one advances the lengths.
+        """
+        n_rows, _, n_new, _ = keys.shape
+        if layer == 0:
+            if not self.lengths:
+                # used as a plain transformers cache: the first call brings the prompts
+                self.lengths, self.seen = [0] * n_rows, [0] * n_rows
+            self._open_step(n_rows, n_new)
+        for stored, given in zip(self.kv, (keys, values), strict=True):
+            stored[layer, self._rows, :, self._targets] = given.transpose(1, 2)
+        if layer == self.shape.layers - 1:
+            self.lengths = [n + n_new for n in self.lengths]
+            self.seen = [n + n_new for n in self.seen]
+        span = self._span
+        return self.kv[0, layer, :n_rows, :, :span], self.kv[1, layer, :n_rows, :, :span]
+
+    def _open_step(self, n_rows: int, n_new: int) -> None:
+        if n_rows != self.n_rows:
+            raise KvreproError(f"the model was given {n_rows} rows, the cache holds {self.n_rows}")
+        self._span = max(self.lengths) + n_new
+        if self._span > self.capacity:
+            raise KvreproError(
+                f"a row would need {self._span} slots, the cache has {self.capacity}: evict before the next token"
+            )
+        device = self.kv.device
+        steps = torch.arange(n_new, device=device)
+        lengths = torch.tensor(self.lengths, device=device)
+        self._rows = torch.arange(n_rows, device=device)[:, None]
+        self._targets = lengths[:, None] + steps
+        positions = torch.tensor(self.seen, device=device)[:, None] + steps
+        for layer_positions in self.positions:
+            layer_positions[self._rows, :, self._targets] = positions[:, :, None]
+        self.peak_tokens = max(self.peak_tokens, self._span)
+        ragged = min(self.lengths) + n_new < self._span
+        used = torch.arange(self._span, device=device) < (lengths + n_new)[:, None]
+        self.empty_slots = ~used if ragged else None
+
+    def compact(self, plan: KeepPlan) -> None:
+        """Keep the slots of the plan and forget the rest of those rows, in place and in order."""
+        reference.compact_slots(self.kv, plan.rows, plan.slots)
+        kept = plan.slots.shape[-1]
+        for tensor in (self.positions, *self.slot_state.values()):
+            index = plan.slots.expand(tensor.shape[0], -1, tensor.shape[2], -1)
+            tensor[:, plan.rows, :, :kept] = tensor[:, plan.rows].gather(-1, index)
+        for row in plan.rows.tolist():
+            self.lengths[row] = kept

@@ -1,0 +1,74 @@
+"""What goes into the engine and what comes out: requests, completions, and the counters of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+OK, LENGTH_LIMIT, TRUNCATED = "ok", "length_limit", "truncated"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One sample to generate; (problem_id, sample_id) keys its noise."""
+
+    problem_id: str
+    sample_id: int
+    prompt_ids: tuple[int, ...]
+
+
+@dataclass
+class Completion:
+    """One finished sample.
+
+    `status`: `ok` (ended by itself), `length_limit` (cut inside the answer) or `truncated` (cut inside the
+    thought). `token_ids` holds the reply, its end token included. `kept_positions`, when asked for, lists the
+    positions that each eviction kept (first layer and head).
+    """
+
+    request: Request
+    token_ids: list[int] = field(default_factory=list)
+    status: str = ""
+    text: str = ""
+    n_thinking_tokens: int = 0
+    evictions: int = 0
+    peak_tokens: int = 0
+    pin_overflow_tokens: int = 0
+    kept_positions: list[list[int]] | None = None
+
+    @property
+    def n_answer_tokens(self) -> int:
+        """Tokens after the think-end tag."""
+        return len(self.token_ids) - self.n_thinking_tokens
+
+
+@dataclass
+class RunStats:
+    """Time and size of one engine run; times in seconds of wall clock."""
+
+    prefill_s: float = 0.0
+    forward_s: float = 0.0
+    score_s: float = 0.0
+    evict_s: float = 0.0
+    sample_s: float = 0.0
+    host_s: float = 0.0
+    steps: int = 0
+    decoded_tokens: int = 0
+    prefill_tokens: int = 0
+    evictions: int = 0
+    pin_overflow_tokens: int = 0
+    kv_tokens_peak: int = 0
+    kv_bytes: int = 0
+    capacity_tokens: int = 0
+    bytes_per_slot: int = 0
+    batch_rows: int = 0
+    live_rows_mean: float = 0.0
+
+    @property
+    def decode_s(self) -> float:
+        """Everything but prefill: model, scoring, eviction, sampling and bookkeeping."""
+        return self.forward_s + self.score_s + self.evict_s + self.sample_s + self.host_s
+
+    @property
+    def decode_tps(self) -> float:
+        """New tokens of live rows per second of decoding, eviction and sampling included."""
+        return self.decoded_tokens / self.decode_s if self.decode_s else float("nan")

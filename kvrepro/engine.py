@@ -1,0 +1,244 @@
+"""The only decode loop. Prompts enter row by row, finished rows leave at once, each row evicts on its own."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from .attention import slot_attention
+from .cache import CompressedCache
+from .completions import LENGTH_LIMIT, OK, TRUNCATED, Completion, Request, RunStats
+from .errors import KvreproError
+from .methods import EvictionMethod, EvictionView, StepView
+from .methods.views import NEVER
+from .noise import EVICTION, SAMPLING, row_key
+from .sampling import SamplingConfig, sample_tokens
+from .tokens import ThinkTags
+
+
+class Row:
+    """A live row: its completion so far and its keys."""
+
+    def __init__(self, request: Request, seed: int, keep_positions: bool):
+        key = (seed, request.problem_id, request.sample_id)
+        self.sampling_key, self.eviction_key = row_key(*key, SAMPLING), row_key(*key, EVICTION)
+        self.completion = Completion(request, kept_positions=[] if keep_positions else None)
+        self.answer_from = NEVER
+
+    @property
+    def n_prompt(self) -> int:
+        """Prompt tokens."""
+        return len(self.completion.request.prompt_ids)
+
+
+class Engine:
+    """Generates replies with one model, one method and one budget.
+
+    Args:
+        model: a Hugging Face decoder with full attention in every layer.
+        method: what to evict and when.
+        think: the tag that ends the thought.
+        eos_ids: tokens that end a reply.
+        sampling: how tokens are drawn.
+        batch_rows: rows decoded together.
+        max_new_tokens: limit per reply.
+        seed: of the sampling and the eviction noise.
+        keep_positions: record what each eviction kept; costs host time, off in timed runs.
+
+    After `run`, `stats` holds times, sizes and counts.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, method: EvictionMethod, think: ThinkTags, eos_ids: Iterable[int], *,
+        sampling: SamplingConfig, batch_rows: int, max_new_tokens: int, seed: int = 0, keep_positions: bool = False,
+    ):  # fmt: skip
+        if batch_rows < 1 or max_new_tokens < 1:
+            raise KvreproError(f"batch_rows={batch_rows}, max_new_tokens={max_new_tokens}: both must be at least 1")
+        self.model, self.method, self.think, self.eos_ids = model, method, think, frozenset(eos_ids)
+        self.sampling, self.batch_rows, self.max_new_tokens = sampling, batch_rows, max_new_tokens
+        self.seed, self.keep_positions = seed, keep_positions
+        self.stats = RunStats()
+        self._hidden: Tensor | None = None
+
+    def run(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """Generate all requests and yield each completion as it finishes.
+
+        Raises:
+            KvreproError: a prompt that the budget cannot serve; raised before anything is generated.
+        """
+        waiting = deque(requests)
+        if not waiting:
+            return
+        longest = max(len(r.prompt_ids) for r in waiting)
+        for length in {len(r.prompt_ids) for r in waiting}:
+            if not length:
+                raise KvreproError("a prompt is empty: every request needs at least one token")
+            self.method.check_prompt(length)
+        schedule = self.method.schedule
+        longest_reply = longest + self.max_new_tokens
+        capacity = min(schedule.peak_tokens, longest_reply) if schedule else longest_reply
+        cache = CompressedCache(
+            self.model.config, min(self.batch_rows, len(waiting)), capacity, self.method.granularity,
+            self.model.dtype, self.model.device,
+        )  # fmt: skip
+        self.method.prepare(cache)
+        self.stats = RunStats(
+            kv_bytes=cache.kv_bytes, capacity_tokens=capacity, bytes_per_slot=cache.bytes_per_slot,
+            batch_rows=cache.max_rows,
+        )  # fmt: skip
+        hook = self.model.get_output_embeddings().register_forward_pre_hook(self._catch_hidden)
+        try:
+            with slot_attention(self.model, cache):
+                yield from self._loop(cache, waiting)
+        finally:
+            hook.remove()
+            self.stats.kv_tokens_peak = cache.peak_tokens
+
+    def _loop(self, cache: CompressedCache, waiting: deque[Request]) -> Iterator[Completion]:
+        rows: list[Row] = []
+        prefilled: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = {}
+        while waiting or rows:
+            while waiting and cache.n_rows < cache.max_rows:
+                yield from self._admit(cache, rows, waiting.popleft(), prefilled)
+            if rows:
+                yield from self._decode(cache, rows)
+
+    # nothing is yielded inside inference mode: it would leak into the caller's code between completions
+    @torch.inference_mode()
+    def _admit(self, cache: CompressedCache, rows: list[Row], request: Request, prefilled: dict) -> list[Completion]:
+        """Prefill a prompt, put it into a free row and draw its first token."""
+        with self._timed("prefill_s"):
+            # samples of one problem come together and share their prompt's prefill
+            if request.prompt_ids not in prefilled:
+                prefilled.clear()
+                prefilled[request.prompt_ids] = self._prefill(request.prompt_ids)
+            keys, values, logits = prefilled[request.prompt_ids]
+            row = Row(request, self.seed, self.keep_positions)
+            cache.admit(keys, values)
+            row.completion.peak_tokens = row.n_prompt
+            rows.append(row)
+            token = int(self._sample(logits[None], [row])[0])
+        return self._take(cache, rows, [len(rows) - 1], [token])
+
+    @torch.inference_mode()
+    def _decode(self, cache: CompressedCache, rows: list[Row]) -> list[Completion]:
+        """One step of all live rows: model, observation, eviction, sampling."""
+        with self._timed("forward_s"):
+            logits = self._step(cache, rows)
+        with self._timed("score_s"):
+            self.method.observe(StepView(cache, self._hidden))
+        with self._timed("evict_s"):
+            self._evict(cache, rows)
+        with self._timed("sample_s"):
+            tokens = self._sample(logits, rows).tolist()
+        with self._timed("host_s"):
+            self.stats.steps += 1
+            self.stats.decoded_tokens += len(rows)
+            self.stats.live_rows_mean += (len(rows) - self.stats.live_rows_mean) / self.stats.steps
+            return self._take(cache, rows, list(range(len(rows))), tokens)
+
+    def _prefill(self, prompt_ids: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """Run one prompt alone: keys and values `[L, H, P, D]` and the logits of the next token `[V]`."""
+        cache = DynamicCache()
+        ids = torch.tensor([prompt_ids], device=self.model.device)
+        out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        self.stats.prefill_tokens += len(prompt_ids)
+        keys = torch.stack([layer.keys[0] for layer in cache.layers])
+        values = torch.stack([layer.values[0] for layer in cache.layers])
+        return keys, values, out.logits[0, -1]
+
+    def _step(self, cache: CompressedCache, rows: list[Row]) -> Tensor:
+        """Feed every live row its newest token; logits of the next one, `[B, V]`."""
+        newest = torch.tensor([[row.completion.token_ids[-1]] for row in rows], device=self.model.device)
+        out = self.model(
+            input_ids=newest, position_ids=cache.next_positions(), past_key_values=cache, use_cache=True, slots=cache
+        )
+        return out.logits[:, -1]
+
+    def _sample(self, logits: Tensor, rows: list[Row]) -> Tensor:
+        keys = torch.tensor([row.sampling_key for row in rows], device=logits.device)
+        steps = torch.tensor([len(row.completion.token_ids) for row in rows], device=logits.device)
+        return sample_tokens(logits, self.sampling, keys, steps)
+
+    def _evict(self, cache: CompressedCache, rows: list[Row]) -> None:
+        """Compact every row that has filled its budget; rows of equal length go together."""
+        for row, length in zip(rows, cache.lengths, strict=True):
+            row.completion.peak_tokens = max(row.completion.peak_tokens, length)
+        schedule = self.method.schedule
+        if schedule is None:
+            return
+        due = [i for i, length in enumerate(cache.lengths) if length >= schedule.peak_tokens]
+        for length, group in groupby(sorted(due, key=cache.lengths.__getitem__), key=cache.lengths.__getitem__):
+            indices = list(group)
+            chosen = [rows[i] for i in indices]
+            view = EvictionView(
+                cache, self._tensor(indices), length, self._tensor([r.n_prompt for r in chosen]),
+                self._tensor([r.answer_from for r in chosen]), self._tensor([r.eviction_key for r in chosen]),
+            )  # fmt: skip
+            plan, overflow = self.method.plan(view)
+            if self.keep_positions:
+                kept = view.positions[0, :, 0].gather(-1, plan.slots[0, :, 0])
+                for row, positions in zip(chosen, kept.tolist(), strict=True):
+                    row.completion.kept_positions.append(positions)
+            cache.compact(plan)
+            self.stats.evictions += len(indices)
+            self.stats.pin_overflow_tokens += overflow
+            for row in chosen:
+                row.completion.evictions += 1
+
+    def _take(
+        self, cache: CompressedCache, rows: list[Row], indices: list[int], tokens: list[int]
+    ) -> list[Completion]:
+        """Append the drawn tokens; finished rows leave the cache and are returned."""
+        finished = []
+        for index, token in reversed(list(zip(indices, tokens, strict=True))):
+            row = rows[index]
+            reply = row.completion.token_ids
+            reply.append(token)
+            if row.answer_from == NEVER and self.think.closes(reply):
+                row.completion.n_thinking_tokens = len(reply)
+                row.answer_from = row.n_prompt + len(reply) - len(self.think.end)
+            ended = token in self.eos_ids
+            if not ended and len(reply) < self.max_new_tokens:
+                continue
+            if row.answer_from == NEVER:
+                row.completion.n_thinking_tokens = len(reply)
+            row.completion.status = OK if ended else TRUNCATED if row.answer_from == NEVER else LENGTH_LIMIT
+            # the last row moves into the gap, in the cache and here
+            rows[index] = rows[cache.release(index)]
+            rows.pop()
+            finished.append(row.completion)
+        return finished
+
+    def _catch_hidden(self, module, args: tuple[Tensor, ...]) -> None:
+        self._hidden = args[0][:, -1] if self.method.needs_hidden else None
+
+    def _tensor(self, values: list[int]) -> Tensor:
+        return torch.tensor(values, device=self.model.device)
+
+    def _timed(self, name: str) -> Stopwatch:
+        return Stopwatch(self.stats, name, self.model.device)
+
+
+class Stopwatch:
+    """Adds the time of a block to one field of the stats, after the device has finished."""
+
+    def __init__(self, stats: RunStats, name: str, device: torch.device):
+        self.stats, self.name, self.device = stats, name, device
+
+    def __enter__(self) -> None:
+        self.started = self._now()
+
+    def __exit__(self, *exc: object) -> None:
+        setattr(self.stats, self.name, getattr(self.stats, self.name) + self._now() - self.started)
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()

@@ -1,0 +1,69 @@
+"""`kvrepro.generate`: prompts in, completions out, under any method and budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedModel
+
+from .completions import Completion, Request
+from .engine import Engine
+from .methods import EvictionMethod, create_method
+from .methods.dynts import DynTSMethod
+from .sampling import SamplingConfig
+from .tokens import THINK_END_TEXT, ThinkTags, render_prompt
+
+
+def end_token_ids(model: PreTrainedModel, tokenizer) -> list[int]:
+    """Tokens that end a reply: the generation config's, else the tokenizer's."""
+    ids = model.generation_config.eos_token_id
+    ids = tokenizer.eos_token_id if ids is None else ids
+    return list(ids) if isinstance(ids, list | tuple) else [] if ids is None else [ids]
+
+
+def generate(
+    model: PreTrainedModel, tokenizer, prompts: Sequence[str | Sequence[int]], method: str | EvictionMethod = "full",
+    budget: int | None = None, *, n_samples: int = 1, batch_rows: int = 32, max_new_tokens: int = 1024, seed: int = 0,
+    temperature: float = 0.6, top_p: float = 0.95, top_k: int = 20, sampling_order: str = "hf",
+    think_end: str = THINK_END_TEXT, keep_positions: bool = False, engine: list | None = None, **options: object,
+) -> list[Completion]:  # fmt: skip
+    """Generate replies under a KV budget.
+
+    Args:
+        prompts: questions (text, rendered by the chat template) or prompts as token ids.
+        method: a name (`kvrepro list methods`), a method built by `create_method`, or an `EvictionMethod` subclass.
+        budget: slots per row; leave out for `full`.
+        n_samples: replies per prompt.
+        think_end: the tag that ends the thought.
+        keep_positions: record what every eviction kept.
+        engine: pass an empty list to receive the `Engine` and with it the run's `stats`.
+        options: window, ratio, evict_every and the method's own options.
+
+    Returns:
+        `len(prompts) * n_samples` completions, samples of a prompt together, in the order of `prompts`.
+    """
+    think = ThinkTags.of(tokenizer, think_end)
+    if not isinstance(method, EvictionMethod):
+        wants = method == DynTSMethod.name or (isinstance(method, type) and method.needs_predictor)
+        if wants and options.get("predictor") is None:
+            from .predictor import load_predictor_for
+
+            options["predictor"] = load_predictor_for(model)
+        method = create_method(method, budget, **options)
+    runner = Engine(
+        model, method, think, end_token_ids(model, tokenizer),
+        sampling=SamplingConfig(temperature, top_p, top_k, sampling_order), batch_rows=batch_rows,
+        max_new_tokens=max_new_tokens, seed=seed, keep_positions=keep_positions,
+    )  # fmt: skip
+    if engine is not None:
+        engine.append(runner)
+    requests = [
+        Request(str(i), s, tuple(render_prompt(tokenizer, p) if isinstance(p, str) else p))
+        for i, p in enumerate(prompts)
+        for s in range(n_samples)
+    ]
+    done = {}
+    for completion in runner.run(requests):
+        completion.text = tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+        done[completion.request] = completion
+    return [done[request] for request in requests]

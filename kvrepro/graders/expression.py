@@ -1,0 +1,333 @@
+"""Mathematical expressions of answers as trees: a small LaTeX reader that executes nothing and is bounded in size.
+
+A tree is a tuple `(operator, *operands)`; leaves are `("number", Fraction)` and `("symbol", name)`. What the reader
+does not know raises `Unreadable`, and the caller asks math-verify instead.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from kvrepro.graders.cleaning import clean
+
+MAX_TOKENS = 800
+MAX_DEPTH = 60
+
+FUNCTIONS = frozenset(
+    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp sqrt det gcd lcm max min".split()
+)
+_WORDS = FUNCTIONS | {"pi", "infty", "infinity", "inf"}
+_GREEK = frozenset(
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega "
+    "Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar".split()
+)
+_TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|\\[%$!{}|&]|[A-Za-z]+|\S)")
+_PRODUCT = {"*", "\\cdot", "\\times"}
+_QUOTIENT = {"/", "\\div", ":"}
+_OPENERS = {"(": ")", "[": "]", "{": "}", "\\{": "\\}"}
+_SKIPPED = {"\\ ", "\\limits"}
+
+Tree = tuple
+
+
+class Unreadable(ValueError):
+    """Not an expression that this reader knows."""
+
+
+def read_expression(text: str) -> Tree:
+    """Tree of one scalar expression given as cleaned text."""
+    reader = _Reader(_tokens(text))
+    tree = reader.sum()
+    if reader.position != len(reader.tokens):
+        raise Unreadable(f"unexpected {reader.peek()!r}")
+    return tree
+
+
+def read_raw(text: str) -> Tree:
+    return read_expression(clean(text))
+
+
+def _tokens(text: str) -> list[str]:
+    if r"\text" in text or "\\\\" in text:
+        raise Unreadable("text inside an expression")
+    tokens: list[str] = []
+    position = 0
+    text = text.rstrip()
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if match is None:
+            raise Unreadable(f"character {text[position]!r}")
+        token = match[1]
+        # `\frac43` and `\sqrt2` take one digit each, `\frac 59` too
+        if token[0].isdigit() and tokens and _takes_digit(tokens):
+            token = token[0]
+            position = match.start(1) + 1
+        else:
+            position = match.end()
+        tokens.extend(_split_letters(token) if token[0].isalpha() else [token])
+        if len(tokens) > MAX_TOKENS:
+            raise Unreadable("expression too long")
+    return tokens
+
+
+def _takes_digit(tokens: list[str]) -> bool:
+    last = tokens[-1]
+    if last in ("\\frac", "\\sqrt", "\\binom"):
+        return True
+    if len(tokens) > 1 and tokens[-2] in ("\\frac", "\\binom") and (last.isdigit() or len(last) == 1 and last.isalpha()):
+        return len(last) == 1
+    if last == "}":
+        depth, i = 0, len(tokens) - 1
+        while i >= 0:
+            depth += (tokens[i] == "}") - (tokens[i] == "{")
+            if depth == 0:
+                return i > 0 and tokens[i - 1] in ("\\frac", "\\binom")
+            i -= 1
+    return False
+
+
+def _split_letters(word: str) -> list[str]:
+    """`sinx` is sin x, `pi` is one symbol, everything else is a product of letters."""
+    if word in _WORDS:
+        return ["\\" + word]
+    for name in sorted(_WORDS, key=len, reverse=True):
+        if len(name) > 1 and word.startswith(name) and len(word) - len(name) <= 1:
+            return ["\\" + name, *word[len(name) :]]
+    return list(word)
+
+
+class _Reader:
+    def __init__(self, tokens: list[str]):
+        self.tokens = tokens
+        self.position = 0
+        self.depth = 0
+        self.bars = 0
+
+    def peek(self, ahead: int = 0) -> str:
+        i = self.position + ahead
+        return self.tokens[i] if i < len(self.tokens) else ""
+
+    def take(self, expected: str | None = None) -> str:
+        token = self.peek()
+        if not token or (expected is not None and token != expected):
+            raise Unreadable(f"expected {expected!r}, found {token!r}")
+        self.position += 1
+        return token
+
+    def sum(self) -> Tree:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise Unreadable("nested too deeply")
+        tree = self.product()
+        while self.peek() in ("+", "-"):
+            operator = self.take()
+            right = self.product()
+            tree = ("add", tree, right if operator == "+" else ("neg", right))
+        self.depth -= 1
+        return tree
+
+    def product(self) -> Tree:
+        if self.peek() in ("+", "-"):
+            sign = self.take()
+            inner = self.product()
+            return ("neg", inner) if sign == "-" else inner
+        tree = self.factor()
+        while True:
+            token = self.peek()
+            if token in _PRODUCT or token in _QUOTIENT:
+                self.take()
+                sign = 1
+                while self.peek() in ("+", "-"):
+                    sign *= -1 if self.take() == "-" else 1
+                right = self.factor()
+                right = ("neg", right) if sign < 0 else right
+                tree = ("mul", tree, right) if token in _PRODUCT else ("div", tree, right)
+            elif self.starts_factor(token):
+                right_is_number = token[0].isdigit() or token[0] == "."
+                left = self.tokens[self.position - 1]
+                # `3 4` and `x2` are no products that anybody writes
+                if right_is_number and left[0].isalnum():
+                    raise Unreadable(f"{left} next to {token}")
+                right = self.factor()
+                if _is_mixed(tree, right, left):
+                    tree = ("add", tree, right)
+                else:
+                    tree = ("mul", tree, right)
+            else:
+                return tree
+
+    def starts_factor(self, token: str) -> bool:
+        if not token or token in ("+", "-", ")", "]", "}", "\\}", ",", "=", "<", ">", "&", ";"):
+            return False
+        if token == "|":
+            return self.bars == 0
+        if token[0] == "\\":
+            name = token[1:]
+            return name in FUNCTIONS or name in _GREEK or name in ("frac", "binom", "pi", "infty", "{", "lfloor", "lceil")
+        return token[0].isalnum() or token in "([{." or token[0] == "."
+
+    def factor(self) -> Tree:
+        tree = self.atom()
+        while True:
+            token = self.peek()
+            if token == "^":
+                self.take()
+                if self.peek() == "\\circ" or self.tokens[self.position : self.position + 3] == ["{", "\\circ", "}"]:
+                    self.position += 1 if self.peek() == "\\circ" else 3
+                    tree = ("degrees", tree)
+                    continue
+                if self.peek() == "'":
+                    raise Unreadable("prime")
+                tree = ("pow", tree, self.group())
+            elif token == "!":
+                self.take()
+                tree = ("factorial", tree)
+            elif token in ("%", "\\%"):
+                self.take()
+                tree = ("div", tree, ("number", Fraction(100)))
+            elif token == "\\circ":
+                self.take()
+                tree = ("degrees", tree)
+            elif token == "'":
+                self.take()
+                if tree[0] != "symbol":
+                    raise Unreadable("prime")
+                tree = ("symbol", tree[1] + "'")
+            else:
+                return tree
+
+    def group(self) -> Tree:
+        """What `^`, `\\frac` and the like take: a braced group, or one sign-less atom."""
+        if self.peek() == "{":
+            self.take()
+            tree = self.sum()
+            self.take("}")
+            return tree
+        if self.peek() == "-":
+            self.take()
+            return ("neg", self.group())
+        return self.atom()
+
+    def atom(self) -> Tree:
+        token = self.take()
+        if token[0].isdigit() or (token[0] == "." and len(token) > 1):
+            return self.number(token)
+        if token in _OPENERS:
+            bars, self.bars = self.bars, 0
+            tree = self.sum()
+            self.bars = bars
+            self.take(_OPENERS[token])
+            return tree
+        if token in ("|", "\\|"):
+            self.bars += 1
+            tree = self.sum()
+            self.bars -= 1
+            self.take(token)
+            return ("abs", tree)
+        if token in ("\\lfloor", "\\lceil"):
+            tree = self.sum()
+            self.take("\\r" + token[2:])
+            return ("floor" if token == "\\lfloor" else "ceil", tree)
+        if token == "\\frac":
+            return ("div", self.group(), self.group())
+        if token == "\\binom":
+            return ("binomial", self.group(), self.group())
+        if token == "\\sqrt":
+            return self.root()
+        if token in ("\\infty", "\\infinity", "\\inf"):
+            return ("symbol", "infinity")
+        if token == "\\pi":
+            return ("constant", "pi")
+        if token[0] == "\\" and token[1:] in FUNCTIONS:
+            return self.function(token[1:])
+        if token[0] == "\\" and token[1:] in _GREEK:
+            return self.symbol(token[1:])
+        if token.isalpha() and len(token) == 1:
+            return self.symbol(token)
+        raise Unreadable(f"unknown {token!r}")
+
+    def number(self, token: str) -> Tree:
+        value = Fraction(token)
+        if self.peek() in ("\\overline", "\\dot") and "." in token or self.peek() == "." and self.peek(1) == "\\overline":
+            if self.peek() == ".":
+                self.take()
+                token += "."
+            self.take()
+            digits = self.take("{") and self.take()
+            self.take("}")
+            if not digits.isdigit():
+                raise Unreadable("repeating part")
+            decimals = len(token.split(".")[1])
+            return ("number", Fraction(token.rstrip(".")) + Fraction(int(digits), (10 ** len(digits) - 1) * 10**decimals))
+        return ("number", value)
+
+    def root(self) -> Tree:
+        degree: Tree = ("number", Fraction(2))
+        if self.peek() == "[":
+            self.take()
+            degree = self.sum()
+            self.take("]")
+        radicand = self.group() if self.peek() != "(" else self.atom()
+        return ("root", degree, radicand)
+
+    def function(self, name: str) -> Tree:
+        power: Tree | None = None
+        base: Tree | None = None
+        while self.peek() in ("^", "_"):
+            if self.take() == "^":
+                power = self.group()
+            else:
+                base = self.group()
+        if name in ("gcd", "lcm", "max", "min", "det"):
+            raise Unreadable(name)
+        if self.peek() in ("(", "[", "{"):
+            argument = self.atom()
+        else:
+            argument = self.factor()
+            while self.starts_factor(self.peek()) and self.peek()[1:] not in FUNCTIONS - {"sqrt"}:
+                argument = ("mul", argument, self.factor())
+        if power == ("neg", ("number", Fraction(1))):
+            if name not in ("sin", "cos", "tan"):
+                raise Unreadable(f"{name}^-1")
+            return ("function", "arc" + name, argument)
+        tree = ("function", name, argument)
+        if base is not None:
+            if name != "log":
+                raise Unreadable(f"{name} with a base")
+            tree = ("div", ("function", "ln", argument), ("function", "ln", base))
+        return tree if power is None else ("pow", tree, power)
+
+    def symbol(self, name: str) -> Tree:
+        if name == "i":
+            return ("constant", "i")
+        if name == "e" and self.peek() != "_":
+            return ("constant", "e")
+        if self.peek() == "_":
+            self.take()
+            lower = self.group()
+            # C_n^k, the combinations of school books
+            if name == "C" and self.peek() == "^":
+                self.take()
+                return ("binomial", lower, self.group())
+            name += "_" + _spell(lower)
+        elif name == "C" and self.peek() == "^" and "_" in self.tokens[self.position : self.position + 5]:
+            self.take()
+            upper = self.group()
+            if self.peek() == "_":
+                self.take()
+                return ("binomial", self.group(), upper)
+            return ("pow", ("symbol", name), upper)
+        return ("symbol", name)
+
+
+def _spell(tree: Tree) -> str:
+    return str(tree[1]) if tree[0] in ("number", "symbol", "constant") else "".join(map(str, tree))
+
+
+def _is_mixed(left: Tree, right: Tree, left_token: str) -> bool:
+    """`1\\frac{4}{5}` is one and four fifths: a whole number directly before a proper numeric fraction."""
+    if left[0] != "number" or left[1].denominator != 1 or not left_token.isdigit() or right[0] != "div":
+        return False
+    top, bottom = right[1], right[2]
+    return top[0] == bottom[0] == "number" and 0 < top[1] < bottom[1] and top[1].denominator == 1

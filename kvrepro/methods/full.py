@@ -1,0 +1,16 @@
+"""The reference: nothing is evicted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .base import EvictionMethod
+
+
+@dataclass(frozen=True)
+class FullMethod(EvictionMethod):
+    """The full KV cache, on the same engine as every other method."""
+
+    name: ClassVar[str] = "full"
+    source: ClassVar[str] = "reference"
