@@ -11,8 +11,8 @@ from fractions import Fraction
 from typing import Any
 
 from kvrepro.graders.cleaning import split_top
-from kvrepro.graders.evaluation import close, evaluate, same_value
-from kvrepro.graders.expression import Tree, Unreadable, read_expression, symbols_of
+from kvrepro.graders.evaluation import close, evaluate, number, same_value, symbols_of
+from kvrepro.graders.expression import Tree, Unreadable, read_expression
 
 _RELATION = re.compile(r"\\le(?![A-Za-z])|\\ge(?![A-Za-z])|\\ne(?![A-Za-z])|<=|>=|!=|<|>")
 _SPELLED = {"\\le": "<=", "\\ge": ">=", "\\ne": "!="}
@@ -171,13 +171,7 @@ def _less(first: Tree, second: Tree) -> bool:
     left, right = _value(first), _value(second)
     if isinstance(left, Fraction) and isinstance(right, Fraction):
         return left < right
-    return not close(left, right) and _float(left) < _float(right)
-
-
-def _float(value: Any) -> Any:
-    from kvrepro.graders.evaluation import number
-
-    return number(value)
+    return not close(left, right) and number(left) < number(right)
 
 
 def _equal(first: Tree, second: Tree) -> bool:
@@ -216,7 +210,7 @@ def unite(first: RealSet, second: RealSet) -> RealSet:
     if _is_symbolic(pieces):
         return pieces
     pieces = [p for p in pieces if _less(p.low, p.high) or (_equal(p.low, p.high) and p.low_closed and p.high_closed)]
-    pieces.sort(key=lambda piece: (_float(_value(piece.low)), not piece.low_closed))
+    pieces.sort(key=lambda piece: (number(_value(piece.low)), not piece.low_closed))
     merged: RealSet = []
     for piece in pieces:
         if merged:

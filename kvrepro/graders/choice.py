@@ -1,0 +1,199 @@
+"""Letters of multiple-choice answers: from boxes, statements and final lines, or by the text of the option.
+
+The last statement wins. Several letters at once, hedges, articles and symbols that happen to be letters give none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from kvrepro.graders.boxes import find_boxes
+from kvrepro.graders.cleaning import clean, unify_unicode
+from kvrepro.graders.phrases import ANSWER_PHRASE, CHOICE_WORD, LEADING_CHOICE, PICKED
+
+LETTERS = "ABCDEFGHIJK"
+AMBIGUOUS = "several"
+_L = f"[{LETTERS}]"
+_JOIN = r"(?:,|;|/|&|\+|and|or|or maybe|und|oder|et|ou|y|o|e|и|или|和|或|与|及|と|、)"
+_ANOTHER = re.compile(rf"^[)\]\s}}$*.,]*\s*{_JOIN}\s*(?:option |choice |possibly |maybe |also )?[(\[\s$*{{]*({_L}|[a-k](?=[)\]]))(?![\w'])")
+_REJECTED = re.compile(
+    r"^[)\]\s}$*]*(?:\s*\([^)]*\))?\s*(?:is|are|was|would be|seems|looks|can be|must be|has been)?\s*(?:also |clearly |definitely )?"
+    r"(?:wrong|incorrect|false|not\b|ruled out|eliminated|excluded|out\b|invalid|impossible|isn't|can't|cannot|doesn't)",
+    re.IGNORECASE,
+)
+_ARTICLE = re.compile(r"^ +(?!because|since|as\b|is\b|and\b|or\b|for\b|with\b|by\b|due\b|from\b|based|so\b|given|if\b|here\b|in\b|among|not\b|\w+s the)[a-z]")
+_OPEN = r"[\s(\[{$*:\"'`_]*(?:\\(?:text|textbf|mathrm|mathbf|boxed|bf|rm|textit|text\{\\bf)\s*\{?[\s(\[{*]*)*"
+_LETTER_AFTER = re.compile(rf"^{_OPEN}(?:(?:{CHOICE_WORD})\s*[:=]?\s*)?{_OPEN}({_L}|[a-k](?=\s*[)\]}}$*]|\s*\.?\s*$))", re.IGNORECASE)
+_SYMBOL_TAIL = re.compile(r"^(?:[A-Za-z0-9_^]|[=≡+'’²₂]|-[A-Za-z0-9]|\s*(?:=|\\to|→|<|>)\s*\S)")
+_OPTION_LINE = re.compile(
+    rf"(?:^|\n)[\s>*\-•]*(?:\*\*)?[(\[]?({_L})[)\].:](?:\*\*)?[ \t]*(?:\*\*)?(\S[^\n]{{0,300}}?)\s*(?=\n|$)"
+)
+_INLINE_OPTION = re.compile(rf"\(({_L})\)\s*([^()\n]{{1,120}}?)(?=[\s,;]*\(({_L})\)|[\n]|[.;]\s|$)")
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A place where the reply says its choice; `letter` is None for words instead of a letter."""
+
+    position: int
+    letter: str | None
+    text: str
+    rule: str
+
+
+def read_choice(text: str) -> str | None:
+    """Letter of a text that is nothing but a choice (a box, a final line); AMBIGUOUS for several, None for none."""
+    text = unify_unicode(text)
+    text = re.sub(r"\\(?:text|textbf|textit|mathrm|mathbf|textrm|mbox|bf|rm|boldsymbol|operatorname|boxed)\s*(?=\{)|\\(?:bf|rm)\b", "", text)
+    text = re.sub(r"\\[()\[\],;: !]|\\q?quad|[${}*`\"~]|\\left|\\right", " ", text)
+    text = re.sub(r"\s+", " ", text).strip()
+    text = re.sub(r"^\((.*)\)$", r"\1", text) if text.count("(") == 1 and text.endswith(")") else text
+    text = text.strip(" .,;:!")
+    lead = re.compile(rf"^(?:{ANSWER_PHRASE.pattern}\s*[:=]?|{CHOICE_WORD})\s*:?\s*", re.IGNORECASE)
+    for _ in range(3):
+        text = lead.sub("", text).strip()
+    text = re.sub(rf"^[(\[]\s*({_L})\s*[)\]]", r"\1)", text, flags=re.IGNORECASE).strip()
+    if re.fullmatch(rf"({_L})\)?", text, re.IGNORECASE):
+        return text[0].upper()
+    if re.fullmatch(rf"[(\[]?{_L}[)\]]?(?:\s*{_JOIN}?\s*[(\[]?{_L}[)\]]?)+", text):
+        return AMBIGUOUS
+    match = re.match(rf"^({_L})(\s*[).:,\-=]|\s+|(?=\())(.*)$", text, re.DOTALL)
+    if match is None:
+        return None
+    letter, mark, rest = match[1], match[2], match[3].strip()
+    if _ANOTHER.match(text[1:]):
+        return AMBIGUOUS
+    if mark.strip() in ("=", "-") and not mark.startswith(" "):
+        return None
+    if mark.strip() == "=":
+        return None
+    if mark.isspace() and (letter in "AI" or re.match(r"^[a-z]{3,}", rest)) and _ARTICLE.match(" " + rest):
+        return None
+    if mark.isspace() and re.match(r"^[+*/^<>=\\-]", rest) and not rest.startswith(("- ", "\\frac", "\\sqrt")):
+        return None
+    return letter
+
+
+def statements(text: str) -> list[Statement]:
+    """All statements of a choice in the reply's answer part, in order."""
+    text = unify_unicode(text)
+    found: list[Statement] = []
+    for box in find_boxes(text):
+        if box.content.strip():
+            found.append(Statement(box.start, read_choice(box.content), box.content, "boxed"))
+    for match in ANSWER_PHRASE.finditer(text):
+        found.extend(_after_phrase(text, match.start(), match.end()))
+    for match in PICKED.finditer(text):
+        found.extend(_after_phrase(text, match.start(), match.end(), letters_only=True))
+    for match in LEADING_CHOICE.finditer(text):
+        letter = next(group for group in match.groups() if group)
+        found.append(Statement(match.start(), letter.upper(), match[0].strip(), "statement"))
+    return sorted(found, key=lambda statement: statement.position)
+
+
+def _after_phrase(text: str, start: int, end: int, letters_only: bool = False) -> list[Statement]:
+    tail = text[end : end + 300]
+    found = []
+    for _ in range(4):
+        negated = re.match(r"^\s*(?:definitely |clearly |probably )?not\b\s*", tail)
+        if negated:
+            rest = re.search(r"\b(?:but|rather|instead|it is|it's|so)\b\s*", tail)
+            if rest is None:
+                return found
+            tail = tail[rest.end() :]
+            continue
+        tail = re.sub(r"^\s*(?:clearly|definitely|therefore|thus|probably|most likely|likely|indeed|simply|just)\b,?", "", tail)
+        match = _LETTER_AFTER.match(tail)
+        if match is None:
+            break
+        letter, after = match[1], tail[match.end() :]
+        if letter.islower() and not re.match(r"^\s*(?:[)\]}$*]|\.?\s*$)", after):
+            break
+        if _REJECTED.match(after):
+            rest = re.search(r"\b(?:so|but|hence|thus|therefore|leaving|instead)\b,?\s*(?:it(?: is|'s)|the answer is|choose|only)?\s*", after)
+            if rest is None:
+                return found
+            tail = after[rest.end() :]
+            continue
+        if _ANOTHER.match(after):
+            return [*found, Statement(start, AMBIGUOUS, tail[:60], "statement")]
+        if _SYMBOL_TAIL.match(after) and not after.startswith(("'s", "’s")):
+            break
+        opened = bool(re.search(r"[(\[{*$]", tail[: match.start(1)]))
+        colon = text[start:end].rstrip().endswith(":")
+        if letter == "A" and not opened and colon and _ARTICLE.match(after):
+            break
+        if letter == "I" and not opened and re.match(r"^\s+\w", after):
+            break
+        return [*found, Statement(start, letter.upper(), tail[:60].strip(), "statement")]
+    words = re.split(r"\n|(?<=[a-z)\]0-9])\.(?:\s|$)", tail.strip(), maxsplit=1)[0].strip(" *.:$")
+    if words and not letters_only:
+        found.append(Statement(start, None, words, "phrase"))
+    return found
+
+
+def listed_options(text: str) -> dict[str, str]:
+    """Options that a text lists, as `A) ...` lines or `(A) ... (B) ...`; needs at least two letters."""
+    tail = text[-60_000:]
+    options: dict[str, str] = {}
+    for pattern in (_OPTION_LINE, _INLINE_OPTION):
+        for match in pattern.finditer(tail):
+            options.setdefault(match[1], match[2])
+        if len(options) >= 2:
+            return options
+        options = {}
+    return {}
+
+
+def normalised(text: str) -> str:
+    """Option text for comparison: no wrappers, case, spaces, or final stop."""
+    text = clean(text)
+    text = re.sub(r"\\text\{([^{}]*)\}", r"\1", text)
+    return re.sub(r"[\s{}*$\\]|(?:^|(?<=\s))(?:a|an|the)\s", "", text.casefold()).strip(".,;:\"'")
+
+
+def letter_of_option(text: str, options: Mapping[str, str]) -> str | None:
+    """Letter of the one option whose text equals `text`."""
+    wanted = normalised(text)
+    matches = [letter for letter, option in options.items() if wanted and normalised(option) == wanted]
+    return matches[0] if len(matches) == 1 else None
+
+
+def final_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip(" *$\\[]()_-#")]
+    return lines[-1] if lines else ""
+
+
+def decide(text: str, options: Mapping[str, str], gold_text: str | None = None) -> tuple[str | None, str, str | None]:
+    """(letter or AMBIGUOUS or None, rule, answer as written) of a reply's answer part."""
+    found = statements(text)
+    seen: Iterable[Statement] = reversed(found)
+    fallback: Statement | None = None
+    for statement in seen:
+        if statement.letter is not None:
+            return statement.letter, statement.rule, statement.text
+        if letter := letter_of_option(statement.text, options):
+            return letter, "option_text", statement.text
+        if gold_text and normalised(statement.text) == normalised(gold_text):
+            return "gold_text", "option_text", statement.text
+        fallback = fallback or statement
+    line = final_line(text)
+    letter = read_choice(line) if len(line) < 400 else None
+    if letter is not None and (len(line) < 40 or re.match(rf"^[\s*(\[$]*{_L}[)\].:*]", line)) and not _is_listing(text, line):
+        return letter, "final_line", line
+    if len(line) < 400 and (letter := letter_of_option(line, options)) and not _is_listing(text, line):
+        return letter, "option_text", line
+    if gold_text and line and normalised(line) == normalised(gold_text):
+        return "gold_text", "option_text", line
+    if fallback is not None:
+        return None, fallback.rule, fallback.text
+    return None, "none", None
+
+
+def _is_listing(text: str, line: str) -> bool:
+    """Is the final line the last of a list of options?"""
+    lines = [other.strip() for other in text.splitlines() if other.strip()]
+    marker = re.compile(rf"^[\s*\-(\[]*({_L})[)\].:]")
+    return len(lines) >= 2 and bool(marker.match(lines[-1])) and bool(marker.match(lines[-2]))

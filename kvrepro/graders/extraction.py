@@ -1,0 +1,174 @@
+"""From a reply to its answer: the part after the thought, then boxes, announcements, or a concluding line."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from kvrepro.graders.boxes import Box, find_boxes
+from kvrepro.graders.cleaning import unify_unicode
+from kvrepro.graders.phrases import ANSWER_PHRASE, CONCLUSION, REVISION
+
+THOUGHT_END = "</think>"
+THOUGHT_START = "<think>"
+# characters of the answer part that are looked at, from its end; models repeat boxes to the token limit
+MAX_REPLY = 60_000
+MAX_ANSWER = 1_500
+_SPECIAL = re.compile(r"<[|｜][^<>|｜\n]{1,40}[|｜]>|</?(?:answer|s|eos|pad)>")
+_ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+_CONNECTOR = re.compile(
+    r"(?:[\s$,;&.*]|\\[()\[\],;: !]|\\q?quad|\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|\b(?:and|or|also|and also)\b|[和或])*", re.IGNORECASE
+)
+_HAS_JOINER = re.compile(r"[,;&和或]|\b(?:and|or)\b", re.IGNORECASE)
+_MATHS = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_SENTENCE_END = re.compile(r"(?<=[^\d.])\.(?=\s|$)|(?<=\d)\.(?=\s|$)|\n|(?<![\\A-Za-z])!(?=\s|$)|\?(?=\s|$)")
+_REASON = re.compile(r",?\s+(?:because|since|as|which|where|so|for|due|after|when|by|hence|thus|therefore|,)\b.*$", re.DOTALL | re.IGNORECASE)
+_POLITE = re.compile(r"(?:입니다|이다|です|である|だ|になります)\s*$")
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """`answer` is None if there is none; `parts` holds every distinct box where a gold may have several parts."""
+
+    status: str
+    answer: str | None
+    rule: str
+    parts: tuple[str, ...] = ()
+
+
+def answer_part(response: str, finish_reason: str) -> tuple[str, str | None]:
+    """(status, text after the last end of thought); the text is None for `truncated` and `no_answer`.
+
+    A reply with no think tag at all is an answer as a whole if the model stopped by itself (a model without a thought,
+    or a stored reply whose thought was cut off); it is `truncated` if it ran into the token limit, because the prompt of
+    a reasoning model opens the thought. A thought that was opened and never closed is never an answer.
+    """
+    cut = response.rfind(THOUGHT_END)
+    if cut >= 0:
+        text = response[cut + len(THOUGHT_END) :]
+    elif finish_reason == "length":
+        return "truncated", None
+    elif THOUGHT_START in response:
+        return "no_answer", None
+    else:
+        text = response
+    text = text[-MAX_REPLY:]
+    if tag := _ANSWER_TAG.findall(text):
+        text = tag[-1] if tag[-1].strip() else text
+    return "ok", _SPECIAL.sub("", text)
+
+
+def extract(text: str, finish_reason: str = "stop") -> Extraction:
+    """Answer of an answer part: last box, else last announced answer, else a concluding line."""
+    boxes = [box for box in find_boxes(text) if box.content.strip(" .$\\{}")]
+    if boxes and not boxes[-1].is_closed and finish_reason == "length":
+        # the limit cut the box open: what it holds is a beginning
+        return Extraction("no_answer", None, "open_box")
+    if boxes:
+        return _from_boxes(text, boxes)
+    announced = _announced(text)
+    if announced is not None:
+        return _capped(announced, "phrase")
+    concluded = _concluded(text)
+    if concluded is not None:
+        return _capped(concluded, "final_line")
+    return Extraction("no_answer", None, "none")
+
+
+def _capped(answer: str, rule: str, parts: tuple[str, ...] = ()) -> Extraction:
+    if len(answer) > MAX_ANSWER:
+        return Extraction("too_long", answer[:200], rule)
+    return Extraction("ok", answer, rule, parts)
+
+
+def _from_boxes(text: str, boxes: list[Box]) -> Extraction:
+    group = [boxes[-1]]
+    for box in reversed(boxes[:-1]):
+        between = text[box.end : group[0].start]
+        if len(between) > 60 or not _CONNECTOR.fullmatch(between):
+            break
+        if not _HAS_JOINER.search(between) and "\n" in between:
+            break
+        group.insert(0, box)
+        if len(group) > 50:
+            break
+    contents = list(dict.fromkeys(box.content.strip() for box in group))
+    parts: tuple[str, ...] = ()
+    if 1 < len(boxes) <= 8:
+        gaps = [text[a.end : b.start] for a, b in zip(boxes, boxes[1:], strict=False)]
+        if not any(REVISION.search(gap) for gap in gaps):
+            parts = tuple(dict.fromkeys(box.content.strip() for box in boxes))
+    joined = contents[0] if len(contents) == 1 else " , ".join(contents)
+    return _capped(joined, "boxed" if len(contents) == 1 else "boxed_list", parts if len(parts) > 1 else ())
+
+
+def _announced(text: str) -> str | None:
+    """What follows the last announcement that announces something."""
+    spelled = unify_unicode(text) if not text.isascii() else text
+    for match in reversed(list(ANSWER_PHRASE.finditer(spelled))):
+        tail = spelled[match.end() : match.end() + 600].lstrip(" *\n:")
+        negated = re.match(r"^(?:not|n't)\b", tail)
+        if negated:
+            other = re.search(r"\b(?:but|rather|it is|it's)\b\s*(.+)", tail.split("\n")[0])
+            if other is None:
+                continue
+            tail = other[1]
+        value = _first_value(tail)
+        if value:
+            return value
+    return None
+
+
+def _first_value(tail: str) -> str | None:
+    """The value at the start of a sentence: its first formula, or its words up to the end or a reason."""
+    if tail.startswith(("$$", "\\[")) or re.match(r"^(?:\$(?!\d+(?:[.,]\d+)*(?:\s|$|\.))|\\\()", tail):
+        first = _MATHS.match(tail)
+        if first:
+            pieces, position = [], 0
+            while match := _MATHS.match(tail, position):
+                pieces.append(next(group for group in match.groups() if group is not None))
+                position = match.end()
+                joiner = re.match(r"\s*(?:,\s*and\b|,\s*or\b|,|and\b|or\b)\s*(?=\$|\\\()", tail[position:])
+                if joiner is None:
+                    break
+                position += joiner.end()
+            rest = _SENTENCE_END.split(tail[position:], maxsplit=1)[0]
+            unit = re.match(r"^\s*(?:%|\\%|[a-z²³^0-9/ ]{1,30}$)", rest)
+            return " , ".join(pieces) + (f" \\text{{{unit[0].strip()}}}" if unit and len(pieces) == 1 else "")
+    sentence = _SENTENCE_END.split(tail, maxsplit=1)[0]
+    sentence = _POLITE.sub("", _REASON.sub("", sentence)).strip(" *:`\"'")
+    return sentence or None
+
+
+def _concluded(text: str) -> str | None:
+    """A last line that is nothing but a value, or a concluding sentence with exactly one value."""
+    lines = [line.strip() for line in text.splitlines() if line.strip(" *$_-#>")]
+    if not lines:
+        return None
+    line = re.sub(r"^[>#\-*\s]+(?=\S)", "", lines[-1]).strip(" *`")
+    bare = line.rstrip(".").strip(" *")
+    inner = _MATHS.fullmatch(bare)
+    if inner:
+        return next(group for group in inner.groups() if group is not None)
+    if len(lines) > 1 and re.fullmatch(r"\\\]|\$\$", lines[-1]):
+        inner = re.search(r"(?:\\\[|\$\$)([^$]*?)(?:\\\]|\$\$)\s*$", text, re.DOTALL)
+        return inner[1] if inner else None
+    if len(bare) <= 60 and re.fullmatch(r"[^\w]*[-+]?[\w\\{}()\[\]^+*/.,=<>|$ %°π√-]*", bare) and re.search(r"\d|\\", bare):
+        if not re.search(r"[A-Za-z]{2,} [A-Za-z]{2,} [A-Za-z]{2,}", bare):
+            return bare
+    if len(lines) == 1 and len(bare.split()) <= 2 and bare.replace(" ", "").isalpha():
+        return bare
+    sentences = [part.strip() for part in _SENTENCE_END.split(line) if part and part.strip()]
+    last = sentences[-1] if sentences else ""
+    if not last or len(last) > 300:
+        return None
+    formulas = [next(g for g in m.groups() if g is not None) for m in _MATHS.finditer(last)]
+    is_conclusion = bool(CONCLUSION.match(last)) or len(lines) == 1
+    if re.search(r"\b(?:not|cannot|can't|unclear|maybe|perhaps|either|or|checked|try|guess)\b", last, re.IGNORECASE):
+        return None
+    if len(formulas) == 1 and is_conclusion:
+        return formulas[0]
+    numbers = re.findall(r"(?<![\w.])-?\$?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?%?(?![\w])", last)
+    if not formulas and len(set(numbers)) == 1 and is_conclusion:
+        return numbers[0]
+    return None

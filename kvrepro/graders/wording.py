@@ -1,0 +1,152 @@
+"""Answers in words: names, properties, sentences, quadrants, clock times, numbers written out."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
+_FILLERS = frozenset(
+    "a an the is are it its was be of that this so thus therefore hence answer final correct condition but and we get "
+    "have to in which has will i".split()
+)
+_TURNING = frozenset("not no neither nor never isn't cannot can't or either none without except".split())
+_ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "first": 1, "second": 2, "third": 3, "fourth": 4, "1st": 1, "2nd": 2,
+          "3rd": 3, "4th": 4, "1": 1, "2": 2, "3": 3, "4": 4, "one": 1, "two": 2, "three": 3, "four": 4}  # fmt: skip
+_SYNONYMS = {
+    "insufficient": ["not", "sufficient"], "unnecessary": ["not", "necessary"], "eastward": ["east"],
+    "eastwards": ["east"], "westward": ["west"], "northward": ["north"], "southward": ["south"], "e.g": [],
+}  # fmt: skip
+_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_TIME = re.compile(
+    r"^(\d{1,2})(?:\s*[:.]\s*(\d{2}))?(?:\s*[:.]\s*(\d{2}))?\s*(?:o'?clock)?\s*(a\.?\s?m\.?|p\.?\s?m\.?)?"
+    r"(?:\s*in the (morning|afternoon|evening))?$",
+    re.IGNORECASE,
+)
+
+
+def plain(text: str) -> str:
+    """Without text wrappers, braces and repeated spaces."""
+    text = _TEXT.sub(r" \1 ", text).replace("{", "").replace("}", "").replace("\\ ", " ")
+    return re.sub(r"\s+", " ", text).strip(" .,;:!\"'`")
+
+
+def is_wording(text: str) -> bool:
+    """Is a (cleaned) gold made of words?"""
+    words = " ".join(_TEXT.findall(text))
+    rest = _TEXT.sub(" ", text)
+    if re.search(r"[A-Za-z]{2}", words):
+        return not re.search(r"[\d\\=<>^]", rest)
+    return "\\" not in text and not re.search(r"[\d+*/=<>^(){}\[\],]", text) and bool(re.search(r"[^\W\d_]{3}", text))
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case words without fillers; negations stay joined to what they negate (`not sufficient`)."""
+    found: list[str] = []
+    text = re.sub(r"[-_/]", " ", plain(text).casefold())
+    for word in re.findall(r"[^\W_]+(?:['’][^\W_]+)?", text):
+        found.extend(_SYNONYMS.get(word, [word]))
+    result: list[str] = []
+    negated = False
+    for word in found:
+        if word in _FILLERS and len(found) > 1:
+            continue
+        if word == "not":
+            negated = True
+            continue
+        result.append("not " + word if negated else word)
+        negated = False
+    return result + (["not"] if negated else [])
+
+
+def quadrants(text: str) -> frozenset[int] | None:
+    """Numbers of the quadrants named; None if the text is not about quadrants."""
+    words = re.findall(r"[a-z0-9]+", plain(text).casefold())
+    named = {word for word in words if word not in _FILLERS} - {"quadrant", "quadrants", "only"}
+    if not named or not named <= set(_ROMAN):
+        return None
+    if "quadrant" not in words and "quadrants" not in words and not named <= {"i", "ii", "iii", "iv"}:
+        return None
+    return frozenset(_ROMAN[word] for word in named)
+
+
+def same_wording(gold: str, answer: str) -> bool:
+    """Same words in any order, or the gold's words inside a short sentence that neither negates nor hedges."""
+    gold_places, answer_places = quadrants(gold), quadrants(answer)
+    if gold_places is not None:
+        if answer_places is not None:
+            return gold_places == answer_places
+        if re.fullmatch(r"\s*(?:\\text\{)?\s*(?:[Qq]uadrant)?\s*[IV]+\s*\}?", gold):
+            return False
+    first, second = words_of(gold), words_of(answer)
+    if not first or not second:
+        return False
+    if Counter(first) == Counter(second):
+        return True
+    if "".join(first) == "".join(second):
+        return True
+    if len(second) > 14 or any(word in _TURNING or word.startswith("not ") for word in second):
+        return False
+    if first == ["no"] or any(word.startswith("not ") or word in _TURNING for word in first):
+        return False
+    n = len(first)
+    inside = any(second[i : i + n] == first for i in range(len(second) - n + 1))
+    return inside and len("".join(first)) >= 3 and not _contrast(first, plain(answer).casefold())
+
+
+def _contrast(first: list[str], answer: str) -> bool:
+    """Does the sentence name an alternative, as in `east and west` or `even, odd`?"""
+    joined = " ".join(first)
+    return bool(re.search(rf"{re.escape(joined)}\s*(?:,|/|&|\band\b|\bor\b)|(?:,|/|&|\band\b|\bor\b)\s*{re.escape(joined)}", answer))
+
+
+def clock(text: str) -> tuple[int, bool] | None:
+    """(minutes after midnight, whether am or pm is known) of a time of day; None if the text is not one."""
+    spelled = plain(text).replace("\\", "").strip()
+    match = _TIME.match(spelled)
+    if match is None or (match[2] is None and match[4] is None and match[5] is None):
+        return None
+    hour, minute = int(match[1]), int(match[2] or 0)
+    half = (match[4] or {"morning": "a", "afternoon": "p", "evening": "p"}.get((match[5] or "").lower(), ""))[:1].lower()
+    if minute > 59 or hour > 24 or (half and not 1 <= hour <= 12):
+        return None
+    if half:
+        hour = hour % 12 + (12 if half == "p" else 0)
+    return (hour % 24) * 60 + minute, bool(half) or hour > 12 or (hour == 0) or match[1].startswith("0")
+
+
+def same_clock(gold: str, answer: str) -> bool | None:
+    """Same time of day; None if the gold is not one. A missing am/pm is forgiven where the digits agree."""
+    first = clock(gold)
+    if first is None or (":" not in gold and not re.search("[ap]\\.? ?m", gold.lower())):
+        return None
+    second = clock(re.sub(r"^.*?(?:\bis\b|\bat\b|=)\s*", "", plain(answer)))
+    if second is None:
+        return False
+    if first[1] and second[1]:
+        return first[0] == second[0]
+    return first[0] % 720 == second[0] % 720
+
+
+def number_in_words(text: str) -> int | None:
+    """`seventy-three` as 73, up to 999,999; None for anything else."""
+    words = [word for word in re.findall(r"[a-z]+", plain(text).casefold().replace("-", " ")) if word != "and"]
+    if not words or re.search(r"\d", text):
+        return None
+    total = current = 0
+    for word in words:
+        if word in _ONES:
+            current += _ONES.index(word)
+        elif word in _TENS:
+            current += 10 * (_TENS.index(word) + 2)
+        elif word == "hundred":
+            current = max(current, 1) * 100
+        elif word == "thousand":
+            total, current = total + max(current, 1) * 1000, 0
+        elif word in ("minus", "negative") and not total and not current:
+            rest = number_in_words(" ".join(words[1:]))
+            return -rest if rest is not None else None
+        else:
+            return None
+    return total + current
