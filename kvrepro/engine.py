@@ -15,8 +15,8 @@ from .attention import slot_attention
 from .cache import CompressedCache
 from .completions import LENGTH_LIMIT, OK, TRUNCATED, Completion, Request, RunStats
 from .errors import KvreproError
-from .methods import EvictionMethod, EvictionView, StepView
-from .methods.views import NEVER
+from .methods.base import EvictionMethod
+from .methods.views import NEVER, EvictionView, StepView
 from .noise import EVICTION, SAMPLING, row_key
 from .sampling import SamplingConfig, sample_tokens
 from .tokens import ThinkTags

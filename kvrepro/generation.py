@@ -8,8 +8,8 @@ from transformers import PreTrainedModel
 
 from .completions import Completion, Request
 from .engine import Engine
-from .methods import EvictionMethod, create_method
-from .methods.dynts import DynTSMethod
+from .methods import create_method, method_class
+from .methods.base import EvictionMethod
 from .sampling import SamplingConfig
 from .tokens import THINK_END_TEXT, ThinkTags, render_prompt
 
@@ -44,12 +44,12 @@ def generate(
     """
     think = ThinkTags.of(tokenizer, think_end)
     if not isinstance(method, EvictionMethod):
-        wants = method == DynTSMethod.name or (isinstance(method, type) and method.needs_predictor)
-        if wants and options.get("predictor") is None:
+        cls = method_class(method) if isinstance(method, str) else method
+        if cls.needs_predictor and options.get("predictor") is None:
             from .predictor import load_predictor_for
 
             options["predictor"] = load_predictor_for(model)
-        method = create_method(method, budget, **options)
+        method = create_method(cls, budget, **options)
     runner = Engine(
         model, method, think, end_token_ids(model, tokenizer),
         sampling=SamplingConfig(temperature, top_p, top_k, sampling_order), batch_rows=batch_rows,

@@ -46,6 +46,9 @@ class Statement:
 def read_choice(text: str) -> str | None:
     """Letter of a text that is nothing but a choice (a box, a final line); AMBIGUOUS for several, None for none."""
     text = unify_unicode(text)
+    if labelled := re.match(rf"^\s*\$?({_L})\s*[,:.]?\s*\\(?:text|quad|;| )", text):
+        following = _ANOTHER.match(re.sub(r"\\(?:text|quad|[; ])|\{", " ", text[labelled.end(1) :]))
+        return AMBIGUOUS if following else labelled[1]
     text = re.sub(r"\\(?:text|textbf|textit|mathrm|mathbf|textrm|mbox|bf|rm|boldsymbol|operatorname|boxed)\s*(?=\{)|\\(?:bf|rm)\b", "", text)
     text = re.sub(r"\\[()\[\],;: !]|\\q?quad|[${}*`\"~]|\\left|\\right", " ", text)
     text = re.sub(r"\s+", " ", text).strip()
@@ -89,7 +92,9 @@ def statements(text: str) -> list[Statement]:
         found.extend(_after_phrase(text, match.start(), match.end(), letters_only=True))
     for match in LEADING_CHOICE.finditer(text):
         letter = next(group for group in match.groups() if group)
-        found.append(Statement(match.start(), letter.upper(), match[0].strip(), "statement"))
+        before = text[max(0, match.start() - 30) : match.start()]
+        joined = re.search(rf"[(\[{{*$]?\b{_L}\b[)\]}}*$]*\s*{_JOIN}\s*(?:option |choice )?$", before)
+        found.append(Statement(match.start(), AMBIGUOUS if joined else letter.upper(), match[0].strip(), "statement"))
     return sorted(found, key=lambda statement: statement.position)
 
 

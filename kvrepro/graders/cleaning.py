@@ -116,6 +116,10 @@ def clean(text: str) -> str:
     """Answer text in one spelling: maths delimiters, spacing, sizes and fonts removed; words kept in `\\text{}`."""
     text = unify_unicode(text)
     text = _MARKDOWN.sub("", text)
+    if "\\begin" not in text:
+        # commands whose backslash was escaped once more than needed
+        text = re.sub(r"\\\\(?=[A-Za-z]{2})", r"\\", text)
+    text = text.replace("\\\\", "\\cr ")
     text = re.sub(r"\\[()\[\]]|(?<!\\)\$", " ", text)
     text = _COLOUR.sub("", text)
     text = _DROPPED.sub(" ", text)

@@ -22,7 +22,7 @@ _CONNECTOR = re.compile(
 _HAS_JOINER = re.compile(r"[,;&和或]|\b(?:and|or)\b", re.IGNORECASE)
 _MATHS = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _SENTENCE_END = re.compile(r"(?<=[^\d.])\.(?=\s|$)|(?<=\d)\.(?=\s|$)|\n|(?<![\\A-Za-z])!(?=\s|$)|\?(?=\s|$)")
-_REASON = re.compile(r",?\s+(?:because|since|as|which|where|so|for|due|after|when|by|hence|thus|therefore|,)\b.*$", re.DOTALL | re.IGNORECASE)
+_REASON = re.compile(r",?\s+(?:i\.e\.?|that is|or equivalently|equivalently|or about|or approximately|because|since|as|which|where|so|for|due|after|when|by|hence|thus|therefore|,)\b.*$", re.DOTALL | re.IGNORECASE)
 _POLITE = re.compile(r"(?:입니다|이다|です|である|だ|になります)\s*$")
 
 
@@ -154,7 +154,7 @@ def _concluded(text: str) -> str | None:
         inner = re.search(r"(?:\\\[|\$\$)([^$]*?)(?:\\\]|\$\$)\s*$", text, re.DOTALL)
         return inner[1] if inner else None
     if len(bare) <= 60 and re.fullmatch(r"[^\w]*[-+]?[\w\\{}()\[\]^+*/.,=<>|$ %°π√-]*", bare) and re.search(r"\d|\\", bare):
-        if not re.search(r"[A-Za-z]{2,} [A-Za-z]{2,} [A-Za-z]{2,}", bare):
+        if not re.search(r"[A-Za-z]{4,}", re.sub(r"\\[A-Za-z]+(?:\{[^{}]*\})?", "", bare)):
             return bare
     if len(lines) == 1 and len(bare.split()) <= 2 and bare.replace(" ", "").isalpha():
         return bare

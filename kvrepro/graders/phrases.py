@@ -44,7 +44,7 @@ PICKED = re.compile(
 )
 LEADING_CHOICE = re.compile(
     r"(?:(?:\b(?:option|choice|answer|statement|opción|вариант)\s*|(?<![A-Za-z\\]))(?:\*\*|\$|\\text(?:bf)?\{)*[(\[]([A-K])[)\]](?:\*\*|\$|\})*"
-    r"|(?:\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ss]tatement)\s+|(?:^|(?<=[.;,:]\s)|(?<=\bonly\s)|(?<=\b[Ss]o\s)|(?<=\b[Hh]ence\s)|(?<=\b[Tt]hus\s))(?:\*\*)?)([A-K])(?:\*\*)?)"
+    r"|(?:\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ss]tatement)\s+|(?:^|(?<=[.;,:]\s)|(?<=\bonly\s)|(?<=\bthat\s)|(?<=\b[Ss]o\s)|(?<=\b[Hh]ence\s)|(?<=\b[Tt]hus\s))(?:\*\*)?)([A-K])(?:\*\*)?)"
     r"\s*(?:is|are|must be|would be|seems|being|remains)\s+(?:therefore |thus |clearly |indeed |definitely |then )?"
     r"(?:the\s+)?(?:only\s+)?(?:one\s+(?:that is|which is)\s+)?(?:best |most |factually )?(?:correct|right|true|answer|accurate|valid|best choice|appropriate)(?!\s+(?:about|that|in|but|for)\b)",
     re.MULTILINE,

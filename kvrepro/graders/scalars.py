@@ -193,8 +193,13 @@ def same_scalar(gold: str, answer: str, is_integer: bool) -> bool | None:
             return gold_base == answer_base
         bare = literal(answer)
         return bare is not None and gold_base[0] == (answer.lstrip("0") or "0")
-    if answer_base is not None and answer_base[1] == 10:
-        answer = answer_base[0]
+    if answer_base is not None:
+        digits, base = answer_base
+        try:
+            value = int(digits, base)
+        except ValueError:
+            return False
+        return literal(gold) == value
     gold_readings = readings(gold, is_numeric=True)
     numeric = any(not symbols_of(reading.tree) for reading in gold_readings[:1])
     if gold_readings and not numeric:

@@ -28,8 +28,7 @@ def looks_mathematical(text: str) -> bool:
     """Worth parsing: short, no prose, no tower of powers that would only burn the time limit."""
     if len(text) > MAX_LENGTH or re.search(r"\^\s*\{?\s*\w+\s*\}?\s*\^|\^\s*\{[^{}]*\^[^{}]*\^|\d{5,}\s*!|!\s*!", text):
         return False
-    words = re.findall(r"[A-Za-z]{4,}", re.sub(r"\\[A-Za-z]+", " ", plain(text)))
-    return len(words) < 2
+    return not re.search(r"[A-Za-z]{4,}", re.sub(r"\\[A-Za-z]+", " ", plain(text)))
 
 
 def same_by_math_verify(gold: str, answer: str) -> bool | None:

@@ -42,7 +42,7 @@ _LOOKUP = {
 }
 _SINGLE_LETTERS = {"m", "s", "g", "h", "l", "L", "J", "j"}
 _CURRENCY = {"\\$": "dollar", "$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee", "\\euro": "euro",
-             "\\pounds": "pound", "\\yen": "yen"}  # fmt: skip
+             "\\pounds": "pound", "\\yen": "yen", "¢": "cent", "\\text{ ¢}": "cent", "\\text{¢}": "cent", "\\cent": "cent"}  # fmt: skip
 _MAGNITUDES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 # words that change the meaning of the number before them
 _NOT_A_NOUN = frozenset(
@@ -161,7 +161,7 @@ def split_unit(text: str, is_numeric: bool) -> list[tuple[str, Unit, int]]:
     if tail and tail.start() > 0 and "\\" not in tail[1]:
         value, words = text[: tail.start()].strip(), tail[1]
         letters = re.sub(r"[^A-Za-z]", "", words.split("^")[0].split("/")[0])
-        spaced = text[tail.start() : tail.start() + 1].isspace()
+        spaced = text[tail.start() - 1].isspace() or text[tail.start()].isspace()
         if len(letters) > 1 or is_numeric or spaced and "^" in words:
             readings.extend(_readings(value, words))
     return readings

@@ -18,7 +18,7 @@ from kvrepro.graders.expression import Unreadable
 from kvrepro.graders.scalars import literal, same_scalar
 
 _SEPARATOR = re.compile(
-    r"[,;]|&|\\text\{\s*[,;]?\s*(?:and|or|,|;)\s*\}|\\land(?![A-Za-z])|\\lor(?![A-Za-z])|\\\\"
+    r"[,;]|&|\\text\{\s*[,;]?\s*(?:and|or|,|;)\s*\}|\\land(?![A-Za-z])|\\lor(?![A-Za-z])|\\cr(?![A-Za-z])"
     r"|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|[或和与]",
     re.IGNORECASE,
 )
@@ -31,8 +31,9 @@ _LEAD = re.compile(
     re.IGNORECASE,
 )
 _ARROW = re.compile(r"\\Rightarrow(?![A-Za-z])|\\to(?![A-Za-z])|=>|->")
-_POINT_LABEL = re.compile(r"^(?:\\text\{\s*(?:point|vertex|center|centre)?\s*[A-Z]?\s*\}|[A-Z]'?|point|\\vec\s*\{?\w\}?)\s*=?\s*(?=\()")
+_POINT_LABEL = re.compile(r"^(?:\\text\{\s*(?:point|vertex|center|centre)?\s*[A-Z]?\s*\}|[A-Z]'?|point|\\vec\s*\{?\w\}?)\s*=?\s*(?=\()", re.IGNORECASE)
 _FUNCTION_LEFT = re.compile(r"^[A-Za-z](?:_\{?\w+\}?)?'?\s*\(\s*\w\s*\)$")
+_MEMBER_OF = re.compile(r"^\s*[A-Za-z]\s*\\in(?![A-Za-z])\s*")
 _NO_SOLUTION = frozenset(["no solution", "no solutions", "none", "empty set", "the empty set", "no real solutions", "no real solution"])
 
 
@@ -58,11 +59,12 @@ def _without_lead(text: str) -> str:
         # a value in a text wrapper
         if re.search(r"\d", inner) or "\\" in inner:
             text = clean(inner)
-    return strip_group(text.strip(" .:"))
+    text = re.sub(r"^\\approx(?![A-Za-z])\s*|^(?:approximately|about)\s+", "", text.lstrip(" :"))
+    return strip_group(text.rstrip(" .:"))
 
 
 def _squeeze(text: str) -> str:
-    return re.sub(r"\s+", "", text)
+    return re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text)
 
 
 def _compare(gold: str, answer: str, is_integer: bool) -> Verdict:
@@ -196,7 +198,7 @@ def _rows(text: str) -> tuple[str, list[list[str]]] | None:
     if match is None or match[4].strip(" )]"):
         return None
     factor = match[1].strip(" ([").removesuffix("\\cdot").strip()
-    rows = [row for row in re.split(r"\\\\(?:\s*\[[^\]]*\])?|\\cr", match[3]) if row.strip()]
+    rows = [row for row in re.split(r"\\cr(?![A-Za-z])(?:\s*\[[^\]]*\])?", match[3]) if row.strip()]
     return factor, [[cell.strip() for cell in row.split("&")] for row in rows]
 
 
@@ -269,7 +271,7 @@ def _dimensions(gold: str, answer: str, is_integer: bool) -> bool | None:
 
 def _real_sets(gold: str, answer: str, is_integer: bool) -> bool | None:
     """Intervals, inequalities, unions; a pair in round brackets on both sides is compared as a pair."""
-    if not _is_set_like(gold):
+    if not _is_set_like(gold) or (_ordered(gold) is not None and _ordered(answer) is not None):
         return None
     if gold.startswith("\\{") and (text := _same_builder(gold, answer)) is not None and text:
         return True
@@ -320,8 +322,8 @@ def _collections(gold: str, answer: str, is_integer: bool) -> bool | None:
     """Sets and lists in any order, tuples in theirs; a single gold never equals a list."""
     gold_set, answer_set = _braced(gold), _braced(answer)
     sides = sides_of(answer)
-    if gold_set is not None and answer_set is None and len(sides) > 1:
-        answer_set = _braced(sides[-1])
+    if answer_set is None:
+        answer_set = _braced(_MEMBER_OF.sub("", sides[-1]))
     if gold_set is not None:
         return _any_order(gold_set, answer_set or _values(answer), is_integer) if answer_set or not _ordered(answer) else False
     gold_tuple = _ordered(gold)
@@ -346,6 +348,8 @@ def _collections(gold: str, answer: str, is_integer: bool) -> bool | None:
         return _any_order([_bare(part) for part in gold_list], parts, is_integer)
     if answer_set is not None:
         return _any_order([gold], answer_set, is_integer)
+    if _ordered(answer) is not None:
+        return False
     parts = _values(answer)
     if len(parts) > 1:
         if not is_integer and re.fullmatch(r"-?\d+,\d+", answer) and literal(gold) is not None and "." in gold:

@@ -8,7 +8,7 @@ from collections import Counter
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _FILLERS = frozenset(
     "a an the is are it its was be of that this so thus therefore hence answer final correct condition but and we get "
-    "have to in which has will i".split()
+    "have to in which has will".split()
 )
 _TURNING = frozenset("not no neither nor never isn't cannot can't or either none without except".split())
 _ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "first": 1, "second": 2, "third": 3, "fourth": 4, "1st": 1, "2nd": 2,

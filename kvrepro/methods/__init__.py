@@ -1,22 +1,27 @@
-"""Eviction methods by name. A new method is one file and one row of `METHODS`."""
+"""Eviction methods by name. A new method is one file and one row of `METHODS`.
+
+Classes are imported when they are asked for: listing names and checking parameters must not load torch.
+"""
 
 from __future__ import annotations
 
 from dataclasses import fields
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from ..errors import KvreproError, UnknownNameError
-from .base import EvictionMethod
-from .dynts import DynTSMethod
-from .full import FullMethod
-from .random import RandomMethod
-from .recency import QuestionWindowMethod, WindowMethod
-from .schedule import Schedule
-from .views import EvictionView, StepView
+from ..schedule import Schedule
 
-__all__ = ["METHODS", "EvictionMethod", "EvictionView", "Schedule", "StepView", "create_method", "method_class"]
+if TYPE_CHECKING:
+    from .base import EvictionMethod
 
-METHODS: dict[str, type[EvictionMethod]] = {
-    cls.name: cls for cls in (FullMethod, WindowMethod, QuestionWindowMethod, RandomMethod, DynTSMethod)
+# name -> module and class; the order is the order of lists and tables
+METHODS: dict[str, str] = {
+    "full": "full:FullMethod",
+    "window": "recency:WindowMethod",
+    "question_window": "recency:QuestionWindowMethod",
+    "random": "random:RandomMethod",
+    "dynts": "dynts:DynTSMethod",
 }
 
 # share of the budget that the window takes, and ratio, when a caller names neither (R1-Qwen's, METHODS.md 4.2)
@@ -24,15 +29,42 @@ DEFAULT_WINDOW_SHARE = 0.4
 DEFAULT_RATIO = 0.4
 
 
+def check_method_name(name: str) -> None:
+    """Raise `UnknownNameError`, which lists the known methods, unless `name` is one of them."""
+    if name not in METHODS:
+        raise UnknownNameError("method", name, METHODS)
+
+
 def method_class(name: str) -> type[EvictionMethod]:
-    """Look a method up.
+    """The class behind a name.
 
     Raises:
         UnknownNameError: no such method; lists the known ones.
     """
-    if name not in METHODS:
-        raise UnknownNameError("method", name, METHODS)
-    return METHODS[name]
+    check_method_name(name)
+    module, cls = METHODS[name].split(":")
+    return getattr(import_module(f".{module}", __name__), cls)
+
+
+def create_schedule(
+    method: str, budget: int | None, window: int | None = None, ratio: float | None = None,
+    evict_every: int | None = None,
+) -> Schedule | None:  # fmt: skip
+    """The schedule of a method under a budget, None for `full`; defaults are filled in here.
+
+    Raises:
+        KvreproError: sizes that do not fit together, a budget for `full`, or none for another method.
+    """
+    if method == "full":
+        if budget is not None:
+            raise KvreproError(f"method 'full' never evicts, so budget={budget} would mean nothing; leave it out")
+        return None
+    if budget is None:
+        raise KvreproError(f"method {method!r} needs a budget in tokens, for example budget=256")
+    if ratio is None and evict_every is None:
+        ratio = DEFAULT_RATIO
+    window = int(DEFAULT_WINDOW_SHARE * budget) if window is None else window
+    return Schedule(budget, window, ratio, evict_every or 1)
 
 
 def create_method(
@@ -57,13 +89,4 @@ def create_method(
     for name in options:
         if name not in known:
             raise UnknownNameError(f"option of method {cls.name}", name, known)
-    if cls is FullMethod:
-        if budget is not None:
-            raise KvreproError(f"method 'full' never evicts, so budget={budget} would mean nothing; leave it out")
-        return FullMethod(**options)
-    if budget is None:
-        raise KvreproError(f"method {cls.name!r} needs a budget in tokens, for example budget=256")
-    if ratio is None and evict_every is None:
-        ratio = DEFAULT_RATIO
-    window = int(DEFAULT_WINDOW_SHARE * budget) if window is None else window
-    return cls(schedule=Schedule(budget, window, ratio, evict_every or 1), **options)
+    return cls(schedule=create_schedule(cls.name, budget, window, ratio, evict_every), **options)

@@ -10,11 +10,8 @@ from torch import Tensor
 
 from ..cache import CompressedCache, KeepPlan
 from ..errors import KvreproError
-from .schedule import Schedule
+from ..schedule import PIN_OVERFLOW, Schedule
 from .views import EvictionView, StepView
-
-PIN_OVERFLOW = ("error", "keep_first")
-
 
 @dataclass(frozen=True)
 class EvictionMethod:

@@ -38,7 +38,7 @@ class DynTSMethod(EvictionMethod):
         if self.predictor is None:
             raise KvreproError(
                 "dynts needs an importance predictor and this model has none: train one with "
-                "`python -m kvrepro.predictor_training MODEL` or give its folder with predictor=..."
+                "`kvrepro train MODEL` or give its folder with predictor=..."
             )
 
     def prepare(self, cache: CompressedCache) -> None:

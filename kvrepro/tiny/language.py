@@ -1,8 +1,8 @@
 """The vocabulary of the tiny reasoners and its ordinary Hugging Face tokenizer.
 
 Every piece that the problems are written in is one token: a line label (`C `), a definition (`n:=`),
-a value mention (`n=`), an operand (`y`, `-y`), a digit. Text splits into pieces by longest match, so
-`encode(decode(ids)) == ids` and model text can be read, cut and graded like any other model's text.
+a value mention (`n=`), an operand (`y`, `-y`), a digit. Text splits into pieces by longest match, so a rendered prompt and a
+reply encode to the very tokens they were written in.
 """
 
 from __future__ import annotations
@@ -51,22 +51,21 @@ def encode_pieces(pieces: list[str]) -> list[int]:
 
 
 def build_tokenizer():
-    """A `PreTrainedTokenizerFast` over `vocabulary()`; unknown text becomes the pad token, never a crash."""
-    import re
+    """A fast tokenizer over `vocabulary()`, the same through every class that transformers may load it with.
 
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+    All pieces are added tokens, matched longest first on the raw text, because transformers reads any Qwen2
+    checkpoint through its own `Qwen2Tokenizer`, which replaces the pre-tokeniser (seen in 5.23). Text outside
+    the vocabulary has no tokens and is dropped.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 
-    table = vocabulary()
-    tokenizer = Tokenizer(models.WordLevel(dict(table), unk_token=PAD))
-    special = (*CONTROL, THINK_START, THINK_END)
-    pieces = sorted((p for p in table if p not in special), key=len, reverse=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("|".join(re.escape(p) for p in pieces)), behavior="isolated")
-    tokenizer.decoder = decoders.Fuse()
+    tokenizer = Tokenizer(models.BPE(dict(vocabulary()), []))
+    tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in CONTROL])
     # think tags are ordinary text in R1's tokenizer too: `skip_special_tokens` must not hide them
-    tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in (THINK_START, THINK_END)])
+    tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in vocabulary() if t not in CONTROL])
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, padding_side="left",
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, unk_token=PAD, padding_side="left",
         chat_template=CHAT_TEMPLATE, clean_up_tokenization_spaces=False, model_max_length=2048,
     )  # fmt: skip

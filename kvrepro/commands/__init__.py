@@ -1,0 +1,1 @@
+"""Subcommands of `kvrepro`, one module each: NAME, HELP, `add_arguments(parser)` and `run(args) -> dict`."""

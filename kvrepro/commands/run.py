@@ -1,0 +1,73 @@
+"""`kvrepro run`: one cell, executed as a notebook."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import yaml
+
+from ..config import CellConfig
+from ..errors import KvreproError
+from ..profiles import load_profile
+from ..results import CellFolder, read_manifest
+
+NAME = "run"
+HELP = "run one cell: of a profile, from a parameter file, or from --set values"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the cell comes from, and `--dry-run`."""
+    parser.add_argument("--profile", help="take the cell from this profile, and write below results/PROFILE")
+    parser.add_argument("--cell", help="id or hash of a cell of the profile")
+    parser.add_argument("--params", help="YAML file with the cell's parameters")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one parameter; repeatable")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved parameters and the cell's folder")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Run the cell or say that it is complete."""
+    from ..execution import run_cell_notebook
+
+    config = _config(args)
+    profile = args.profile or "single"
+    folder = CellFolder.of(profile, config)
+    row = {"cell_id": config.cell_id, "folder": str(folder.path)}
+    if args.dry_run:
+        print(yaml.safe_dump(config.resolved(), sort_keys=False), end="")
+        return {**row, "complete": folder.is_complete, "config": config.resolved()}
+    if folder.is_complete:
+        print("complete")
+    else:
+        run_cell_notebook(profile, config)
+    manifest = read_manifest(folder.path)
+    score = manifest["score"]
+    print(
+        f"{config.cell_id}: Pass@1 {100 * score['pass_at_1']:.1f} % "
+        f"[{100 * score['pass_at_1_lo']:.1f}, {100 * score['pass_at_1_hi']:.1f}], n={score['n_problems']}, "
+        f"k={score['n_samples']}, {manifest['stats']['decode_tps']:.0f} tokens/s"
+    )
+    return {**row, "score": score, "decode_tps": manifest["stats"]["decode_tps"]}
+
+
+def _config(args: argparse.Namespace) -> CellConfig:
+    values: dict[str, Any] = {}
+    if args.cell:
+        if not args.profile:
+            raise KvreproError("--cell names a cell of a profile: give --profile as well")
+        values = load_profile(args.profile).cell(args.cell).resolved()
+    if args.params:
+        try:
+            with open(args.params) as file:
+                loaded = yaml.safe_load(file)
+        except yaml.YAMLError as error:
+            raise KvreproError(f"{args.params} is not valid YAML: {error}") from error
+        if not isinstance(loaded, dict):
+            raise KvreproError(f"{args.params} holds {type(loaded).__name__}, expected a mapping of parameters")
+        values |= loaded
+    for item in args.set:
+        name, separator, text = item.partition("=")
+        if not separator:
+            raise KvreproError(f"--set {item}: expected NAME=VALUE")
+        values[name] = yaml.safe_load(text)
+    return CellConfig.from_mapping(values)

@@ -1,0 +1,154 @@
+"""The configuration of one cell: flat, frozen, strict, and hashed into the cell's name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from typing import Any, get_args, get_origin, get_type_hints
+
+from .errors import KvreproError, UnknownNameError
+from .sampling import SamplingConfig
+
+# raised when a change of the engine changes tokens or scores, so that old cells are not taken for new ones
+PROTOCOL = 1
+
+
+@dataclass(frozen=True)
+class CellConfig:
+    """One model on one benchmark with one method at one budget. Every field changes a number.
+
+    Attributes:
+        budget: KV slots per row, tokens; None for `full`.
+        window: local window, tokens; None takes the method's default share of the budget.
+        ratio: share of candidates kept at an eviction (DynTS); None takes the default.
+        evict_every: tokens between evictions, where the budget is what remains after one; excludes `ratio`.
+        pin_overflow: `error` or `keep_first`, when pinned tokens do not fit.
+        n_problems: the first so many problems; None for all.
+        batch_rows: rows decoded together; changes throughput, not tokens.
+        predictor: folder of an importance head; None takes the model's own.
+    """
+
+    model: str
+    benchmark: str
+    method: str = "full"
+    budget: int | None = None
+    window: int | None = None
+    ratio: float | None = None
+    evict_every: int | None = None
+    pin_overflow: str = "error"
+    n_problems: int | None = None
+    n_samples: int = 1
+    max_new_tokens: int = 1024
+    temperature: float = 0.6
+    top_p: float = 0.95
+    top_k: int = 20
+    sampling_order: str = "hf"
+    seed: int = 42
+    batch_rows: int = 64
+    predictor: str | None = None
+
+    def __post_init__(self) -> None:
+        from .benchmarks import benchmark_entry
+        from .models import model_entry
+
+        model_entry(self.model)
+        benchmark_entry(self.benchmark)
+        for name in ("n_problems", "n_samples", "max_new_tokens", "batch_rows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise KvreproError(f"{name}={value}: must be at least 1")
+        _ = self.sampling
+        _check_method(self)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> CellConfig:
+        """Build from parameters as they come from YAML, papermill or a command line.
+
+        Raises:
+            KvreproError: an unknown name (all names are listed), a value of the wrong type or out of range.
+        """
+        types_by_name = get_type_hints(cls)
+        clean = {}
+        for name, value in values.items():
+            if name not in types_by_name:
+                raise UnknownNameError("parameter", name, types_by_name)
+            clean[name] = _typed(name, value, types_by_name[name])
+        for name in ("model", "benchmark"):
+            if name not in clean:
+                raise KvreproError(f"parameter {name!r} is missing; give at least model and benchmark")
+        return cls(**clean)
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """The sampling part; checks its own ranges."""
+        return SamplingConfig(self.temperature, self.top_p, self.top_k, self.sampling_order)
+
+    def method_options(self) -> dict[str, Any]:
+        """Arguments for `create_method`."""
+        options = {"budget": self.budget, "window": self.window, "ratio": self.ratio, "evict_every": self.evict_every}
+        return {**options, "pin_overflow": self.pin_overflow}
+
+    def resolved(self) -> dict[str, Any]:
+        """All fields, defaults included, in the order of definition."""
+        return asdict(self)
+
+    @property
+    def hash8(self) -> str:
+        """First eight hex digits over every field, the weights, the rows, the head and the protocol version."""
+        from .benchmarks import load_problems, rows_hash
+        from .benchmarks.generated import GENERATED
+
+        rows = rows_hash(load_problems(self.benchmark)) if self.benchmark in GENERATED else self.benchmark
+        identity = {
+            "config": self.resolved(), "protocol": PROTOCOL, "rows": rows, **_fingerprints(self.model, self.predictor)
+        }  # fmt: skip
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def cell_id(self) -> str:
+        """`model/benchmark/method-budget/hash8`, the cell's folder below its profile."""
+        budget = "none" if self.budget is None else self.budget
+        model = self.model.rstrip("/").rsplit("/", 1)[-1]
+        return f"{model}/{self.benchmark}/{self.method}-{budget}/{self.hash8}"
+
+
+@cache
+def _fingerprints(model: str, predictor: str | None) -> dict[str, str | None]:
+    from .models import model_entry, predictor_fingerprint, weights_fingerprint
+
+    entry = model_entry(model)
+    return {"weights": weights_fingerprint(entry), "predictor": predictor_fingerprint(entry, predictor)}
+
+
+def _check_method(config: CellConfig) -> None:
+    """Build the schedule once, so that sizes that do not fit fail before a model is loaded."""
+    from .methods import check_method_name, create_schedule
+    from .schedule import PIN_OVERFLOW
+
+    check_method_name(config.method)
+    create_schedule(config.method, config.budget, config.window, config.ratio, config.evict_every)
+    if config.pin_overflow not in PIN_OVERFLOW:
+        raise KvreproError(f"pin_overflow={config.pin_overflow!r}: known are {', '.join(PIN_OVERFLOW)}")
+
+
+def _typed(name: str, value: Any, expected: Any) -> Any:
+    """`value` if it has the declared type; integers pass as floats, nothing else is converted."""
+    allowed = get_args(expected) if get_origin(expected) in (types.UnionType,) else (expected,)
+    if value is None and type(None) in allowed:
+        return None
+    if isinstance(value, bool) or value is None:
+        pass
+    elif isinstance(value, int) and float in allowed and int not in allowed:
+        return float(value)
+    elif any(isinstance(value, t) for t in allowed if t is not type(None)):
+        return value
+    wanted = " or ".join(t.__name__ for t in allowed if t is not type(None))
+    hint = " (in YAML write 1.0e-3, not 1e-3, for a float)" if isinstance(value, str) and float in allowed else ""
+    raise KvreproError(f"parameter {name}={value!r} is {type(value).__name__}, expected {wanted}{hint}")
+
+
+FIELD_NAMES = tuple(f.name for f in fields(CellConfig))

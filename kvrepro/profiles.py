@@ -1,0 +1,94 @@
+"""Profiles: YAML files under `nbs_params/` that name a set of cells and the figures drawn from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .config import CellConfig
+from .errors import KvreproError, UnknownNameError
+from .paths import project_root
+
+_KEYS = {"title", "methods", "defaults", "panels", "paper_marks"}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A named set of cells.
+
+    Attributes:
+        cells: every cell, panel by panel, `full` first.
+        paper_marks: draw the values read off the paper's figures as hollow marks.
+    """
+
+    name: str
+    title: str
+    cells: tuple[CellConfig, ...]
+    paper_marks: bool = False
+
+    def cell(self, cell_id: str) -> CellConfig:
+        """Look a cell up by id, or by an unambiguous end of it such as its hash.
+
+        Raises:
+            UnknownNameError: no cell, or more than one, fits.
+        """
+        found = [c for c in self.cells if c.cell_id == cell_id or c.cell_id.endswith("/" + cell_id)]
+        if len(found) != 1:
+            raise UnknownNameError(f"cell of profile {self.name}", cell_id, [c.cell_id for c in self.cells])
+        return found[0]
+
+
+def profile_names() -> list[str]:
+    """Names of the YAML files in `nbs_params/`."""
+    return sorted(p.stem for p in (project_root() / "nbs_params").glob("*.yaml"))
+
+
+def load_profile(name: str) -> Profile:
+    """Read and validate a profile; every cell is built, so a mistake anywhere in it is found here.
+
+    Raises:
+        UnknownNameError: no such profile, or a key that does not belong.
+        KvreproError: a cell that cannot exist; names the panel.
+    """
+    path = project_root() / "nbs_params" / f"{name}.yaml"
+    if not path.is_file():
+        raise UnknownNameError("profile", name, profile_names())
+    return parse_profile(name, path)
+
+
+def parse_profile(name: str, path: Path) -> Profile:
+    """Parse one YAML file into a profile."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise KvreproError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict) or not content.get("panels"):
+        raise KvreproError(f"{path}: expected a mapping with `panels`, a list of {{model, benchmark, budgets}}")
+    for key in content:
+        if key not in _KEYS:
+            raise UnknownNameError(f"key of {path.name}", key, _KEYS)
+    cells: list[CellConfig] = []
+    for number, panel in enumerate(content["panels"], start=1):
+        try:
+            cells += _panel_cells(content, panel)
+        except KvreproError as error:
+            raise KvreproError(f"{path.name}, panel {number}: {error}") from error
+    if len(set(cells)) != len(cells):
+        raise KvreproError(f"{path}: the same cell is listed twice")
+    return Profile(name, content.get("title", name), tuple(cells), bool(content.get("paper_marks", False)))
+
+
+def _panel_cells(content: dict[str, Any], panel: dict[str, Any]) -> list[CellConfig]:
+    values = {**content.get("defaults", {}), **panel}
+    budgets = values.pop("budgets", [])
+    cells = []
+    for method in content.get("methods", ["full"]):
+        for budget in [None] if method == "full" else budgets:
+            chosen = {**values, "method": method, "budget": budget}
+            if method == "full":
+                chosen.update(window=None, ratio=None, evict_every=None, predictor=None)
+            cells.append(CellConfig.from_mapping(chosen))
+    return cells

@@ -1,0 +1,158 @@
+"""Run one cell: model, benchmark, method and budget in; graded records and a manifest out."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from . import results
+from .benchmarks import Problem, benchmark_entry, load_problems, rows_hash
+from .completions import OK, Completion, Request
+from .config import PROTOCOL, CellConfig
+from .errors import KvreproError
+from .graders import grade_many
+from .metrics import summarise
+from .models import load_model, model_entry, predictor_fingerprint, weights_fingerprint
+from .provenance import git_revision, hardware, package_versions
+from .results import COMPLETIONS, MANIFEST, RECORDS
+
+
+def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = None, threads: int = 1) -> dict[str, Any]:
+    """Generate, grade and write one cell into `folder`; returns the manifest.
+
+    Replies are appended to a file as they finish, so a killed run goes on where it stopped. A folder with a
+    manifest is complete and is only read.
+
+    Raises:
+        KvreproError: the request cannot be met (prompt beyond the budget, missing predictor, ...).
+        RunError: files of an earlier run cannot be read.
+    """
+    import torch
+
+    folder = Path(folder)
+    if (folder / MANIFEST).is_file():
+        return results.read_manifest(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(threads)
+    started = time.monotonic()
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    problems = load_problems(config.benchmark, config.n_problems)
+    entry = model_entry(config.model)
+    model, tokenizer = load_model(entry, device)
+    done = _finished(folder / COMPLETIONS)
+    resumed = len(done)
+    engine, requests = _prepare(config, model, tokenizer, problems)
+    waiting = [r for r in requests if (r.problem_id, r.sample_id) not in done]
+    with tqdm(total=len(requests), initial=resumed, desc=f"{config.method}-{config.budget}", file=sys.stderr) as bar:
+        for completion in engine.run(waiting):
+            row = _completion_row(completion, tokenizer)
+            results.append_row(folder / COMPLETIONS, row)
+            done[row["problem_id"], row["sample_id"]] = row
+            bar.update()
+    records = _graded(problems, [done[r.problem_id, r.sample_id] for r in requests], config)
+    results.write_rows(folder / RECORDS, records)
+    manifest = {
+        "cell_id": config.cell_id, "protocol": PROTOCOL, "config": config.resolved(),
+        "method": _method_row(engine), "n_records": len(records), "resumed_records": resumed,
+        "score": asdict(summarise(records)), "status": _counts(records),
+        "stats": {**asdict(engine.stats), "decode_s": engine.stats.decode_s, "decode_tps": engine.stats.decode_tps},
+        "evictions": sum(row["evictions"] for row in done.values()),
+        "kv_tokens_peak": max(row["peak_tokens"] for row in done.values()),
+        "pin_overflow_tokens": sum(row["pin_overflow_tokens"] for row in done.values()),
+        "weights": weights_fingerprint(entry), "predictor": predictor_fingerprint(entry, config.predictor),
+        "rows_sha256": rows_hash(problems), "versions": package_versions(), "git": git_revision(),
+        "hardware": hardware(str(model.device)), "started": started_at,
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"), "wall_s": time.monotonic() - started,
+    }  # fmt: skip
+    results.write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    (folder / COMPLETIONS).unlink(missing_ok=True)
+    return manifest
+
+
+def _prepare(config: CellConfig, model, tokenizer, problems: list[Problem]):
+    """The engine and the requests, samples of a problem side by side."""
+    from .engine import Engine
+    from .generation import end_token_ids
+    from .methods import create_method, method_class
+    from .predictor import load_predictor_for
+    from .tokens import ThinkTags, render_prompt
+
+    options = config.method_options()
+    if method_class(config.method).needs_predictor:
+        options["predictor"] = load_predictor_for(model, config.predictor)
+    engine = Engine(
+        model, create_method(config.method, **options), ThinkTags.of(tokenizer, model_entry(config.model).think_end),
+        end_token_ids(model, tokenizer), sampling=config.sampling, batch_rows=config.batch_rows,
+        max_new_tokens=config.max_new_tokens, seed=config.seed,
+    )  # fmt: skip
+    prompts = {p.problem_id: tuple(render_prompt(tokenizer, p.question)) for p in problems}
+    for problem_id, prompt in prompts.items():
+        try:
+            engine.method.check_prompt(len(prompt))
+        except KvreproError as error:
+            raise KvreproError(f"problem {problem_id}: {error}") from error
+    requests = [Request(p.problem_id, s, prompts[p.problem_id]) for p in problems for s in range(config.n_samples)]
+    return engine, requests
+
+
+def _finished(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Replies that an earlier, killed run left behind; a line it was cut in is generated again."""
+    if not path.is_file():
+        return {}
+    rows = list(results.read_rows(path, drop_cut_tail=True))
+    results.write_rows(path, rows)
+    return {(row["problem_id"], row["sample_id"]): row for row in rows}
+
+
+def _completion_row(completion: Completion, tokenizer) -> dict[str, Any]:
+    return {
+        "problem_id": completion.request.problem_id, "sample_id": completion.request.sample_id,
+        "status": completion.status, "text": tokenizer.decode(completion.token_ids, skip_special_tokens=True),
+        "n_prompt_tokens": len(completion.request.prompt_ids), "n_thinking_tokens": completion.n_thinking_tokens,
+        "n_answer_tokens": completion.n_answer_tokens, "evictions": completion.evictions,
+        "peak_tokens": completion.peak_tokens, "pin_overflow_tokens": completion.pin_overflow_tokens,
+    }  # fmt: skip
+
+
+def _graded(problems: list[Problem], rows: list[dict[str, Any]], config: CellConfig) -> list[dict[str, Any]]:
+    """Rows with gold, extracted answer, verdict and the rule that decided."""
+    kind = benchmark_entry(config.benchmark).kind
+    golds = {p.problem_id: p.gold for p in problems}
+    items = [
+        {"response": row["text"], "gold": golds[row["problem_id"]], "kind": kind,
+         "finish_reason": "stop" if row["status"] == OK else "length"}
+        for row in rows
+    ]  # fmt: skip
+    scores = grade_many(items, workers=1)
+    graded = []
+    for row, score in zip(rows, scores, strict=True):
+        # how generation ended comes first: a cut reply is cut, whatever the grader found in it
+        status = row["status"] if row["status"] != OK else score.status
+        graded.append(
+            {**row, "status": status, "answer": score.answer, "gold": golds[row["problem_id"]],
+             "correct": score.correct, "rule": score.rule}
+        )  # fmt: skip
+    return graded
+
+
+def _method_row(engine) -> dict[str, Any]:
+    schedule = engine.method.schedule
+    row: dict[str, Any] = {"name": engine.method.name, "source": engine.method.source, "repr": repr(engine.method)}
+    if schedule is not None:
+        row.update(kept_tokens=schedule.kept_tokens, slack_tokens=schedule.slack_tokens, window=schedule.window,
+                   period_steps=schedule.period_steps)  # fmt: skip
+    return row
+
+
+def _counts(records: list[dict[str, Any]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for record in records:
+        found[record["status"]] = found.get(record["status"], 0) + 1
+    return found
