@@ -299,7 +299,7 @@ def _right_of_member(text: str) -> str:
 
 
 def _is_set_like(text: str) -> bool:
-    if re.search(r"\\(?:le|ge|ne|in|cup|setminus|mathbb|emptyset|infty)(?![A-Za-z])|[<>]", text):
+    if re.search(r"\\(?:le|ge|ne|in|cup|setminus|mathbb|emptyset)(?![A-Za-z])|[<>]", text):
         return True
     if text.startswith("\\{"):
         return bool(re.search(r"\||:|\\mid", text))
