@@ -1,5 +1,6 @@
 # The grid of one profile: a rule per cell, one for the figures. Run it with `kvrepro grid PROFILE`.
 import json
+import sys
 
 from kvrepro.paths import project_root, results_root
 from kvrepro.profiles import load_profile
@@ -7,7 +8,7 @@ from kvrepro.profiles import load_profile
 PROFILE = load_profile(config.get("profile", "tiny"))
 ROOT = results_root() / PROFILE.name
 CELLS = {cell.cell_id: cell for cell in PROFILE.cells}
-LIBRARY = [str(p) for folder in ("kvrepro", "notebooks") for p in (project_root() / folder).glob("figures.py")]
+FIGURE_CODE = [str(project_root() / "kvrepro" / name) for name in ("figures.py", "report.py", "summary.py")]
 
 wildcard_constraints:
     cell="|".join(map(str, CELLS)) or "none",
@@ -18,7 +19,7 @@ rule all:
     input: ROOT / "index.html"
 
 rule cell:
-    input: ancient("notebooks/cell.ipynb")
+    input: "notebooks/cell.ipynb"
     output:
         ROOT / "{cell}" / "run.ipynb",
         ROOT / "{cell}" / "records.jsonl",
@@ -28,17 +29,17 @@ rule cell:
         config=lambda wildcards: json.dumps(CELLS[wildcards.cell].resolved(), sort_keys=True),
     resources: gpu=0
     shell:
-        "mkdir -p {ROOT}/logs && kvrepro run --profile {PROFILE.name} --cell {wildcards.cell}"
+        "mkdir -p {ROOT}/logs && {sys.executable} -m kvrepro run --profile {PROFILE.name} --cell {wildcards.cell}"
         " > {ROOT}/logs/$(echo {wildcards.cell} | tr / _).log 2>&1"
 
 rule figures:
     input:
         expand(str(ROOT / "{cell}" / "manifest.json"), cell=CELLS),
         "notebooks/budget_curves.ipynb",
-        LIBRARY,
+        FIGURE_CODE,
     output:
         ROOT / "index.html",
         ROOT / "summary.csv",
         ROOT / "budget_curves.ipynb",
     shell:
-        "kvrepro summary {PROFILE.name} > {ROOT}/summary.log 2>&1"
+        "{sys.executable} -m kvrepro summary {PROFILE.name} > {ROOT}/summary.log 2>&1"

@@ -60,11 +60,10 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     unknown = sorted(set(parameters) - set(known))
     if unknown:
         raise KvreproError(f"{source.name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
-    given = {name: value for name, value in parameters.items() if value is not None}
     os.environ.update({name: os.environ.get(name, value) for name, value in CELL_ENVIRONMENT.items()})
     try:
         papermill.execute_notebook(
-            str(source), str(target), given, kernel_name=kernel_name(), progress_bar=False, cwd=str(project_root()),
+            str(source), str(target), parameters, kernel_name=kernel_name(), progress_bar=False, cwd=str(project_root()),
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         raise RunError(f"{source.name}: {error.ename}: {error.evalue}") from error

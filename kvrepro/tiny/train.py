@@ -12,7 +12,7 @@ import math
 import os
 import random
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -61,8 +61,13 @@ class Recipe:
         return self.lr * cosine * min(1.0, (step - self.repeat_steps + 1) / self.warmup_steps)
 
 
-def train(recipe: Recipe, folder: Path, state_file: Path, threads: int = 1) -> dict[str, object]:
+def train(
+    recipe: Recipe, folder: Path, state_file: Path, threads: int = 1, *, reschedule: bool = False
+) -> dict[str, object]:
     """Train to the end, or on from `state_file`; leaves an HF checkpoint in `folder` and returns its card.
+
+    Args:
+        reschedule: go on from a state that was written with another number of problem steps; the card says where.
 
     Raises:
         KvreproError: `state_file` belongs to another recipe.
@@ -70,10 +75,15 @@ def train(recipe: Recipe, folder: Path, state_file: Path, threads: int = 1) -> d
     torch.set_num_threads(threads)
     model = build_model(recipe.model, recipe.seed)
     optimizers = build_optimizers(recipe, model)
-    step, curve, seconds = 0, [], 0.0
+    step, curve, seconds, changes = 0, [], 0.0, []
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
-        if json.loads(state["recipe"]) != asdict(recipe):
+        earlier = Recipe(**json.loads(state["recipe"]))
+        changes = json.loads(state.get("changes", "[]"))
+        if reschedule and earlier.problem_steps != recipe.problem_steps:
+            changes.append({"step": state["step"], "problem_steps": [earlier.problem_steps, recipe.problem_steps]})
+            earlier = replace(earlier, problem_steps=recipe.problem_steps)
+        if earlier != recipe:
             raise KvreproError(f"{state_file} was written by another recipe: delete it or train into another folder")
         model.load_state_dict(state["model"])
         for optimizer, saved_state in zip(optimizers, state["optimizers"], strict=True):
@@ -88,8 +98,11 @@ def train(recipe: Recipe, folder: Path, state_file: Path, threads: int = 1) -> d
             print(json.dumps(curve[-1]), flush=True)
         if time.monotonic() - saved > SAVE_EVERY_S:
             saved = time.monotonic()
-            write_state(state_file, recipe, model, optimizers, step + 1, curve, seconds + saved - started)
-    card = {"recipe": asdict(recipe), "train_s": round(seconds + time.monotonic() - started), "curve": curve}
+            write_state(state_file, recipe, model, optimizers, step + 1, curve, seconds + saved - started, changes)
+    card = {
+        "recipe": asdict(recipe), "schedule_changes": changes,
+        "train_s": round(seconds + time.monotonic() - started), "curve": curve,
+    }  # fmt: skip
     save_checkpoint(model, folder, card)
     state_file.unlink(missing_ok=True)
     return card
@@ -133,14 +146,17 @@ def train_step(recipe: Recipe, model, optimizers, step: int) -> tuple[float, flo
     return loss.item(), (logits.argmax(-1) == targets)[counted].float().mean().item()
 
 
-def write_state(path: Path, recipe: Recipe, model, optimizers, step: int, curve: list, seconds: float) -> None:
+def write_state(
+    path: Path, recipe: Recipe, model, optimizers, step: int, curve: list, seconds: float, changes: list
+) -> None:
     """Write the state beside and rename it, so that a killed run leaves the previous state whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(f".{os.getpid()}.tmp")
     torch.save(
         {
-            "recipe": json.dumps(asdict(recipe)), "model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers],
-            "step": step, "curve": json.dumps(curve), "seconds": seconds,
+            "recipe": json.dumps(asdict(recipe)), "model": model.state_dict(),
+            "optimizers": [o.state_dict() for o in optimizers],
+            "step": step, "curve": json.dumps(curve), "seconds": seconds, "changes": json.dumps(changes),
         },
         beside,
     )  # fmt: skip
@@ -153,6 +169,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("model", choices=TINY_MODELS)
     parser.add_argument("--out", type=Path, help="checkpoint folder (default: the one the package ships)")
     parser.add_argument("--state", type=Path, help="resume file (default: beside the folder)")
+    parser.add_argument("--reschedule", action="store_true", help="go on with another --problem-steps")
     parser.add_argument("--threads", type=int, default=1)
     for name in ("seed", "repeat_steps", "problem_steps", "batch_tokens", "largest"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int)
@@ -160,7 +177,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     given = {k: v for k, v in vars(args).items() if v is not None and k in Recipe.__dataclass_fields__}
     folder = args.out or CHECKPOINTS / args.model
-    card = train(Recipe(**given), folder, args.state or folder.with_suffix(".state"), args.threads)
+    card = train(Recipe(**given), folder, args.state or folder.with_suffix(".state"), args.threads, reschedule=args.reschedule)
     print(json.dumps({"model": args.model, "folder": str(folder), "train_s": card["train_s"], **card["curve"][-1]}))
 
 

@@ -1,0 +1,67 @@
+"""`index.html` of a profile: its figures, its table and links to every executed notebook."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+from .paths import results_root
+from .profiles import Profile
+from .results import write_atomic
+
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#222}"
+    "img{max-width:100%}table{border-collapse:collapse;font-size:13px}td,th{padding:.2rem .6rem;text-align:right;"
+    "border-bottom:1px solid #ddd}td:nth-child(-n+3),th:nth-child(-n+3){text-align:left}.missing{color:#a33}"
+)
+_HEADERS = (
+    "model", "benchmark", "method", "budget", "Pass@1 (%)", "95 % interval", "n x k", "truncated (%)", "mean tokens",
+    "tokens/s", "peak slots", "KV bytes", "evictions", "wall (s)", "notebook",
+)  # fmt: skip
+
+
+def write_index(profile: Profile, frame: pd.DataFrame) -> Path:
+    """Write the page beside the results it shows; cells without a result are listed as missing."""
+    folder = results_root() / profile.name
+    figures = sorted((folder / "figures").glob("*.png"))
+    done = {row.cell_id: row for row in frame.itertuples()}
+    body = [f"<h1>{escape(profile.title)}</h1>"]
+    body.append(
+        f"<p>{len(done)} of {len(profile.cells)} cells. Bars: Pass@1, intervals of 95 % clustered by problem. "
+        'Table as <a href="summary.csv">summary.csv</a>, figures as <a href="budget_curves.ipynb">notebook</a>.</p>'
+    )
+    for figure in figures:
+        name = escape(figure.name)
+        body.append(f'<p><img src="figures/{name}" alt="{escape(figure.stem)}"></p>')
+    body.append("<table><tr>" + "".join(f"<th>{escape(h)}</th>" for h in _HEADERS) + "</tr>")
+    for config in profile.cells:
+        row = done.get(config.cell_id)
+        body.append(_row(row) if row is not None else _missing(config))
+    body.append("</table>")
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(profile.title)}</title>'
+        f"<style>{_STYLE}</style><body>{''.join(body)}</body></html>\n"
+    )
+    path = folder / "index.html"
+    write_atomic(path, page)
+    return path
+
+
+def _row(row) -> str:
+    budget = "" if pd.isna(row.budget_tokens) else str(int(row.budget_tokens))
+    cells = (
+        row.model, row.benchmark, row.method, budget, f"{row.pass_at_1:.1f}",
+        f"{row.pass_at_1_lo:.1f} to {row.pass_at_1_hi:.1f}", f"{row.n_problems} x {row.n_samples}",
+        f"{row.truncated_share:.1f}", f"{row.mean_new_tokens:.0f}", f"{row.decode_tps:.0f}", str(row.kv_tokens_peak),
+        f"{row.kv_bytes_peak:,}", str(row.evictions), f"{row.wall_s:.0f}",
+    )  # fmt: skip
+    link = f'<a href="{escape(row.cell_id)}/run.ipynb">run.ipynb</a>'
+    return "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in cells) + f"<td>{link}</td></tr>"
+
+
+def _missing(config) -> str:
+    budget = "" if config.budget is None else str(config.budget)
+    names = "".join(f"<td>{escape(c)}</td>" for c in (config.model, config.benchmark, config.method, budget))
+    return f'<tr class="missing">{names}<td colspan="{len(_HEADERS) - 4}">missing</td></tr>'
