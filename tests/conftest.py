@@ -1,0 +1,26 @@
+"""Shared fixtures: results go to a temporary folder, and small random models of both families."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _results_in_tmp(tmp_path, monkeypatch):
+    """No test writes into the checkout's results."""
+    monkeypatch.setenv("KVREPRO_RESULTS", str(tmp_path / "results"))
+
+
+@pytest.fixture(scope="session", params=["llama", "qwen2"])
+def random_model(request):
+    """A 2-layer grouped-query model with random weights large enough that attention is far from uniform."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+    sizes = dict(
+        vocab_size=230, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=6,
+        num_key_value_heads=2, initializer_range=0.3, eos_token_id=2, bos_token_id=1, pad_token_id=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**sizes)) if request.param == "llama" else Qwen2ForCausalLM(Qwen2Config(**sizes))
+    return model.eval()
