@@ -24,11 +24,11 @@ _REJECTED = re.compile(
     re.IGNORECASE,
 )
 _ARTICLE = re.compile(r"^ +(?!because|since|as\b|is\b|and\b|or\b|for\b|with\b|by\b|due\b|from\b|based|so\b|given|if\b|here\b|in\b|among|not\b|\w+s the)[a-z]")
-_OPEN = r"[\s(\[{$*:\"'`_]*(?:\\(?:text|textbf|mathrm|mathbf|boxed|bf|rm|textit|text\{\\bf)\s*\{?[\s(\[{*]*)*"
+_OPEN = r"[\s(\[{$*:\"'`_]{0,12}(?:\\(?:text|textbf|mathrm|mathbf|boxed|bf|rm|textit)\s{0,2}\{?[\s(\[{*]{0,6}){0,4}"
 _LETTER_AFTER = re.compile(rf"^{_OPEN}(?:(?:{CHOICE_WORD})\s*[:=]?\s*)?{_OPEN}({_L}|[a-k](?=\s*[)\]}}$*]|\s*\.?\s*$))", re.IGNORECASE)
 _SYMBOL_TAIL = re.compile(r"^(?:[A-Za-z0-9_^]|[=≡+'’²₂]|-[A-Za-z0-9]|\s*(?:=|\\to|→|<|>)\s*\S)")
 _OPTION_LINE = re.compile(
-    rf"(?:^|\n)[\s>*\-•]*(?:\*\*)?[(\[]?({_L})[)\].:](?:\*\*)?[ \t]*(?:\*\*)?(\S[^\n]{{0,300}}?)\s*(?=\n|$)"
+    rf"(?:^|\n)[ \t>*\-•]{{0,8}}[(\[]?({_L})[)\].:](?:\*\*)?[ \t]*(?:\*\*)?(\S[^\n]{{0,300}}?)\s*(?=\n|$)"
 )
 _INLINE_OPTION = re.compile(rf"\(({_L})\)\s*([^()\n]{{1,120}}?)(?=[\s,;]*\(({_L})\)|[\n]|[.;]\s|$)")
 
@@ -141,7 +141,7 @@ def _after_phrase(text: str, start: int, end: int, letters_only: bool = False) -
 
 def listed_options(text: str) -> dict[str, str]:
     """Options that a text lists, as `A) ...` lines or `(A) ... (B) ...`; needs at least two letters."""
-    tail = text[-60_000:]
+    tail = text[-20_000:]
     options: dict[str, str] = {}
     for pattern in (_OPTION_LINE, _INLINE_OPTION):
         for match in pattern.finditer(tail):

@@ -46,7 +46,7 @@ def open_compat(response: str, gold: str, kind: str) -> Score | Pending:
         answer, rule = numbers[-1].replace(",", ""), "last_number"
     if len(answer) > MAX_ANSWER:
         return Score(False, "too_long", answer[:200], rule)
-    if _strip(gold) == _strip(answer):
+    if _strip(gold) == _strip(answer) != "":
         return Score(True, "ok", answer, f"{rule}:text")
     return Pending(Extraction("ok", answer, rule))
 
@@ -56,7 +56,7 @@ def _open_choice(text: str, gold: str) -> Score:
     has_phrase = len(pieces) > 1
     letters = re.findall(r"\b([A-E])\b", pieces[-1].upper())
     if not letters:
-        return Score(_strip(pieces[-1]) == _strip(gold), "no_answer", None, "none")
+        return Score(_strip(pieces[-1][:MAX_ANSWER]) == _strip(gold), "no_answer", None, "none")
     letter = letters[0] if has_phrase else letters[-1]
     wanted = re.findall(r"\b([A-E])\b", gold.upper())
     return Score(letter in wanted[:1], "ok", letter, "phrase:letter" if has_phrase else "last_letter:letter")
@@ -64,7 +64,8 @@ def _open_choice(text: str, gold: str) -> Score:
 
 def _strip(text: str) -> str:
     """The clean-up of strings; its known damage is kept: stand-alone letters of the unit list vanish."""
-    text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?|\\text\{[^{}]*\}\s*$|\\?%|\\\$", "", clean(text))
+    text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?|\\?%|\\\$", "", clean(text))
+    text = re.sub(r"\\text\{[^{}]*\}\s*$", "", text).strip() or text
     text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
     text = _UNIT.sub("", text)
     text = re.sub(r"\\text\{([^{}]*)\}", r"\1", text)
@@ -83,7 +84,7 @@ def _value(text: str) -> Fraction | None:
 def same_without_symbols(gold: str, answer: str) -> bool | None:
     """DynTS' comparison up to the point where it asks sympy; None means that point."""
     gold, answer = _strip(gold), _strip(answer)
-    if gold.lower() == answer.lower():
+    if gold.lower() == answer.lower() != "":
         return True
     if re.fullmatch(r"[A-E]", gold):
         letters = re.findall(r"\b([A-E])\b", answer.upper())
@@ -93,7 +94,7 @@ def same_without_symbols(gold: str, answer: str) -> bool | None:
     if first is not None and second is not None:
         return any(abs(second - wanted) <= RELATIVE_TOLERANCE * max(abs(second), abs(wanted)) for wanted in (first / 100, first, first * 100))
     bare = [re.sub(r"[(){}\[\]\\]", "", text) for text in (gold, answer)]
-    if bare[0].lower() == bare[1].lower():
+    if bare[0].lower() == bare[1].lower() != "":
         return True
     if gold[:1] in "([" and answer[:1] in "([" and gold[-1:] in ")]" and answer[-1:] in ")]":
         parts = [split_top(text[1:-1], re.compile(",")) for text in (gold, answer)]

@@ -8,9 +8,13 @@ from dataclasses import asdict
 from typing import Any
 
 from kvrepro.errors import KvreproError
+from kvrepro.graders.extraction import THOUGHT_END, answer_part
 from kvrepro.graders.score import Score, check_request
 from kvrepro.graders.strict import open_score
 
+# longer answer parts are read by a worker, under its time limit
+MAX_INLINE = 6_000
+MAX_SENT = 500_000
 _ITEM_KEYS = {"response", "gold", "kind", "finish_reason", "options"}
 
 
@@ -77,6 +81,12 @@ def _start(
     if not isinstance(response, str):
         raise KvreproError(f"response is {type(response).__name__}; expected the reply's text")
     if grader == "strict":
+        text = answer_part(response, finish_reason)[1]
+        if text is not None and len(text) > MAX_INLINE:
+            whole = {"response": response[-MAX_SENT:], "finish_reason": finish_reason, "options": dict(options or {})}
+            if THOUGHT_END not in whole["response"]:
+                whole["response"] = THOUGHT_END + whole["response"]
+            return {"open": {**whole, "gold": gold, "kind": kind}, "gold": gold, "kind": kind, "grader": grader}
         opened = open_score(response, gold, kind, finish_reason, options)
     else:
         from kvrepro.graders.compat import open_compat

@@ -26,7 +26,7 @@ _ANNOUNCEMENTS = (
     r"\b[dđ][aá]p\s+[aá]n(?:\s+[dđ][uú]ng)?\s*(?:l[aà]|:)", r"\bjawaban(?:nya)?(?:\s+akhir)?\s*(?:adalah|:)",
     r"(?:الجواب|الإجابة)(?:\s+(?:النهائي|النهائية|الصحيحة|الصحيح))?\s*(?:هو|هي|[:=])", r"उत्तर\s*(?:है|[:=])",
 )  # fmt: skip
-_MARKUP = r"\s*(?:\*\*|:|\s)*"
+_MARKUP = r"[\s*:]{0,12}"
 ANSWER_PHRASE = re.compile("(?:" + "|".join(_ANNOUNCEMENTS) + ")" + _MARKUP, re.IGNORECASE)
 
 CHOICE_WORD = (
@@ -38,14 +38,14 @@ PICKED = re.compile(
     r"|\b(?:choose|pick|select)\b(?!\s+(?:from|between|one|any))"
     r"|\b(?:so|thus|hence|therefore|consequently|making|it must be|it is|it's|this is|that is|that's|which is|which means|"
     r"corresponds to|matches|match|matching|corresponding to|leads to|points to|leaves|leaving|leaves us with|gives)(?:\s+only)?,?\s*(?:it is |it's |it must be |this is )?"
-    r"(?=(?:\*\*|\\\(|\$|\s)*(?:[(\[]?(?:the\s+)?(?:correct\s+)?(?:option|choice|answer choice|statement)\b|[(\[][A-K][)\]]|\\text(?:bf)?\{\s*\(?[A-K]|\*\*[A-K]\*\*|[A-K]\s*\.?\s*(?:$|\n))))"
+    r"(?=(?:\*\*|\\\(|\$|\s){0,4}(?:[(\[]?(?:the\s+)?(?:correct\s+)?(?:option|choice|answer choice|statement)\b|[(\[][A-K][)\]]|\\text(?:bf)?\{\s*\(?[A-K]|\*\*[A-K]\*\*|[A-K]\s*\.?\s*(?:$|\n))))"
     r"\s*",
     re.IGNORECASE | re.MULTILINE,
 )
 LEADING_CHOICE = re.compile(
-    r"(?:(?:\b(?:option|choice|answer|statement|opción|вариант)\s*|(?<![A-Za-z\\]))(?:\*\*|\$|\\text(?:bf)?\{)*[(\[]([A-K])[)\]](?:\*\*|\$|\})*"
+    r"(?:(?:\b(?:option|choice|answer|statement|opción|вариант)\s*|(?<![A-Za-z\\*$]))(?:\*\*|\$|\\text(?:bf)?\{){0,3}[(\[]([A-K])[)\]](?:\*\*|\$|\}){0,3}"
     r"|(?:\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ss]tatement)\s+|(?:^|(?<=[.;,:]\s)|(?<=\bonly\s)|(?<=\bthat\s)|(?<=\b[Ss]o\s)|(?<=\b[Hh]ence\s)|(?<=\b[Tt]hus\s))(?:\*\*)?)([A-K])(?:\*\*)?)"
-    r"\s*(?:is|are|must be|would be|seems|being|remains)\s+(?:therefore |thus |clearly |indeed |definitely |then )?"
+    r"\s{0,3}(?:is|are|must be|would be|seems|being|remains)\s+(?:therefore |thus |clearly |indeed |definitely |then )?"
     r"(?:the\s+)?(?:only\s+)?(?:one\s+(?:that is|which is)\s+)?(?:best |most |factually )?(?:correct|right|true|answer|accurate|valid|best choice|appropriate)(?!\s+(?:about|that|in|but|for)\b)",
     re.MULTILINE,
 )

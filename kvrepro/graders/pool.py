@@ -78,7 +78,8 @@ class Worker:
 
     def compare(self, request: dict[str, Any]) -> Score:
         """Score of one request; a worker that fails is killed, and the next request starts a new one."""
-        answer, rule = request["extraction"]["answer"], request["extraction"]["rule"]
+        extraction = request.get("extraction", {"answer": None, "rule": "reply"})
+        answer, rule = extraction["answer"], extraction["rule"]
         try:
             message = self._exchange(request)
         except WorkerTimeout:

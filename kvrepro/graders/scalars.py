@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from kvrepro.graders.evaluation import close, evaluate, has_constant, number, same_value, symbols_of
+from kvrepro.graders.evaluation import TooLarge, close, evaluate, has_constant, number, same_value, symbols_of
 from kvrepro.graders.expression import Tree, Unreadable, read_expression
 from kvrepro.graders.units import DEGREE, Unit, split_unit, strip_currency
 from kvrepro.graders.wording import number_in_words
@@ -75,7 +75,7 @@ def readings(text: str, is_numeric: bool) -> list[Reading]:
     if match := _MODULO.match(text):
         text = match[1]
     text, currency = strip_currency(text)
-    if match := _PERCENT.match(text):
+    if (match := _PERCENT.match(text)) and not match[1].endswith("%"):
         found.extend(
             Reading(r.tree, None, True, r.decimals) for r in readings(match[1], is_numeric) if not r.is_percent
         )
@@ -213,6 +213,8 @@ def same_scalar(gold: str, answer: str, is_integer: bool) -> bool | None:
             try:
                 if same_reading(left, right, is_integer):
                     return True
+            except TooLarge:
+                raise
             except Unreadable as error:
                 undecided = error
     if undecided is not None:

@@ -14,6 +14,7 @@ from kvrepro.graders import intervals, wording
 from kvrepro.graders.choice import read_choice
 from kvrepro.graders.cleaning import clean, split_top, strip_group
 from kvrepro.graders.equations import same_chain, same_equation, sides_of, split_chain
+from kvrepro.graders.evaluation import TooLarge
 from kvrepro.graders.expression import Unreadable
 from kvrepro.graders.scalars import literal, same_scalar
 
@@ -89,6 +90,9 @@ def _compare(gold: str, answer: str, is_integer: bool) -> Verdict:
     for rule, compare in _RULES:
         try:
             equal = compare(gold, answer, is_integer)
+        except TooLarge:
+            # beyond every bound of ours, and so beyond the gold, which is not
+            return Verdict(False, "too_large")
         except Unreadable:
             return Verdict(None, rule)
         if equal is not None:
