@@ -76,7 +76,7 @@ class Engine:
         if not waiting:
             return
         longest = max(len(r.prompt_ids) for r in waiting)
-        for length in {len(r.prompt_ids) for r in waiting}:
+        for length in sorted({len(r.prompt_ids) for r in waiting}, reverse=True):
             if not length:
                 raise KvreproError("a prompt is empty: every request needs at least one token")
             self.method.check_prompt(length)

@@ -1,0 +1,41 @@
+# Two commands do everything on a fresh machine: `make reproduce` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+# one thread per process: the grid and the tests run as many processes as there are cores
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: reproduce test lint smoke notebooks bench lab clean
+
+reproduce: $(READY)  ## the two budget figures of the tiny models
+	$(BIN)/kvrepro grid tiny --cores $(CORES)
+
+smoke: $(READY)  ## one small cell of each kind, under a minute
+	$(BIN)/kvrepro grid smoke --cores $(CORES)
+
+test: lint notebooks  ## everything that CI runs
+	$(BIN)/python -m pytest -q -n $(CORES) --dist loadfile tests
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+notebooks: $(READY)  ## every notebook with its default (smoke) parameters
+	KVREPRO_RESULTS=$$(mktemp -d) MPLBACKEND=agg $(BIN)/python -m pytest -q --nbval-lax --nbval-cell-timeout 300 notebooks
+
+bench: $(READY)  ## the engine against transformers.generate, side by side
+	$(BIN)/kvrepro bench
+
+lab: $(READY)  ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+clean:
+	rm -rf $(VENV) results logs .snakemake .pytest_cache .ruff_cache *.egg-info build
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m ipykernel install --sys-prefix --name python3 > /dev/null
+	touch $@

@@ -1,0 +1,93 @@
+"""Where the rows of the real benchmarks come from, and how each source's columns are named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from .table import Benchmark
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A data set on the Hub: `configs` are concatenated in order; `columns` maps our names to its names.
+
+    `id` may be absent from `columns`: ids are then the row numbers. `revision` None means the newest, whose commit the
+    provenance records.
+    """
+
+    hub_id: str
+    configs: tuple[str | None, ...]
+    split: str
+    columns: Mapping[str, str]
+    revision: str | None = None
+    is_gated: bool = False
+
+
+@dataclass(frozen=True)
+class RealBenchmark(Benchmark):
+    """A published benchmark. `reference_sha256` is of the normalised local file that the golds were checked with."""
+
+    hub: HubSource = field(kw_only=True)
+    grader: str = "strict"
+    prompt_style: str = "dynts"
+    reference_sha256: str | None = None
+    # row number -> (gold as published, gold used); for rows whose published gold is broken
+    gold_fixes: Mapping[int, tuple[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+
+
+_GK23EN_FIXES = {
+    1: (r"$-1-\sqrt{3}$", r"$-1-\sqrt{3}i$"),
+    107: ("$145$solution:", "$145$"),
+    167: ("", r"$\frac{3}{10}$"),
+    192: ("", "A"),
+    349: ("902", "901"),
+}
+
+_ENTRIES = (
+    RealBenchmark(
+        "aime24", "AIME 2024", "integer", 30, "HuggingFaceH4/aime_2024",
+        hub=HubSource(
+            "HuggingFaceH4/aime_2024", (None,), "train", {"id": "id", "problem": "problem", "answer": "answer"}
+        ),
+        reference_sha256="83ce409ec58a8c355e5eed98c880e9a3e625a214b6f598b646c95a3a1ecaff76",
+    ),
+    RealBenchmark(
+        "aime25", "AIME 2025", "integer", 30, "opencompass/AIME2025",
+        hub=HubSource(
+            "opencompass/AIME2025", ("AIME2025-I", "AIME2025-II"), "test", {"problem": "question", "answer": "answer"}
+        ),
+        reference_sha256="e0f1ae0488960abda7735653031adb8f1a5b17ebe25534766231eb6e406d1d0c",
+    ),
+    RealBenchmark(
+        "amc23", "AMC 12 2023", "integer", 40, "math-ai/amc23",
+        hub=HubSource("math-ai/amc23", (None,), "test", {"id": "id", "problem": "question", "answer": "answer"}),
+        reference_sha256="e1539a8d959340ff492c9805dfb5c491c8edee9ccf5599884b929352a9019873",
+    ),
+    RealBenchmark(
+        "gk23en", "Gaokao 2023 (English)", "latex", 385, "MARIO-Math-Reasoning/Gaokao2023-Math-En",
+        hub=HubSource(
+            "MARIO-Math-Reasoning/Gaokao2023-Math-En", (None,), "train", {"problem": "question", "answer": "answer"}
+        ),
+        reference_sha256="beb09d47e90836af97d9d0e0d5b4b5266135383b597fe63489025acd52ce5909",
+        gold_fixes=MappingProxyType(_GK23EN_FIXES),
+    ),
+    RealBenchmark(
+        "math500", "MATH-500", "latex", 500, "HuggingFaceH4/MATH-500",
+        hub=HubSource(
+            "HuggingFaceH4/MATH-500", (None,), "test", {"id": "unique_id", "problem": "problem", "answer": "answer"}
+        ),
+        reference_sha256="0baf4950c69ab971f1b45437b965927e5a2a8fda0d2c884c408c9b9c087fca84",
+    ),
+    RealBenchmark(
+        "gpqa_d", "GPQA Diamond", "choice", 198, "Idavidrein/gpqa",
+        hub=HubSource(
+            "Idavidrein/gpqa", ("gpqa_diamond",), "train",
+            {"id": "Record ID", "problem": "Question", "answer": "Correct Answer"}, is_gated=True,
+        ),
+    ),
+)  # fmt: skip
+
+REAL_BENCHMARKS: dict[str, RealBenchmark] = {entry.name: entry for entry in _ENTRIES}
+

@@ -1,0 +1,194 @@
+"""Load the six published benchmarks, from a local folder or the Hub, checked and with their provenance."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import KvreproError, UnknownNameError
+from .hub import REAL_BENCHMARKS, RealBenchmark
+from .options import OPTION_SEED, shuffled_question
+from .prompts import prompt_hash, user_message
+from .table import Problem
+
+__all__ = ["REAL_BENCHMARKS", "LoadedBenchmark", "load_real", "load_with_provenance"]
+
+_PROBLEM_FIELDS = ("problem", "question", "Question", "input")
+_GPQA_WRONG = ("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+
+
+@dataclass(frozen=True)
+class LoadedBenchmark:
+    """Problems in source order, and what a manifest records about where they came from."""
+
+    problems: tuple[Problem, ...]
+    provenance: Mapping[str, Any]
+
+
+def load_real(name: str, *, data_dir: str | Path | None = None, prompt_style: str | None = None) -> list[Problem]:
+    """Problems of a published benchmark; see `load_with_provenance`."""
+    return list(load_with_provenance(name, data_dir=data_dir, prompt_style=prompt_style).problems)
+
+
+def load_with_provenance(
+    name: str, *, data_dir: str | Path | None = None, prompt_style: str | None = None
+) -> LoadedBenchmark:
+    """Load `<data_dir>/<name>.jsonl`, or the Hub where no folder is given.
+
+    Args:
+        data_dir: folder with one JSON object a line and the keys id, problem, answer (for gpqa_d also the original
+            columns). None asks the Hub.
+        prompt_style: one of `prompts.PROMPT_STYLES`; None takes the table's.
+
+    Raises:
+        UnknownNameError: no such benchmark or prompt style.
+        KvreproError: missing file or columns, wrong number of rows, repeated ids, empty golds, Hub not reachable.
+    """
+    if name not in REAL_BENCHMARKS:
+        raise UnknownNameError("benchmark", name, REAL_BENCHMARKS)
+    entry = REAL_BENCHMARKS[name]
+    style = prompt_style or entry.prompt_style
+    rows, origin = _read_local(entry, Path(data_dir)) if data_dir is not None else _read_hub(entry)
+    problems = [_problem(entry, row, number, style) for number, row in enumerate(rows)]
+    _check(entry, problems, origin["source"])
+    provenance = {
+        "benchmark": name,
+        **origin,
+        "n_rows": len(problems),
+        "rows_sha256": prompt_hash(f"{p.problem_id}\x1f{p.question}\x1f{p.gold}" for p in problems),
+        "prompt_style": style,
+        "prompts_sha256": prompt_hash(p.question for p in problems),
+        "option_seed": OPTION_SEED if entry.kind == "choice" else None,
+    }
+    return LoadedBenchmark(tuple(problems), provenance)
+
+
+def _read_local(entry: RealBenchmark, folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    path = folder / f"{entry.name}.jsonl"
+    if not path.is_file():
+        raise KvreproError(
+            f"{path} is missing: put the rows there as JSON lines with the keys id, problem, answer, or unset KVREPRO_DATA "
+            f"to load {entry.hub.hub_id} from the Hub"
+        )
+    content = path.read_bytes()
+    rows = []
+    for number, line in enumerate(content.decode("utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise KvreproError(f"{path.name}, line {number}: not JSON ({error.msg}); is the file cut off?") from error
+        if not isinstance(row, dict):
+            raise KvreproError(f"{path.name}, line {number}: {type(row).__name__}, expected an object with id, problem, answer")
+        rows.append(_renamed(entry, row, f"{path.name}, line {number}", "Question" in row and entry.kind == "choice"))
+    digest = hashlib.sha256(content).hexdigest()
+    return rows, {
+        "source": f"file:{path.name}",
+        "file_sha256": digest,
+        "is_reference": None if entry.reference_sha256 is None else digest == entry.reference_sha256,
+    }
+
+
+def _read_hub(entry: RealBenchmark) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise KvreproError(
+            f"loading {entry.name} from the Hub needs the package datasets: pip install 'kvrepro[hub]', or set KVREPRO_DATA "
+            f"to a folder with {entry.name}.jsonl (keys id, problem, answer) to work offline"
+        ) from error
+    source = entry.hub
+    rows: list[dict[str, Any]] = []
+    fingerprints = []
+    for config in source.configs:
+        try:
+            loaded = datasets.load_dataset(source.hub_id, config, split=source.split, revision=source.revision)
+        except Exception as error:
+            # `datasets` raises many types for "no network", "no access" and "no such split"; all end here, none is hidden
+            raise KvreproError(_hub_failure(entry, config, error)) from error
+        missing = {name for name in source.columns.values() if name not in loaded.column_names}
+        if missing:
+            raise KvreproError(
+                f"{source.hub_id} has the columns {sorted(loaded.column_names)}, expected {sorted(source.columns.values())}; "
+                "the data set was changed or is another mirror"
+            )
+        fingerprints.append(str(getattr(loaded, "_fingerprint", "")))
+        rows.extend(_renamed(entry, dict(row), f"{source.hub_id}, row {i}", True) for i, row in enumerate(loaded))
+    return rows, {
+        "source": f"hub:{source.hub_id}", "configs": list(source.configs), "split": source.split,
+        "revision": source.revision, "fingerprints": fingerprints,
+    }  # fmt: skip
+
+
+def _hub_failure(entry: RealBenchmark, config: str | None, error: Exception) -> str:
+    text = (
+        f"cannot load {entry.hub.hub_id} (config {config}, split {entry.hub.split}) from the Hub: "
+        f"{type(error).__name__}: {str(error)[:200]}. "
+    )
+    if entry.hub.is_gated:
+        text += (
+            f"The set is gated: accept its terms at https://huggingface.co/datasets/{entry.hub.hub_id} and log in with "
+            "`hf auth login`. "
+        )
+    return text + f"To work offline set KVREPRO_DATA to a folder with {entry.name}.jsonl (keys id, problem, answer)."
+
+
+def _renamed(entry: RealBenchmark, row: dict[str, Any], place: str, has_hub_names: bool) -> dict[str, Any]:
+    """The row with our column names; GPQA's wrong options are kept under `incorrect`."""
+    columns = dict(entry.hub.columns) if has_hub_names else {"id": "id", "answer": "answer"}
+    if "problem" not in columns:
+        columns["problem"] = next((name for name in _PROBLEM_FIELDS if name in row), "problem")
+    missing = [name for name in columns.values() if name not in row]
+    wrong = [name for name in _GPQA_WRONG if name in row]
+    if has_hub_names and entry.kind == "choice" and len(wrong) != len(_GPQA_WRONG):
+        missing += [name for name in _GPQA_WRONG if name not in row]
+    if missing:
+        raise KvreproError(f"{place}: no column {missing}; found {sorted(row)}")
+    renamed = {ours: row[theirs] for ours, theirs in columns.items()}
+    if len(wrong) == len(_GPQA_WRONG):
+        renamed["incorrect"] = [str(row[name]) for name in wrong]
+    return renamed
+
+
+def _problem(entry: RealBenchmark, row: Mapping[str, Any], number: int, style: str) -> Problem:
+    problem_id = str(row["id"]) if "id" in row else f"{entry.name}-{number:03d}"
+    gold = _gold_text(row["answer"])
+    published = entry.gold_fixes.get(number)
+    if published is not None and gold == published[0]:
+        gold = published[1]
+    text = str(row["problem"] or "").strip()
+    if not text:
+        raise KvreproError(f"{entry.name}: problem {problem_id!r} has no text")
+    if "incorrect" in row:
+        if not gold:
+            raise KvreproError(f"{entry.name}: problem {problem_id!r} has an empty gold answer")
+        text, gold = shuffled_question(text, gold, row["incorrect"], problem_id)
+    return Problem(problem_id, user_message(text, gold, style), gold)
+
+
+def _gold_text(value: Any) -> str:
+    """Golds as text; 27.0 of a float column is 27."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return "" if value is None else str(value).strip()
+
+
+def _check(entry: RealBenchmark, problems: Sequence[Problem], source: str) -> None:
+    repeated = [name for name, count in Counter(p.problem_id for p in problems).items() if count > 1]
+    if repeated:
+        raise KvreproError(f"{source}: {len(repeated)} ids occur more than once, e.g. {repeated[:3]}; expected unique ids")
+    empty = [p.problem_id for p in problems if not p.gold.strip()]
+    if empty:
+        raise KvreproError(f"{source}: {len(empty)} gold answers are empty: {empty[:5]}")
+    if len(problems) != entry.n_problems:
+        raise KvreproError(
+            f"{source} has {len(problems)} rows, {entry.name} has {entry.n_problems}; it is cut off or another data set"
+        )
+    if entry.kind == "choice" and (odd := [p.problem_id for p in problems if p.gold not in "ABCD"]):
+        raise KvreproError(f"{source}: golds must be letters A to D; not so for {odd[:5]}")

@@ -1,0 +1,94 @@
+"""Sampling against transformers' own filters, and the noise against its distribution."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from kvrepro.errors import KvreproError
+from kvrepro.noise import EVICTION, SAMPLING, gumbel, row_key, uniform
+from kvrepro.sampling import SamplingConfig, sample_tokens
+
+
+def draw(logits: torch.Tensor, config: SamplingConfig, n: int) -> torch.Tensor:
+    """`n` draws of one row's distribution."""
+    return sample_tokens(logits.expand(n, -1), config, torch.arange(n), torch.zeros(n, dtype=torch.int64))
+
+
+def published_order(logits: torch.Tensor, temperature: float, top_p: float, top_k: int) -> torch.Tensor:
+    """DynTS: temperature, then top-p on the whole distribution, then top-k; written out by hand."""
+    p = (logits / temperature).softmax(-1)
+    order = p.argsort(descending=True)
+    kept, mass = [], 0.0
+    for token in order.tolist():
+        if mass >= top_p:
+            break
+        kept.append(token)
+        mass += p[token].item()
+    out = torch.zeros_like(p)
+    out[kept[:top_k]] = p[kept[:top_k]]
+    return out / out.sum()
+
+
+@pytest.mark.parametrize(("temperature", "top_p", "top_k"), [(0.6, 0.95, 20), (1.0, 0.8, 5), (1.3, 1.0, 7), (0.9, 0.7, 0)])
+@pytest.mark.parametrize("order", ["hf", "dynts"])
+def test_frequencies_are_those_of_the_filtered_distribution(temperature, top_p, top_k, order):
+    torch.manual_seed(0)
+    logits = torch.randn(1, 40) * 2
+    if order == "hf":
+        filtered = TemperatureLogitsWarper(temperature)(None, logits)
+        if top_k:
+            filtered = TopKLogitsWarper(top_k)(None, filtered)
+        if top_p < 1:
+            filtered = TopPLogitsWarper(top_p)(None, filtered)
+        expected = filtered.softmax(-1)[0]
+    else:
+        expected = published_order(logits[0], temperature, top_p, top_k or 40)
+    n = 40_000
+    found = draw(logits, SamplingConfig(temperature, top_p, top_k, order), n).bincount(minlength=40) / n
+    assert set(found.nonzero().flatten().tolist()) <= set(expected.nonzero().flatten().tolist())
+    # five standard errors of a binomial share
+    assert torch.all((found - expected).abs() <= 5 * (expected * (1 - expected) / n).sqrt() + 1e-6)
+
+
+def test_the_two_orders_differ_where_they_should():
+    # top-k first renormalises, so the nucleus is reached earlier
+    logits = torch.tensor([[0.30, 0.25, 0.20, 0.15, 0.10]]).log()
+    hf = set(draw(logits, SamplingConfig(1.0, 0.7, 3, "hf"), 5000).tolist())
+    dynts = set(draw(logits, SamplingConfig(1.0, 0.7, 3, "dynts"), 5000).tolist())
+    assert hf == {0, 1}
+    assert dynts == {0, 1, 2}
+
+
+def test_greedy_ignores_the_noise():
+    logits = torch.randn(3, 50)
+    for key in (0, 1):
+        found = sample_tokens(logits, SamplingConfig(temperature=0), torch.full((3,), key), torch.arange(3))
+        assert torch.equal(found, logits.argmax(-1))
+
+
+def test_a_row_draws_the_same_in_any_batch():
+    torch.manual_seed(1)
+    logits, keys, steps = torch.randn(8, 60), torch.randint(0, 2**60, (8,)), torch.arange(8)
+    together = sample_tokens(logits, SamplingConfig(), keys, steps)
+    alone = [int(sample_tokens(logits[i : i + 1], SamplingConfig(), keys[i : i + 1], steps[i : i + 1])) for i in range(8)]
+    assert together.tolist() == alone
+
+
+def test_noise_is_uniform_and_its_streams_are_apart():
+    u = uniform(torch.tensor(row_key(0, "p", 0, SAMPLING)), torch.arange(100_000))
+    assert 0 < u.min() and u.max() < 1
+    shares = torch.histc(u, 20, 0, 1) / len(u)
+    assert torch.all((shares - 0.05).abs() < 5 * (0.05 * 0.95 / len(u)) ** 0.5)
+    other = uniform(torch.tensor(row_key(0, "p", 0, EVICTION)), torch.arange(100_000))
+    assert abs(torch.corrcoef(torch.stack([u, other]))[0, 1]) < 0.02
+    keys = {row_key(s, p, k, stream) for s in (0, 1) for p in ("a", "b") for k in (0, 1) for stream in (1, 2)}
+    assert len(keys) == 16
+    assert abs(gumbel(torch.tensor(3), torch.arange(100_000)).mean() - 0.5772) < 0.02
+
+
+@pytest.mark.parametrize("bad", [{"temperature": -0.1}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_k": -1}, {"order": "x"}])
+def test_ranges_are_checked(bad):
+    with pytest.raises(KvreproError, match=f"{next(iter(bad.values()))}".replace(".", r"\.")):
+        SamplingConfig(**bad)
