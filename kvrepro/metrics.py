@@ -149,8 +149,12 @@ def maj_value(samples: Sequence[Record], equivalent: Equivalence = same_text) ->
 
 
 def maj_values(
-    records: Iterable[Record], k: int | None = None, equivalent: Equivalence = same_text, *,
-    n_subsets: int = 100, seed: int = 0,
+    records: Iterable[Record],
+    k: int | None = None,
+    equivalent: Equivalence = same_text,
+    *,
+    n_subsets: int = 100,
+    seed: int = 0,
 ) -> dict[str, float]:
     """Problem id -> maj@k. For k below the number of samples: mean over `n_subsets` random subsets, fixed seed."""
     groups = group_by_problem(records)
@@ -183,6 +187,7 @@ def dynts_major(records: Iterable[Record]) -> float:
 
 
 def answered_share(records: Sequence[Record]) -> float:
+    """Share of replies from which an answer was extracted."""
     return float(np.mean([record.get("answer") is not None for record in records]))
 
 
@@ -217,6 +222,7 @@ def dynts_latency(step_times_s: Sequence[float]) -> float:
 
 
 def check_times(times_s: Sequence[float]) -> np.ndarray:
+    """Seconds as an array; none, zero or unmeasured ones are errors."""
     times = np.asarray(times_s, dtype=float)
     if times.size == 0 or not (np.isfinite(times) & (times > 0)).all():
         raise KvreproError(f"got {times.size} times; expected at least one, all finite and above 0 seconds")

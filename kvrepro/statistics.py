@@ -50,11 +50,14 @@ def check_values(values: Sequence[float], least: int = 1) -> np.ndarray:
     if array.ndim != 1 or array.size < least:
         raise KvreproError(f"got values of shape {array.shape}; expected one value per problem, at least {least}")
     if not np.isfinite(array).all():
-        raise KvreproError(f"{int((~np.isfinite(array)).sum())} of {array.size} values are not finite; score them first")
+        raise KvreproError(
+            f"{int((~np.isfinite(array)).sum())} of {array.size} values are not finite; score them first"
+        )
     return array
 
 
 def check_confidence(confidence: float) -> float:
+    """A fraction, not a percentage."""
     if not 0 < confidence < 1:
         raise KvreproError(f"confidence={confidence}; expected a fraction between 0 and 1 such as 0.95")
     return confidence
@@ -69,9 +72,7 @@ def clustered_stderr(values: Sequence[float]) -> float:
     return float(array.std(ddof=1) / np.sqrt(array.size))
 
 
-def interval(
-    values: Sequence[float], confidence: float = 0.95, method: str = "wilson", *, seed: int = 0
-) -> Interval:
+def interval(values: Sequence[float], confidence: float = 0.95, method: str = "wilson", *, seed: int = 0) -> Interval:
     """Confidence interval for the mean of per-problem values that lie in [0, 1].
 
     Args:
@@ -133,15 +134,25 @@ def _bootstrap_bounds(array: np.ndarray, confidence: float, seed: int) -> tuple[
     from scipy import stats
 
     result = stats.bootstrap(
-        (array,), np.mean, n_resamples=N_RESAMPLES, confidence_level=confidence, method="BCa",
-        rng=np.random.default_rng(seed), batch=1000,
+        (array,),
+        np.mean,
+        n_resamples=N_RESAMPLES,
+        confidence_level=confidence,
+        method="BCa",
+        rng=np.random.default_rng(seed),
+        batch=1000,
     )
     return result.confidence_interval.low, result.confidence_interval.high
 
 
 def two_stage_bootstrap(
-    scores: Sequence[Sequence[float]], statistic: Callable[[np.ndarray], float] = np.mean, confidence: float = 0.95,
-    *, n_resamples: int = 2000, seed: int = 0, within: bool = False,
+    scores: Sequence[Sequence[float]],
+    statistic: Callable[[np.ndarray], float] = np.mean,
+    confidence: float = 0.95,
+    *,
+    n_resamples: int = 2000,
+    seed: int = 0,
+    within: bool = False,
 ) -> Interval:
     """Percentile bootstrap of any statistic of the [problems, samples] matrix; problems are drawn whole.
 
@@ -168,8 +179,12 @@ def two_stage_bootstrap(
 
 
 def paired_comparison(
-    first: Mapping[str, float], second: Mapping[str, float], confidence: float = 0.95, *,
-    method: str = "t", seed: int = 0,
+    first: Mapping[str, float],
+    second: Mapping[str, float],
+    confidence: float = 0.95,
+    *,
+    method: str = "t",
+    seed: int = 0,
 ) -> Comparison:
     """Difference of two cells on the same problems, with the noise they share taken out.
 
@@ -217,8 +232,12 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def mean_over_sets(
-    sets: Mapping[str, Mapping[str, float]], same_problem: Mapping[tuple[str, str], str] | None = None,
-    confidence: float = 0.95, *, n_resamples: int = 5000, seed: int = 0,
+    sets: Mapping[str, Mapping[str, float]],
+    same_problem: Mapping[tuple[str, str], str] | None = None,
+    confidence: float = 0.95,
+    *,
+    n_resamples: int = 5000,
+    seed: int = 0,
 ) -> Interval:
     """Unweighted mean of set means; problems that occur in several sets are drawn together.
 

@@ -90,4 +90,3 @@ _ENTRIES = (
 )  # fmt: skip
 
 REAL_BENCHMARKS: dict[str, RealBenchmark] = {entry.name: entry for entry in _ENTRIES}
-

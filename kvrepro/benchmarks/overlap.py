@@ -9,7 +9,7 @@ from .table import Problem
 
 # Source: the row numbers are a finding about the published data sets, checked by tests/test_real_benchmarks.py
 GK23EN_AMC_ROWS = range(296, 360)
-_LEAST_OVERLAP = 0.6
+_LEAST_OVERLAP = 0.55
 
 
 def _shingles(text: str) -> set[str]:
@@ -24,7 +24,9 @@ def same_problems(sets: Mapping[str, Sequence[Problem]]) -> dict[tuple[str, str]
     """
     if not {"gk23en", "amc23"} <= set(sets):
         return {}
-    candidates = {p.problem_id: _shingles(p.question) for p in list(sets["gk23en"])[GK23EN_AMC_ROWS.start : GK23EN_AMC_ROWS.stop]}
+    candidates = {
+        p.problem_id: _shingles(p.question) for p in list(sets["gk23en"])[GK23EN_AMC_ROWS.start : GK23EN_AMC_ROWS.stop]
+    }
     shared: dict[tuple[str, str], str] = {}
     for problem in sets["amc23"]:
         own = _shingles(problem.question)

@@ -72,7 +72,8 @@ def _read_local(entry: RealBenchmark, folder: Path) -> tuple[list[dict[str, Any]
     path = folder / f"{entry.name}.jsonl"
     if not path.is_file():
         raise KvreproError(
-            f"{path} is missing: put the rows there as JSON lines with the keys id, problem, answer, or unset KVREPRO_DATA "
+            f"{path} is missing: put the rows there as JSON lines with the keys id, problem, answer, or unset"
+            f" KVREPRO_DATA "
             f"to load {entry.hub.hub_id} from the Hub"
         )
     content = path.read_bytes()
@@ -85,7 +86,9 @@ def _read_local(entry: RealBenchmark, folder: Path) -> tuple[list[dict[str, Any]
         except json.JSONDecodeError as error:
             raise KvreproError(f"{path.name}, line {number}: not JSON ({error.msg}); is the file cut off?") from error
         if not isinstance(row, dict):
-            raise KvreproError(f"{path.name}, line {number}: {type(row).__name__}, expected an object with id, problem, answer")
+            raise KvreproError(
+                f"{path.name}, line {number}: {type(row).__name__}, expected an object with id, problem, answer"
+            )
         rows.append(_renamed(entry, row, f"{path.name}, line {number}", "Question" in row and entry.kind == "choice"))
     digest = hashlib.sha256(content).hexdigest()
     return rows, {
@@ -100,7 +103,8 @@ def _read_hub(entry: RealBenchmark) -> tuple[list[dict[str, Any]], dict[str, Any
         import datasets
     except ImportError as error:
         raise KvreproError(
-            f"loading {entry.name} from the Hub needs the package datasets: pip install 'kvrepro[hub]', or set KVREPRO_DATA "
+            f"loading {entry.name} from the Hub needs the package datasets: pip install 'kvrepro[hub]', or set"
+            f" KVREPRO_DATA "
             f"to a folder with {entry.name}.jsonl (keys id, problem, answer) to work offline"
         ) from error
     source = entry.hub
@@ -110,12 +114,13 @@ def _read_hub(entry: RealBenchmark) -> tuple[list[dict[str, Any]], dict[str, Any
         try:
             loaded = datasets.load_dataset(source.hub_id, config, split=source.split, revision=source.revision)
         except Exception as error:
-            # `datasets` raises many types for "no network", "no access" and "no such split"; all end here, none is hidden
+            # `datasets` raises many types for "no network", "no access", "no such split"; none of them is hidden
             raise KvreproError(_hub_failure(entry, config, error)) from error
         missing = {name for name in source.columns.values() if name not in loaded.column_names}
         if missing:
             raise KvreproError(
-                f"{source.hub_id} has the columns {sorted(loaded.column_names)}, expected {sorted(source.columns.values())}; "
+                f"{source.hub_id} has the columns {sorted(loaded.column_names)}, expected"
+                f" {sorted(source.columns.values())}; "
                 "the data set was changed or is another mirror"
             )
         fingerprints.append(str(getattr(loaded, "_fingerprint", "")))
@@ -182,7 +187,9 @@ def _gold_text(value: Any) -> str:
 def _check(entry: RealBenchmark, problems: Sequence[Problem], source: str) -> None:
     repeated = [name for name, count in Counter(p.problem_id for p in problems).items() if count > 1]
     if repeated:
-        raise KvreproError(f"{source}: {len(repeated)} ids occur more than once, e.g. {repeated[:3]}; expected unique ids")
+        raise KvreproError(
+            f"{source}: {len(repeated)} ids occur more than once, e.g. {repeated[:3]}; expected unique ids"
+        )
     empty = [p.problem_id for p in problems if not p.gold.strip()]
     if empty:
         raise KvreproError(f"{source}: {len(empty)} gold answers are empty: {empty[:5]}")

@@ -17,15 +17,25 @@ LETTERS = "ABCDEFGHIJK"
 AMBIGUOUS = "several"
 _L = f"[{LETTERS}]"
 _JOIN = r"(?:,|;|/|&|\+|and|or|or maybe|und|oder|et|ou|y|o|e|и|или|和|或|与|及|と|、)"
-_ANOTHER = re.compile(rf"^[)\]\s}}$*.,]*\s*{_JOIN}\s*(?:option |choice |possibly |maybe |also )?[(\[\s$*{{]*({_L}|[a-k](?=[)\]]))(?![\w'])")
+_ANOTHER = re.compile(
+    rf"^[)\]\s}}$*.,]*\s*{_JOIN}\s*(?:option |choice |possibly |maybe |also )?[(\[\s$*{{]*({_L}"
+    rf"|[a-k](?=[)\]]))(?![\w'])"
+)
 _REJECTED = re.compile(
-    r"^[)\]\s}$*]*(?:\s*\([^)]*\))?\s*(?:is|are|was|would be|seems|looks|can be|must be|has been)?\s*(?:also |clearly |definitely )?"
-    r"(?:wrong|incorrect|false|not\b|ruled out|eliminated|excluded|out\b|invalid|impossible|isn't|can't|cannot|doesn't)",
+    r"^[)\]\s}$*]*(?:\s*\([^)]*\))?\s*(?:is|are|was|would be|seems|looks|can be|must be|has"
+    r" been)?\s*(?:also |clearly |definitely )?"
+    r"(?:wrong|incorrect|false|not\b|ruled out|eliminated|excluded|out\b|invalid|impossible|isn't|can't"
+    r"|cannot|doesn't)",
     re.IGNORECASE,
 )
-_ARTICLE = re.compile(r"^ +(?!because|since|as\b|is\b|and\b|or\b|for\b|with\b|by\b|due\b|from\b|based|so\b|given|if\b|here\b|in\b|among|not\b|\w+s the)[a-z]")
+_ARTICLE = re.compile(
+    r"^ +(?!because|since|as\b|is\b|and\b|or\b|for\b|with\b|by\b|due\b|from\b|based|so\b|given|if\b|here\b"
+    r"|in\b|among|not\b|\w+s the)[a-z]"
+)
 _OPEN = r"[\s(\[{$*:\"'`_]{0,12}(?:\\(?:text|textbf|mathrm|mathbf|boxed|bf|rm|textit)\s{0,2}\{?[\s(\[{*]{0,6}){0,4}"
-_LETTER_AFTER = re.compile(rf"^{_OPEN}(?:(?:{CHOICE_WORD})\s*[:=]?\s*)?{_OPEN}({_L}|[a-k](?=\s*[)\]}}$*]|\s*\.?\s*$))", re.IGNORECASE)
+_LETTER_AFTER = re.compile(
+    rf"^{_OPEN}(?:(?:{CHOICE_WORD})\s*[:=]?\s*)?{_OPEN}({_L}|[a-k](?=\s*[)\]}}$*]|\s*\.?\s*$))", re.IGNORECASE
+)
 _SYMBOL_TAIL = re.compile(r"^(?:[A-Za-z0-9_^]|[=≡+'’²₂]|-[A-Za-z0-9]|\s*(?:=|\\to|→|<|>)\s*\S)")
 _OPTION_LINE = re.compile(
     rf"(?:^|\n)[ \t>*\-•]{{0,8}}[(\[]?({_L})[)\].:](?:\*\*)?[ \t]*(?:\*\*)?(\S[^\n]{{0,300}}?)\s*(?=\n|$)"
@@ -49,7 +59,12 @@ def read_choice(text: str) -> str | None:
     if labelled := re.match(rf"^\s*\$?({_L})\s*[,:.]?\s*\\(?:text|quad|;| )", text):
         following = _ANOTHER.match(re.sub(r"\\(?:text|quad|[; ])|\{", " ", text[labelled.end(1) :]))
         return AMBIGUOUS if following else labelled[1]
-    text = re.sub(r"\\(?:text|textbf|textit|mathrm|mathbf|textrm|mbox|bf|rm|boldsymbol|operatorname|boxed)\s*(?=\{)|\\(?:bf|rm)\b", "", text)
+    text = re.sub(
+        r"\\(?:text|textbf|textit|mathrm|mathbf|textrm|mbox|bf|rm|boldsymbol|operatorname|boxed)\s*(?=\{)"
+        r"|\\(?:bf|rm)\b",
+        "",
+        text,
+    )
     text = re.sub(r"\\[()\[\],;: !]|\\q?quad|[${}*`\"~]|\\left|\\right", " ", text)
     text = re.sub(r"\s+", " ", text).strip()
     text = re.sub(r"^\((.*)\)$", r"\1", text) if text.count("(") == 1 and text.endswith(")") else text
@@ -109,7 +124,9 @@ def _after_phrase(text: str, start: int, end: int, letters_only: bool = False) -
                 return found
             tail = tail[rest.end() :]
             continue
-        tail = re.sub(r"^\s*(?:clearly|definitely|therefore|thus|probably|most likely|likely|indeed|simply|just)\b,?", "", tail)
+        tail = re.sub(
+            r"^\s*(?:clearly|definitely|therefore|thus|probably|most likely|likely|indeed|simply|just)\b,?", "", tail
+        )
         match = _LETTER_AFTER.match(tail)
         if match is None:
             break
@@ -117,7 +134,11 @@ def _after_phrase(text: str, start: int, end: int, letters_only: bool = False) -
         if letter.islower() and not re.match(r"^\s*(?:[)\]}$*]|\.?\s*$)", after):
             break
         if _REJECTED.match(after):
-            rest = re.search(r"\b(?:so|but|hence|thus|therefore|leaving|instead)\b,?\s*(?:it(?: is|'s)|the answer is|choose|only)?\s*", after)
+            rest = re.search(
+                r"\b(?:so|but|hence|thus|therefore|leaving|instead)\b,?\s*(?:it(?: is|'s)|the answer is|choose"
+                r"|only)?\s*",
+                after,
+            )
             if rest is None:
                 return found
             tail = after[rest.end() :]
@@ -167,6 +188,7 @@ def letter_of_option(text: str, options: Mapping[str, str]) -> str | None:
 
 
 def final_line(text: str) -> str:
+    """Last line that holds more than markup."""
     lines = [line.strip() for line in text.splitlines() if line.strip(" *$\\[]()_-#")]
     return lines[-1] if lines else ""
 
@@ -186,7 +208,11 @@ def decide(text: str, options: Mapping[str, str], gold_text: str | None = None) 
         fallback = fallback or statement
     line = final_line(text)
     letter = read_choice(line) if len(line) < 400 else None
-    if letter is not None and (len(line) < 40 or re.match(rf"^[\s*(\[$]*{_L}[)\].:*]", line)) and not _is_listing(text, line):
+    if (
+        letter is not None
+        and (len(line) < 40 or re.match(rf"^[\s*(\[$]*{_L}[)\].:*]", line))
+        and not _is_listing(text, line)
+    ):
         return letter, "final_line", line
     if len(line) < 400 and (letter := letter_of_option(line, options)) and not _is_listing(text, line):
         return letter, "option_text", line

@@ -42,7 +42,8 @@ _DROPPED = re.compile(
 )
 _COMMAND = re.compile(r"\\([A-Za-z]+)\*?")
 _TEXT_WRAPPER = re.compile(
-    r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|textup|textsc|mbox|hbox|mathrm|mathsf|mathtt|emph|operatorname)"
+    r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|textup|textsc|mbox|hbox|mathrm|mathsf|mathtt"
+    r"|emph|operatorname)"
     r"\*?\s*\{"
 )
 _FONT_WRAPPER = re.compile(
@@ -50,7 +51,9 @@ _FONT_WRAPPER = re.compile(
     r"|underbrace|mathclose|mathopen|mathord|cancel|vec|hat|mathnormal|overrightarrow)\s*\{"
 )
 _COLOUR = re.compile(r"\\(?:color|textcolor|colorbox|bbox)\s*(?:\{[A-Za-z0-9#!]*\}|\[[^\]]*\])")
-_SPACES = re.compile(r"\\[;: ]|\\q?quad(?![A-Za-z])|~|\\hspace\*?\{[^{}]*\}|\\(?:thinspace|enspace|nobreakspace)(?![A-Za-z])|\\hfill")
+_SPACES = re.compile(
+    r"\\[;: ]|\\q?quad(?![A-Za-z])|~|\\hspace\*?\{[^{}]*\}|\\(?:thinspace|enspace|nobreakspace)(?![A-Za-z])|\\hfill"
+)
 _MARKDOWN = re.compile(r"\*\*|__|`+")
 
 
@@ -61,7 +64,7 @@ def unify_unicode(text: str) -> str:
         return text
     text = _RAISED.sub(lambda m: "^{" + "".join(_SUPERSCRIPT[c] for c in m[0]) + "}", text)
     text = _LOWERED.sub(lambda m: "_{" + "".join(_SUBSCRIPT[c] for c in m[0]) + "}", text)
-    text = _VULGAR.sub(lambda m: r"\frac{%s}{%s}" % tuple(unicodedata.normalize("NFKC", m[0]).split("⁄")), text)
+    text = _VULGAR.sub(_fraction, text)
     text = re.sub(r"√\s*(\d+)", r"\\sqrt{\1}", text)
     for character, spelled in _SYMBOLS.items():
         text = text.replace(character, spelled)
@@ -70,6 +73,11 @@ def unify_unicode(text: str) -> str:
         text = text.replace(character, f"\\{name} ")
     # digits of other scripts (Arabic, Devanagari, ...)
     return "".join(str(unicodedata.digit(c)) if not c.isascii() and c.isdecimal() else c for c in text)
+
+
+def _fraction(match: re.Match[str]) -> str:
+    top, bottom = unicodedata.normalize("NFKC", match[0]).split("⁄")
+    return f"\\frac{{{top}}}{{{bottom}}}"
 
 
 def closing_brace(text: str, start: int) -> int:
@@ -157,7 +165,9 @@ def unwrap_text(text: str) -> str:
 
 def _rename(match: re.Match[str]) -> str:
     name = _RENAMED.get(match[1], match[1])
-    return ("\\" if name.isalpha() or name in "{}" else "") + name + (" " if name.isalpha() and name != match[1] else "")
+    return (
+        ("\\" if name.isalpha() or name in "{}" else "") + name + (" " if name.isalpha() and name != match[1] else "")
+    )
 
 
 def strip_group(text: str) -> str:

@@ -1,8 +1,9 @@
 """DynTS' grader, flaws included, for comparison with its tables only.
 
-Source: the rules of Robin930/DynTS a55dc37 as BENCHMARKS.md sections 3-4 describe them (`qw_evaluation/`, `utils/utils.py`).
-Deviates: the unit list is shorter, symbolic equality is math-verify's instead of plain sympy, and a failure keeps its own
-status instead of being counted as wrong in silence.
+Source: the rules of Robin930/DynTS a55dc37 (`qw_evaluation/`, `utils/utils.py`) as BENCHMARKS.md sections 3-4 describe
+them.
+Deviates: the unit list is shorter, symbolic equality is math-verify's instead of plain sympy, and a failure keeps its
+own status instead of being counted as wrong in silence.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from kvrepro.graders.strict import Pending
 from kvrepro.graders.wording import number_in_words
 
 RELATIVE_TOLERANCE = Fraction(1, 10_000)
-_UNITS = (
-    "degrees? cm meters? metres? inch(?:es)? feet foot ft miles? mph km hours? hrs? minutes? seconds? days? weeks? "
-    "months? years? dollars? cents? pounds? kg grams? points? units? square cubic percent students? people ways? a c d g "
-    "h l m o s t"
-).split()
+_UNITS = [
+    "degrees?", "cm", "meters?", "metres?", "inch(?:es)?", "feet", "foot", "ft", "miles?", "mph", "km", "hours?",
+    "hrs?", "minutes?", "seconds?", "days?", "weeks?", "months?", "years?", "dollars?", "cents?", "pounds?", "kg",
+    "grams?", "points?", "units?", "square", "cubic", "percent", "students?", "people", "ways?", "a", "c", "d", "g",
+    "h", "l", "m", "o", "s", "t",
+]  # fmt: skip
 _UNIT = re.compile(rf"(?<![A-Za-z\\])(?:{'|'.join(_UNITS)})(?![A-Za-z])(?:\^\{{?\d\}}?)?")
 _NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
 
@@ -92,7 +94,10 @@ def same_without_symbols(gold: str, answer: str) -> bool | None:
             return letters[-1] == gold
     first, second = _value(gold), _value(answer)
     if first is not None and second is not None:
-        return any(abs(second - wanted) <= RELATIVE_TOLERANCE * max(abs(second), abs(wanted)) for wanted in (first / 100, first, first * 100))
+        return any(
+            abs(second - wanted) <= RELATIVE_TOLERANCE * max(abs(second), abs(wanted))
+            for wanted in (first / 100, first, first * 100)
+        )
     bare = [re.sub(r"[(){}\[\]\\]", "", text) for text in (gold, answer)]
     if bare[0].lower() == bare[1].lower() != "":
         return True

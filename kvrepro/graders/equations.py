@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from kvrepro.graders.cleaning import split_top
-from kvrepro.graders.evaluation import close, evaluate, has_branches, number, sample_points, same_value, symbols_of
-from kvrepro.graders.expression import Tree, Unreadable, read_expression
+from kvrepro.graders.evaluation import close, evaluate, has_branches, number, same_value, sample_points, symbols_of
+from kvrepro.graders.expression import Tree, read_expression
+from kvrepro.graders.lexer import UnreadableError
 
 _EQUALS = re.compile(r"(?<![<>!:])=(?!=)|\\equiv(?![A-Za-z])")
 _APPROX = re.compile(r"^\s*\\approx(?![A-Za-z])")
@@ -34,11 +35,11 @@ def split_chain(text: str) -> list[str] | None:
     sides = split_top(text, _RELATION)
     if not operators or len(sides) != len(operators) + 1 or not all(sides):
         return None
-    if len(set(op[0] for op in operators)) > 1:
+    if len({op[0] for op in operators}) > 1:
         return None
     try:
         free = [symbols_of(read_expression(side)) for side in sides]
-    except Unreadable:
+    except UnreadableError:
         return None
     if len(set().union(*free)) < 2 or (len(operators) == 1 and not all(free)):
         return None
@@ -51,6 +52,7 @@ def split_chain(text: str) -> list[str] | None:
 
 
 def same_chain(gold: str, answer: str) -> bool:
+    """Same order, written from either end."""
     first, second = split_chain(gold), split_chain(answer)
     if first is None or second is None or len(first) != len(second) or first[1::2] != second[1::2]:
         return False
@@ -79,7 +81,7 @@ def same_equation(gold: list[str], answer: list[str]) -> bool:
     for values in sample_points(names)[:n_points]:
         try:
             left, right = evaluate(first, values), evaluate(second, values)
-        except Unreadable:
+        except UnreadableError:
             continue
         if left == 0 or right == 0:
             if (left == 0) != (right == 0):
@@ -91,5 +93,5 @@ def same_equation(gold: list[str], answer: list[str]) -> bool:
         ratio = quotient
         used += 1
     if used < 2:
-        raise Unreadable("undefined at every sample")
+        raise UnreadableError("undefined at every sample")
     return True

@@ -1,6 +1,6 @@
 """Values of expression trees, exact where rational and to 60 digits elsewhere, and equality by sampling.
 
-Every operation is bounded, so that power towers and factorials of a reply end in `TooLarge` and not in a hang.
+Every operation is bounded, so that power towers and factorials of a reply end in `TooLargeError` and not in a hang.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from fractions import Fraction
 from typing import Any
 
 from kvrepro.errors import KvreproError
-from kvrepro.graders.expression import Tree, Unreadable
+from kvrepro.graders.expression import Tree
+from kvrepro.graders.lexer import UnreadableError
 
 DIGITS = 60
 MAX_BITS = 200_000
@@ -21,7 +22,7 @@ MAX_FACTORIAL = 20_000
 RELATIVE_TOLERANCE = 1e-35
 
 
-class TooLarge(Unreadable):
+class TooLargeError(UnreadableError):
     """A value beyond every answer that a benchmark asks for."""
 
 
@@ -41,6 +42,7 @@ _context: Any = None
 
 
 def context() -> Any:
+    """The mpmath context of this process, with `DIGITS` digits."""
     global _context
     if _context is None:
         _context = _mp()
@@ -55,6 +57,7 @@ def symbols_of(tree: Tree) -> set[str]:
 
 
 def has_constant(tree: Tree, name: str) -> bool:
+    """Does pi, e or i occur?"""
     return tree == ("constant", name) or any(has_constant(part, name) for part in tree[1:] if isinstance(part, tuple))
 
 
@@ -70,7 +73,7 @@ def has_branches(tree: Tree) -> bool:
 def evaluate(tree: Tree, values: Mapping[str, Fraction] | None = None) -> Any:
     """Value as Fraction where exact, else an mpmath number.
 
-    Raises: Unreadable for a symbol without value or an undefined operation, TooLarge beyond the bounds.
+    Raises: UnreadableError for a symbol without value or an undefined operation, TooLargeError beyond the bounds.
     """
     operator = tree[0]
     if operator == "number":
@@ -79,7 +82,7 @@ def evaluate(tree: Tree, values: Mapping[str, Fraction] | None = None) -> Any:
         if tree[1] == "infinity":
             return context().inf
         if values is None or tree[1] not in values:
-            raise Unreadable(f"free symbol {tree[1]}")
+            raise UnreadableError(f"free symbol {tree[1]}")
         return values[tree[1]]
     if operator == "constant":
         return {"pi": context().pi, "e": context().e, "i": context().mpc(0, 1)}[tree[1]] * 1
@@ -89,15 +92,15 @@ def evaluate(tree: Tree, values: Mapping[str, Fraction] | None = None) -> Any:
     try:
         return _check(_OPERATIONS[operator](*operands))
     except ZeroDivisionError as error:
-        raise Unreadable("division by zero") from error
+        raise UnreadableError("division by zero") from error
     except (OverflowError, MemoryError) as error:
-        raise TooLarge(operator) from error
+        raise TooLargeError(operator) from error
 
 
 def _check(value: Any) -> Any:
     if isinstance(value, Fraction):
         if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
-            raise TooLarge(f"more than {MAX_BITS} bits")
+            raise TooLargeError(f"more than {MAX_BITS} bits")
     elif isinstance(value, int):
         return _check(Fraction(value))
     return value
@@ -128,7 +131,7 @@ def _mul(first: Any, second: Any) -> Any:
 
 def _div(first: Any, second: Any) -> Any:
     if second == 0:
-        raise Unreadable("division by zero")
+        raise UnreadableError("division by zero")
     first, second = _both(first, second)
     return first / second
 
@@ -143,16 +146,16 @@ def _magnitude(value: Any) -> float:
 
 def _pow(base: Any, exponent: Any) -> Any:
     if _magnitude(exponent) > 40:
-        raise TooLarge("exponent")
+        raise TooLargeError("exponent")
     if isinstance(base, Fraction) and isinstance(exponent, Fraction) and exponent.denominator == 1:
         if base == 0 and exponent <= 0:
-            raise Unreadable("0 to a power that is not positive")
+            raise UnreadableError("0 to a power that is not positive")
         size = max(base.numerator.bit_length(), base.denominator.bit_length())
         if abs(base) != 1 and size * abs(exponent.numerator) > MAX_BITS:
-            raise TooLarge("power")
+            raise TooLargeError("power")
         return base ** int(exponent)
     if (abs(_magnitude(base)) + 1) * 2 ** _magnitude(exponent) > 1e7:
-        raise TooLarge("power")
+        raise TooLargeError("power")
     if isinstance(base, Fraction) and isinstance(exponent, Fraction) and base < 0 and exponent.denominator % 2:
         # the real branch, as school books mean (-8)^{1/3}
         sign = -1 if exponent.numerator % 2 else 1
@@ -162,7 +165,7 @@ def _pow(base: Any, exponent: Any) -> Any:
 
 def _root(degree: Any, radicand: Any) -> Any:
     if degree == 0:
-        raise Unreadable("root of degree 0")
+        raise UnreadableError("root of degree 0")
     if isinstance(degree, Fraction) and degree.denominator == 1 and isinstance(radicand, Fraction):
         n = int(degree)
         if n == 2 and radicand >= 0:
@@ -177,17 +180,17 @@ def _root(degree: Any, radicand: Any) -> Any:
 
 def _factorial(value: Any) -> Any:
     if not isinstance(value, Fraction) or value.denominator != 1 or value < 0:
-        raise Unreadable("factorial of something else than a whole number")
+        raise UnreadableError("factorial of something else than a whole number")
     if value > MAX_FACTORIAL:
-        raise TooLarge("factorial")
+        raise TooLargeError("factorial")
     return Fraction(math.factorial(int(value)))
 
 
 def _binomial(n: Any, k: Any) -> Any:
     if not all(isinstance(x, Fraction) and x.denominator == 1 for x in (n, k)) or n < 0 or k < 0:
-        raise Unreadable("binomial of something else than whole numbers")
+        raise UnreadableError("binomial of something else than whole numbers")
     if n > MAX_FACTORIAL:
-        raise TooLarge("binomial")
+        raise TooLargeError("binomial")
     return Fraction(math.comb(int(n), int(k)))
 
 
@@ -195,7 +198,7 @@ def _real(value: Any) -> Any:
     if isinstance(value, Fraction):
         return value
     if getattr(value, "imag", 0) != 0:
-        raise Unreadable("a real number is needed here")
+        raise UnreadableError("a real number is needed here")
     return value.real
 
 
@@ -222,10 +225,10 @@ def _function(name: str, argument: Tree, values: Mapping[str, Fraction] | None) 
     if name in ("sin", "cos", "tan", "cot", "sec", "csc") and in_degrees:
         value = value * mp.pi / 180
     if _magnitude(value) > 200 or (name in ("exp", "sinh", "cosh", "tanh") and _magnitude(value) > 24):
-        raise TooLarge(name)
+        raise TooLargeError(name)
     if name in ("ln", "log", "lg"):
         if value == 0:
-            raise Unreadable("logarithm of 0")
+            raise UnreadableError("logarithm of 0")
         # log without a base is left to both readings; `same_value` compares equal names
         return mp.ln(value) if name == "ln" else mp.log10(value)
     table = {
@@ -235,7 +238,7 @@ def _function(name: str, argument: Tree, values: Mapping[str, Fraction] | None) 
     try:
         return table[name](value)
     except (ZeroDivisionError, ValueError) as error:
-        raise Unreadable(f"{name} is undefined here") from error
+        raise UnreadableError(f"{name} is undefined here") from error
 
 
 def close(first: Any, second: Any) -> bool:
@@ -276,13 +279,13 @@ def same_value(first: Tree, second: Tree) -> bool:
     for values in sample_points(names)[:n_points]:
         try:
             left, right = evaluate(first, values), evaluate(second, values)
-        except TooLarge:
+        except TooLargeError:
             raise
-        except Unreadable:
+        except UnreadableError:
             continue
         if not close(left, right):
             return False
         used += 1
     if used < 2:
-        raise Unreadable("undefined at every sample")
+        raise UnreadableError("undefined at every sample")
     return True

@@ -1,100 +1,37 @@
 """Mathematical expressions of answers as trees: a small LaTeX reader that executes nothing and is bounded in size.
 
 A tree is a tuple `(operator, *operands)`; leaves are `("number", Fraction)` and `("symbol", name)`. What the reader
-does not know raises `Unreadable`, and the caller asks math-verify instead.
+does not know raises `UnreadableError`, and the caller asks math-verify instead.
 """
 
 from __future__ import annotations
 
-import re
 from fractions import Fraction
 
 from kvrepro.graders.cleaning import clean
+from kvrepro.graders.lexer import FUNCTIONS, GREEK, UnreadableError, tokens_of
 
-MAX_TOKENS = 800
 MAX_DEPTH = 60
 
-FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp sqrt det gcd lcm max min".split()
-)
-_WORDS = FUNCTIONS | {"pi", "infty", "infinity", "inf"}
-_GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega "
-    "Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar".split()
-)
-_TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|\\[%$!{}|&]|[A-Za-z]+|\S)")
 _PRODUCT = {"*", "\\cdot", "\\times"}
 _QUOTIENT = {"/", "\\div", ":"}
 _OPENERS = {"(": ")", "[": "]", "{": "}", "\\{": "\\}"}
-_SKIPPED = {"\\ ", "\\limits"}
 
 Tree = tuple
 
 
-class Unreadable(ValueError):
-    """Not an expression that this reader knows."""
-
-
 def read_expression(text: str) -> Tree:
     """Tree of one scalar expression given as cleaned text."""
-    reader = _Reader(_tokens(text))
+    reader = _Reader(tokens_of(text))
     tree = reader.sum()
     if reader.position != len(reader.tokens):
-        raise Unreadable(f"unexpected {reader.peek()!r}")
+        raise UnreadableError(f"unexpected {reader.peek()!r}")
     return tree
 
 
 def read_raw(text: str) -> Tree:
+    """Tree of one expression as a model or a data set wrote it."""
     return read_expression(clean(text))
-
-
-def _tokens(text: str) -> list[str]:
-    if r"\text" in text or "\\\\" in text:
-        raise Unreadable("text inside an expression")
-    tokens: list[str] = []
-    position = 0
-    text = text.rstrip()
-    while position < len(text):
-        match = _TOKEN.match(text, position)
-        if match is None:
-            raise Unreadable(f"character {text[position]!r}")
-        token = match[1]
-        # `\frac43` and `\sqrt2` take one digit each, `\frac 59` too
-        if token[0].isdigit() and tokens and _takes_digit(tokens):
-            token = token[0]
-            position = match.start(1) + 1
-        else:
-            position = match.end()
-        tokens.extend(_split_letters(token) if token[0].isalpha() else [token])
-        if len(tokens) > MAX_TOKENS:
-            raise Unreadable("expression too long")
-    return tokens
-
-
-def _takes_digit(tokens: list[str]) -> bool:
-    last = tokens[-1]
-    if last in ("\\frac", "\\sqrt", "\\binom"):
-        return True
-    if len(tokens) > 1 and tokens[-2] in ("\\frac", "\\binom") and (last.isdigit() or len(last) == 1 and last.isalpha()):
-        return len(last) == 1
-    if last == "}":
-        depth, i = 0, len(tokens) - 1
-        while i >= 0:
-            depth += (tokens[i] == "}") - (tokens[i] == "{")
-            if depth == 0:
-                return i > 0 and tokens[i - 1] in ("\\frac", "\\binom")
-            i -= 1
-    return False
-
-
-def _split_letters(word: str) -> list[str]:
-    """`sinx` is sin x, `pi` is one symbol, everything else is a product of letters."""
-    if word in _WORDS:
-        return ["\\" + word]
-    for name in sorted(_WORDS, key=len, reverse=True):
-        if len(name) > 1 and word.startswith(name) and len(word) - len(name) <= 1:
-            return ["\\" + name, *word[len(name) :]]
-    return list(word)
 
 
 class _Reader:
@@ -111,14 +48,14 @@ class _Reader:
     def take(self, expected: str | None = None) -> str:
         token = self.peek()
         if not token or (expected is not None and token != expected):
-            raise Unreadable(f"expected {expected!r}, found {token!r}")
+            raise UnreadableError(f"expected {expected!r}, found {token!r}")
         self.position += 1
         return token
 
     def sum(self) -> Tree:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise Unreadable("nested too deeply")
+            raise UnreadableError("nested too deeply")
         tree = self.product()
         while self.peek() in ("+", "-"):
             operator = self.take()
@@ -148,12 +85,9 @@ class _Reader:
                 left = self.tokens[self.position - 1]
                 # `3 4` and `x2` are no products that anybody writes
                 if right_is_number and left[0].isalnum():
-                    raise Unreadable(f"{left} next to {token}")
+                    raise UnreadableError(f"{left} next to {token}")
                 right = self.factor()
-                if _is_mixed(tree, right, left):
-                    tree = ("add", tree, right)
-                else:
-                    tree = ("mul", tree, right)
+                tree = ("add", tree, right) if _is_mixed(tree, right, left) else ("mul", tree, right)
             else:
                 return tree
 
@@ -164,7 +98,9 @@ class _Reader:
             return self.bars == 0
         if token[0] == "\\":
             name = token[1:]
-            return name in FUNCTIONS or name in _GREEK or name in ("frac", "binom", "pi", "infty", "{", "lfloor", "lceil")
+            return (
+                name in FUNCTIONS or name in GREEK or name in ("frac", "binom", "pi", "infty", "{", "lfloor", "lceil")
+            )
         return token[0].isalnum() or token in "([{." or token[0] == "."
 
     def factor(self) -> Tree:
@@ -178,7 +114,7 @@ class _Reader:
                     tree = ("degrees", tree)
                     continue
                 if self.peek() == "'":
-                    raise Unreadable("prime")
+                    raise UnreadableError("prime")
                 tree = ("pow", tree, self.group())
             elif token == "!":
                 self.take()
@@ -192,7 +128,7 @@ class _Reader:
             elif token == "'":
                 self.take()
                 if tree[0] != "symbol":
-                    raise Unreadable("prime")
+                    raise UnreadableError("prime")
                 tree = ("symbol", tree[1] + "'")
             else:
                 return tree
@@ -241,15 +177,17 @@ class _Reader:
             return ("constant", "pi")
         if token[0] == "\\" and token[1:] in FUNCTIONS:
             return self.function(token[1:])
-        if token[0] == "\\" and token[1:] in _GREEK:
+        if token[0] == "\\" and token[1:] in GREEK:
             return self.symbol(token[1:])
         if token.isalpha() and len(token) == 1:
             return self.symbol(token)
-        raise Unreadable(f"unknown {token!r}")
+        raise UnreadableError(f"unknown {token!r}")
 
     def number(self, token: str) -> Tree:
         value = Fraction(token)
-        if self.peek() in ("\\overline", "\\dot") and "." in token or self.peek() == "." and self.peek(1) == "\\overline":
+        if (self.peek() in ("\\overline", "\\dot") and "." in token) or (
+            self.peek() == "." and self.peek(1) == "\\overline"
+        ):
             if self.peek() == ".":
                 self.take()
                 token += "."
@@ -257,9 +195,12 @@ class _Reader:
             digits = self.take("{") and self.take()
             self.take("}")
             if not digits.isdigit():
-                raise Unreadable("repeating part")
+                raise UnreadableError("repeating part")
             decimals = len(token.split(".")[1])
-            return ("number", Fraction(token.rstrip(".")) + Fraction(int(digits), (10 ** len(digits) - 1) * 10**decimals))
+            return (
+                "number",
+                Fraction(token.rstrip(".")) + Fraction(int(digits), (10 ** len(digits) - 1) * 10**decimals),
+            )
         return ("number", value)
 
     def root(self) -> Tree:
@@ -280,7 +221,7 @@ class _Reader:
             else:
                 base = self.group()
         if name in ("gcd", "lcm", "max", "min", "det"):
-            raise Unreadable(name)
+            raise UnreadableError(name)
         if self.peek() in ("(", "[", "{"):
             argument = self.atom()
         else:
@@ -289,12 +230,12 @@ class _Reader:
                 argument = ("mul", argument, self.factor())
         if power == ("neg", ("number", Fraction(1))):
             if name not in ("sin", "cos", "tan"):
-                raise Unreadable(f"{name}^-1")
+                raise UnreadableError(f"{name}^-1")
             return ("function", "arc" + name, argument)
         tree = ("function", name, argument)
         if base is not None:
             if name != "log":
-                raise Unreadable(f"{name} with a base")
+                raise UnreadableError(f"{name} with a base")
             tree = ("div", ("function", "ln", argument), ("function", "ln", base))
         return tree if power is None else ("pow", tree, power)
 

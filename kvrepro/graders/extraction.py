@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 from kvrepro.graders.boxes import Box, find_boxes
 from kvrepro.graders.cleaning import unify_unicode
@@ -18,12 +19,17 @@ _RUN = re.compile(r"([^\w{}\\])\1{12,}")
 _SPECIAL = re.compile(r"<[|｜][^<>|｜\n]{1,40}[|｜]>|</?(?:answer|s|eos|pad)>")
 _ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _CONNECTOR = re.compile(
-    r"(?:[\s$,;&.*]|\\[()\[\],;: !]|\\q?quad|\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|\b(?:and|or|also|and also)\b|[和或])*", re.IGNORECASE
+    r"(?:[\s$,;&.*]|\\[()\[\],;: !]|\\q?quad|\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|\b(?:and|or|also)\b|[和或])*",
+    re.IGNORECASE,
 )
 _HAS_JOINER = re.compile(r"[,;&和或]|\b(?:and|or)\b", re.IGNORECASE)
 _MATHS = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _SENTENCE_END = re.compile(r"(?<=[^\d.])\.(?=\s|$)|(?<=\d)\.(?=\s|$)|\n|(?<![\\A-Za-z])!(?=\s|$)|\?(?=\s|$)")
-_REASON = re.compile(r",?\s+(?:i\.e\.?|that is|or equivalently|equivalently|or about|or approximately|because|since|as|which|where|so|for|due|after|when|by|hence|thus|therefore|,)\b.*$", re.DOTALL | re.IGNORECASE)
+_REASON = re.compile(
+    r",?\s+(?:i\.e\.?|that is|or equivalently|equivalently|or about|or approximately|because|since|as"
+    r"|which|where|so|for|due|after|when|by|hence|thus|therefore|,)\b.*$",
+    re.DOTALL | re.IGNORECASE,
+)
 _POLITE = re.compile(r"(?:입니다|이다|です|である|だ|になります)\s*$")
 
 
@@ -41,8 +47,8 @@ def answer_part(response: str, finish_reason: str) -> tuple[str, str | None]:
     """(status, text after the last end of thought); the text is None for `truncated` and `no_answer`.
 
     A reply with no think tag at all is an answer as a whole if the model stopped by itself (a model without a thought,
-    or a stored reply whose thought was cut off); it is `truncated` if it ran into the token limit, because the prompt of
-    a reasoning model opens the thought. A thought that was opened and never closed is never an answer.
+    or a stored reply whose thought was cut off); it is `truncated` if it ran into the token limit, because the prompt
+    of a reasoning model opens the thought. A thought that was opened and never closed is never an answer.
     """
     cut = response.rfind(THOUGHT_END)
     if cut >= 0:
@@ -97,7 +103,7 @@ def _from_boxes(text: str, boxes: list[Box]) -> Extraction:
     contents = list(dict.fromkeys(box.content.strip() for box in group))
     parts: tuple[str, ...] = ()
     if 1 < len(boxes) <= 8:
-        gaps = [text[a.end : b.start] for a, b in zip(boxes, boxes[1:], strict=False)]
+        gaps = [text[a.end : b.start] for a, b in pairwise(boxes)]
         if not any(REVISION.search(gap) for gap in gaps):
             parts = tuple(dict.fromkeys(box.content.strip() for box in boxes))
     joined = contents[0] if len(contents) == 1 else " , ".join(contents)
@@ -155,9 +161,13 @@ def _concluded(text: str) -> str | None:
     if len(lines) > 1 and re.fullmatch(r"\\\]|\$\$", lines[-1]):
         inner = re.search(r"(?:\\\[|\$\$)([^$]*?)(?:\\\]|\$\$)\s*$", text, re.DOTALL)
         return inner[1] if inner else None
-    if len(bare) <= 60 and re.fullmatch(r"[^\w]*[-+]?[\w\\{}()\[\]^+*/.,=<>|$ %°π√-]*", bare) and re.search(r"\d|\\", bare):
-        if not re.search(r"[A-Za-z]{4,}", re.sub(r"\\[A-Za-z]+(?:\{[^{}]*\})?", "", bare)):
-            return bare
+    if (
+        len(bare) <= 60
+        and re.fullmatch(r"[^\w]*[-+]?[\w\\{}()\[\]^+*/.,=<>|$ %°π√-]*", bare)
+        and re.search(r"\d|\\", bare)
+        and not re.search(r"[A-Za-z]{4,}", re.sub(r"\\[A-Za-z]+(?:\{[^{}]*\})?", "", bare))
+    ):
+        return bare
     if len(lines) == 1 and len(bare.split()) <= 2 and bare.replace(" ", "").isalpha():
         return bare
     sentences = [part.strip() for part in _SENTENCE_END.split(line) if part and part.strip()]

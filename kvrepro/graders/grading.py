@@ -19,7 +19,12 @@ _ITEM_KEYS = {"response", "gold", "kind", "finish_reason", "options"}
 
 
 def grade(
-    response: str, gold: str, kind: str, *, finish_reason: str = "stop", grader: str = "strict",
+    response: str,
+    gold: str,
+    kind: str,
+    *,
+    finish_reason: str = "stop",
+    grader: str = "strict",
     options: Mapping[str, str] | None = None,
 ) -> Score:
     """Grade one reply.
@@ -67,15 +72,24 @@ def _fields(item: Mapping[str, Any] | Sequence[Any], position: int) -> tuple[Any
         wrong = set(item) - _ITEM_KEYS - {"grader"}
         missing = {"response", "gold", "kind"} - set(item)
         if missing or wrong:
-            raise KvreproError(f"item {position} lacks {sorted(missing)} and has unknown {sorted(wrong)}; known: {sorted(_ITEM_KEYS)}")
+            raise KvreproError(
+                f"item {position} lacks {sorted(missing)} and has unknown {sorted(wrong)}; known: {sorted(_ITEM_KEYS)}"
+            )
         return item["response"], item["gold"], item["kind"], item.get("finish_reason", "stop"), item.get("options")
     if isinstance(item, str) or not 3 <= len(item) <= 4:
-        raise KvreproError(f"item {position} is {type(item).__name__}; expected (response, gold, kind[, finish_reason])")
+        raise KvreproError(
+            f"item {position} is {type(item).__name__}; expected (response, gold, kind[, finish_reason])"
+        )
     return item[0], item[1], item[2], item[3] if len(item) > 3 else "stop", None
 
 
 def _start(
-    response: str, gold: str, kind: str, finish_reason: str, options: Mapping[str, str] | None = None, grader: str = "strict"
+    response: str,
+    gold: str,
+    kind: str,
+    finish_reason: str,
+    options: Mapping[str, str] | None = None,
+    grader: str = "strict",
 ) -> Score | dict[str, Any]:
     check_request(gold, kind, finish_reason, grader)
     if not isinstance(response, str):
@@ -95,5 +109,3 @@ def _start(
     if isinstance(opened, Score):
         return opened
     return {"extraction": asdict(opened.extraction), "gold": gold, "kind": kind, "grader": grader}
-
-

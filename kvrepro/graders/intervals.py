@@ -12,20 +12,25 @@ from typing import Any
 
 from kvrepro.graders.cleaning import split_top
 from kvrepro.graders.evaluation import close, evaluate, number, same_value, symbols_of
-from kvrepro.graders.expression import Tree, Unreadable, read_expression
+from kvrepro.graders.expression import Tree, read_expression
+from kvrepro.graders.lexer import UnreadableError
 
 _RELATION = re.compile(r"\\le(?![A-Za-z])|\\ge(?![A-Za-z])|\\ne(?![A-Za-z])|<=|>=|!=|<|>")
 _SPELLED = {"\\le": "<=", "\\ge": ">=", "\\ne": "!="}
 _UNION = re.compile(r"\\cup(?![A-Za-z])|\bU\b")
 _OR = re.compile(r"\\text\{\s*(?:or|,or)\s*\}|\\lor(?![A-Za-z])|(?<![A-Za-z\\])or(?![A-Za-z])", re.IGNORECASE)
-_AND = re.compile(r"\\text\{\s*and\s*\}|\\land(?![A-Za-z])|(?<![A-Za-z\\])and(?![A-Za-z])|,|;|\\cap(?![A-Za-z])", re.IGNORECASE)
+_AND = re.compile(
+    r"\\text\{\s*and\s*\}|\\land(?![A-Za-z])|(?<![A-Za-z\\])and(?![A-Za-z])|,|;|\\cap(?![A-Za-z])", re.IGNORECASE
+)
 _MINUS = re.compile(r"\\setminus(?![A-Za-z])")
 _ENDS = re.compile(r"^(\(|\[|\])\s*(.+)\s*(\)|\]|\[)$", re.DOTALL)
 _MEMBER = re.compile(r"^\s*[A-Za-z](?:_\w|_\{\w+\})?\s*\\in(?![A-Za-z])\s*(.+)$", re.DOTALL)
 _BUILDER = re.compile(
     r"^\\\{\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*)?(?:\||:|\\mid(?![A-Za-z]))\s*(.+?)\s*\\\}$", re.DOTALL
 )
-_REALS = re.compile(r"^(?:\\mathbb\s*\{?\s*R\s*\}?|\\text\{\s*(?:all )?real(?: number)?s?\s*\}|(?:all )?real numbers|\\R)$")
+_REALS = re.compile(
+    r"^(?:\\mathbb\s*\{?\s*R\s*\}?|\\text\{\s*(?:all )?real(?: number)?s?\s*\}|(?:all )?real numbers|\\R)$"
+)
 _ONE_SYMBOL = re.compile(r"^[A-Za-z](?:_\{?\w+\}?)?$|^\\(?:theta|alpha|beta|lambda|mu|phi|omega)$")
 
 INFINITY: Tree = ("symbol", "infinity")
@@ -34,6 +39,8 @@ MINUS_INFINITY: Tree = ("neg", INFINITY)
 
 @dataclass(frozen=True)
 class Piece:
+    """One interval; a single point has equal closed ends."""
+
     low: Tree
     low_closed: bool
     high: Tree
@@ -47,7 +54,10 @@ REALS: RealSet = [Piece(MINUS_INFINITY, False, INFINITY, False)]
 def read_real_set(text: str) -> RealSet:
     """Pieces of a set of reals written in any of the usual ways.
 
-    Raises: Unreadable where the text is not one. `(a,b)` is read as an interval; the caller decides if it is a point.
+    `(a,b)` is read as an interval; the caller decides if it is a point.
+
+    Raises:
+        UnreadableError: the text is no set of reals.
     """
     text = text.strip()
     if _REALS.match(text):
@@ -79,7 +89,7 @@ def _interval(text: str) -> Piece:
     match = _ENDS.match(text)
     ends = split_top(match[2], re.compile("[,;]")) if match else []
     if len(ends) != 2:
-        raise Unreadable("not an interval")
+        raise UnreadableError("not an interval")
     low, high = (read_expression(end) for end in ends)
     return Piece(low, match[1] == "[", high, match[3] == "]")
 
@@ -99,7 +109,7 @@ def _conditions(text: str) -> RealSet:
             elif re.match(r"^[A-Za-z]\s*\\in\s*\\mathbb\s*\{?\s*R", part):
                 continue
             else:
-                raise Unreadable("a condition without a relation")
+                raise UnreadableError("a condition without a relation")
         else:
             sides = split_top(part, _RELATION)
             last_sides = (sides[0], _SPELLED.get(relations[0], relations[0]))
@@ -111,20 +121,20 @@ def _chain(text: str) -> RealSet:
     operators = [_SPELLED.get(op, op) for op in _RELATION.findall(text)]
     sides = split_top(text, _RELATION)
     if len(sides) != len(operators) + 1 or not all(sides):
-        raise Unreadable("an unfinished inequality")
+        raise UnreadableError("an unfinished inequality")
     variable = [i for i, side in enumerate(sides) if _ONE_SYMBOL.match(side) or re.match(r"^\|[A-Za-z]\|$", side)]
     variable = [i for i in variable if len(sides) == 2 or 0 < i < len(sides) - 1]
     if len(variable) == 2 and len(sides) == 2:
-        raise Unreadable("a relation between two symbols")
+        raise UnreadableError("a relation between two symbols")
     if len(variable) != 1 or len(sides) > 3:
-        raise Unreadable("not an inequality for one variable")
+        raise UnreadableError("not an inequality for one variable")
     at = variable[0]
     name = sides[at].strip("|")
     result = list(REALS)
     for i, operator in enumerate(operators):
         bound = read_expression(sides[i + 1] if i == at else sides[i])
         if name in symbols_of(bound):
-            raise Unreadable("the variable is on both sides")
+            raise UnreadableError("the variable is on both sides")
         if i != at:
             operator = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "!=": "!="}[operator]
         if sides[at].startswith("|"):
@@ -148,7 +158,7 @@ def _absolute(operator: str, bound: Tree) -> RealSet:
     if operator[0] == ">":
         closed = operator == ">="
         return [Piece(MINUS_INFINITY, False, ("neg", bound), closed), Piece(bound, closed, INFINITY, False)]
-    raise Unreadable("|x| != c")
+    raise UnreadableError("|x| != c")
 
 
 def _combine(sets: list[RealSet], operation: Any) -> RealSet:
@@ -163,7 +173,7 @@ def _value(tree: Tree) -> Any:
     if isinstance(value, Fraction):
         return value
     if getattr(value, "imag", 0) != 0:
-        raise Unreadable("a complex end")
+        raise UnreadableError("a complex end")
     return value.real
 
 
@@ -179,6 +189,7 @@ def _equal(first: Tree, second: Tree) -> bool:
 
 
 def intersect(first: RealSet, second: RealSet) -> RealSet:
+    """Common part; with symbolic ends only where no ends have to be compared."""
     if first == REALS or second == REALS:
         return list(second if first == REALS else first)
     if _is_symbolic(first) or _is_symbolic(second):
@@ -187,7 +198,7 @@ def intersect(first: RealSet, second: RealSet) -> RealSet:
             a, b = sorted((first[0], second[0]), key=lambda piece: piece.low == MINUS_INFINITY)
             if a.high == INFINITY and b.low == MINUS_INFINITY:
                 return [Piece(a.low, a.low_closed, b.high, b.high_closed)]
-        raise Unreadable("symbolic ends cannot be ordered")
+        raise UnreadableError("symbolic ends cannot be ordered")
     result = []
     for a in first:
         for b in second:
@@ -229,6 +240,7 @@ def unite(first: RealSet, second: RealSet) -> RealSet:
 
 
 def complement(pieces: RealSet) -> RealSet:
+    """All reals outside."""
     result = list(REALS)
     for piece in unite(pieces, []):
         outside = []

@@ -7,51 +7,78 @@ import re
 _ANNOUNCEMENTS = (
     # English
     r"\b(?:the\s+)?(?:final|correct|right|best|required|desired)?\s*\banswers?\b\s*(?:\*\*)?\s*"
-    r"(?:(?:to|for|of)\s+(?:the|this|your)\s+(?:question|problem|puzzle)\s*)?(?:should be|must be|would be|will be|is|are|:|=)",
-    r"\b(?:the\s+)?(?:correct|right|best)\s+(?:option|choice|one|letter|statement)\s*(?:is|:|=|would be|must be|should be)",
+    r"(?:(?:to|for|of)\s+(?:the|this|your)\s+(?:question|problem|puzzle)\s*)?(?:should be|must be|would be"
+    r"|will be|is|are|:|=)",
+    r"\b(?:the\s+)?(?:correct|right|best)\s+(?:option|choice|one|letter|statement)\s*(?:is|:|=|would be"
+    r"|must be|should be)",
     r"\b(?:final|my)\s+(?:answer|choice|result)\s*(?:\*\*)?\s*(?:is|:|=)",
     # Chinese, Japanese, Korean
     r"(?:最终|最后|正确)?(?:的)?(?:答案|选项|结果)(?:就)?(?:应该|应)?(?:选择|选|是|为|[:=])+",
     r"(?:故|所以|因此|应)?(?:本题)?(?:答案)?(?:应)?选(?:择)?(?:项)?[:]?",
-    r"(?:最終的な)?(?:答え|正解|解答)\s*(?:は|[:=])", r"(?:최종\s*)?(?:정답|답)\s*(?:은|는|[:=])",
+    r"(?:最終的な)?(?:答え|正解|解答)\s*(?:は|[:=])",
+    r"(?:최종\s*)?(?:정답|답)\s*(?:은|는|[:=])",
     # Spanish, Portuguese, French, Italian, German, Dutch
-    r"\bla\s+(?:respuesta|opci[oó]n|soluci[oó]n)(?:\s+(?:final|correcta))?\s+(?:correcta\s+)?es(?:\s+la)?\s*:?", r"\brespuesta(?:\s+final)?\s*:",
-    r"\ba\s+(?:resposta|op[cç][aã]o|alternativa)(?:\s+(?:final|correta|certa))?\s+[eé](?:\s+a)?\s*:?", r"\bresposta(?:\s+final)?\s*:",
-    r"\bla\s+(?:bonne\s+)?r[eé]ponse(?:\s+(?:finale|correcte))?\s+est(?:\s+la)?\s*:?", r"\br[eé]ponse(?:\s+finale)?\s*:",
-    r"\bla\s+risposta(?:\s+(?:finale|corretta|esatta))?\s+(?:[eè]|è)(?:\s+la)?\s*:?", r"\brisposta(?:\s+finale)?\s*:",
-    r"\bdie\s+(?:richtige\s+|endg[uü]ltige\s+|korrekte\s+)?(?:antwort|l[oö]sung)\s+(?:ist|lautet)\s*:?", r"\b(?:antwort|endergebnis|ergebnis|l[oö]sung)\s*:",
-    r"\bhet\s+(?:juiste\s+)?antwoord\s+is\s*:?", r"\bantwoord\s*:",
+    r"\bla\s+(?:respuesta|opci[oó]n|soluci[oó]n)(?:\s+(?:final"
+    r"|correcta))?\s+(?:correcta\s+)?es(?:\s+la)?\s*:?",
+    r"\brespuesta(?:\s+final)?\s*:",
+    r"\ba\s+(?:resposta|op[cç][aã]o|alternativa)(?:\s+(?:final|correta|certa))?\s+[eé](?:\s+a)?\s*:?",
+    r"\bresposta(?:\s+final)?\s*:",
+    r"\bla\s+(?:bonne\s+)?r[eé]ponse(?:\s+(?:finale|correcte))?\s+est(?:\s+la)?\s*:?",
+    r"\br[eé]ponse(?:\s+finale)?\s*:",
+    r"\bla\s+risposta(?:\s+(?:finale|corretta|esatta))?\s+(?:[eè]|è)(?:\s+la)?\s*:?",
+    r"\brisposta(?:\s+finale)?\s*:",
+    r"\bdie\s+(?:richtige\s+|endg[uü]ltige\s+|korrekte\s+)?(?:antwort|l[oö]sung)\s+(?:ist|lautet)\s*:?",
+    r"\b(?:antwort|endergebnis|ergebnis|l[oö]sung)\s*:",
+    r"\bhet\s+(?:juiste\s+)?antwoord\s+is\s*:?",
+    r"\bantwoord\s*:",
     # Russian, Polish, Turkish, Vietnamese, Indonesian, Arabic, Hindi
-    r"(?:правильный\s+|окончательный\s+)?ответ\s*(?:[:=-]|есть|равен)", r"\b(?:poprawna\s+)?odpowied[zź](?:\s+to|\s*:)", r"\b(?:do[gğ]ru\s+)?cevap\s*:?",
-    r"\b[dđ][aá]p\s+[aá]n(?:\s+[dđ][uú]ng)?\s*(?:l[aà]|:)", r"\bjawaban(?:nya)?(?:\s+akhir)?\s*(?:adalah|:)",
-    r"(?:الجواب|الإجابة)(?:\s+(?:النهائي|النهائية|الصحيحة|الصحيح))?\s*(?:هو|هي|[:=])", r"उत्तर\s*(?:है|[:=])",
-)  # fmt: skip
+    r"(?:правильный\s+|окончательный\s+)?ответ\s*(?:[:=-]|есть|равен)",
+    r"\b(?:poprawna\s+)?odpowied[zź](?:\s+to|\s*:)",
+    r"\b(?:do[gğ]ru\s+)?cevap\s*:?",
+    r"\b[dđ][aá]p\s+[aá]n(?:\s+[dđ][uú]ng)?\s*(?:l[aà]|:)",
+    r"\bjawaban(?:nya)?(?:\s+akhir)?\s*(?:adalah|:)",
+    r"(?:الجواب|الإجابة)(?:\s+(?:النهائي|النهائية|الصحيحة|الصحيح))?\s*(?:هو|هي|[:=])",
+    r"उत्तर\s*(?:है|[:=])",
+)
 _MARKUP = r"[\s*:]{0,12}"
 ANSWER_PHRASE = re.compile("(?:" + "|".join(_ANNOUNCEMENTS) + ")" + _MARKUP, re.IGNORECASE)
 
 CHOICE_WORD = (
-    r"(?:the\s+)?(?:correct\s+)?(?:option|choice|answer choice|letter|statement|alternative)|opci[oó]n|r[eé]ponse|option|antwort|alternativa|"
+    r"(?:the\s+)?(?:correct\s+)?(?:option|choice|answer choice|letter|statement|alternative)|opci[oó]n"
+    r"|r[eé]ponse|option|antwort|alternativa|"
     r"op[cç][aã]o|вариант|选项|選択肢|opzione|opcja|[(]?الخيار"
 )
 PICKED = re.compile(
-    r"(?:\b(?:i|we|i'd|i would|i'll|let's|you should|one should)\s+(?:will\s+|would\s+|therefore\s+|should\s+|must\s+)?(?:choose|pick|select|go with|going with)"
+    r"(?:\b(?:i|we|i'd|i would|i'll|let's|you should|one should)\s+(?:will\s+|would\s+|therefore\s+"
+    r"|should\s+|must\s+)?(?:choose|pick|select|go with|going with)"
     r"|\b(?:choose|pick|select)\b(?!\s+(?:from|between|one|any))"
-    r"|\b(?:so|thus|hence|therefore|consequently|making|it must be|it is|it's|this is|that is|that's|which is|which means|"
-    r"corresponds to|matches|match|matching|corresponding to|leads to|points to|leaves|leaving|leaves us with|gives)(?:\s+only)?,?\s*(?:it is |it's |it must be |this is )?"
-    r"(?=(?:\*\*|\\\(|\$|\s){0,4}(?:[(\[]?(?:the\s+)?(?:correct\s+)?(?:option|choice|answer choice|statement)\b|[(\[][A-K][)\]]|\\text(?:bf)?\{\s*\(?[A-K]|\*\*[A-K]\*\*|[A-K]\s*\.?\s*(?:$|\n))))"
+    r"|\b(?:so|thus|hence|therefore|consequently|making|it must be|it is|it's|this is|that is|that's|which"
+    r" is|which means|"
+    r"corresponds to|matches|match|matching|corresponding to|leads to|points to|leaves|leaving|leaves us"
+    r" with|gives)(?:\s+only)?,?\s*(?:it is |it's |it must be |this is )?"
+    r"(?=(?:\*\*|\\\(|\$|\s){0,4}(?:[(\[]?(?:the\s+)?(?:correct\s+)?(?:option|choice|answer choice"
+    r"|statement)\b|[(\[][A-K][)\]]|\\text(?:bf)?\{\s*\(?[A-K]|\*\*[A-K]\*\*|[A-K]\s*\.?\s*(?:$|\n))))"
     r"\s*",
     re.IGNORECASE | re.MULTILINE,
 )
 LEADING_CHOICE = re.compile(
-    r"(?:(?:\b(?:option|choice|answer|statement|opción|вариант)\s*|(?<![A-Za-z\\*$]))(?:\*\*|\$|\\text(?:bf)?\{){0,3}[(\[]([A-K])[)\]](?:\*\*|\$|\}){0,3}"
-    r"|(?:\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ss]tatement)\s+|(?:^|(?<=[.;,:]\s)|(?<=\bonly\s)|(?<=\bthat\s)|(?<=\b[Ss]o\s)|(?<=\b[Hh]ence\s)|(?<=\b[Tt]hus\s))(?:\*\*)?)([A-K])(?:\*\*)?)"
+    r"(?:(?:\b(?:option|choice|answer|statement|opción|вариант)\s*|(?<![A-Za-z\\*$]))(?:\*\*|\$"
+    r"|\\text(?:bf)?\{){0,3}[(\[]([A-K])[)\]](?:\*\*|\$|\}){0,3}"
+    r"|(?:\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ss]tatement)\s+|(?:^|(?<=[.;,:]\s)|(?<=\bonly\s)"
+    r"|(?<=\bthat\s)|(?<=\b[Ss]o\s)|(?<=\b[Hh]ence\s)|(?<=\b[Tt]hus\s))(?:\*\*)?)([A-K])(?:\*\*)?)"
     r"\s{0,3}(?:is|are|must be|would be|seems|being|remains)\s+(?:therefore |thus |clearly |indeed |definitely |then )?"
-    r"(?:the\s+)?(?:only\s+)?(?:one\s+(?:that is|which is)\s+)?(?:best |most |factually )?(?:correct|right|true|answer|accurate|valid|best choice|appropriate)(?!\s+(?:about|that|in|but|for)\b)",
+    r"(?:the\s+)?(?:only\s+)?(?:one\s+(?:that is|which is)\s+)?(?:best |most |factually )?(?:correct|right"
+    r"|true|answer|accurate|valid|best choice|appropriate)(?!\s+(?:about|that|in|but|for)\b)",
     re.MULTILINE,
 )
 # words that turn a text between two boxes into a change of mind
 REVISION = re.compile(
-    r"\b(?:wait|actually|however|no,|correction|correct(?:ed|ion)?|mistake|instead|recheck|re-?check|should be|hmm|oops|sorry|but|final|rather|error|not)\b",
+    r"\b(?:wait|actually|however|no,|correction|correct(?:ed|ion)?|mistake|instead|recheck|re-?check"
+    r"|should be|hmm|oops|sorry|but|final|rather|error|not)\b",
     re.IGNORECASE,
 )
-CONCLUSION = re.compile(r"^(?:so|thus|therefore|hence|consequently|finally|in total|in conclusion|altogether|this gives|we (?:get|have|find|obtain|conclude))\b", re.IGNORECASE)
+CONCLUSION = re.compile(
+    r"^(?:so|thus|therefore|hence|consequently|finally|in total|in conclusion|altogether|this gives|we"
+    r" (?:get|have|find|obtain|conclude))\b",
+    re.IGNORECASE,
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import select
@@ -22,11 +23,11 @@ TIME_LIMIT_S = 8.0
 START_LIMIT_S = 120.0
 
 
-class WorkerTimeout(Exception):
+class WorkerTimeoutError(Exception):
     """The item used up its time."""
 
 
-class WorkerDied(Exception):
+class WorkerDiedError(Exception):
     """The process ended: out of memory, or killed."""
 
 
@@ -39,39 +40,49 @@ class Worker:
         self.pending = b""
 
     def start(self) -> subprocess.Popen[bytes]:
+        """Start the process; it imports this package from where the parent did."""
         package = Path(__file__).resolve().parents[2]
         paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
         self.pending = b""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "kvrepro.graders.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, env=environment,
+            [sys.executable, "-m", "kvrepro.graders.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
         )
         return self.process
 
     def close(self) -> None:
+        """Kill the process, if there is one."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
             for stream in (self.process.stdin, self.process.stdout):
                 if stream is not None:
-                    try:
+                    # what is unsent of a request goes to a process that is gone
+                    with contextlib.suppress(BrokenPipeError):
                         stream.close()
-                    except BrokenPipeError:
-                        # the unsent rest of a request to a process that is gone
-                        pass
             self.process = None
 
     def line(self, deadline: float) -> dict[str, Any]:
-        assert self.process is not None and self.process.stdout is not None
+        """Next message of the process.
+
+        Raises:
+            WorkerTimeoutError: nothing came before `deadline` (monotonic seconds).
+            WorkerDiedError: the process ended.
+        """
+        assert self.process is not None
+        assert self.process.stdout is not None
         descriptor = self.process.stdout.fileno()
         while b"\n" not in self.pending:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([descriptor], [], [], left)[0]:
-                raise WorkerTimeout
+                raise WorkerTimeoutError
             received = os.read(descriptor, 65536)
             if not received:
-                raise WorkerDied
+                raise WorkerDiedError
             self.pending += received
         line, _, self.pending = self.pending.partition(b"\n")
         return json.loads(line)
@@ -82,10 +93,10 @@ class Worker:
         answer, rule = extraction["answer"], extraction["rule"]
         try:
             message = self._exchange(request)
-        except WorkerTimeout:
+        except WorkerTimeoutError:
             self.close()
             return Score(False, "grader_timeout", answer, f"{rule}:timeout")
-        except (WorkerDied, BrokenPipeError):
+        except (WorkerDiedError, BrokenPipeError):
             self.close()
             return Score(False, "grader_error", answer, f"{rule}:worker_died")
         if "score" in message:
@@ -99,7 +110,8 @@ class Worker:
     def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
         is_new = self.process is None or self.process.poll() is not None
         process = self.start() if is_new else self.process
-        assert process is not None and process.stdin is not None
+        assert process is not None
+        assert process.stdin is not None
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()
         deadline = time.monotonic() + self.time_limit_s + (START_LIMIT_S if is_new else 0.0)

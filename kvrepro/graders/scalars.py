@@ -6,15 +6,21 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from kvrepro.graders.evaluation import TooLarge, close, evaluate, has_constant, number, same_value, symbols_of
-from kvrepro.graders.expression import Tree, Unreadable, read_expression
+from kvrepro.graders.evaluation import TooLargeError, close, evaluate, has_constant, number, same_value, symbols_of
+from kvrepro.graders.expression import Tree, read_expression
+from kvrepro.graders.lexer import UnreadableError
 from kvrepro.graders.units import DEGREE, Unit, split_unit, strip_currency
 from kvrepro.graders.wording import number_in_words
 
 # a decimal stands for an exact value that is no terminating decimal only if it gives this many digits
 LEAST_DIGITS = 6
-_PERCENT = re.compile(r"^(.+?)\s*(?:\\?%|\\text\{\s*(?:%|percent|per cent|pct)\s*\}|(?:percent|per cent))$", re.IGNORECASE)
-_BASE_NAMES = "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+_PERCENT = re.compile(
+    r"^(.+?)\s*(?:\\?%|\\text\{\s*(?:%|percent|per cent|pct)\s*\}|(?:percent|per cent))$", re.IGNORECASE
+)
+_BASE_NAMES = [
+    "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
+    "fourteen", "fifteen", "sixteen",
+]  # fmt: skip
 _BASE = re.compile(
     r"^\(?\s*(-?[0-9A-Z]+)\s*\)?\s*"
     r"(?:_\s*\{?\s*(?:\\text\{)?\s*(?:base\s*)?(\d{1,2}|[a-z]+)\s*\}?\s*\}?"
@@ -28,7 +34,9 @@ _EXPONENT = re.compile(r"^([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d{1,3})$")
 _MIXED_PLAIN = re.compile(r"^(-?)(\d+)\s+(\d+)\s*/\s*(\d+)$")
 _MODULO = re.compile(r"^(.*?)\s*\(?\s*\\?(?:pmod|bmod|mod)\s*\{?\s*\d+\s*\}?\s*\)?$")
 _LEADING_WORDS = re.compile(r"^(?:\s*(?:\\text\{[^{}\d]*\}|[A-Za-z]{2,}[a-z]*:?(?=\s)|:))+\s*")
-_COMPARING = re.compile(r"\b(?:not|least|most|less|more|fewer|greater|over|under|between|no|half|twice|double|neither)\b")
+_COMPARING = re.compile(
+    r"\b(?:not|least|most|less|more|fewer|greater|over|under|between|no|half|twice|double|neither)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,7 @@ def _whole(text: str) -> list[Reading]:
         text = re.sub(r"(?:\s*\.\.\.|\s*\\ldots)$", "", text).strip()
     try:
         tree = read_expression(text)
-    except Unreadable:
+    except UnreadableError:
         return []
     return [Reading(tree, decimals=text if _DECIMAL.match(text) else None)]
 
@@ -136,7 +144,7 @@ def approximates(decimals: str, exact: Fraction | object) -> bool:
 
 
 def same_reading(gold: Reading, answer: Reading, is_integer: bool) -> bool:
-    """Do two readings name the same value? Raises Unreadable if that cannot be decided here."""
+    """Do two readings name the same value? Raises UnreadableError if that cannot be decided here."""
     if gold.unit and answer.unit and not gold.unit.agrees(answer.unit):
         return _degrees_and_radians(gold, answer)
     left, right = gold.tree, answer.tree
@@ -156,7 +164,7 @@ def same_reading(gold: Reading, answer: Reading, is_integer: bool) -> bool:
     if symbols_of(left) or symbols_of(right) or is_integer:
         return False
     first, second = evaluate(left), evaluate(right)
-    for reading, value, other, exact in ((answer, second, first, gold), (gold, first, second, answer)):
+    for reading, other, exact in ((answer, first, gold), (gold, second, answer)):
         if reading.decimals and exact.decimals is None and not _terminates(other):
             return approximates(reading.decimals, other)
     if gold.decimals and answer.decimals and len(answer.decimals) > 12:
@@ -178,10 +186,11 @@ def _terminates(value: object) -> bool:
 def _degrees_and_radians(gold: Reading, answer: Reading) -> bool:
     """60 degrees are pi/3, if one side says degrees and the other one is a multiple of pi."""
     for degrees, other in ((gold, answer), (answer, gold)):
-        if degrees.unit == DEGREE and other.unit != DEGREE and has_constant(other.tree, "pi"):
-            if not symbols_of(degrees.tree) and not symbols_of(other.tree):
-                radians = ("div", ("mul", degrees.tree, ("constant", "pi")), ("number", Fraction(180)))
-                return close(evaluate(radians), evaluate(other.tree))
+        if degrees.unit != DEGREE or other.unit == DEGREE or not has_constant(other.tree, "pi"):
+            continue
+        if not symbols_of(degrees.tree) and not symbols_of(other.tree):
+            radians = ("div", ("mul", degrees.tree, ("constant", "pi")), ("number", Fraction(180)))
+            return close(evaluate(radians), evaluate(other.tree))
     return False
 
 
@@ -207,15 +216,15 @@ def same_scalar(gold: str, answer: str, is_integer: bool) -> bool | None:
     answer_readings = readings(answer, is_numeric=numeric)
     if not gold_readings or not answer_readings:
         return None
-    undecided: Unreadable | None = None
+    undecided: UnreadableError | None = None
     for left in gold_readings:
         for right in answer_readings:
             try:
                 if same_reading(left, right, is_integer):
                     return True
-            except TooLarge:
+            except TooLargeError:
                 raise
-            except Unreadable as error:
+            except UnreadableError as error:
                 undecided = error
     if undecided is not None:
         return None

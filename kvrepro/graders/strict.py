@@ -15,7 +15,8 @@ from kvrepro.graders.extraction import Extraction, answer_part, extract
 from kvrepro.graders.score import Score
 
 _GOLD_CHOICE = re.compile(
-    r"^[\s$]*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)*\s*\(?\s*([A-K])\s*\)?\s*\}*[\s$]*(?:$|[).:,]+\s*(.+?)\s*\}*$)", re.DOTALL
+    r"^[\s$]*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)*\s*\(?\s*([A-K])\s*\)?\s*\}*[\s$]*(?:$|[).:,]+\s*(.+?)\s*\}*$)",
+    re.DOTALL,
 )
 _PLAIN_ANSWER = re.compile(r"^[\s$]*([-+]?\d{1,30})(?:\.0*)?[\s.$]*$")
 MAX_GOLD = 2000
@@ -28,7 +29,9 @@ class Pending:
     extraction: Extraction
 
 
-def open_score(response: str, gold: str, kind: str, finish_reason: str, options: Mapping[str, str] | None) -> Score | Pending:
+def open_score(
+    response: str, gold: str, kind: str, finish_reason: str, options: Mapping[str, str] | None
+) -> Score | Pending:
     """Score where reading the text is enough, else what is left to compare."""
     status, text = answer_part(response, finish_reason)
     if text is None:
@@ -71,7 +74,7 @@ def close_score(pending: Pending, gold: str, kind: str) -> Score | None:
     answer = extraction.answer
     if verdict.equal is not True and extraction.parts:
         from kvrepro.graders.cleaning import clean
-        from kvrepro.graders.values import elements
+        from kvrepro.graders.shapes import elements
 
         if len(elements(clean(gold))) == len(extraction.parts):
             joined = " , ".join(extraction.parts)

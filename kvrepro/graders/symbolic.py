@@ -42,8 +42,7 @@ def same_by_math_verify(gold: str, answer: str) -> bool | None:
         return None
     config = [library.LatexExtractionConfig()]
     parsed = [
-        library.parse(f"${text}$", config, fallback_mode="no_fallback", parsing_timeout=None)
-        for text in (gold, answer)
+        library.parse(f"${text}$", config, fallback_mode="no_fallback", parsing_timeout=None) for text in (gold, answer)
     ]
     if not parsed[0] or not parsed[1]:
         return None

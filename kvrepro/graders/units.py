@@ -41,14 +41,65 @@ _LOOKUP = {
     for alias in aliases.split("|")
 }
 _SINGLE_LETTERS = {"m", "s", "g", "h", "l", "L", "J", "j"}
-_CURRENCY = {"\\$": "dollar", "$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee", "\\euro": "euro",
-             "\\pounds": "pound", "\\yen": "yen", "¢": "cent", "\\text{ ¢}": "cent", "\\text{¢}": "cent", "\\cent": "cent"}  # fmt: skip
+_CURRENCY = {"\\$": "dollar", "$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee",
+             "\\euro": "euro", "\\pounds": "pound", "\\yen": "yen", "¢": "cent", "\\text{ ¢}": "cent",
+             "\\text{¢}": "cent", "\\cent": "cent"}  # fmt: skip
 _MAGNITUDES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 # words that change the meaning of the number before them
 _NOT_A_NOUN = frozenset(
-    "and or not to than more less fewer over under most least squared cubed factorial mod modulo times plus minus half "
-    "halves third thirds quarter quarters between is are was but nor neither either except until if when while divided "
-    "th st nd rd choose base o'clock am pm a.m p.m".split()
+    [
+        "and",
+        "or",
+        "not",
+        "to",
+        "than",
+        "more",
+        "less",
+        "fewer",
+        "over",
+        "under",
+        "most",
+        "least",
+        "squared",
+        "cubed",
+        "factorial",
+        "mod",
+        "modulo",
+        "times",
+        "plus",
+        "minus",
+        "half",
+        "halves",
+        "third",
+        "thirds",
+        "quarter",
+        "quarters",
+        "between",
+        "is",
+        "are",
+        "was",
+        "but",
+        "nor",
+        "neither",
+        "either",
+        "except",
+        "until",
+        "if",
+        "when",
+        "while",
+        "divided",
+        "th",
+        "st",
+        "nd",
+        "rd",
+        "choose",
+        "base",
+        "o'clock",
+        "am",
+        "pm",
+        "a.m",
+        "p.m",
+    ]
 )
 
 
@@ -60,6 +111,7 @@ class Unit:
     factor: Fraction = Fraction(1)
 
     def agrees(self, other: Unit | None) -> bool:
+        """May the two be the same unit? Nouns and missing units agree with everything."""
         return other is None or not self.dimensions or not other.dimensions or self.dimensions == other.dimensions
 
 
@@ -69,6 +121,7 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’.-][^\W\d_]+)*\.?")
 
 
 def named(name: str) -> Unit:
+    """Unit of one known name."""
     dimension, factor = _LOOKUP[name]
     return Unit(((dimension, 1),), factor)
 
@@ -162,7 +215,7 @@ def split_unit(text: str, is_numeric: bool) -> list[tuple[str, Unit, int]]:
         value, words = text[: tail.start()].strip(), tail[1]
         letters = re.sub(r"[^A-Za-z]", "", words.split("^")[0].split("/")[0])
         spaced = text[tail.start() - 1].isspace() or text[tail.start()].isspace()
-        if len(letters) > 1 or is_numeric or spaced and "^" in words:
+        if len(letters) > 1 or is_numeric or (spaced and "^" in words):
             readings.extend(_readings(value, words))
     return readings
 

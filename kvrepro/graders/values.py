@@ -14,28 +14,35 @@ from kvrepro.graders import intervals, wording
 from kvrepro.graders.choice import read_choice
 from kvrepro.graders.cleaning import clean, split_top, strip_group
 from kvrepro.graders.equations import same_chain, same_equation, sides_of, split_chain
-from kvrepro.graders.evaluation import TooLarge
-from kvrepro.graders.expression import Unreadable
+from kvrepro.graders.evaluation import TooLargeError
+from kvrepro.graders.lexer import UnreadableError
 from kvrepro.graders.scalars import literal, same_scalar
-
-_SEPARATOR = re.compile(
-    r"[,;]|&|\\text\{\s*[,;]?\s*(?:and|or|,|;)\s*\}|\\land(?![A-Za-z])|\\lor(?![A-Za-z])|\\cr(?![A-Za-z])"
-    r"|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|[或和与]",
-    re.IGNORECASE,
+from kvrepro.graders.shapes import (
+    assigned,
+    bare,
+    braced,
+    elements,
+    is_grouped_number,
+    ordered,
+    rows_of,
+    squeeze,
+    values_of,
 )
-_ENVIRONMENT = re.compile(r"^(.*?)\\begin\s*\{([pbvBV]?matrix|smallmatrix|array)\}\s*(?:\{[^{}]*\})?(.*)\\end\s*\{\2\}\s*(.*)$", re.DOTALL)
+
 _GOLD_LETTER = re.compile(r"^(?:\\text\{)?\s*\(?\s*([A-K])\s*\)?\s*\}?$")
 _LABEL = re.compile(r"^(?:\\text\{)?\s*(?:\(([A-K])\)|([A-K])\s*[).:])\s*\}?\s*[:~]?\s*(?=\S)")
 _LEAD = re.compile(
-    r"^(?:\\text\{)?\s*(?:therefore|thus|hence|so)?,?\s*(?:(?:the|final|correct|our)\s+)*(?:answer|solution|result|value)\b"
+    r"^(?:\\text\{)?\s*(?:therefore|thus|hence|so)?,?\s*(?:(?:the|final|correct|our)\s+)*(?:answer"
+    r"|solution|result|value)\b"
     r"[^:={}\d\\]{0,60}?(?:\bis\b|:|=|\bare\b)\s*:?\s*\}?\s*|^\\therefore\s*",
     re.IGNORECASE,
 )
 _ARROW = re.compile(r"\\Rightarrow(?![A-Za-z])|\\to(?![A-Za-z])|=>|->")
-_POINT_LABEL = re.compile(r"^(?:\\text\{\s*(?:point|vertex|center|centre)?\s*[A-Z]?\s*\}|[A-Z]'?|point|\\vec\s*\{?\w\}?)\s*=?\s*(?=\()", re.IGNORECASE)
 _FUNCTION_LEFT = re.compile(r"^[A-Za-z](?:_\{?\w+\}?)?'?\s*\(\s*\w\s*\)$")
 _MEMBER_OF = re.compile(r"^\s*[A-Za-z]\s*\\in(?![A-Za-z])\s*")
-_NO_SOLUTION = frozenset(["no solution", "no solutions", "none", "empty set", "the empty set", "no real solutions", "no real solution"])
+_NO_SOLUTION = frozenset([
+    "no solution", "no solutions", "none", "empty set", "the empty set", "no real solutions", "no real solution",
+])  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,12 +71,8 @@ def _without_lead(text: str) -> str:
     return strip_group(text.rstrip(" .:"))
 
 
-def _squeeze(text: str) -> str:
-    return re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text)
-
-
 def _compare(gold: str, answer: str, is_integer: bool) -> Verdict:
-    if _squeeze(gold) == _squeeze(answer):
+    if squeeze(gold) == squeeze(answer):
         return Verdict(True, "text")
     if not answer:
         return Verdict(False, "empty")
@@ -90,10 +93,10 @@ def _compare(gold: str, answer: str, is_integer: bool) -> Verdict:
     for rule, compare in _RULES:
         try:
             equal = compare(gold, answer, is_integer)
-        except TooLarge:
+        except TooLargeError:
             # beyond every bound of ours, and so beyond the gold, which is not
             return Verdict(False, "too_large")
-        except Unreadable:
+        except UnreadableError:
             return Verdict(None, rule)
         if equal is not None:
             return Verdict(equal, rule)
@@ -101,7 +104,7 @@ def _compare(gold: str, answer: str, is_integer: bool) -> Verdict:
 
 
 def _empty_set(text: str) -> str:
-    if wording.plain(text).casefold() in _NO_SOLUTION or _squeeze(text) == "\\{\\}":
+    if wording.plain(text).casefold() in _NO_SOLUTION or squeeze(text) == "\\{\\}":
         return "\\emptyset"
     return text
 
@@ -132,89 +135,15 @@ def _any_order(gold: list[str], answer: list[str], is_integer: bool) -> bool | N
     return True
 
 
-def _distinct(parts: list[str], is_integer: bool = False) -> list[str]:
-    kept: list[str] = []
-    for part in parts:
-        if not any(_squeeze(part) == _squeeze(other) for other in kept):
-            kept.append(part)
-    return kept
-
-
-def _expand(part: str) -> list[str]:
-    """`\\pm` as its two values."""
-    if re.search(r"\\(?:pm|mp)(?![A-Za-z])", part) is None:
-        return [part]
-    upper = re.sub(r"\\mp(?![A-Za-z])", "-", re.sub(r"\\pm(?![A-Za-z])", "+", part))
-    lower = re.sub(r"\\mp(?![A-Za-z])", "+", re.sub(r"\\pm(?![A-Za-z])", "-", part))
-    return [re.sub(r"^\s*\+", "", upper), lower]
-
-
-def elements(text: str) -> list[str]:
-    """Parts of a bare list (`1, 2 and 3`, `x = \\pm 2`), without repeated ones; one part if it is no list."""
-    if _is_grouped_number(text):
-        return [text]
-    parts = [part for part in split_top(text, _SEPARATOR) if part]
-    return _distinct([value for part in parts for value in _expand(part)])
-
-
-def _is_grouped_number(text: str) -> bool:
-    """One number with thousands separators, not a list."""
-    return bool(re.match(r"^[^\d,]*[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?[^\d,]*$", text)) and not re.search(r"[(\[]|\\\{", text)
-
-
-def _braced(text: str) -> list[str] | None:
-    if text.startswith("\\{") and text.endswith("\\}") and len(split_top(text, re.compile(r"(?<=\\\})"))) <= 2:
-        inner = text[2:-2]
-        if re.search(r"\||:|\\mid", inner):
-            return None
-        return _distinct([value for part in split_top(inner, re.compile("[,;]")) if part for value in _expand(part)])
-    return None
-
-
-def _ordered(text: str) -> list[str] | None:
-    """Components of `(a, b)`, `<a, b>` or a column."""
-    text = _POINT_LABEL.sub("", text)
-    for opening, closing in (("(", ")"), ("\\langle", "\\rangle"), ("[", "]")):
-        if text.startswith(opening) and text.endswith(closing):
-            inner = text[len(opening) : -len(closing)]
-            if len(split_top(opening + inner + closing + "#", re.compile("#"))) == 2:
-                parts = split_top(inner, re.compile("[,;]"))
-                if len(parts) > 1 and _balanced(inner):
-                    return parts
-    matrix = _rows(text)
-    if matrix is not None and len(matrix[1]) > 1 and all(len(row) == 1 for row in matrix[1]) and not matrix[0]:
-        return [row[0] for row in matrix[1]]
-    return None
-
-
-def _balanced(text: str) -> bool:
-    depth = 0
-    for character in text:
-        depth += (character in "([") - (character in ")]")
-        if depth < 0:
-            return False
-    return depth == 0
-
-
-def _rows(text: str) -> tuple[str, list[list[str]]] | None:
-    """(scalar factor, rows) of a matrix."""
-    match = _ENVIRONMENT.match(text)
-    if match is None or match[4].strip(" )]"):
-        return None
-    factor = match[1].strip(" ([").removesuffix("\\cdot").strip()
-    rows = [row for row in re.split(r"\\cr(?![A-Za-z])(?:\s*\[[^\]]*\])?", match[3]) if row.strip()]
-    return factor, [[cell.strip() for cell in row.split("&")] for row in rows]
-
-
 def _matrices(gold: str, answer: str, is_integer: bool) -> bool | None:
-    first = _rows(gold)
+    first = rows_of(gold)
     if first is None:
         return None
     sides = sides_of(answer)
     answer = sides[-1] if len(sides) > 1 else answer
-    second = _rows(answer)
+    second = rows_of(answer)
     if second is None:
-        parts = _ordered(answer)
+        parts = ordered(answer)
         if parts is None or any(len(row) != 1 for row in first[1]):
             return False if parts is not None else None
         second = ("", [[part] for part in parts])
@@ -237,8 +166,10 @@ def _equations(gold: str, answer: str, is_integer: bool) -> bool | None:
         return _value_of_equation(gold, answer_sides, is_integer)
     if len(answer_sides) == 1:
         left, right = gold_sides[0], gold_sides[-1]
-        is_curve = _squeeze(left) == "y" and bool(re.search(r"(?<![A-Za-z\\])x(?![A-Za-z])", right))
-        is_named = bool(re.fullmatch(r"[A-Za-z](?:_\{?\w+\}?)?|\\[a-z]+", left.strip())) or bool(_FUNCTION_LEFT.match(left))
+        is_curve = squeeze(left) == "y" and bool(re.search(r"(?<![A-Za-z\\])x(?![A-Za-z])", right))
+        is_named = bool(re.fullmatch(r"[A-Za-z](?:_\{?\w+\}?)?|\\[a-z]+", left.strip())) or bool(
+            _FUNCTION_LEFT.match(left)
+        )
         if is_curve or not is_named:
             return False
         return _compare(right, answer, is_integer).equal
@@ -269,13 +200,13 @@ def _dimensions(gold: str, answer: str, is_integer: bool) -> bool | None:
         return None
     others = pattern.split(answer)
     if len(others) == 1:
-        others = _ordered(answer) or elements(answer)
+        others = ordered(answer) or elements(answer)
     return _any_order(factors, others, is_integer) if len(others) > 1 else False
 
 
 def _real_sets(gold: str, answer: str, is_integer: bool) -> bool | None:
     """Intervals, inequalities, unions; a pair in round brackets on both sides is compared as a pair."""
-    if not _is_set_like(gold) or (_ordered(gold) is not None and _ordered(answer) is not None):
+    if not _is_set_like(gold) or (ordered(gold) is not None and ordered(answer) is not None):
         return None
     if gold.startswith("\\{") and (text := _same_builder(gold, answer)) is not None and text:
         return True
@@ -283,8 +214,8 @@ def _real_sets(gold: str, answer: str, is_integer: bool) -> bool | None:
     try:
         first = intervals.read_real_set(_right_of_member(gold))
         second = intervals.read_real_set(_right_of_member(answer))
-    except Unreadable:
-        parts = _ordered(gold)
+    except UnreadableError:
+        parts = ordered(gold)
         if parts is None and first is not None and not _is_set_like(answer):
             return False if literal(answer) is not None else None
         return None if parts is not None and gold[0] == "(" else _unread_set(gold, answer)
@@ -292,14 +223,18 @@ def _real_sets(gold: str, answer: str, is_integer: bool) -> bool | None:
 
 
 def _unread_set(gold: str, answer: str) -> bool | None:
-    if not _is_set_like(answer) and _braced(answer) is None and literal(answer) is not None:
+    if not _is_set_like(answer) and braced(answer) is None and literal(answer) is not None:
         return False
-    raise Unreadable("a set of another form")
+    raise UnreadableError("a set of another form")
 
 
 def _right_of_member(text: str) -> str:
     sides = sides_of(text)
-    return sides[-1] if len(sides) == 2 and re.fullmatch(r"[A-Za-z\s\\]+(?:cap|cup)?[A-Za-z\s\\]*|\\text\{.*\}", sides[0]) else text
+    return (
+        sides[-1]
+        if len(sides) == 2 and re.fullmatch(r"[A-Za-z\s\\]+(?:cap|cup)?[A-Za-z\s\\]*|\\text\{.*\}", sides[0])
+        else text
+    )
 
 
 def _is_set_like(text: str) -> bool:
@@ -313,8 +248,9 @@ def _is_set_like(text: str) -> bool:
 
 def _same_builder(gold: str, answer: str) -> bool | None:
     """Set-builder texts that agree up to the names of their letters."""
+
     def rename(text: str) -> str:
-        text = _squeeze(re.sub(r"\\mid(?![A-Za-z])|:", "|", re.sub(r"\\text\{\s*([^{}]*?)\s*\}", r"\1", text)))
+        text = squeeze(re.sub(r"\\mid(?![A-Za-z])|:", "|", re.sub(r"\\text\{\s*([^{}]*?)\s*\}", r"\1", text)))
         text = text.replace("\\mathbb{", "").replace("{", "").replace("}", "")
         names: dict[str, str] = {}
         return re.sub(r"(?<![A-Za-z\\])[a-z](?![A-Za-z])", lambda m: names.setdefault(m[0], f"v{len(names)}"), text)
@@ -324,61 +260,46 @@ def _same_builder(gold: str, answer: str) -> bool | None:
 
 def _collections(gold: str, answer: str, is_integer: bool) -> bool | None:
     """Sets and lists in any order, tuples in theirs; a single gold never equals a list."""
-    gold_set, answer_set = _braced(gold), _braced(answer)
+    gold_set, answer_set = braced(gold), braced(answer)
     sides = sides_of(answer)
     if answer_set is None:
-        answer_set = _braced(_MEMBER_OF.sub("", sides[-1]))
+        answer_set = braced(_MEMBER_OF.sub("", sides[-1]))
     if gold_set is not None:
-        return _any_order(gold_set, answer_set or _values(answer), is_integer) if answer_set or not _ordered(answer) else False
-    gold_tuple = _ordered(gold)
+        return (
+            _any_order(gold_set, answer_set or values_of(answer), is_integer)
+            if answer_set or not ordered(answer)
+            else False
+        )
+    gold_tuple = ordered(gold)
     if gold_tuple is not None:
-        if len(sides) == 2 and _ordered(sides[-1]):
+        if len(sides) == 2 and ordered(sides[-1]):
             answer = sides[-1]
-        parts = _ordered(answer)
+        parts = ordered(answer)
         if parts is None:
             if answer_set is not None or len(gold_tuple) != len(elements(answer)):
                 return False
-            parts = _assigned(elements(answer))
+            parts = assigned(elements(answer))
         elif (gold[0] == "[") != (answer[0] == "[") or (gold[-1] == "]") != (answer[-1] == "]"):
             return False
         return _all_equal(gold_tuple, parts, is_integer)
     gold_list = elements(gold)
     if len(gold_list) > 1:
-        parts = answer_set or _values(answer)
-        if len(parts) == 1 and _is_grouped_number(answer):
+        parts = answer_set or values_of(answer)
+        if len(parts) == 1 and is_grouped_number(answer):
             parts = answer.split(",")
-        if len(parts) == 1 and (ordered := _ordered(answer)):
-            return _all_equal(gold_list, ordered, is_integer)
-        return _any_order([_bare(part) for part in gold_list], parts, is_integer)
+        if len(parts) == 1 and (in_order := ordered(answer)):
+            return _all_equal(gold_list, in_order, is_integer)
+        return _any_order([bare(part) for part in gold_list], parts, is_integer)
     if answer_set is not None:
         return _any_order([gold], answer_set, is_integer)
-    if _ordered(answer) is not None:
+    if ordered(answer) is not None:
         return False
-    parts = _values(answer)
+    parts = values_of(answer)
     if len(parts) > 1:
         if not is_integer and re.fullmatch(r"-?\d+,\d+", answer) and literal(gold) is not None and "." in gold:
             return same_scalar(gold, answer.replace(",", "."), False)
         return False
-    return None if _squeeze(parts[0] if parts else "") == _squeeze(answer) else _compare(gold, parts[0], is_integer).equal
-
-
-def _bare(part: str) -> str:
-    """Without a leading `x =`."""
-    sides = sides_of(part)
-    return sides[-1] if len(sides) == 2 and re.fullmatch(r"[A-Za-z](?:_\{?\w+\}?)?", sides[0].strip()) else part
-
-
-def _values(text: str) -> list[str]:
-    """Elements of a list without the variable that each or the first may repeat."""
-    return _distinct([_bare(part) for part in elements(text)])
-
-
-def _assigned(parts: list[str]) -> list[str]:
-    """`y = 4, x = 2` as the point (2, 4): assignments in alphabetical order."""
-    names = [sides_of(part)[0].strip() for part in parts]
-    if all(re.fullmatch("[a-z]", name) for name in names) and len(set(names)) == len(names):
-        parts = [part for _, part in sorted(zip(names, parts, strict=True))]
-    return [_bare(part) for part in parts]
+    return None if squeeze(parts[0] if parts else "") == squeeze(answer) else _compare(gold, parts[0], is_integer).equal
 
 
 def _scalars(gold: str, answer: str, is_integer: bool) -> bool | None:

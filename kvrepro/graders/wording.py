@@ -7,18 +7,71 @@ from collections import Counter
 
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _FILLERS = frozenset(
-    "a an the is are it its was be of that this so thus therefore hence answer final correct condition but and we get "
-    "have to in which has will".split()
+    [
+        "a",
+        "an",
+        "the",
+        "is",
+        "are",
+        "it",
+        "its",
+        "was",
+        "be",
+        "of",
+        "that",
+        "this",
+        "so",
+        "thus",
+        "therefore",
+        "hence",
+        "answer",
+        "final",
+        "correct",
+        "condition",
+        "but",
+        "and",
+        "we",
+        "get",
+        "have",
+        "to",
+        "in",
+        "which",
+        "has",
+        "will",
+    ]
 )
-_TURNING = frozenset("not no neither nor never isn't cannot can't or either none without except".split())
+_TURNING = frozenset([
+    "not", "no", "neither", "nor", "never", "isn't", "cannot", "can't", "or", "either", "none", "without", "except",
+])  # fmt: skip
 _ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "first": 1, "second": 2, "third": 3, "fourth": 4, "1st": 1, "2nd": 2,
           "3rd": 3, "4th": 4, "1": 1, "2": 2, "3": 3, "4": 4, "one": 1, "two": 2, "three": 3, "four": 4}  # fmt: skip
 _SYNONYMS = {
     "insufficient": ["not", "sufficient"], "unnecessary": ["not", "necessary"], "eastward": ["east"],
     "eastwards": ["east"], "westward": ["west"], "northward": ["north"], "southward": ["south"], "e.g": [],
 }  # fmt: skip
-_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_ONES = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _TIME = re.compile(
     r"^(\d{1,2})(?:\s*[:.]\s*(\d{2}))?(?:\s*[:.]\s*(\d{2}))?\s*(?:o'?clock)?\s*(a\.?\s?m\.?|p\.?\s?m\.?)?"
     r"(?:\s*in the (morning|afternoon|evening))?$",
@@ -98,7 +151,11 @@ def same_wording(gold: str, answer: str) -> bool:
 def _contrast(first: list[str], answer: str) -> bool:
     """Does the sentence name an alternative, as in `east and west` or `even, odd`?"""
     joined = " ".join(first)
-    return bool(re.search(rf"{re.escape(joined)}\s*(?:,|/|&|\band\b|\bor\b)|(?:,|/|&|\band\b|\bor\b)\s*{re.escape(joined)}", answer))
+    return bool(
+        re.search(
+            rf"{re.escape(joined)}\s*(?:,|/|&|\band\b|\bor\b)|(?:,|/|&|\band\b|\bor\b)\s*{re.escape(joined)}", answer
+        )
+    )
 
 
 def clock(text: str) -> tuple[int, bool] | None:
@@ -108,7 +165,9 @@ def clock(text: str) -> tuple[int, bool] | None:
     if match is None or (match[2] is None and match[4] is None and match[5] is None):
         return None
     hour, minute = int(match[1]), int(match[2] or 0)
-    half = (match[4] or {"morning": "a", "afternoon": "p", "evening": "p"}.get((match[5] or "").lower(), ""))[:1].lower()
+    half = (match[4] or {"morning": "a", "afternoon": "p", "evening": "p"}.get((match[5] or "").lower(), ""))[
+        :1
+    ].lower()
     if minute > 59 or hour > 24 or (half and not 1 <= hour <= 12):
         return None
     if half:

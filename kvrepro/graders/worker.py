@@ -37,6 +37,7 @@ class Session:
         self.has_symbolic = False
 
     def send(self, message: dict[str, Any]) -> None:
+        """One JSON line to the parent."""
         os.write(self.output, json.dumps(message).encode() + b"\n")
 
     def prepare_symbolic(self) -> None:
@@ -71,6 +72,7 @@ class Session:
         return Score(equal, "ok", extraction.answer, f"{extraction.rule}:dynts")
 
     def strict(self, extraction: Extraction, gold: str, kind: str) -> Score:
+        """Value rules first, math-verify for what they cannot read."""
         from kvrepro.graders.strict import Pending, close_score
 
         score = close_score(Pending(extraction), gold, kind)
@@ -84,17 +86,22 @@ class Session:
         return Score(bool(equal), "ok", extraction.answer, f"{extraction.rule}:{rule}")
 
     def serve(self) -> None:
+        """Answer requests until the parent closes the pipe."""
         for line in sys.stdin:
             request = json.loads(line)
             try:
                 message = {"score": asdict(self.compare(request))}
             except Exception as error:
                 # reported as its own status, never as a wrong answer; the parent decides what to do with it
-                message = {"error": type(error).__name__, "text": str(error)[:300] if isinstance(error, ValueError) else ""}
+                message = {
+                    "error": type(error).__name__,
+                    "text": str(error)[:300] if isinstance(error, ValueError) else "",
+                }
             self.send(message)
 
 
 def main() -> None:
+    """Restrict this process, shut its outputs, serve."""
     restrict()
     # trees of long products are deep; the memory limit bounds what this allows
     sys.setrecursionlimit(20_000)

@@ -1,0 +1,65 @@
+"""`kvrepro grade`: grade stored records again, without a model, beside the originals."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ..errors import KvreproError
+from ..graders import GRADERS, KINDS
+
+NAME = "grade"
+HELP = "grade stored records again and write records.<grader>.jsonl beside them"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Records, grader, answer kind, workers."""
+    parser.add_argument("records", help="a records.jsonl, or a folder: every records.jsonl below it")
+    parser.add_argument("--grader", choices=GRADERS, default="strict")
+    parser.add_argument(
+        "--kind", choices=KINDS, help="answer kind; default: of the benchmark in the manifest beside the file"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="worker processes")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Write one file per records file; print each cell's score before and after."""
+    from ..graders.records import beside, find_records, kind_beside, read_records, regrade, write_whole
+    from ..metrics import summarise
+
+    if args.workers < 1:
+        raise KvreproError(f"--workers={args.workers}; expected at least 1")
+    cells = []
+    for path in find_records(args.records):
+        rows = read_records(path)
+        kind = args.kind or kind_beside(path) or rows[0].get("kind")
+        if kind not in KINDS:
+            raise KvreproError(f"{path}: no manifest beside it names a benchmark; say --kind ({', '.join(KINDS)})")
+        print(f"grading {len(rows)} records of {path}", file=sys.stderr)
+        graded = regrade(rows, kind, args.grader, args.workers)
+        written = beside(path, args.grader)
+        write_whole(written, graded)
+        score = summarise(graded)
+        changed = sum(bool(old.get("correct")) != new["correct"] for old, new in zip(rows, graded, strict=True))
+        statuses = dict(Counter(row["status"] for row in graded))
+        print(
+            f"{_short(written)}: pass@1 {100 * score.pass_at_1:.1f} [{100 * score.pass_at_1_lo:.1f}, "
+            f"{100 * score.pass_at_1_hi:.1f}] (n={score.n_problems}, k={score.n_samples}), answered "
+            f"{100 * score.answered_share:.1f} %, truncated {100 * score.truncated_share:.1f} %, "
+            f"{changed} verdicts changed, status {statuses}"
+        )
+        cells.append(
+            {
+                "written": str(written), "kind": kind, "n_problems": score.n_problems, "n_samples": score.n_samples,
+                "pass_at_1": score.pass_at_1, "pass_at_1_lo": score.pass_at_1_lo, "pass_at_1_hi": score.pass_at_1_hi,
+                "changed": changed, "status": statuses,
+            }
+        )  # fmt: skip
+    return {"grader": args.grader, "cells": cells}
+
+
+def _short(path: Path) -> str:
+    return "/".join(path.parts[-4:])

@@ -1,0 +1,157 @@
+"""Stored records: read, graded again, and written beside the originals."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kvrepro.errors import KvreproError, RunError
+from kvrepro.graders.grading import grade_many
+from kvrepro.graders.score import GRADERS, KINDS, Score
+
+LIMIT_STATUSES = ("truncated", "length_limit")
+NEEDED = ("problem_id", "sample_id", "status", "text", "gold")
+
+
+def read_records(path: str | Path) -> list[dict[str, Any]]:
+    """Records of one file.
+
+    Raises:
+        KvreproError: no such file, no records, or rows that are no records of a run.
+        RunError: a line that cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise KvreproError(f"{path} is no file; give a records.jsonl, or a folder that holds some")
+    rows: list[dict[str, Any]] = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise RunError(
+                    f"{path.name}, line {number}: not JSON ({error.msg}); the file is damaged or cut off"
+                ) from error
+            if not isinstance(row, dict) or (missing := [key for key in NEEDED if key not in row]):
+                found = sorted(row) if isinstance(row, dict) else type(row).__name__
+                raise KvreproError(
+                    f"{path.name}, line {number}: lacks {missing if isinstance(row, dict) else NEEDED}; found {found}"
+                )
+            rows.append(row)
+    if not rows:
+        raise KvreproError(f"{path} holds no records; a cell without replies has no score")
+    return rows
+
+
+def check_same_problems(rows: Iterable[Mapping[str, Any]], golds: Mapping[str, str], name: str) -> None:
+    """Records must be of this benchmark: known ids with the same golds.
+
+    Raises:
+        KvreproError: ids or golds that the benchmark does not have.
+    """
+    strange = sorted({row["problem_id"] for row in rows if row["problem_id"] not in golds})
+    if strange:
+        raise KvreproError(f"records are of another benchmark than {name}: it has no problem {strange[:3]}")
+    changed = sorted({row["problem_id"] for row in rows if row["gold"] != golds[row["problem_id"]]})
+    if changed:
+        raise KvreproError(
+            f"golds of {name} differ from those in the records for {changed[:3]}; rows of another version?"
+        )
+
+
+def regrade(
+    rows: list[dict[str, Any]], kind: str, grader: str = "strict", workers: int | None = None
+) -> list[dict[str, Any]]:
+    """Copies of the records with new `correct`, `answer`, `rule`, `status` and `grader`.
+
+    A status that says how generation ended (`truncated`, `length_limit`) is kept, so that a cut reply stays countable.
+    """
+    items = [
+        {
+            "response": row["text"], "gold": row["gold"], "kind": row.get("kind", kind),
+            "finish_reason": "length" if row["status"] in LIMIT_STATUSES else "stop",
+        }
+        for row in rows
+    ]  # fmt: skip
+    scores = grade_many(items, workers, grader=grader)
+    return [_graded(row, score, grader) for row, score in zip(rows, scores, strict=True)]
+
+
+def _graded(row: dict[str, Any], score: Score, grader: str) -> dict[str, Any]:
+    status = row["status"] if row["status"] in LIMIT_STATUSES else score.status
+    return {
+        **row,
+        "status": status,
+        "answer": score.answer,
+        "correct": score.correct,
+        "rule": score.rule,
+        "grader": grader,
+    }
+
+
+def beside(path: Path, grader: str) -> Path:
+    """`records.jsonl` -> `records.<grader>.jsonl`."""
+    return path.with_name(f"{path.stem}.{grader}{path.suffix}")
+
+
+def write_whole(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write all rows or nothing."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def find_records(path: str | Path) -> list[Path]:
+    """The file itself, or every `records.jsonl` below a folder (unfinished cells, whose folders are hidden, apart)."""
+    path = Path(path)
+    if path.is_dir():
+        found = sorted(
+            p
+            for p in path.rglob("records.jsonl")
+            if not any(part.startswith(".") for part in p.relative_to(path).parts)
+        )
+        if not found:
+            raise KvreproError(f"{path} holds no records.jsonl")
+        return found
+    if any(path.name.endswith(f".{grader}.jsonl") for grader in GRADERS):
+        raise KvreproError(f"{path.name} is itself a regraded file; give the run's records.jsonl")
+    return [path]
+
+
+def kind_beside(path: Path) -> str | None:
+    """Answer kind of the benchmark that the manifest beside a records file names; None if there is no manifest."""
+    manifest = path.with_name("manifest.json")
+    if not manifest.is_file():
+        return None
+    try:
+        name = benchmark_of(json.loads(manifest.read_text(encoding="utf-8")))
+    except json.JSONDecodeError as error:
+        raise RunError(f"{manifest.name} beside {path.name} is not JSON; the run is damaged") from error
+    if name is None:
+        return None
+    from kvrepro.benchmarks import benchmark_entry
+
+    kind = benchmark_entry(name).kind
+    return kind if kind in KINDS else None
+
+
+def benchmark_of(manifest: Mapping[str, Any]) -> str | None:
+    """Name of the benchmark in a manifest, at its top or in its config."""
+    config = manifest.get("config")
+    for place in (config if isinstance(config, Mapping) else {}, manifest):
+        name = place.get("benchmark")
+        if isinstance(name, str):
+            return name
+    return None

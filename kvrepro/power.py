@@ -1,0 +1,122 @@
+"""How many samples or problems a difference needs: the variance of a mean split into problems and samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kvrepro.errors import KvreproError
+
+MAX_SAMPLES = 1024
+
+
+@dataclass(frozen=True)
+class PowerModel:
+    """Variance of the paired difference of two cells' pass@1.
+
+    Source: Var = between / n + within / (n k), BENCHMARKS.md section 8, for the difference of two methods.
+
+    Args:
+        between: variance over problems of the true difference of the two methods' chances.
+        within: mean over problems of p_a (1 - p_a) + p_b (1 - p_b), the variance of one sample's difference.
+    """
+
+    between: float
+    within: float
+
+    def stderr(self, n_problems: int, n_samples: int) -> float:
+        """Standard error of the mean difference."""
+        return float(np.sqrt(self.between / n_problems + self.within / (n_problems * n_samples)))
+
+    def power(self, difference: float, n_problems: int, n_samples: int, alpha: float = 0.05) -> float:
+        """Chance that a two-sided paired t test at level `alpha` finds a true `difference` (a fraction)."""
+        _check(difference, n_problems, n_samples)
+        return self._chance(difference, n_problems, n_samples, alpha)
+
+    def _chance(self, difference: float, n_problems: int, n_samples: int, alpha: float) -> float:
+        from scipy import stats
+
+        degrees = n_problems - 1
+        shift = abs(difference) / self.stderr(n_problems, n_samples)
+        cut = stats.t.ppf(1 - alpha / 2, degrees)
+        return float(stats.nct.sf(cut, degrees, shift) + stats.nct.cdf(-cut, degrees, shift))
+
+    def detectable(self, n_problems: int, n_samples: int, power: float = 0.8, alpha: float = 0.05) -> float:
+        """Smallest difference that is found with chance `power`."""
+        from scipy import optimize
+
+        def gap(difference: float) -> float:
+            return self._chance(difference, n_problems, n_samples, alpha) - power
+
+        stderr = self.stderr(n_problems, n_samples)
+        highest = stderr
+        while gap(highest) < 0:
+            highest *= 2
+        return float(optimize.brentq(gap, 1e-3 * stderr, highest))
+
+    def samples_needed(self, difference: float, n_problems: int, power: float = 0.8, alpha: float = 0.05) -> int | None:
+        """Fewest samples per problem; None if no number up to `MAX_SAMPLES` is enough with these problems."""
+        if self.power(difference, n_problems, MAX_SAMPLES, alpha) < power:
+            return None
+        low, high = 1, MAX_SAMPLES
+        while low < high:
+            middle = (low + high) // 2
+            if self.power(difference, n_problems, middle, alpha) >= power:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def problems_needed(self, difference: float, n_samples: int, power: float = 0.8, alpha: float = 0.05) -> int:
+        """Fewest problems with `n_samples` each."""
+        low, high = 2, 4
+        while self.power(difference, high, n_samples, alpha) < power:
+            low, high = high, high * 2
+            if high > 10_000_000:
+                raise KvreproError(f"a difference of {difference:g} needs more than ten million problems")
+        while low < high:
+            middle = (low + high) // 2
+            if self.power(difference, middle, n_samples, alpha) >= power:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+
+def _check(difference: float, n_problems: int, n_samples: int) -> None:
+    if not 0 < abs(difference) <= 1:
+        raise KvreproError(f"difference={difference}; expected a fraction above 0 and up to 1 (2.6 points are 0.026)")
+    if n_problems < 2 or n_samples < 1:
+        raise KvreproError(f"n_problems={n_problems}, n_samples={n_samples}; expected at least 2 and 1")
+
+
+def assumed_model(score: float, spread: float = 0.35, agreement: float = 0.9) -> PowerModel:
+    """Model for two methods that score about `score`, from assumptions instead of data.
+
+    Args:
+        spread: standard deviation over problems of the chance to be right (0.3-0.4 on AIME: most problems are
+            nearly always or nearly never solved).
+        agreement: correlation over problems of the two methods' chances.
+    """
+    variance = spread**2
+    if not 0 < score < 1 or variance > score * (1 - score) or not -1 <= agreement <= 1:
+        raise KvreproError(
+            f"score={score}, spread={spread}, agreement={agreement}; expected 0 < score < 1, "
+            f"spread <= {np.sqrt(max(0.0, score * (1 - score))):.3f} at this score, agreement from -1 to 1"
+        )
+    return PowerModel(between=2 * variance * (1 - agreement), within=2 * (score * (1 - score) - variance))
+
+
+def estimated_model(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> PowerModel:
+    """Model from two cells' [problems, samples] verdicts on the same problems in the same order."""
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[0] or a.shape[0] < 2 or min(a.shape[1], b.shape[1]) < 2:
+        raise KvreproError(
+            f"verdicts of shape {a.shape} and {b.shape}; expected the same problems and at least two samples"
+        )
+    within = float(a.var(axis=1, ddof=1).mean() + b.var(axis=1, ddof=1).mean())
+    noise = float(a.var(axis=1, ddof=1).mean() / a.shape[1] + b.var(axis=1, ddof=1).mean() / b.shape[1])
+    total = float((a.mean(axis=1) - b.mean(axis=1)).var(ddof=1))
+    return PowerModel(between=max(0.0, total - noise), within=within)
