@@ -1,0 +1,90 @@
+"""The two lists of exact versions, for pip and for conda, say the same, and satisfy the package's own bounds."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import version as installed_version
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from kvrepro.paths import PACKAGE
+
+ROOT = PACKAGE.parent
+CONSTRAINTS, ENVIRONMENT = ROOT / "constraints.txt", ROOT / "environment.yml"
+needs_constraints = pytest.mark.skipif(not CONSTRAINTS.is_file(), reason="constraints.txt is not in this checkout")
+needs_environment = pytest.mark.skipif(not ENVIRONMENT.is_file(), reason="environment.yml is not in this checkout")
+# conda's own names for packages that PyPI calls differently
+CONDA_NAMES = {
+    "pytorch": "torch", "pytorch-cpu": "torch", "matplotlib-base": "matplotlib", "snakemake-minimal": "snakemake",
+}  # fmt: skip
+CONDA_ONLY = {"python", "pip"}
+
+
+def constraint_versions() -> dict[str, str]:
+    found = {}
+    for raw in CONSTRAINTS.read_text().splitlines():
+        line = raw.split("#")[0].strip()
+        if line and not line.startswith("-"):
+            name, _, rest = line.partition("==")
+            found[canonicalize_name(name.strip())] = rest.split(";")[0].strip()
+    return found
+
+
+def environment_versions() -> dict[str, str]:
+    found = {}
+    for entry in yaml.safe_load(ENVIRONMENT.read_text())["dependencies"]:
+        for text in entry["pip"] if isinstance(entry, dict) else [entry]:
+            if text.startswith(("-", ".")):
+                continue
+            name, version = re.fullmatch(r"([A-Za-z0-9_.:-]+?)\s*(?:==?\s*([^\s;]+).*)?", text.strip()).groups()
+            name = canonicalize_name(name.split("::")[-1])
+            found[CONDA_NAMES.get(name, name)] = version
+    return found
+
+
+def plain(version: str) -> str:
+    """Without a local part such as `+cpu`, which conda does not write."""
+    return version.partition("+")[0]
+
+
+@needs_constraints
+@needs_environment
+def test_every_version_of_the_conda_environment_is_exact_and_equals_the_constraint():
+    constraints, environment = constraint_versions(), environment_versions()
+    assert len(environment) > 3, f"read only {environment} from environment.yml"
+    wrong = {
+        name: (version, constraints.get(name))
+        for name, version in environment.items()
+        if name not in CONDA_ONLY and (version is None or plain(version) != plain(constraints.get(name, "")))
+    }
+    assert not wrong, f"package: (environment.yml, constraints.txt) = {wrong}"
+
+
+@needs_constraints
+def test_every_constraint_is_an_exact_version():
+    loose = {name: version for name, version in constraint_versions().items() if not re.match(r"\d", version)}
+    assert not loose
+
+
+@needs_constraints
+def test_direct_dependencies_are_constrained_within_their_ranges():
+    constraints = constraint_versions()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+        requirement = Requirement(text)
+        name = canonicalize_name(requirement.name)
+        assert name in constraints, f"{name} has no exact version in constraints.txt"
+        assert requirement.specifier.contains(plain(constraints[name])), f"{text} excludes {constraints[name]}"
+
+
+def test_installed_dependencies_satisfy_the_declared_ranges():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for text in project["dependencies"]:
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate():
+            found = plain(installed_version(requirement.name))
+            assert requirement.specifier.contains(found, prereleases=True), f"{text}, installed {found}"

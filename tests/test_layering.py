@@ -1,0 +1,169 @@
+"""Imports point down only: STYLE.md section 3 with the amendments of issue 2, read from the syntax trees."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import kvrepro
+from kvrepro.paths import PACKAGE
+
+# layer -> modules, the most specific entry wins; a module may import its own layer as long as no circle forms
+LAYERS = {
+    0: ("kvrepro", "kvrepro.kernels", "kvrepro.errors", "kvrepro.paths"),
+    # `kvrepro.methods` itself is the table of names and schedules; its classes are in layer 3
+    1: (
+        "kvrepro.config", "kvrepro.schedule", "kvrepro.tokens", "kvrepro.noise", "kvrepro.completions",
+        "kvrepro.results", "kvrepro.metrics", "kvrepro.statistics", "kvrepro.graders", "kvrepro.benchmarks",
+        "kvrepro.models", "kvrepro.profiles", "kvrepro.provenance", "kvrepro.methods:table", "kvrepro.tiny.language",
+        "kvrepro.tiny.problems", "kvrepro.tiny.split", "kvrepro.tiny:table",
+    ),
+    2: (
+        "kvrepro.cache", "kvrepro.attention", "kvrepro.sampling", "kvrepro.tiny.architecture", "kvrepro.tiny.batches",
+        "kvrepro.tiny.checkpoint",
+    ),
+    3: ("kvrepro.methods", "kvrepro.labels", "kvrepro.predictor"),
+    4: ("kvrepro.engine", "kvrepro.generation", "kvrepro.traces", "kvrepro.predictor_training", "kvrepro.tiny.train"),
+    5: ("kvrepro.runner", "kvrepro.execution", "kvrepro.summary", "kvrepro.progress", "kvrepro.figures",
+        "kvrepro.report"),
+    6: ("kvrepro.cli", "kvrepro.__main__", "kvrepro.commands"),
+}  # fmt: skip
+LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}
+KERNELS = PACKAGE.parent / "kernels"
+
+
+def module_files() -> dict[str, Path]:
+    """Dotted name -> file, of every module of the package and of the folder `kernels`."""
+    files = {}
+    for root, prefix in ((PACKAGE, "kvrepro"), (KERNELS, "kvrepro.kernels")):
+        for path in sorted(root.rglob("*.py")):
+            parts = [prefix, *path.relative_to(root).with_suffix("").parts]
+            files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return files
+
+
+FILES = module_files()
+
+
+@cache
+def imports_of(module: str) -> tuple[tuple[str, int, bool], ...]:
+    """`(imported module, line, at module level)` for every import of the package inside it; type checks left out."""
+    path = FILES[module]
+    tree = ast.parse(path.read_text(), str(path))
+    lazy, typing_only = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            lazy.update(ast.walk(node))
+        elif isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            typing_only.update(child for statement in node.body for child in ast.walk(statement))
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found = []
+    for node in ast.walk(tree):
+        if node in typing_only:
+            continue
+        for name in _imported(node, package):
+            if name.split(".")[0] in ("kvrepro", "kernels"):
+                found.append((name, node.lineno, node not in lazy))
+    return tuple(found)
+
+
+def _imported(node: ast.AST, package: str) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    base = node.module or ""
+    if node.level:
+        parts = package.split(".")
+        above = parts[: len(parts) - node.level + 1]
+        base = ".".join([*above, *([node.module] if node.module else [])])
+    # `from . import results` names a module, `from .results import RECORDS` something inside one
+    return [full if (full := f"{base}.{alias.name}") in FILES else base for alias in node.names]
+
+
+def layer_of(module: str) -> int:
+    """Layer of the longest entry that covers the module."""
+    if f"{module}:table" in LAYER_OF:
+        return LAYER_OF[f"{module}:table"]
+    name = module
+    while name not in LAYER_OF or (name == "kvrepro" and module != "kvrepro"):
+        name = name.rpartition(".")[0]
+        if not name:
+            raise AssertionError(f"{module} has no layer: add it to LAYERS in {Path(__file__).name}")
+    return LAYER_OF[name]
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_imports_point_down_only(module):
+    upward = [
+        f"{FILES[module].name}:{line} {module} (layer {layer_of(module)}) imports {name} (layer {layer_of(name)})"
+        for name, line, _ in imports_of(module)
+        if layer_of(name) > layer_of(module)
+    ]
+    assert not upward, "\n".join(upward)
+
+
+def test_imports_at_module_level_form_no_circle():
+    graph = {m: {name for name, _, eager in imports_of(m) if eager and name != m} for m in FILES}
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, "import circle: " + " -> ".join([*trail[trail.index(module) :], module])
+        if module not in done:
+            for name in graph[module]:
+                visit(name, (*trail, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_every_layer_entry_names_a_module_that_exists():
+    named = {entry.removesuffix(":table") for entry in LAYER_OF}
+    assert not named - set(FILES), f"entries without a file: {sorted(named - set(FILES))}"
+
+
+def test_kernels_never_import_the_library():
+    for module in (m for m in FILES if m.startswith("kvrepro.kernels")):
+        outside = [name for name, _, _ in imports_of(module) if not name.startswith("kvrepro.kernels")]
+        assert not outside, f"{module} imports {outside}"
+
+
+def test_nothing_imports_the_command_line():
+    for module in FILES:
+        if module not in ("kvrepro.__main__", "kvrepro.cli") and not module.startswith("kvrepro.commands"):
+            found = [n for n, _, _ in imports_of(module) if n.startswith(("kvrepro.cli", "kvrepro.commands"))]
+            assert not found, f"{module} imports {found}"
+
+
+def test_methods_and_engine_do_not_know_benchmarks_or_graders():
+    for module in FILES:
+        if module == "kvrepro.engine" or module.startswith("kvrepro.methods"):
+            found = [n for n, _, _ in imports_of(module) if n.startswith(("kvrepro.benchmarks", "kvrepro.graders"))]
+            assert not found, f"{module} imports {found}"
+
+
+def test_only_paths_knows_the_names_of_environment_variables():
+    users = [module for module, path in FILES.items() if '"KVREPRO_' in path.read_text().replace("'", '"')]
+    assert users == ["kvrepro.paths"]
+
+
+def test_grading_drawing_and_command_line_start_without_torch():
+    names = ("graders", "metrics", "statistics", "figures", "config", "profiles", "results", "cli")
+    code = "import sys, " + ", ".join(["kvrepro", *(f"kvrepro.{n}" for n in names)])
+    code += "; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]", f"loaded: {done.stdout.strip()}"
+
+
+def test_every_public_name_can_be_imported():
+    for name in kvrepro.__all__:
+        assert getattr(kvrepro, name) is not None
+    with pytest.raises(AttributeError, match="public names: generate"):
+        _ = kvrepro.no_such_name

@@ -1,0 +1,285 @@
+"""One cell, run on the shipped tiny model: its files, its resumption, its refusals."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kvrepro import execution
+from kvrepro.config import CellConfig
+from kvrepro.errors import KvreproError, RunError
+from kvrepro.paths import CHECKPOINTS
+from kvrepro.results import COMPLETIONS, MANIFEST, RECORD_FIELDS, RECORDS, CellFolder, read_records, read_rows
+
+HAS_MODEL = (CHECKPOINTS / "tiny-r1-llama" / "model.safetensors").is_file()
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.skipif(not HAS_MODEL, reason="kvrepro/tiny/checkpoints/tiny-r1-llama is not in this checkout"),
+]
+# prompts have about 80 tokens, so 24 new tokens make `window` at 90 evict
+SETTINGS = {"model": "tiny-r1-llama", "benchmark": "chain-12", "n_problems": 3, "max_new_tokens": 24, "batch_rows": 2}
+WINDOW = {**SETTINGS, "method": "window", "budget": 90, "window": 32, "ratio": 0.75}
+
+
+def build(values, **changes) -> CellConfig:
+    return CellConfig.from_mapping({**values, **changes})
+
+
+def run_cell(config, folder):
+    from kvrepro.runner import run_cell
+
+    return run_cell(config, folder)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished cell with two samples per problem: `(config, folder, manifest)`."""
+    config = build(WINDOW, n_samples=2)
+    folder = tmp_path_factory.mktemp("cell")
+    return config, folder, run_cell(config, folder)
+
+
+def test_records_have_every_field_and_one_row_per_sample_in_order(finished):
+    config, folder, _ = finished
+    records = read_records(folder)
+    assert [(r["problem_id"], r["sample_id"]) for r in records] == [
+        (f"{config.benchmark}-{i:03d}", s) for i in range(3) for s in range(2)
+    ]
+    for record in records:
+        assert set(RECORD_FIELDS) <= set(record)
+        assert record["n_thinking_tokens"] + record["n_answer_tokens"] <= config.max_new_tokens
+        assert isinstance(record["correct"], bool)
+        assert record["gold"].isdigit()
+        assert record["n_prompt_tokens"] > 60
+
+
+def test_a_reply_that_the_limit_cut_is_no_plain_failure(finished):
+    _, folder, manifest = finished
+    records = read_records(folder)
+    # 24 tokens do not finish a chain of 12: every reply is cut inside the thought
+    assert {r["status"] for r in records} == {"truncated"}
+    assert manifest["status"] == {"truncated": 6}
+    assert manifest["score"]["truncated_share"] == 1
+
+
+def test_manifest_tells_config_origin_score_and_peaks(finished):
+    config, folder, manifest = finished
+    assert json.loads((folder / MANIFEST).read_text()) == manifest
+    assert manifest["config"] == config.resolved()
+    assert manifest["cell_id"] == config.cell_id
+    assert manifest["n_records"] == 6
+    assert manifest["resumed_records"] == 0
+    assert (manifest["score"]["n_problems"], manifest["score"]["n_samples"]) == (3, 2)
+    for key in ("versions", "git", "hardware", "weights", "rows_sha256", "started", "ended", "wall_s", "protocol"):
+        assert manifest[key] is not None, key
+    for name in ("python", "torch", "transformers"):
+        assert manifest["versions"][name]
+    assert manifest["evictions"] > 0
+    assert manifest["kv_tokens_peak"] == config.budget + manifest["method"]["slack_tokens"]
+    stats = manifest["stats"]
+    assert stats["kv_bytes"] == stats["batch_rows"] * stats["capacity_tokens"] * stats["bytes_per_slot"]
+    assert stats["decode_tps"] > 0
+
+
+def test_a_finished_cell_leaves_no_working_file(finished):
+    _, folder, _ = finished
+    assert sorted(p.name for p in folder.iterdir()) == sorted([MANIFEST, RECORDS])
+
+
+def test_a_second_call_reads_and_does_not_load_a_model(finished, monkeypatch):
+    config, folder, manifest = finished
+    before = {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.iterdir()}
+    monkeypatch.setattr("kvrepro.runner.load_model", lambda *a, **k: pytest.fail("the model was loaded again"))
+    assert run_cell(config, folder) == manifest
+    assert {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.iterdir()} == before
+
+
+def test_a_finished_folder_of_another_cell_is_refused(finished):
+    config, folder, _ = finished
+    other = build(config.resolved(), seed=1)
+    with pytest.raises((KvreproError, RunError), match=config.hash8):
+        run_cell(other, folder)
+
+
+def kill_after(monkeypatch, n_completions):
+    """Make the engine die, as from Ctrl-C, once it has yielded so many completions."""
+    from kvrepro.engine import Engine
+
+    original = Engine.run
+
+    def run(self, requests):
+        for number, completion in enumerate(original(self, requests)):
+            if number == n_completions:
+                raise KeyboardInterrupt
+            yield completion
+
+    monkeypatch.setattr(Engine, "run", run)
+
+
+def interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+def start_and_kill(monkeypatch, config, folder, n_completions=None):
+    """Run until the engine, or the grading when no number is given, is interrupted."""
+    with monkeypatch.context() as patch:
+        if n_completions is None:
+            patch.setattr("kvrepro.runner.grade_many", interrupt)
+        else:
+            kill_after(patch, n_completions)
+        with pytest.raises(KeyboardInterrupt):
+            run_cell(config, folder)
+    assert not (folder / MANIFEST).exists()
+    assert not (folder / RECORDS).exists()
+
+
+@pytest.mark.parametrize("tail", ["", '{"problem_id": "chain-12-0'])
+def test_a_killed_run_resumes_to_the_same_records(finished, tmp_path, monkeypatch, tail):
+    config, folder, manifest = finished
+    start_and_kill(monkeypatch, config, tmp_path, 3)
+    with (tmp_path / COMPLETIONS).open("a") as file:
+        file.write(tail)
+    kept = {(r["problem_id"], r["sample_id"]) for r in read_rows(tmp_path / COMPLETIONS, drop_cut_tail=True)}
+    assert len(kept) == 3
+    from kvrepro.engine import Engine
+
+    generated, original = [], Engine.run
+
+    def spy(self, requests):
+        generated.extend(requests)
+        yield from original(self, generated)
+
+    monkeypatch.setattr(Engine, "run", spy)
+    resumed = run_cell(config, tmp_path)
+    wanted = {(r["problem_id"], r["sample_id"]) for r in read_records(folder)}
+    assert {(r.problem_id, r.sample_id) for r in generated} == wanted - kept
+    assert read_records(tmp_path) == read_records(folder)
+    assert resumed["resumed_records"] == 3
+    for key in ("score", "status", "evictions", "kv_tokens_peak", "n_records", "cell_id"):
+        assert resumed[key] == manifest[key], key
+
+
+def test_a_run_killed_before_its_last_reply_reports_the_whole_run(finished, tmp_path, monkeypatch):
+    config, _, manifest = finished
+    start_and_kill(monkeypatch, config, tmp_path, 5)
+    resumed = run_cell(config, tmp_path)
+    # one row was left: its memory and its speed are not those of the cell
+    for key in ("kv_bytes", "batch_rows", "decoded_tokens"):
+        assert resumed["stats"][key] >= manifest["stats"][key], key
+
+
+def test_a_run_killed_while_grading_keeps_measured_throughput_and_memory(finished, tmp_path, monkeypatch):
+    config, folder, manifest = finished
+    start_and_kill(monkeypatch, config, tmp_path)
+    resumed = run_cell(config, tmp_path)
+    assert read_records(tmp_path) == read_records(folder)
+    # zero bytes and a speed of NaN would enter summary.csv as if they had been measured
+    json.dumps(resumed, allow_nan=False)
+    assert resumed["stats"]["kv_bytes"] == manifest["stats"]["kv_bytes"]
+
+
+def test_replies_of_another_cell_are_not_taken_over(finished, tmp_path, monkeypatch):
+    config, _, _ = finished
+    start_and_kill(monkeypatch, config, tmp_path, 3)
+    with pytest.raises((KvreproError, RunError), match=config.hash8):
+        run_cell(build(config.resolved(), seed=1), tmp_path)
+
+
+def test_a_manifest_without_its_records_is_not_taken_for_a_finished_cell(finished, tmp_path):
+    # a kill between the moves of `publish` leaves the manifest alone in the working folder
+    config, folder, _ = finished
+    (tmp_path / MANIFEST).write_bytes((folder / MANIFEST).read_bytes())
+    run_cell(config, tmp_path)
+    assert list(read_rows(tmp_path / RECORDS)) == list(read_rows(folder / RECORDS))
+
+
+def test_a_broken_working_file_is_named(finished, tmp_path, monkeypatch):
+    config, _, _ = finished
+    start_and_kill(monkeypatch, config, tmp_path, 3)
+    file = tmp_path / COMPLETIONS
+    first, *others = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([first, others[0][:30] + "\n", *others[1:]]))
+    with pytest.raises(RunError, match=r"completions\.jsonl, line 2"):
+        run_cell(config, tmp_path)
+
+
+def test_a_prompt_beyond_the_budget_is_refused_with_problem_and_numbers(tmp_path):
+    with pytest.raises(KvreproError, match=r"problem chain-12-000: the prompt has \d+ tokens, more than budget=40"):
+        run_cell(build(WINDOW, budget=40, window=16), tmp_path)
+    assert not (tmp_path / MANIFEST).exists()
+
+
+def test_a_budget_too_small_for_the_pinned_question_is_refused_with_the_numbers(tmp_path):
+    config = build(WINDOW, method="question_window", budget=100, window=40, ratio=0.5)
+    with pytest.raises(KvreproError, match=r"problem chain-12-000: \d+ pinned tokens do not fit: budget=100 .*40 of"):
+        run_cell(config, tmp_path)
+
+
+def test_dynts_without_a_head_says_how_to_train_one(tmp_path):
+    config = build(WINDOW, method="dynts", budget=192, predictor=str(tmp_path / "none"))
+    with pytest.raises(KvreproError, match="kvrepro train"):
+        run_cell(config, tmp_path / "cell")
+
+
+def test_a_parameter_that_the_notebook_does_not_have_is_refused(tmp_path):
+    source = execution.project_root() / "notebooks" / "cell.ipynb"
+    with pytest.raises(KvreproError, match=r"cell\.ipynb has no parameter budgett; it has model, benchmark"):
+        execution.execute_notebook(source, tmp_path / "run.ipynb", {"model": "tiny-r1-llama", "budgett": 3})
+    assert not (tmp_path / "run.ipynb").exists()
+
+
+HOLD_LOCK = """
+import fcntl, sys, time
+file = open(sys.argv[1], "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_cell_that_another_process_runs_is_refused_and_shown_as_running():
+    config = build(WINDOW)
+    folder = CellFolder.of("single", config)
+    folder.partial.mkdir(parents=True)
+    lock = folder.partial / execution.LOCK
+    holder = subprocess.Popen([sys.executable, "-c", HOLD_LOCK, str(lock)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline().strip() == "held"
+        assert execution.is_running(folder)
+        with pytest.raises(KvreproError, match=f"{config.hash8} is being run by another process"):
+            execution.run_cell_notebook("single", config)
+    finally:
+        holder.kill()
+        holder.wait()
+    # the lock dies with its process
+    assert not execution.is_running(folder)
+
+
+def test_a_cell_runs_as_a_notebook_and_is_published_whole():
+    config = build(WINDOW, n_problems=1)
+    path = execution.run_cell_notebook("single", config)
+    folder = CellFolder.of("single", config)
+    assert path == folder.path
+    assert folder.is_complete
+    assert not folder.partial.exists()
+    notebook = json.loads((path / "run.ipynb").read_text())
+    assert notebook["metadata"]["papermill"]["exception"] is None
+    assert any("image/png" in out.get("data", {}) for cell in notebook["cells"] for out in cell.get("outputs", []))
+
+
+def test_a_failed_cell_is_named_kept_and_shown_as_failed():
+    from kvrepro.profiles import Profile
+    from kvrepro.progress import profile_state
+
+    config = build(WINDOW, budget=40, window=16)
+    with pytest.raises(RunError, match="the prompt has") as caught:
+        execution.run_cell_notebook("single", config)
+    assert config.cell_id in str(caught.value)
+    failed = Path(str(caught.value).split("executed notebook: ")[1])
+    assert "KvreproError" in failed.read_text()
+    assert not CellFolder.of("single", config).is_complete
+    assert [s.state for s in profile_state(Profile("single", "", (config,)))] == ["failed"]
