@@ -1,0 +1,262 @@
+"""The command line: exit codes, one JSON object last, and messages that list what would have been valid."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from kvrepro import results
+from kvrepro.cli import COMMANDS, main
+from kvrepro.config import FIELD_NAMES, CellConfig
+from kvrepro.errors import RunError
+from kvrepro.paths import results_root
+from kvrepro.results import MANIFEST, NOTEBOOK, RECORDS, CellFolder
+
+CELL = ["--set", "model=tiny-r1-llama", "--set", "benchmark=chain-12"]
+
+
+@pytest.fixture
+def call(capsys):
+    """Run the command line in this process: `(exit code, stdout, stderr)`."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main(list(arguments))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def write_finished(profile: str, config: CellConfig) -> CellFolder:
+    """A finished cell made by hand."""
+    folder = CellFolder.of(profile, config)
+    folder.path.mkdir(parents=True)
+    score = {
+        "pass_at_1": 0.5, "pass_at_1_lo": 0.25, "pass_at_1_hi": 0.75, "n_problems": 4, "n_samples": 1,
+        "truncated_share": 0.0, "mean_new_tokens": 9.0,
+    }  # fmt: skip
+    manifest = {"n_records": 0, "wall_s": 10.0, "score": score, "stats": {"decode_tps": 100.0}}
+    results.write_rows(folder.path / RECORDS, [])
+    results.write_atomic(folder.path / NOTEBOOK, "{}")
+    results.write_atomic(folder.path / MANIFEST, json.dumps(manifest))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "known"),
+    [
+        ("models", {"tiny-r1-llama", "tiny-r1-qwen", "r1-llama", "r1-qwen"}),
+        ("benchmarks", {"chain-12", "chain-18", "sum-14", "choice-14"}),
+        ("methods", {"full", "window", "question_window", "random", "dynts"}),
+        ("profiles", {"smoke"}),
+    ],
+)
+def test_list_prints_a_table_and_ends_in_json(call, kind, known):
+    code, out, _ = call("list", kind)
+    *table, last = out.splitlines()
+    rows = json.loads(last)[kind]
+    assert code == 0
+    assert known <= {row["name"] for row in rows}
+    assert len(table) == len(rows)
+    assert all(line.startswith(row["name"]) for line, row in zip(table, rows, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["models", "methods", "profiles"])
+def test_json_prints_nothing_but_one_object(call, kind):
+    code, out, _ = call("list", kind, "--json")
+    assert code == 0
+    assert len(out.splitlines()) == 1
+    assert json.loads(out)[kind]
+
+
+def test_module_runs_as_a_program_and_starts_without_torch():
+    code = "import sys; from kvrepro.cli import main; main(['list', 'models', '--json']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "False"
+    done = subprocess.run(
+        [sys.executable, "-m", "kvrepro", "run", "--cell", "x"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("kvrepro run: --cell")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["nonsense"], ["list"], ["list", "nonsense"], ["grid"], ["status"], ["summary"], ["run", "--cores", "2"]],
+)
+def test_wrong_usage_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: kvrepro" in capsys.readouterr().err
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in COMMANDS)
+
+
+def test_dry_run_prints_the_resolved_cell_and_runs_nothing(call):
+    code, out, _ = call("run", *CELL, "--set", "method=window", "--set", "budget=192", "--dry-run")
+    shown = json.loads(out.splitlines()[-1])
+    config = CellConfig("tiny-r1-llama", "chain-12", method="window", budget=192)
+    assert code == 0
+    assert shown["config"] == config.resolved()
+    assert shown["cell_id"] == config.cell_id
+    assert shown["folder"] == str(results_root() / "single" / config.cell_id)
+    assert shown["complete"] is False
+    assert "method: window" in out
+    assert not results_root().exists()
+
+
+def test_params_file_gives_values_and_set_overrides_them(call, tmp_path):
+    file = tmp_path / "cell.yaml"
+    file.write_text("model: tiny-r1-llama\nbenchmark: chain-18\nseed: 1\nn_samples: 3\n")
+    overrides = ("--set", "seed=2", "--set", "n_problems=null")
+    code, out, _ = call("run", "--params", str(file), *overrides, "--dry-run", "--json")
+    config = json.loads(out)["config"]
+    assert code == 0
+    assert (config["benchmark"], config["seed"], config["n_samples"], config["n_problems"]) == ("chain-18", 2, 3, None)
+
+
+def test_cell_of_a_profile_is_found_by_its_hash(call):
+    from kvrepro.profiles import load_profile
+
+    cell = load_profile("smoke").cells[-1]
+    code, out, _ = call("run", "--profile", "smoke", "--cell", cell.hash8, "--dry-run", "--json")
+    assert code == 0
+    assert json.loads(out)["folder"] == str(results_root() / "smoke" / cell.cell_id)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run"], "'model' is missing"),
+        (["run", *CELL, "--set", "budgets=3"], ", ".join(sorted(FIELD_NAMES))),
+        (["run", *CELL, "--set", "budget"], "--set budget: expected NAME=VALUE"),
+        (["run", *CELL, "--set", "budget=["], "--set budget=[: "),
+        (["run", *CELL, "--set", "temperature=1e-3"], "write 1.0e-3"),
+        (["run", *CELL, "--set", "n_samples=yes"], "n_samples=True is bool, expected int"),
+        (["run", *CELL, "--set", "method=windw", "--set", "budget=9"], "dynts, full, question_window, random, window"),
+        (["run", *CELL, "--set", "method=window"], "'window' needs a budget"),
+        (["run", "--set", "model=nonsense", "--set", "benchmark=chain-12"], "tiny-r1-llama, tiny-r1-qwen"),
+        (["run", "--set", "model=tiny-r1-llama", "--set", "benchmark=nonsense"], "chain-12, chain-18"),
+        (["run", "--cell", "00000000"], "give --profile as well"),
+        (["run", "--profile", "smoke", "--cell", "00000000"], "tiny-r1-llama/chain-12/full-none/"),
+        (["run", "--profile", "smoek", *CELL, "--dry-run"], "unknown profile 'smoek'; known: "),
+        (["run", "--profile", "smoek", "--cell", "x"], "unknown profile 'smoek'; known: "),
+        (["status", "smoek"], "unknown profile 'smoek'; known: "),
+        (["summary", "smoek"], "unknown profile 'smoek'; known: "),
+        (["grid", "smoek"], "unknown profile 'smoek'; known: "),
+        (["grid", "smoke", "--cores", "0"], "--cores 0: must be at least 1"),
+        (["train", "nonsense"], "tiny-r1-llama, tiny-r1-qwen"),
+    ],
+)  # fmt: skip
+def test_a_request_that_cannot_be_met_exits_with_2_and_says_what_is_known(call, arguments, message):
+    code, out, err = call(*arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith(f"kvrepro {arguments[0]}: ")
+    assert message in err
+
+
+@pytest.mark.parametrize("content", ["model: [", "- a\n", ""])
+def test_a_params_file_that_is_no_mapping_is_named(call, tmp_path, content):
+    file = tmp_path / "cell.yaml"
+    file.write_text(content)
+    code, _, err = call("run", "--params", str(file))
+    assert code == 2
+    assert str(file) in err
+
+
+def test_a_params_file_that_is_missing_is_named(call, tmp_path):
+    code, _, err = call("run", "--params", str(tmp_path / "absent.yaml"))
+    assert code in (1, 2)
+    assert "absent.yaml" in err
+
+
+def test_a_finished_cell_is_reported_and_not_run_again(call, monkeypatch):
+    config = CellConfig("tiny-r1-llama", "chain-12")
+    folder = write_finished("single", config)
+    monkeypatch.setattr("kvrepro.execution.run_cell_notebook", lambda *a: pytest.fail("ran again"))
+    code, out, _ = call("run", *CELL)
+    assert code == 0
+    assert out.splitlines()[0] == "complete"
+    assert "Pass@1 50.0 % [25.0, 75.0], n=4, k=1, 100 tokens/s" in out
+    assert json.loads(out.splitlines()[-1])["folder"] == str(folder.path)
+
+
+@pytest.mark.parametrize(
+    ("raised", "exit_code", "message"),
+    [
+        (RunError("cell x failed"), 1, "kvrepro run: cell x failed"),
+        (OSError(28, "No space left on device"), 1, "No space left on device"),
+        (KeyboardInterrupt(), 130, "what was finished is kept"),
+    ],
+)
+@pytest.mark.parametrize("json_flag", [[], ["--json"]])
+def test_a_failed_run_is_one_message_and_no_result(call, monkeypatch, raised, exit_code, message, json_flag):
+    def fail(*args):
+        raise raised
+
+    monkeypatch.setattr("kvrepro.execution.run_cell_notebook", fail)
+    stdout = sys.stdout
+    code, out, err = call("run", *CELL, *json_flag)
+    assert code == exit_code
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert sys.stdout is stdout
+
+
+def test_status_counts_cells_and_estimates_the_rest(call):
+    from kvrepro.profiles import load_profile
+
+    cells = load_profile("smoke").cells
+    write_finished("smoke", cells[0])
+    partial = CellFolder.of("smoke", cells[1]).partial
+    partial.mkdir(parents=True)
+    (partial / results.COMPLETIONS).write_text("{}\n{}\n")
+    failed = results_root() / "smoke" / "failed" / f"{cells[2].cell_id.replace('/', '_')}.ipynb"
+    failed.parent.mkdir(parents=True)
+    failed.write_text("{}")
+    code, out, _ = call("status", "smoke")
+    shown = json.loads(out.splitlines()[-1])
+    assert code == 0
+    assert (shown["done"], shown["running"], shown["failed"], shown["left"]) == (1, 0, 1, len(cells) - 2)
+    assert [c["cell_id"] for c in shown["cells"]] == [c.cell_id for c in cells]
+    assert shown["cells"][1]["samples"] == 2
+    assert shown["remaining_s"] > 0
+
+
+def test_status_of_an_untouched_profile_has_no_estimate(call):
+    code, out, _ = call("status", "smoke", "--json")
+    shown = json.loads(out)
+    assert code == 0
+    assert shown["remaining_s"] is None
+    assert shown["left"] == len(shown["cells"])
+
+
+def test_grid_dry_run_lists_the_cells_and_ends_in_json(call, monkeypatch):
+    from kvrepro.profiles import load_profile
+
+    monkeypatch.setattr(subprocess, "run", lambda command, **kwargs: subprocess.CompletedProcess(command, 0))
+    code, out, err = call("grid", "smoke", "--dry-run")
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["cells"] == len(load_profile("smoke").cells)
+    assert all(cell.cell_id in out for cell in load_profile("smoke").cells)
+
+
+def test_grid_dry_run_accepts_the_snakefile_and_prints_nothing_but_json(capfd):
+    # Snakemake is a child process that writes past `sys.stdout`, so the file descriptor is watched
+    code = main(["grid", "smoke", "--dry-run", "--json"])
+    out, err = capfd.readouterr()
+    assert code == 0, err
+    assert json.loads(out)["profile"] == "smoke"

@@ -1,0 +1,193 @@
+"""Training of the tiny reasoners: what a batch holds, which questions it may hold, and resuming changes nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kvrepro.benchmarks import load_problems
+from kvrepro.benchmarks.generated import GENERATED
+from kvrepro.errors import KvreproError
+from kvrepro.tiny import train as training
+from kvrepro.tiny.batches import IGNORED, problem_batch, repeat_batch
+from kvrepro.tiny.language import ASSISTANT, EOS, PAD, USER, vocabulary
+from kvrepro.tiny.split import SPLITS, split_of
+from kvrepro.tiny.train import Recipe, train
+
+RECIPE = Recipe(
+    "tiny-r1-llama", seed=1, repeat_steps=3, problem_steps=3, repeat_rows=3, repeat_length=40, batch_tokens=300,
+    first_largest=5, largest=6, warmup_steps=2,
+)  # fmt: skip
+PIECES = {i: piece for piece, i in vocabulary().items()}
+
+
+def question_of(row) -> str:
+    pieces = [PIECES[int(i)] for i in row]
+    return "".join(pieces[pieces.index(USER) + 1 : pieces.index(ASSISTANT)])
+
+
+def test_training_batches_never_hold_a_held_out_or_benchmark_question():
+    questions = []
+    for seed in range(40):
+        ids, _ = problem_batch(random.Random(seed), 2500, (4, 10))
+        questions += [question_of(row) for row in ids]
+    assert len(questions) > 400
+    assert {split_of(q) for q in questions} == {"train"}
+
+
+def test_predictor_questions_come_from_the_split_that_was_asked_for():
+    from kvrepro.traces import tiny_questions
+
+    for split in ("train", "held_out"):
+        assert {split_of(q) for q, _, _ in tiny_questions(split, 40, (4, 10), seed=0)} == {split}
+    with pytest.raises(KvreproError, match="never from a benchmark"):
+        tiny_questions("benchmark", 1, (4, 10), seed=0)
+
+
+def test_splits_have_the_shares_of_their_table_and_do_not_overlap():
+    benchmark = {p.question for name in GENERATED for p in load_problems(name)}
+    assert {split_of(q) for q in benchmark} == {"benchmark"}
+    found = [split_of(f"question {i}") for i in range(4000)]
+    for split in set(SPLITS):
+        assert abs(found.count(split) / len(found) - SPLITS.count(split) / len(SPLITS)) < 0.03
+
+
+def test_loss_falls_on_the_reply_and_its_end_alone():
+    ids, labels = problem_batch(random.Random(3), 2000, (4, 8))
+    table = vocabulary()
+    assert ids.shape == labels.shape
+    assert ids.numel() <= 2000
+    for row, target in zip(ids.tolist(), labels.tolist(), strict=True):
+        reply_from = row.index(table[ASSISTANT]) + 3  # assistant, <think>, line break
+        end = row.index(table[EOS]) + 1
+        assert target[:reply_from] == [IGNORED] * reply_from
+        assert target[reply_from:end] == row[reply_from:end]
+        assert set(row[end:]) <= {table[PAD]}
+        assert set(target[end:]) <= {IGNORED}
+
+
+def test_repeats_have_a_period_of_8_to_24_and_loss_on_the_repeats_alone():
+    ids, labels = repeat_batch(torch.Generator().manual_seed(0), 64, 96)
+    periods = set()
+    for row, target in zip(ids, labels, strict=True):
+        period = int((target == IGNORED).sum())
+        periods.add(period)
+        assert torch.equal(row[period:], row[:-period])
+        assert len(set(row[:period].tolist())) == period
+        assert torch.equal(target[period:], row[period:])
+    assert min(periods) >= 8
+    assert max(periods) <= 24
+    assert len(periods) > 10
+
+
+def test_curriculum_and_learning_rate_follow_the_recipe():
+    recipe = Recipe("tiny-r1-llama", repeat_steps=100, problem_steps=1000)
+    assert recipe.sizes(0) == (recipe.smallest, recipe.first_largest)
+    assert recipe.sizes(400) == recipe.sizes(999) == (recipe.smallest, recipe.largest)
+    rates = [recipe.learning_rate(step) for step in range(1100)]
+    assert max(rates) <= recipe.lr
+    assert rates[99] == recipe.lr
+    assert rates[1099] == pytest.approx(recipe.lr * recipe.final_lr_share, rel=0.01)
+    assert min(rates) > 0
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Weights and card of a short run: 3 steps of repeats, 3 of problems."""
+    folder = tmp_path_factory.mktemp("whole")
+    card = train(RECIPE, folder / "model", folder / "state.pt")
+    return folder, card
+
+
+def test_a_short_run_leaves_a_checkpoint_a_card_and_no_state(uninterrupted):
+    folder, card = uninterrupted
+    assert not (folder / "state.pt").exists()
+    assert json.loads((folder / "model" / "training.json").read_text()) == card
+    assert card["recipe"]["seed"] == 1
+    assert card["curve"][-1]["step"] == 6
+    assert card["curve"][-1]["loss"] < 10
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder / "model")
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def stop_at(monkeypatch, step):
+    """Save after every step, and interrupt before `step` is computed."""
+    original = training.train_step
+
+    def train_step(recipe, model, optimizers, number):
+        if number == step:
+            raise KeyboardInterrupt
+        return original(recipe, model, optimizers, number)
+
+    monkeypatch.setattr(training, "SAVE_EVERY_S", -1.0)
+    monkeypatch.setattr(training, "train_step", train_step)
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_stopping_and_resuming_gives_the_weights_of_an_uninterrupted_run(uninterrupted, tmp_path, monkeypatch, step):
+    folder, card = uninterrupted
+    with monkeypatch.context() as patch:
+        stop_at(patch, step)
+        with pytest.raises(KeyboardInterrupt):
+            train(RECIPE, tmp_path / "model", tmp_path / "state.pt")
+    assert not (tmp_path / "model").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+    resumed = train(RECIPE, tmp_path / "model", tmp_path / "state.pt")
+    whole = load_file(folder / "model" / "model.safetensors")
+    again = load_file(tmp_path / "model" / "model.safetensors")
+    assert whole.keys() == again.keys()
+    for name, weight in whole.items():
+        torch.testing.assert_close(again[name], weight, rtol=0, atol=0, msg=f"{name} differs after resuming")
+    assert resumed["curve"] == card["curve"]
+
+
+def test_a_state_of_another_recipe_is_refused_and_a_longer_one_only_on_request(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            train(RECIPE, tmp_path / "model", tmp_path / "state.pt")
+    with pytest.raises(KvreproError, match=r"state\.pt was written by another recipe"):
+        train(replace(RECIPE, lr=1e-3), tmp_path / "model", tmp_path / "state.pt")
+    shorter = replace(RECIPE, problem_steps=1)
+    with pytest.raises(KvreproError, match="another recipe"):
+        train(shorter, tmp_path / "model", tmp_path / "state.pt")
+    card = train(shorter, tmp_path / "model", tmp_path / "state.pt", reschedule=True)
+    assert card["schedule_changes"] == [{"step": 2, "problem_steps": [3, 1]}]
+    assert card["curve"][-1]["step"] == 4
+
+
+def test_a_kill_while_the_state_is_written_keeps_the_one_before(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            train(RECIPE, tmp_path / "model", tmp_path / "state.pt")
+    before = (tmp_path / "state.pt").read_bytes()
+
+    def half(content, path):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5)
+        patch.setattr(torch, "save", half)
+        with pytest.raises(KeyboardInterrupt):
+            train(RECIPE, tmp_path / "model", tmp_path / "state.pt")
+    assert (tmp_path / "state.pt").read_bytes() == before
+
+
+def test_command_line_trains_the_qwen_model_into_a_folder(tmp_path, capsys):
+    out = tmp_path / "qwen"
+    steps = ["--repeat-steps", "1", "--problem-steps", "1", "--batch-tokens", "300", "--largest", "8"]
+    training.main(["tiny-r1-qwen", *steps, "--out", str(out)])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["folder"] == str(out)
+    assert json.loads((out / "config.json").read_text())["model_type"] == "qwen2"
+    with pytest.raises(SystemExit):
+        training.main(["tiny-r1-gpt"])
+    assert "tiny-r1-llama" in capsys.readouterr().err
