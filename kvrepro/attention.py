@@ -29,7 +29,7 @@ def slots_attention(
     Args:
         query: `[B, Hq, T, D]`; `T` is 1 when decoding.
         key, value: `[B, H, S, D]`, what the cache's `update` returned.
-        slots: the cache; it names empty slots and receives the attention mass if a method asked for it.
+        slots: the cache; it biases against empty slots and receives the attention mass if a method asked for it.
 
     Raises:
         KvreproError: the model asks for attention that slots do not offer (sinks, soft cap, sliding window).
@@ -44,7 +44,7 @@ def slots_attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     out, mass = reference.decode_attention(
-        query[:, :, 0], key, value, slots.empty_slots, scaling, with_mass=slots.observer is not None
+        query[:, :, 0], key, value, slots.attention_bias, scaling, with_mass=slots.observer is not None
     )
     if mass is not None:
         slots.observer(module.layer_idx, query[:, :, 0], mass)

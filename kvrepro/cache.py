@@ -135,7 +135,7 @@ class CompressedCache(Cache):
         self.lengths: list[int] = []
         self.seen: list[int] = []
         self.peak_tokens = 0
-        self.empty_slots: Tensor | None = None
+        self.attention_bias: Tensor | None = None
         # set by `attention.slot_attention`: positions and empty slots are then given, nothing is derived from counts
         self.in_slot_attention = False
         self.observer: Callable[[int, Tensor, Tensor], None] | None = None
@@ -243,8 +243,9 @@ class CompressedCache(Cache):
                 # used as a plain transformers cache: the first call brings the prompts
                 self.lengths, self.seen = [0] * n_rows, [0] * n_rows
             self._open_step(n_rows, n_new)
-        for stored, given in zip(self.kv, (keys, values), strict=True):
-            stored[layer, self._rows, :, self._targets] = given.transpose(1, 2)
+        # one indexed write for K and V: [B, T, 2, H, D]
+        new = torch.stack((keys, values), dim=1).permute(0, 3, 1, 2, 4)
+        self.kv[:, layer][:, self._rows, :, self._targets] = new
         if layer == self.shape.layers - 1:
             self.lengths = [n + n_new for n in self.lengths]
             self.seen = [n + n_new for n in self.seen]
@@ -269,8 +270,12 @@ class CompressedCache(Cache):
             layer_positions[self._rows, :, self._targets] = positions[:, :, None]
         self.peak_tokens = max(self.peak_tokens, self._span)
         ragged = min(self.lengths) + n_new < self._span
-        used = torch.arange(self._span, device=device) < (lengths + n_new)[:, None]
-        self.empty_slots = ~used if ragged else None
+        # 0 where a slot is in use, -inf where it is empty, [B, 1, 1, S]; None when all rows are full up to the span
+        self.attention_bias = None
+        if ragged:
+            empty = torch.arange(self._span, device=device) >= (lengths + n_new)[:, None]
+            bias = torch.zeros(empty.shape, dtype=self.kv.dtype, device=device).masked_fill_(empty, float("-inf"))
+            self.attention_bias = bias[:, None, None]
 
     def compact(self, plan: KeepPlan) -> None:
         """Keep the slots of the plan and forget the rest of those rows, in place and in order."""

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 from .errors import KvreproError, UnknownNameError
-from .sampling import SamplingConfig
+from .sampling_config import SamplingConfig
 
 # raised when a change of the engine changes tokens or scores, so that old cells are not taken for new ones
 PROTOCOL = 1

@@ -14,11 +14,13 @@ from transformers import DynamicCache, PreTrainedModel
 from .attention import slot_attention
 from .cache import CompressedCache
 from .completions import LENGTH_LIMIT, OK, TRUNCATED, Completion, Request, RunStats
+from .decoder import make_decoder
 from .errors import KvreproError
 from .methods.base import EvictionMethod
 from .methods.views import NEVER, EvictionView, StepView
 from .noise import EVICTION, SAMPLING, row_key
-from .sampling import SamplingConfig, sample_tokens
+from .sampling import sample_tokens
+from .sampling_config import SamplingConfig
 from .tokens import ThinkTags
 
 
@@ -50,6 +52,7 @@ class Engine:
         max_new_tokens: limit per reply.
         seed: of the sampling and the eviction noise.
         keep_positions: record what each eviction kept; costs host time, off in timed runs.
+        decoder: `auto` fuses the decode step where the model's layout is known, `module` calls the model.
 
     After `run`, `stats` holds times, sizes and counts.
     """
@@ -57,6 +60,7 @@ class Engine:
     def __init__(
         self, model: PreTrainedModel, method: EvictionMethod, think: ThinkTags, eos_ids: Iterable[int], *,
         sampling: SamplingConfig, batch_rows: int, max_new_tokens: int, seed: int = 0, keep_positions: bool = False,
+        decoder: str = "auto",
     ):  # fmt: skip
         if batch_rows < 1 or max_new_tokens < 1:
             raise KvreproError(f"batch_rows={batch_rows}, max_new_tokens={max_new_tokens}: both must be at least 1")
@@ -64,7 +68,7 @@ class Engine:
         self.sampling, self.batch_rows, self.max_new_tokens = sampling, batch_rows, max_new_tokens
         self.seed, self.keep_positions = seed, keep_positions
         self.stats = RunStats()
-        self._hidden: Tensor | None = None
+        self.decoder = make_decoder(model, decoder)
 
     def run(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Generate all requests and yield each completion as it finishes.
@@ -92,12 +96,10 @@ class Engine:
             kv_bytes=cache.kv_bytes, capacity_tokens=capacity, bytes_per_slot=cache.bytes_per_slot,
             batch_rows=cache.max_rows,
         )  # fmt: skip
-        hook = self.model.get_output_embeddings().register_forward_pre_hook(self._catch_hidden)
         try:
             with slot_attention(self.model, cache):
                 yield from self._loop(cache, waiting)
         finally:
-            hook.remove()
             self.stats.kv_tokens_peak = cache.peak_tokens
 
     def _loop(self, cache: CompressedCache, waiting: deque[Request]) -> Iterator[Completion]:
@@ -130,9 +132,10 @@ class Engine:
     def _decode(self, cache: CompressedCache, rows: list[Row]) -> list[Completion]:
         """One step of all live rows: model, observation, eviction, sampling."""
         with self._timed("forward_s"):
-            logits = self._step(cache, rows)
+            newest = self._tensor([row.completion.token_ids[-1] for row in rows])
+            logits, hidden = self.decoder.step(newest, cache)
         with self._timed("score_s"):
-            self.method.observe(StepView(cache, self._hidden))
+            self.method.observe(StepView(cache, hidden))
         with self._timed("evict_s"):
             self._evict(cache, rows)
         with self._timed("sample_s"):
@@ -152,14 +155,6 @@ class Engine:
         keys = torch.stack([layer.keys[0] for layer in cache.layers])
         values = torch.stack([layer.values[0] for layer in cache.layers])
         return keys, values, out.logits[0, -1]
-
-    def _step(self, cache: CompressedCache, rows: list[Row]) -> Tensor:
-        """Feed every live row its newest token; logits of the next one, `[B, V]`."""
-        newest = torch.tensor([[row.completion.token_ids[-1]] for row in rows], device=self.model.device)
-        out = self.model(
-            input_ids=newest, position_ids=cache.next_positions(), past_key_values=cache, use_cache=True, slots=cache
-        )
-        return out.logits[:, -1]
 
     def _sample(self, logits: Tensor, rows: list[Row]) -> Tensor:
         keys = torch.tensor([row.sampling_key for row in rows], device=logits.device)
@@ -215,9 +210,6 @@ class Engine:
             rows.pop()
             finished.append(row.completion)
         return finished
-
-    def _catch_hidden(self, module, args: tuple[Tensor, ...]) -> None:
-        self._hidden = args[0][:, -1] if self.method.needs_hidden else None
 
     def _tensor(self, values: list[int]) -> Tensor:
         return torch.tensor(values, device=self.model.device)

@@ -10,7 +10,7 @@ from .completions import Completion, Request
 from .engine import Engine
 from .methods import create_method, method_class
 from .methods.base import EvictionMethod
-from .sampling import SamplingConfig
+from .sampling_config import SamplingConfig
 from .tokens import THINK_END_TEXT, ThinkTags, render_prompt
 
 

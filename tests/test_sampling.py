@@ -8,7 +8,8 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 
 from kvrepro.errors import KvreproError
 from kvrepro.noise import EVICTION, SAMPLING, gumbel, row_key, uniform
-from kvrepro.sampling import SamplingConfig, sample_tokens
+from kvrepro.sampling import sample_tokens
+from kvrepro.sampling_config import SamplingConfig
 
 
 def draw(logits: torch.Tensor, config: SamplingConfig, n: int) -> torch.Tensor:

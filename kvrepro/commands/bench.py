@@ -81,7 +81,7 @@ def _engine(model, tokenizer, prompts: list[list[int]], new_tokens: int, budget:
     from ..engine import Engine
     from ..methods import create_method
     from ..predictor import load_predictor_for
-    from ..sampling import SamplingConfig
+    from ..sampling_config import SamplingConfig
     from ..tokens import ThinkTags
 
     options = {} if budget is None else {"window": 32, "ratio": 0.75, "predictor": load_predictor_for(model)}

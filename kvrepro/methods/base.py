@@ -32,7 +32,6 @@ class EvictionMethod:
     source: ClassVar[str]
     granularity: ClassVar[str] = "shared"
     needs_predictor: ClassVar[bool] = False
-    needs_hidden: ClassVar[bool] = False
 
     schedule: Schedule | None = None
     pin_question: bool = False

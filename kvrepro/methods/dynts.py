@@ -27,7 +27,6 @@ class DynTSMethod(EvictionMethod):
     name: ClassVar[str] = "dynts"
     source: ClassVar[str] = "arXiv 2601.18383"
     needs_predictor: ClassVar[bool] = True
-    needs_hidden: ClassVar[bool] = True
 
     pin_question: bool = True
     pin_answer: bool = True

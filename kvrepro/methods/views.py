@@ -18,11 +18,11 @@ NEVER = 2**62  # position of the think-end tag of a row that has not closed its 
 class StepView:
     """The step that just wrote one slot per live row.
 
-    `hidden` `[B, hidden]`: last hidden state after the final norm, None unless the method asked for it.
+    `hidden` `[B, hidden]`: last hidden state after the final norm.
     """
 
     cache: CompressedCache
-    hidden: Tensor | None
+    hidden: Tensor
 
     @cached_property
     def rows(self) -> Tensor:
