@@ -177,7 +177,9 @@ class CompressedCache(Cache):
         if row == self.max_rows:
             raise KvreproError(f"all {self.max_rows} rows are in use; release one before admitting another")
         if n_tokens > self.capacity:
-            raise KvreproError(f"a prompt of {n_tokens} tokens does not fit into {self.capacity} slots; raise the budget")
+            raise KvreproError(
+                f"a prompt of {n_tokens} tokens does not fit into {self.capacity} slots; raise the budget"
+            )
         for stored, given in zip(self.kv, (keys, values), strict=True):
             stored[:, row, :, :n_tokens] = given
             stored[:, row, :, n_tokens:] = 0

@@ -187,9 +187,7 @@ class Engine:
             for row in chosen:
                 row.completion.evictions += 1
 
-    def _take(
-        self, cache: CompressedCache, rows: list[Row], indices: list[int], tokens: list[int]
-    ) -> list[Completion]:
+    def _take(self, cache: CompressedCache, rows: list[Row], indices: list[int], tokens: list[int]) -> list[Completion]:
         """Append the drawn tokens; finished rows leave the cache and are returned."""
         finished = []
         for index, token in reversed(list(zip(indices, tokens, strict=True))):

@@ -63,8 +63,8 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     os.environ.update({name: os.environ.get(name, value) for name, value in CELL_ENVIRONMENT.items()})
     try:
         papermill.execute_notebook(
-            str(source), str(target), parameters, kernel_name=kernel_name(), progress_bar=False, cwd=str(project_root()),
-        )  # fmt: skip
+            str(source), str(target), parameters, kernel_name=kernel_name(), progress_bar=False, cwd=str(project_root())
+        )
     except papermill.PapermillExecutionError as error:
         raise RunError(f"{source.name}: {error.ename}: {error.evalue}") from error
 

@@ -115,8 +115,15 @@ def budget_curves(
     ]
     if readings and any(len(r) for r in readings.values()):
         handles.append(
-            plt.Line2D([], [], marker="D", linestyle="none", markerfacecolor="none", markeredgecolor=FULL,
-                       label="read from the paper's figure (D Pass@1, s TPS)")  # fmt: skip
+            plt.Line2D(
+                [],
+                [],
+                marker="D",
+                linestyle="none",
+                markerfacecolor="none",
+                markeredgecolor=FULL,
+                label="read from the paper's figure (D Pass@1, s TPS)",
+            )
         )
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     return figure
@@ -130,7 +137,9 @@ def reply_lengths(records: pd.DataFrame, *, max_new_tokens: int, ax: Axes | None
         verdict=np.where(records.correct.astype(bool), "right", "wrong"),
     )
     palette = {"right": BAR_EDGE, "wrong": LINE}
-    sns.histplot(shown, x="new_tokens", hue="verdict", hue_order=["right", "wrong"], palette=palette, multiple="stack", ax=ax)
+    sns.histplot(
+        shown, x="new_tokens", hue="verdict", hue_order=["right", "wrong"], palette=palette, multiple="stack", ax=ax
+    )
     ax.axvline(max_new_tokens, color=FULL, linestyle="--", linewidth=1)
     ax.set(xlabel="reply length (tokens; dashed: the limit)", ylabel="replies")
     sns.despine(ax=ax)

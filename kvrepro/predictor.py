@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from .errors import KvreproError
@@ -35,9 +35,7 @@ class ImportancePredictor(nn.Module):
         super().__init__()
         self.shape = shape
         widths = (shape.hidden, shape.first, shape.second, 1)
-        self.layers = nn.ModuleList(
-            nn.Linear(a, b, bias=False) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(widths))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """`[..., hidden]` -> `[...]`, above 0."""

@@ -26,6 +26,7 @@ def package_versions() -> dict[str, str | None]:
 
 def git_revision() -> str | None:
     """Commit of the project's checkout, `+dirty` when tracked files differ; None outside a checkout."""
+
     def git(*arguments: str) -> str | None:
         command = ["git", "-C", str(project_root()), *arguments]
         try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from .noise import gumbel, mix
 from .sampling_config import SamplingConfig
+
 
 def sample_tokens(logits: Tensor, config: SamplingConfig, keys: Tensor, steps: Tensor) -> Tensor:
     """Draw one token per row.

@@ -22,5 +22,7 @@ def random_model(request):
         num_key_value_heads=2, initializer_range=0.15, eos_token_id=2, bos_token_id=1, pad_token_id=0,
     )  # fmt: skip
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**sizes)) if request.param == "llama" else Qwen2ForCausalLM(Qwen2Config(**sizes))
+    model = (
+        LlamaForCausalLM(LlamaConfig(**sizes)) if request.param == "llama" else Qwen2ForCausalLM(Qwen2Config(**sizes))
+    )
     return model.eval()

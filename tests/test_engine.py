@@ -33,7 +33,9 @@ def options(method: str) -> dict:
 
 
 def run(model, tokenizer, method="full", budget=None, **kwargs):
-    return kvrepro.generate(model, tokenizer, PROMPTS, method, budget, **{"max_new_tokens": 60, **kwargs}, **options(method))
+    return kvrepro.generate(
+        model, tokenizer, PROMPTS, method, budget, **{"max_new_tokens": 60, **kwargs}, **options(method)
+    )
 
 
 def tokens(completions) -> list[list[int]]:

@@ -73,16 +73,26 @@ def test_every_constraint_is_an_exact_version():
 
 
 @needs_constraints
-def test_direct_dependencies_are_constrained_within_their_ranges():
-    constraints = constraint_versions()
+@needs_environment
+def test_direct_dependencies_stand_in_both_lists_within_their_ranges():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
         requirement = Requirement(text)
         name = canonicalize_name(requirement.name)
         if name in WITHOUT_CONSTRAINT:
             continue
-        assert name in constraints, f"{name} has no exact version in constraints.txt"
-        assert requirement.specifier.contains(plain(constraints[name])), f"{text} excludes {constraints[name]}"
+        for file, versions in ((CONSTRAINTS, constraint_versions()), (ENVIRONMENT, environment_versions())):
+            assert name in versions, f"{name} has no exact version in {file.name}"
+            assert requirement.specifier.contains(plain(versions[name])), f"{text} excludes {versions[name]}"
+
+
+def test_the_plugins_that_make_test_calls_are_declared_for_developers():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {canonicalize_name(Requirement(text).name) for text in project["optional-dependencies"]["dev"]}
+    makefile = (ROOT / "Makefile").read_text()
+    flags = {"pytest-xdist": "--dist ", "nbval": "--nbval", "ruff": "/ruff "}
+    missing = [name for name, flag in flags.items() if flag in makefile and name not in declared]
+    assert not missing, f"the Makefile calls {missing}, which pyproject.toml does not declare"
 
 
 def test_installed_dependencies_satisfy_the_declared_ranges():

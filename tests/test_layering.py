@@ -15,25 +15,19 @@ from kvrepro.paths import PACKAGE
 
 # layer -> modules, the most specific entry wins; a module may import its own layer as long as no circle forms
 LAYERS = {
-    0: ("kvrepro", "kvrepro.kernels", "kvrepro.errors", "kvrepro.paths"),
-    # `kvrepro.methods` itself is the table of names and schedules; its classes are in layer 3
-    1: (
-        "kvrepro.config", "kvrepro.schedule", "kvrepro.tokens", "kvrepro.noise", "kvrepro.completions",
-        "kvrepro.results", "kvrepro.metrics", "kvrepro.statistics", "kvrepro.graders", "kvrepro.benchmarks",
-        "kvrepro.models", "kvrepro.profiles", "kvrepro.provenance", "kvrepro.methods:table", "kvrepro.tiny.language",
-        "kvrepro.tiny.problems", "kvrepro.tiny.split", "kvrepro.tiny:table",
-    ),
-    2: (
-        "kvrepro.cache", "kvrepro.attention", "kvrepro.sampling", "kvrepro.tiny.architecture", "kvrepro.tiny.batches",
-        "kvrepro.tiny.checkpoint",
-    ),
-    3: ("kvrepro.methods", "kvrepro.labels", "kvrepro.predictor"),
-    4: ("kvrepro.engine", "kvrepro.generation", "kvrepro.traces", "kvrepro.predictor_training", "kvrepro.tiny.train"),
-    5: ("kvrepro.runner", "kvrepro.execution", "kvrepro.summary", "kvrepro.progress", "kvrepro.figures",
-        "kvrepro.report"),
-    6: ("kvrepro.cli", "kvrepro.__main__", "kvrepro.commands"),
-}  # fmt: skip
-LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}
+    0: "kvrepro kernels errors paths",
+    # `methods` itself is the table of names and schedules (its classes are in layer 3); `tiny` itself is empty
+    1: "config schedule tokens noise completions results metrics statistics power graders benchmarks models profiles "
+    "sampling_config provenance methods:table tiny:table tiny.language tiny.problems tiny.split",
+    2: "cache attention decoder sampling tiny.architecture tiny.batches tiny.checkpoint",
+    3: "methods labels predictor",
+    4: "engine generation traces predictor_training tiny.train",
+    5: "runner execution summary progress figures report",
+    6: "cli __main__ commands",
+}
+LAYER_OF = {
+    name if name == "kvrepro" else f"kvrepro.{name}": layer for layer, names in LAYERS.items() for name in names.split()
+}
 KERNELS = PACKAGE.parent / "kernels"
 
 

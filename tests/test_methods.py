@@ -81,7 +81,9 @@ def make_view(config, length: int, n_prompt: int, answer_from: int = NEVER, gran
     )
 
 
-def published_dynts(scores: list[float], positions: list[int], n_prompt: int, answer_from: int, s: Schedule) -> list[int]:
+def published_dynts(
+    scores: list[float], positions: list[int], n_prompt: int, answer_from: int, s: Schedule
+) -> list[int]:
     """METHODS.md 2.8 by loops: pinned tokens first, then the best scores, ties to the earlier slot, then the window."""
     n = len(scores)
     k = math.floor(s.ratio * (n - s.window) + 1e-9)
@@ -100,13 +102,17 @@ def test_dynts_selects_what_the_published_rule_selects(random_model, seed):
     answer_from = rng.choice([NEVER, 60])
     view = make_view(random_model.config, length, n_prompt, answer_from)
     method = create_method(
-        "dynts", length - 1, window=rng.choice([0, 5, 9]), ratio=0.7, predictor=ImportancePredictor(PredictorShape(48, 4, 4))
+        "dynts",
+        length - 1,
+        window=rng.choice([0, 5, 9]),
+        ratio=0.7,
+        predictor=ImportancePredictor(PredictorShape(48, 4, 4)),
     )
     method.prepare(view.cache)
     # few distinct values, so that ties occur
-    view.cache.slot_state["importance"][:] = torch.tensor([[rng.randrange(5) for _ in range(length)] for _ in range(2)])[
-        None, :, None
-    ]
+    view.cache.slot_state["importance"][:] = torch.tensor(
+        [[rng.randrange(5) for _ in range(length)] for _ in range(2)]
+    )[None, :, None]
     plan, overflow = method.plan(view)
     for row in range(2):
         expected = published_dynts(
@@ -140,7 +146,9 @@ def test_random_is_uniform_over_the_thinking_tokens_and_spares_the_question(rand
 
 def test_more_pins_than_room_go_by_rule_and_are_counted(random_model):
     view = make_view(random_model.config, 21, 12)
-    with pytest.raises(KvreproError, match="12 pinned tokens do not fit: budget=20 keeps 12 slots .* so 8 can be pinned"):
+    with pytest.raises(
+        KvreproError, match="12 pinned tokens do not fit: budget=20 keeps 12 slots .* so 8 can be pinned"
+    ):
         create_method("random", 20, window=4, ratio=0.5).check_prompt(12)
     method = create_method("random", 20, window=4, ratio=0.5, pin_overflow="keep_first")
     method.check_prompt(12)

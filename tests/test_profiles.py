@@ -140,3 +140,18 @@ def test_a_cell_is_found_by_id_and_by_hash(write_profile):
     with pytest.raises(UnknownNameError) as caught:
         profile.cell("nothing")
     assert all(c.cell_id in str(caught.value) for c in profile.cells)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_profile_with_paper_marks_finds_the_papers_value_for_every_cell(name):
+    from kvrepro.benchmarks import benchmark_entry
+    from kvrepro.figures import paper_readings
+    from kvrepro.models import model_entry
+
+    profile = load_profile(name)
+    if not profile.paper_marks:
+        pytest.skip(f"profile {name} draws no marks from the paper")
+    for cell in (c for c in profile.cells if c.method == "dynts"):
+        # called with the titles, as the notebook of the figures does
+        readings = paper_readings(model_entry(cell.model).title, benchmark_entry(cell.benchmark).title)
+        assert cell.budget in set(readings.budget_tokens), (cell.model, cell.benchmark, cell.budget)

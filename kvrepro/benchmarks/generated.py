@@ -71,10 +71,42 @@ def _entry(name: str, title: str, kind: str, n_variables: int, task: str, seed: 
 GENERATED: dict[str, GeneratedBenchmark] = {
     entry.name: entry
     for entry in (
-        _entry("chain-12", "Chain-12", "integer", 12, "digits", 1, "4325a579ddc449f8f37cd84e2f9e13045c0fdc542d4548bfc204327e6f7b551a"),
-        _entry("chain-18", "Chain-18", "integer", 18, "digits", 2, "f99424af01056c2de1a7cda7f9c5db3304719b1f4a9d5abd2e6c028d17511a8e"),
-        _entry("sum-14", "Sum-14", "integer", 14, "sum", 3, "3b456c9ef6de367294ba5b8c903cb3bc90e861ae7e554f823a26ae806b304de6"),
-        _entry("choice-14", "Choice-14", "choice", 14, "choice", 4, "510671d93db98bb3e0cdb8cedb7cd8b5aa5b9417c48939d208566ef0e78c265d"),
+        _entry(
+            "chain-12",
+            "Chain-12",
+            "integer",
+            12,
+            "digits",
+            1,
+            "4325a579ddc449f8f37cd84e2f9e13045c0fdc542d4548bfc204327e6f7b551a",
+        ),
+        _entry(
+            "chain-18",
+            "Chain-18",
+            "integer",
+            18,
+            "digits",
+            2,
+            "f99424af01056c2de1a7cda7f9c5db3304719b1f4a9d5abd2e6c028d17511a8e",
+        ),
+        _entry(
+            "sum-14",
+            "Sum-14",
+            "integer",
+            14,
+            "sum",
+            3,
+            "3b456c9ef6de367294ba5b8c903cb3bc90e861ae7e554f823a26ae806b304de6",
+        ),
+        _entry(
+            "choice-14",
+            "Choice-14",
+            "choice",
+            14,
+            "choice",
+            4,
+            "510671d93db98bb3e0cdb8cedb7cd8b5aa5b9417c48939d208566ef0e78c265d",
+        ),
     )
 }
 

@@ -41,8 +41,8 @@ _LOOKUP = {
     for alias in aliases.split("|")
 }
 _SINGLE_LETTERS = {"m", "s", "g", "h", "l", "L", "J", "j"}
-_CURRENCY = {"\\$": "dollar", "$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee",
-             "\\euro": "euro", "\\pounds": "pound", "\\yen": "yen", "¢": "cent", "\\text{ ¢}": "cent",
+_CURRENCY = {"\\$": "dollar", "$": "dollar", "€": "euro", "£": "gbp", "¥": "yen", "₹": "rupee",
+             "\\euro": "euro", "\\pounds": "gbp", "\\yen": "yen", "¢": "cent", "\\text{ ¢}": "cent",
              "\\text{¢}": "cent", "\\cent": "cent"}  # fmt: skip
 _MAGNITUDES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 # words that change the meaning of the number before them

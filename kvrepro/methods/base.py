@@ -13,6 +13,7 @@ from ..errors import KvreproError
 from ..schedule import PIN_OVERFLOW, Schedule
 from .views import EvictionView, StepView
 
+
 @dataclass(frozen=True)
 class EvictionMethod:
     """A scoring rule under a budget.

@@ -75,7 +75,7 @@ def train(
     torch.set_num_threads(threads)
     model = build_model(recipe.model, recipe.seed)
     optimizers = build_optimizers(recipe, model)
-    step, curve, seconds, changes = 0, [], 0.0, []
+    first, curve, seconds, changes = 0, [], 0.0, []
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
         earlier = Recipe(**json.loads(state["recipe"]))
@@ -88,10 +88,10 @@ def train(
         model.load_state_dict(state["model"])
         for optimizer, saved_state in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved_state)
-        step, curve, seconds = state["step"], json.loads(state["curve"]), state["seconds"]
+        first, curve, seconds = state["step"], json.loads(state["curve"]), state["seconds"]
     total = recipe.repeat_steps + recipe.problem_steps
     started = saved = time.monotonic()
-    for step in tqdm(range(step, total), initial=step, total=total, desc=recipe.model, mininterval=5):
+    for step in tqdm(range(first, total), initial=first, total=total, desc=recipe.model, mininterval=5):
         loss, accuracy = train_step(recipe, model, optimizers, step)
         if step % 50 == 49 or step == total - 1:
             curve.append({"step": step + 1, "loss": round(loss, 5), "token_accuracy": round(accuracy, 5)})
@@ -177,7 +177,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     given = {k: v for k, v in vars(args).items() if v is not None and k in Recipe.__dataclass_fields__}
     folder = args.out or CHECKPOINTS / args.model
-    card = train(Recipe(**given), folder, args.state or folder.with_suffix(".state"), args.threads, reschedule=args.reschedule)
+    card = train(
+        Recipe(**given), folder, args.state or folder.with_suffix(".state"), args.threads, reschedule=args.reschedule
+    )
     print(json.dumps({"model": args.model, "folder": str(folder), "train_s": card["train_s"], **card["curve"][-1]}))
 
 

@@ -1,0 +1,192 @@
+"""The six published benchmarks from a local folder: what is checked, shuffled, rendered and recorded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from kvrepro.benchmarks import known_scores
+from kvrepro.benchmarks.options import option_order, shuffled_question
+from kvrepro.benchmarks.overlap import same_problems
+from kvrepro.benchmarks.prompts import DEEPSEEK_SUFFIX, prompt_hash, user_message
+from kvrepro.benchmarks.real import REAL_BENCHMARKS, load_real, load_with_provenance
+from kvrepro.errors import KvreproError, UnknownNameError
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the data sets lie beside the checkout and are not there")
+LOCAL = [name for name in REAL_BENCHMARKS if name != "gpqa_d"]
+
+
+def rows(n=30):
+    return [{"id": f"q{i}", "problem": f"What is {i}?", "answer": str(i)} for i in range(n)]
+
+
+def write(folder, name, lines):
+    text = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
+    (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+@needs_data
+@pytest.mark.parametrize("name", LOCAL)
+def test_published_rows_load_with_their_provenance(name):
+    loaded = load_with_provenance(name, data_dir=DATA)
+    entry = REAL_BENCHMARKS[name]
+    assert len(loaded.problems) == entry.n_problems == loaded.provenance["n_rows"]
+    assert loaded.provenance["is_reference"]
+    assert loaded.provenance["source"] == f"file:{name}.jsonl"
+    assert str(DATA) not in json.dumps(loaded.provenance)
+    assert loaded.provenance["prompts_sha256"] == prompt_hash(p.question for p in loaded.problems)
+    other = load_with_provenance(name, data_dir=DATA, prompt_style="deepseek")
+    assert other.provenance["prompts_sha256"] != loaded.provenance["prompts_sha256"]
+
+
+@needs_data
+def test_gk23en_and_amc23_share_problems():
+    sets = {name: load_real(name, data_dir=DATA) for name in ("gk23en", "amc23")}
+    shared = same_problems(sets)
+    pairs = Counter(shared.values())
+    assert set(pairs.values()) == {2}
+    assert 30 <= len(pairs) <= 34
+    assert same_problems({"amc23": sets["amc23"]}) == {}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (rows(29), "29 rows"),
+        (rows(29) + rows(1), "more than once"),
+        ([*rows(29), {"id": "x", "problem": "What?", "answer": " "}], "empty"),
+        ([*rows(29), {"id": "x", "question_text": "What?", "answer": "1"}], "no column"),
+        ([*rows(29), {"id": "x", "problem": "", "answer": "1"}], "no text"),
+        ([*rows(29), '{"id": "x", "probl'], "not JSON"),
+        ([*rows(29), "[1]"], "expected an object"),
+    ],
+)
+def test_wrong_rows_are_named_errors(tmp_path, lines, message):
+    with pytest.raises(KvreproError, match=message):
+        load_real("aime24", data_dir=write(tmp_path, "aime24", lines))
+
+
+def test_a_missing_file_and_a_missing_hub_say_what_to_do(tmp_path, monkeypatch):
+    with pytest.raises(KvreproError, match="KVREPRO_DATA"):
+        load_real("aime24", data_dir=tmp_path)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(KvreproError, match="work offline"):
+        load_real("aime24")
+    with pytest.raises(UnknownNameError, match="math500"):
+        load_real("aime23", data_dir=tmp_path)
+
+
+class FakeHub:
+    """Stands in for `datasets`: rows, or the error that loading raises."""
+
+    def __init__(self, rows=None, error=None):
+        self.rows, self.error = rows, error
+
+    def load_dataset(self, hub_id, config, split, revision):
+        if self.error:
+            raise self.error
+        return FakeSplit(self.rows)
+
+
+class FakeSplit(list):
+    @property
+    def column_names(self):
+        return list(self[0])
+
+
+def test_hub_rows_are_renamed_and_two_configs_joined(monkeypatch):
+    monkeypatch.setitem(
+        sys.modules, "datasets", FakeHub([{"question": f"Q{i}", "answer": float(i)} for i in range(15)])
+    )
+    loaded = load_with_provenance("aime25")
+    assert [p.gold for p in loaded.problems[:3]] == ["0", "1", "2"]
+    assert len({p.problem_id for p in loaded.problems}) == 30
+    assert loaded.provenance["configs"] == ["AIME2025-I", "AIME2025-II"]
+
+
+def test_hub_errors_name_columns_gate_and_the_way_offline(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", FakeHub([{"q": "Q", "answer": "1"}]))
+    with pytest.raises(KvreproError, match="has the columns"):
+        load_real("aime25")
+    monkeypatch.setitem(sys.modules, "datasets", FakeHub(error=ConnectionError("no route")))
+    with pytest.raises(KvreproError, match="KVREPRO_DATA"):
+        load_real("math500")
+    with pytest.raises(KvreproError, match="gated"):
+        load_real("gpqa_d")
+
+
+def gpqa_rows(n=198):
+    return [
+        {"Record ID": f"rec{i}", "Question": f" Which number is {i}? \n", "Correct Answer": f"number {i}\n",
+         "Incorrect Answer 1": f"{i + 1}", "Incorrect Answer 2": f"{i + 2}", "Incorrect Answer 3": f"{i + 3}"}
+        for i in range(n)
+    ]  # fmt: skip
+
+
+def test_gpqa_options_are_shuffled_by_problem_and_the_letter_follows(tmp_path):
+    problems = load_real("gpqa_d", data_dir=write(tmp_path, "gpqa_d", gpqa_rows()))
+    for i, problem in enumerate(problems):
+        assert f"{problem.gold}) number {i}" in problem.question.splitlines()
+    assert problems == load_real("gpqa_d", data_dir=tmp_path)
+    letters = Counter(p.gold for p in problems)
+    assert set(letters) == set("ABCD")
+    assert min(letters.values()) > 30
+
+
+def test_option_order_depends_on_problem_and_seed_only():
+    assert option_order("rec1") == option_order("rec1")
+    assert len({option_order(f"rec{i}") for i in range(200)}) == 24
+    assert option_order("rec1", seed=1) != option_order("rec1", seed=2) or option_order("rec2", seed=1) != option_order(
+        "rec2", seed=2
+    )
+    question, gold = shuffled_question("Q?", "same", ["same", "b", "c"], "rec1")
+    # two options with the same text: the gold's own place is carried
+    assert gold == "ABCD"[option_order("rec1").index(0)]
+    with pytest.raises(KvreproError, match="4 non-empty options"):
+        shuffled_question("Q?", "a", ["b", " "], "rec1")
+
+
+def test_ready_made_gpqa_rows_need_letters(tmp_path):
+    lines = [{"id": f"r{i}", "problem": "Q\nA) 1\nB) 2\nC) 3\nD) 4", "answer": "ABCD"[i % 4]} for i in range(198)]
+    assert load_real("gpqa_d", data_dir=write(tmp_path, "gpqa_d", lines))[1].gold == "B"
+    lines[0]["answer"] = "the first"
+    with pytest.raises(KvreproError, match="letters A to D"):
+        load_real("gpqa_d", data_dir=write(tmp_path, "gpqa_d", lines))
+
+
+def test_broken_published_golds_are_mended(monkeypatch):
+    published = [{"question": f"Q{i}", "answer": "1"} for i in range(385)]
+    published[167]["answer"], published[192]["answer"], published[349]["answer"] = "", "", "902"
+    monkeypatch.setitem(sys.modules, "datasets", FakeHub(published))
+    problems = load_real("gk23en")
+    assert (problems[167].gold, problems[192].gold, problems[349].gold) == (r"$\frac{3}{10}$", "A", "901")
+
+
+@pytest.mark.parametrize(("gold", "expected"), [("Yes", "Q (Yes or No)"), ("false", "Q (True or False)"), ("12", "Q")])
+def test_the_dynts_prompt_is_bare_but_for_its_hints(gold, expected):
+    assert user_message("Q", gold) == expected
+    assert user_message("Q", gold, "deepseek") == "Q" + DEEPSEEK_SUFFIX
+    with pytest.raises(UnknownNameError, match="deepseek"):
+        user_message("Q", gold, "qwen")
+
+
+def test_prompt_hash_is_that_of_the_joined_prompts():
+    assert prompt_hash(["a", "b"]) == hashlib.sha256(b"a\x1fb\x1f").hexdigest()
+    assert prompt_hash(["ab"]) != prompt_hash(["a", "b"])
+
+
+def test_known_scores_flag_only_what_is_far_and_outside():
+    assert {entry.benchmark for entry in known_scores.known_scores()} <= set(REAL_BENCHMARKS)
+    near = known_scores.deviation("r1-qwen", "math500", 0.90, 0.88, 0.915)
+    assert near.known.score == 92.8
+    assert not near.is_flagged
+    assert known_scores.deviation("r1-qwen", "math500", 0.80, 0.77, 0.83).is_flagged
+    assert not known_scores.deviation("r1-qwen", "aime24", 0.40, 0.23, 0.58).is_flagged
+    assert known_scores.deviation("r1-qwen", "gk23en", 0.4, 0.3, 0.5) is None
