@@ -9,6 +9,7 @@ from itertools import pairwise
 from kvrepro.graders.boxes import Box, find_boxes
 from kvrepro.graders.cleaning import unify_unicode
 from kvrepro.graders.phrases import ANSWER_PHRASE, CONCLUSION, REVISION
+from kvrepro.graders.wording import number_in_words
 
 THOUGHT_END = "</think>"
 THOUGHT_START = "<think>"
@@ -66,8 +67,12 @@ def answer_part(response: str, finish_reason: str) -> tuple[str, str | None]:
     return "ok", _SPECIAL.sub("", text)
 
 
-def extract(text: str, finish_reason: str = "stop") -> Extraction:
-    """Answer of an answer part: last box, else last announced answer, else a concluding line."""
+def extract(text: str, finish_reason: str = "stop", is_numeric: bool = False) -> Extraction:
+    """Answer of an answer part: last box, else last announced answer, else a concluding line.
+
+    Args:
+        is_numeric: whether a concluding line must hold a number to be an answer.
+    """
     boxes = [box for box in find_boxes(text) if box.content.strip(" .$\\{}")]
     if boxes and not boxes[-1].is_closed and finish_reason == "length":
         # the limit cut the box open: what it holds is a beginning
@@ -78,6 +83,8 @@ def extract(text: str, finish_reason: str = "stop") -> Extraction:
     if announced is not None:
         return _capped(announced, "phrase")
     concluded = _concluded(text)
+    if concluded is not None and is_numeric and not re.search(r"\d", unify_unicode(concluded)):
+        concluded = concluded if number_in_words(concluded) is not None else None
     if concluded is not None:
         return _capped(concluded, "final_line")
     return Extraction("no_answer", None, "none")

@@ -39,7 +39,7 @@ def open_score(
     letter = _GOLD_CHOICE.match(gold)
     if kind == "choice" or (kind == "latex" and letter is not None and letter[2] is None):
         return _score_choice(response, text, gold, letter, options)
-    extraction = extract(text, finish_reason)
+    extraction = extract(text, finish_reason, is_numeric=kind in ("integer", "number"))
     if extraction.status != "ok" or extraction.answer is None:
         return Score(False, extraction.status, extraction.answer, extraction.rule)
     first, second = _PLAIN_ANSWER.match(gold), _PLAIN_ANSWER.match(extraction.answer)
