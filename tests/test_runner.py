@@ -232,6 +232,19 @@ def test_a_parameter_that_the_notebook_does_not_have_is_refused(tmp_path):
     assert not (tmp_path / "run.ipynb").exists()
 
 
+def test_a_kernel_that_dies_is_a_failed_cell_and_no_traceback(monkeypatch):
+    # what nbclient raises when the kernel is killed, for example for memory; it is no PapermillExecutionError
+    from nbclient.exceptions import DeadKernelError
+
+    def die(*args, **kwargs):
+        raise DeadKernelError("Kernel died")
+
+    monkeypatch.setattr("papermill.execute_notebook", die)
+    config = build(WINDOW)
+    with pytest.raises(RunError, match=f"{config.hash8} failed: .*Kernel died"):
+        execution.run_cell_notebook("single", config)
+
+
 HOLD_LOCK = """
 import fcntl, sys, time
 file = open(sys.argv[1], "w")
