@@ -1,8 +1,8 @@
 """The vocabulary of the tiny reasoners and its ordinary Hugging Face tokenizer.
 
 Every piece that the problems are written in is one token: a line label (`C `), a definition (`n:=`),
-a value mention (`n=`), an operand (`y`, `-y`), a digit. Text splits into pieces by longest match, so a rendered prompt and
-a reply encode to the very tokens they were written in.
+a value mention (`n=`), an operand (`y`, `-y`), a digit. Text splits into pieces by longest match, so
+a rendered prompt and a reply encode to the very tokens they were written in.
 """
 
 from __future__ import annotations
