@@ -1,0 +1,90 @@
+"""Replies under both graders, as a frame and as a table that can be filtered in a notebook."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvrepro.graders.grading import grade_many
+from kvrepro.graders.records import LIMIT_STATUSES, kind_beside, read_records
+from kvrepro.graders.score import KINDS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TAIL_CHARACTERS = 160
+
+
+def case_replies(folder: Path, n_each: int) -> list[dict[str, Any]]:
+    """Replies of the graders' case table, `n_each` evenly spread ones per kind, as records without token counts."""
+    replies = []
+    for kind in KINDS:
+        cases = json.loads((folder / f"{kind}.json").read_text(encoding="utf-8"))
+        for case in cases[:: max(1, len(cases) // n_each)][:n_each]:
+            replies.append(
+                {
+                    "problem_id": f"{kind}-{len(replies):03d}", "sample_id": 0, "kind": kind, "text": case["response"],
+                    "gold": case["gold"], "status": "truncated" if case.get("finish_reason") == "length" else "ok",
+                }
+            )  # fmt: skip
+    return replies
+
+
+def run_replies(path: Path, kind: str) -> list[dict[str, Any]]:
+    """Records of a run, a records.jsonl or the folder that holds it, with their answer kind."""
+    file = path / "records.jsonl" if path.is_dir() else path
+    return [{**row, "kind": kind or kind_beside(file) or row.get("kind")} for row in read_records(file)]
+
+
+def compare_graders(replies: Sequence[dict[str, Any]], workers: int = 1) -> pd.DataFrame:
+    """One row per reply: both verdicts, the strict grader's extraction, rule and status; disagreements first."""
+    import pandas as pd
+
+    items = [
+        {
+            "response": reply["text"], "gold": reply["gold"], "kind": reply["kind"],
+            "finish_reason": "length" if reply["status"] in LIMIT_STATUSES else "stop",
+        }
+        for reply in replies
+    ]  # fmt: skip
+    strict = grade_many(items, workers)
+    compat = grade_many(items, workers, grader="dynts_compat")
+    rows = [
+        {
+            "problem_id": reply["problem_id"], "sample_id": reply["sample_id"], "kind": reply["kind"],
+            "strict": own.correct, "compat": other.correct, "status": own.status, "extracted": own.answer,
+            "gold": reply["gold"], "rule": own.rule, "compat extracted": other.answer, "compat rule": other.rule,
+            "reply ends with": reply["text"][-TAIL_CHARACTERS:],
+        }
+        for reply, own, other in zip(replies, strict, compat, strict=True)
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows)
+    order = (frame.strict == frame.compat).sort_values(kind="stable").index
+    return frame.loc[order].reset_index(drop=True)
+
+
+def filterable(frame: pd.DataFrame, height_px: int = 420) -> str:
+    """HTML of a frame with one filter box per column; model text is escaped, and nothing is loaded from elsewhere."""
+    names = [str(name) for name in frame.columns]
+    head = "".join(
+        f"<th style='text-align:left'>{html.escape(name)}<br><input size='9' oninput='kvFilter(this)'></th>"
+        for name in names
+    )
+    body = "".join(
+        "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(str(value))}</td>" for value in row) + "</tr>"
+        for row in frame.itertuples(index=False)
+    )
+    script = (
+        "function kvFilter(box){const table=box.closest('table');"
+        "const wanted=[...table.tHead.querySelectorAll('input')].map(i=>i.value.toLowerCase());"
+        "for(const row of table.tBodies[0].rows){row.style.display="
+        "wanted.every((w,i)=>row.cells[i].textContent.toLowerCase().includes(w))?'':'none';}}"
+    )
+    style = f"max-height:{height_px}px;overflow:auto;font-size:85%"
+    return (
+        f"<script>{script}</script><div style='{style}'><table><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>"
+    )
