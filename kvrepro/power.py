@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kvrepro.errors import KvreproError
+from kvrepro.statistics import interval
 
 MAX_SAMPLES = 1024
 
@@ -120,3 +121,34 @@ def estimated_model(first: Sequence[Sequence[float]], second: Sequence[Sequence[
     noise = float(a.var(axis=1, ddof=1).mean() / a.shape[1] + b.var(axis=1, ddof=1).mean() / b.shape[1])
     total = float((a.mean(axis=1) - b.mean(axis=1)).var(ddof=1))
     return PowerModel(between=max(0.0, total - noise), within=within)
+
+
+def simulated_coverage(
+    chance: float,
+    n_problems: int = 30,
+    n_samples: int = 5,
+    *,
+    concentration: float = 1.0,
+    n_cells: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, float]:
+    """How often intervals of simulated cells hold the true score: ours, the t interval, the naive binomial one.
+
+    Args:
+        chance: true pass@1.
+        concentration: problems' chances are Beta(chance c, (1 - chance) c); at 1 most are near 0 or 1, as on AIME.
+    """  # fmt: skip
+    from scipy import stats
+
+    generator = np.random.default_rng(seed)
+    chances = generator.beta(chance * concentration, (1 - chance) * concentration, (n_cells, n_problems))
+    cells = generator.binomial(n_samples, chances) / n_samples
+    covered = {
+        method: float(np.mean([i.lo <= chance <= i.hi for i in (interval(c, confidence, method) for c in cells)]))
+        for method in ("wilson", "t")
+    }
+    means = cells.mean(axis=1)
+    half = stats.norm.ppf(0.5 + confidence / 2) * np.sqrt(means * (1 - means) / (n_problems * n_samples))
+    covered["naive"] = float(np.mean(np.abs(means - chance) <= half))
+    return covered

@@ -276,34 +276,3 @@ def mean_over_sets(
     lo, hi = np.quantile(draws, [tail, 1 - tail])
     estimate = float(np.mean([np.mean(list(values.values())) for values in sets.values()]))
     return Interval(estimate, float(lo), float(hi), float(draws.std(ddof=1)), len(copies), confidence, "bootstrap")
-
-
-def simulated_coverage(
-    chance: float,
-    n_problems: int = 30,
-    n_samples: int = 5,
-    *,
-    concentration: float = 1.0,
-    n_cells: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> dict[str, float]:
-    """How often intervals of simulated cells hold the true score: ours, the t interval, the naive binomial one.
-
-    Args:
-        chance: true pass@1.
-        concentration: problems' chances are Beta(chance c, (1 - chance) c); at 1 most are near 0 or 1, as on AIME.
-    """  # fmt: skip
-    from scipy import stats
-
-    generator = np.random.default_rng(seed)
-    chances = generator.beta(chance * concentration, (1 - chance) * concentration, (n_cells, n_problems))
-    cells = generator.binomial(n_samples, chances) / n_samples
-    covered = {
-        method: float(np.mean([i.lo <= chance <= i.hi for i in (interval(c, confidence, method) for c in cells)]))
-        for method in ("wilson", "t")
-    }
-    means = cells.mean(axis=1)
-    half = stats.norm.ppf(0.5 + confidence / 2) * np.sqrt(means * (1 - means) / (n_problems * n_samples))
-    covered["naive"] = float(np.mean(np.abs(means - chance) <= half))
-    return covered

@@ -146,7 +146,7 @@ def test_option_order_depends_on_problem_and_seed_only():
     assert option_order("rec1", seed=1) != option_order("rec1", seed=2) or option_order("rec2", seed=1) != option_order(
         "rec2", seed=2
     )
-    question, gold = shuffled_question("Q?", "same", ["same", "b", "c"], "rec1")
+    _, gold = shuffled_question("Q?", "same", ["same", "b", "c"], "rec1")
     # two options with the same text: the gold's own place is carried
     assert gold == "ABCD"[option_order("rec1").index(0)]
     with pytest.raises(KvreproError, match="4 non-empty options"):
