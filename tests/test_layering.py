@@ -22,7 +22,7 @@ LAYERS = {
     2: "cache attention decoder sampling tiny.architecture tiny.batches tiny.checkpoint",
     3: "methods labels predictor",
     4: "engine generation traces predictor_training tiny.train",
-    5: "runner execution summary progress figures report",
+    5: "runner execution summary progress figures report tiny.card",
     6: "cli __main__ commands",
 }
 LAYER_OF = {

@@ -90,6 +90,13 @@ def test_the_defaults_of_the_cell_notebook_are_a_valid_cell():
     assert config.n_problems <= 10
 
 
+def test_the_cell_notebook_reads_records_with_the_check_against_the_manifest():
+    # `read_rows` takes a file that lost whole lines for complete; `read_records` counts them
+    text = "\n".join(source(c) for c in cells(FOLDER / "cell.ipynb"))
+    assert "read_records(" in text
+    assert "read_rows(" not in text
+
+
 @each_notebook
 def test_no_output_is_stored_outside_cells_that_keep_theirs(path):
     for cell in cells(path):

@@ -75,6 +75,14 @@ def test_unknown_profile_lists_the_known_ones(write_profile):
         load_profile("smoek")
 
 
+@pytest.mark.parametrize("name", ["", "one.yaml", "../nbs_params/one", "./one"])
+def test_a_profile_is_a_name_and_no_path(write_profile, name):
+    # the name becomes a folder below the results
+    write_profile(f"panels: [{PANEL}]\n", "one")
+    with pytest.raises(UnknownNameError, match="known: one"):
+        load_profile(name)
+
+
 def test_bad_yaml_names_the_file(write_profile):
     with pytest.raises(KvreproError, match=r"mine\.yaml is not valid YAML"):
         load_profile(write_profile("panels: [{model: a"))
