@@ -32,7 +32,7 @@ _ARTICLE = re.compile(
     r"^ +(?!because|since|as\b|is\b|and\b|or\b|for\b|with\b|by\b|due\b|from\b|based|so\b|given|if\b|here\b"
     r"|in\b|among|not\b|\w+s the)[a-z]"
 )
-_OPEN = r"[\s(\[{$*:\"'`_]{0,12}(?:\\(?:text|textbf|mathrm|mathbf|boxed|bf|rm|textit)\s{0,2}\{?[\s(\[{*]{0,6}){0,4}"
+_OPEN = r"[\s(\[{$*:\"'`_<]{0,12}(?:\\(?:text|textbf|mathrm|mathbf|boxed|bf|rm|textit)\s{0,2}\{?[\s(\[{*]{0,6}){0,4}"
 _LETTER_AFTER = re.compile(
     rf"^{_OPEN}(?:(?:{CHOICE_WORD})\s*[:=]?\s*)?{_OPEN}({_L}|[a-k](?=\s*[)\]}}$*]|\s*\.?\s*$))", re.IGNORECASE
 )
@@ -60,7 +60,7 @@ def read_choice(text: str) -> str | None:
         following = _ANOTHER.match(re.sub(r"\\(?:text|quad|[; ])|\{", " ", text[labelled.end(1) :]))
         return AMBIGUOUS if following else labelled[1]
     text = re.sub(
-        r"\\(?:text|textbf|textit|mathrm|mathbf|textrm|mbox|bf|rm|boldsymbol|operatorname|boxed)\s*(?=\{)"
+        r"\\(?:text[a-z]*|math(?:rm|bf|sf|tt|it)|[mf]box|bf|rm|boldsymbol|bm|underline|operatorname|boxed)\s*(?=\{)"
         r"|\\(?:bf|rm)\b",
         "",
         text,
@@ -83,6 +83,8 @@ def read_choice(text: str) -> str | None:
     letter, mark, rest = match[1], match[2], match[3].strip()
     if _ANOTHER.match(text[1:]):
         return AMBIGUOUS
+    if _REJECTED.match(" " + rest) and mark.isspace():
+        return None
     if mark.strip() in ("=", "-") and not mark.startswith(" "):
         return None
     if mark.strip() == "=":
@@ -145,7 +147,8 @@ def _after_phrase(text: str, start: int, end: int, letters_only: bool = False) -
             continue
         if _ANOTHER.match(after):
             return [*found, Statement(start, AMBIGUOUS, tail[:60], "statement")]
-        if _SYMBOL_TAIL.match(after) and not after.startswith(("'s", "’s")):
+        is_quoted = tail[: match.start(1)].endswith(("'", "<", '"')) and after.startswith(("'", ">", '"'))
+        if _SYMBOL_TAIL.match(after) and not after.startswith(("'s", "’s")) and not is_quoted:
             break
         opened = bool(re.search(r"[(\[{*$]", tail[: match.start(1)]))
         colon = text[start:end].rstrip().endswith(":")

@@ -111,7 +111,8 @@ def unwrap(text: str, pattern: re.Pattern[str]) -> str:
 def join_thousands(text: str) -> str:
     """Remove separators that can only be thousands separators: `1{,}625`, `1,\\!625`, `1\\,625`, `1 625`."""
     text = re.sub(r"(?<=\d)\s*,\s*\\!\s*(?=\d{3})", "", text)
-    text = re.sub(r"(?<=\d)\{,\}(?=\d{3}(?!\d))", "", text)
+    text = re.sub(r"(?<=\d)\{(?:,|\\,)\}(?=\d{3}(?!\d))", "", text)
+    text = re.sub(r"(?<![\d.,(\[])(\d{1,3})\.(\d{3}),(\d{1,2})(?!\d)", r"\1\2.\3", text)
     text = re.sub(r"(?<=\d)\{,\}(?=\d)", ".", text)
     text = re.sub(r"(?<=\d)\{\.\}(?=\d)", ".", text)
     text = re.sub(r"(?<=\d)(?:\\,|\\!|\\ |~|'(?=\d{3}))+(?=\d)", " ", text)
@@ -136,8 +137,12 @@ def clean(text: str) -> str:
     text = unwrap(text, _FONT_WRAPPER)
     text = unwrap_text(text)
     text = _COMMAND.sub(_rename, text)
+    text = re.sub(r"\^\s*\{?\s*(?:\\text\{\s*o\s*\}|o(?![A-Za-z]))\s*\}?", r"^\\circ ", text)
+    text = re.sub(r"\\frac\s*\{\s*\\text\{([^{}]*)\}\s*\}\s*\{\s*\\text\{([^{}]*)\}\s*\}", r"\\text{\1/\2}", text)
+    text = re.sub(r"\\(?:blacksquare|square|Box|qed|checkmark)(?![A-Za-z])\s*$", "", text)
+    text = re.sub(r"(?<=\d)\s*\.\.\.+", r"\\ldots ", text)
     text = re.sub(r"\s+", " ", text).strip()
-    while text and (text[-1] in ".;,!" and not text.endswith("\\!") and not re.search(r"[\w})\]]!$", text)):
+    while text and (text[-1] in ".;,!?" and not text.endswith("\\!") and not re.search(r"[\w})\]]!$", text)):
         text = text[:-1].rstrip()
     return strip_group(text)
 

@@ -179,6 +179,8 @@ def _concluded(text: str) -> str | None:
         return bare
     sentences = [part.strip() for part in _SENTENCE_END.split(line) if part and part.strip()]
     last = sentences[-1] if sentences else ""
+    if re.search(r"\b(?:cannot|can't|could not|unable to|not enough|don't know)\b", line, re.IGNORECASE):
+        return None
     if not last or len(last) > 300:
         return None
     formulas = [next(g for g in m.groups() if g is not None) for m in _MATHS.finditer(last)]

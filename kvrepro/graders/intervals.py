@@ -22,7 +22,7 @@ _OR = re.compile(r"\\text\{\s*(?:or|,or)\s*\}|\\lor(?![A-Za-z])|(?<![A-Za-z\\])o
 _AND = re.compile(
     r"\\text\{\s*and\s*\}|\\land(?![A-Za-z])|(?<![A-Za-z\\])and(?![A-Za-z])|,|;|\\cap(?![A-Za-z])", re.IGNORECASE
 )
-_MINUS = re.compile(r"\\setminus(?![A-Za-z])")
+_MINUS = re.compile(r"\\setminus(?![A-Za-z])|-(?=\s*\\\{)")
 _ENDS = re.compile(r"^(\(|\[|\])\s*(.+)\s*(\)|\]|\[)$", re.DOTALL)
 _MEMBER = re.compile(r"^\s*[A-Za-z](?:_\w|_\{\w+\})?\s*\\in(?![A-Za-z])\s*(.+)$", re.DOTALL)
 _BUILDER = re.compile(
@@ -91,6 +91,9 @@ def _interval(text: str) -> Piece:
     if len(ends) != 2:
         raise UnreadableError("not an interval")
     low, high = (read_expression(end) for end in ends)
+    is_numeric = not (symbols_of(low) | symbols_of(high)) - {"infinity"}
+    if is_numeric and _less(high, low):
+        raise UnreadableError("ends in falling order")
     return Piece(low, match[1] == "[", high, match[3] == "]")
 
 

@@ -49,7 +49,7 @@ CHOICE_WORD = (
     r"op[cç][aã]o|вариант|选项|選択肢|opzione|opcja|[(]?الخيار"
 )
 PICKED = re.compile(
-    r"(?:\b(?:i|we|i'd|i would|i'll|let's|you should|one should)\s+(?:will\s+|would\s+|therefore\s+"
+    r"(?:\b(?:i|we|i'm|i am|i'd|i would|i'll|let's|you should|one should)\s+(?:will\s+|would\s+|therefore\s+"
     r"|should\s+|must\s+)?(?:choose|pick|select|go with|going with)"
     r"|\b(?:choose|pick|select)\b(?!\s+(?:from|between|one|any))"
     r"|\b(?:so|thus|hence|therefore|consequently|making|it must be|it is|it's|this is|that is|that's|which"

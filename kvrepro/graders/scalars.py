@@ -35,7 +35,7 @@ _MIXED_PLAIN = re.compile(r"^(-?)(\d+)\s+(\d+)\s*/\s*(\d+)$")
 _MODULO = re.compile(r"^(.*?)\s*\(?\s*\\?(?:pmod|bmod|mod)\s*\{?\s*\d+\s*\}?\s*\)?$")
 _LEADING_WORDS = re.compile(r"^(?:\s*(?:\\text\{[^{}\d]*\}|[A-Za-z]{2,}[a-z]*:?(?=\s)|:))+\s*")
 _COMPARING = re.compile(
-    r"\b(?:not|least|most|less|more|fewer|greater|over|under|between|no|half|twice|double|neither)\b"
+    r"\b(?:not|negative|minus|least|most|less|more|fewer|greater|over|under|between|no|half|twice|double|neither)\b"
 )
 
 
@@ -87,7 +87,8 @@ def readings(text: str, is_numeric: bool) -> list[Reading]:
         found.extend(
             Reading(r.tree, None, True, r.decimals) for r in readings(match[1], is_numeric) if not r.is_percent
         )
-    _add(found, text, currency)
+    if not found:
+        _add(found, text, currency)
     for value, unit, magnitude in split_unit(text, is_numeric):
         value, sign = strip_currency(value)
         for reading in _whole(value):
@@ -122,6 +123,10 @@ def _whole(text: str) -> list[Reading]:
         size = int(match[2]) + Fraction(int(match[3]), int(match[4]))
         return [Reading(("number", -size if match[1] else size))]
     text = _GROUPED.sub(lambda m: m[0].replace(",", ""), text)
+    if match := re.fullmatch(r"(-?)(\d*)\.(\d*?)(\d)\4{2,}\s*(?:\.\.\.|\\ldots\s*)", text):
+        before = len(match[3])
+        size = Fraction(int((match[2] or "0") + match[3]), 10**before) + Fraction(int(match[4]), 9 * 10**before)
+        return [Reading(("number", -size if match[1] else size))]
     if re.search(r"\.\s*(?:\.\.|\\ldots)$", text) or "\\ldots" in text:
         text = re.sub(r"(?:\s*\.\.\.|\s*\\ldots)$", "", text).strip()
     try:

@@ -110,6 +110,27 @@ def values_of(text: str) -> list[str]:
     return distinct([bare(part) for part in elements(text)])
 
 
+def assignments(parts: list[str]) -> dict[str, str] | None:
+    """`x = 2`, `y = 3` as a mapping; None if a part is no assignment to a letter or a letter repeats."""
+    named: dict[str, str] = {}
+    for part in parts:
+        sides = sides_of(part)
+        name = sides[0].strip()
+        if len(sides) != 2 or not re.fullmatch(r"[A-Za-z](?:_\{?\w+\}?)?", name) or name in named:
+            return None
+        named[name] = sides[1]
+    return named
+
+
+def summed_up(parts: list[str]) -> str | None:
+    """Value of the last part of `p = 112, q = 1, p + q = 113`, which the parts before lead to; else None."""
+    named = assignments(parts[:-1])
+    last = sides_of(parts[-1])
+    if not named or len(last) < 2 or len(last[0].strip()) < 2:
+        return None
+    return last[-1] if all(name in last[0] for name in named) else None
+
+
 def assigned(parts: list[str]) -> list[str]:
     """`y = 4, x = 2` as the point (2, 4): assignments in alphabetical order."""
     names = [sides_of(part)[0].strip() for part in parts]

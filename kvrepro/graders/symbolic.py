@@ -26,7 +26,11 @@ def load() -> Any:
 
 def looks_mathematical(text: str) -> bool:
     """Worth parsing: short, no prose, no tower of powers that would only burn the time limit."""
-    if len(text) > MAX_LENGTH or re.search(r"\^\s*\{?\s*\w+\s*\}?\s*\^|\^\s*\{[^{}]*\^[^{}]*\^|\d{5,}\s*!|!\s*!", text):
+    if (
+        len(text) > MAX_LENGTH
+        or "'" in text
+        or re.search(r"\^\s*\{?\s*\w+\s*\}?\s*\^|\^\s*\{[^{}]*\^[^{}]*\^|\d{5,}\s*!|!\s*!", text)
+    ):
         return False
     return not re.search(r"[A-Za-z]{4,}", re.sub(r"\\[A-Za-z]+", " ", plain(text)))
 

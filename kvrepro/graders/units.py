@@ -22,7 +22,7 @@ _NAMES = {
     "temperature": {"celsius": "celsius", "fahrenheit": "fahrenheit", "kelvin": "kelvin"},
     "energy": {"j": "joule|j", "kj": "kj|kilojoule", "ev": "ev|electronvolt"},
     "speed": {"mph": "mph", "kmh": "kmh|kph|kmph"},
-    "count": {"one": "unit|item"},
+    "count": {"one": "unit|item|u"},
 }  # fmt: skip
 _FACTORS = {
     "cm": Fraction(1, 100), "mm": Fraction(1, 1000), "km": Fraction(1000), "in": Fraction(254, 10000),
@@ -40,7 +40,7 @@ _LOOKUP = {
     for name, aliases in names.items()
     for alias in aliases.split("|")
 }
-_SINGLE_LETTERS = {"m", "s", "g", "h", "l", "L", "J", "j"}
+_SINGLE_LETTERS = {"m", "s", "g", "h", "l", "L", "J", "j", "u"}
 _CURRENCY = {"\\$": "dollar", "$": "dollar", "€": "euro", "£": "gbp", "¥": "yen", "₹": "rupee",
              "\\euro": "euro", "\\pounds": "gbp", "\\yen": "yen", "¢": "cent", "\\text{ ¢}": "cent",
              "\\text{¢}": "cent", "\\cent": "cent"}  # fmt: skip
@@ -179,6 +179,8 @@ def _entry(token: str) -> tuple[str, Fraction] | None:
 
 def strip_currency(text: str) -> tuple[str, Unit | None]:
     """Without a leading or trailing currency sign."""
+    if match := re.match(r"^(?:\\text\{\s*)?(Rs\.?|USD|EUR|US(?=\s*\\?\$))\s*\}?\s*\\?\$?\s*(?=[-\d.])(.+)$", text):
+        return match[2], named({"R": "rs", "U": "usd", "E": "eur"}[match[1][0]])
     for sign, name in _CURRENCY.items():
         for pattern in (rf"^(-?)\s*{re.escape(sign)}\s*(.+)$", rf"^()(.+?)\s*{re.escape(sign)}$"):
             if match := re.match(pattern, text):

@@ -19,6 +19,7 @@ from kvrepro.graders.lexer import UnreadableError
 from kvrepro.graders.scalars import literal, same_scalar
 from kvrepro.graders.shapes import (
     assigned,
+    assignments,
     bare,
     braced,
     elements,
@@ -26,6 +27,7 @@ from kvrepro.graders.shapes import (
     ordered,
     rows_of,
     squeeze,
+    summed_up,
     values_of,
 )
 
@@ -39,6 +41,8 @@ _LEAD = re.compile(
 )
 _ARROW = re.compile(r"\\Rightarrow(?![A-Za-z])|\\to(?![A-Za-z])|=>|->")
 _FUNCTION_LEFT = re.compile(r"^[A-Za-z](?:_\{?\w+\}?)?'?\s*\(\s*\w\s*\)$")
+# measure words of Chinese, Japanese and Korean behind a number
+_COUNTER = re.compile(r"(?<=[\d})])\s*[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]{1,6}$")
 _MEMBER_OF = re.compile(r"^\s*[A-Za-z]\s*\\in(?![A-Za-z])\s*")
 _NO_SOLUTION = frozenset([
     "no solution", "no solutions", "none", "empty set", "the empty set", "no real solutions", "no real solution",
@@ -67,6 +71,10 @@ def _without_lead(text: str) -> str:
         # a value in a text wrapper
         if re.search(r"\d", inner) or "\\" in inner:
             text = clean(inner)
+    text = re.sub(r"^\s*(?:\\text\{\s*)?(?:negative|minus)\s*\}?\s*(?=\d)", "-", text, flags=re.IGNORECASE)
+    text = _COUNTER.sub("", text.lstrip(" ="))
+    if (words := wording.number_in_words(text)) is not None:
+        return str(words)
     text = re.sub(r"^\\approx(?![A-Za-z])\s*|^(?:approximately|about)\s+", "", text.lstrip(" :"))
     return strip_group(text.rstrip(" .:"))
 
@@ -90,6 +98,8 @@ def _compare(gold: str, answer: str, is_integer: bool) -> Verdict:
         labelled = _compare(gold, strip_group(answer[label.end() :].strip()), is_integer)
         if labelled.equal:
             return labelled
+    if ":" in gold:
+        answer = re.sub(r"\s*\\text\{\s*to\s*\}\s*|(?<=\d)\s+to\s+(?=\d)", ":", answer)
     for rule, compare in _RULES:
         try:
             equal = compare(gold, answer, is_integer)
@@ -284,6 +294,9 @@ def _collections(gold: str, answer: str, is_integer: bool) -> bool | None:
         return _all_equal(gold_tuple, parts, is_integer)
     gold_list = elements(gold)
     if len(gold_list) > 1:
+        named, answered = assignments(gold_list), assignments(elements(answer))
+        if named is not None and answered is not None and set(named) == set(answered):
+            return _all_equal(list(named.values()), [answered[name] for name in named], is_integer)
         parts = answer_set or values_of(answer)
         if len(parts) == 1 and is_grouped_number(answer):
             parts = answer.split(",")
@@ -298,7 +311,10 @@ def _collections(gold: str, answer: str, is_integer: bool) -> bool | None:
     if len(parts) > 1:
         if not is_integer and re.fullmatch(r"-?\d+,\d+", answer) and literal(gold) is not None and "." in gold:
             return same_scalar(gold, answer.replace(",", "."), False)
-        return False
+        if (total := summed_up(elements(answer))) is not None:
+            return _compare(gold, total, is_integer).equal
+        # `3/5 or 0.6` is one value written twice
+        return all(_compare(gold, part, is_integer).equal for part in parts)
     return None if squeeze(parts[0] if parts else "") == squeeze(answer) else _compare(gold, parts[0], is_integer).equal
 
 

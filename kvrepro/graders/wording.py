@@ -161,6 +161,7 @@ def _contrast(first: list[str], answer: str) -> bool:
 def clock(text: str) -> tuple[int, bool] | None:
     """(minutes after midnight, whether am or pm is known) of a time of day; None if the text is not one."""
     spelled = plain(text).replace("\\", "").strip()
+    spelled = {"noon": "12:00 pm", "midnight": "12:00 am"}.get(spelled.casefold(), spelled)
     match = _TIME.match(spelled)
     if match is None or (match[2] is None and match[4] is None and match[5] is None):
         return None
