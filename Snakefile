@@ -27,7 +27,8 @@ rule cell:
     params:
         # identity of the cell; resources stay out of it, or a changed limit would rerun finished cells
         config=lambda wildcards: json.dumps(CELLS[wildcards.cell].resolved(), sort_keys=True),
-    resources: gpu=0
+    # one GPU per cell where GPUs are counted (`--gpus N`); without a limit the count means nothing
+    resources: gpu=1
     shell:
         "mkdir -p {ROOT}/logs && {sys.executable} -m kvrepro run --profile {PROFILE.name} --cell {wildcards.cell}"
         " > {ROOT}/logs/$(echo {wildcards.cell} | tr / _).log 2>&1"

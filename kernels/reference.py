@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 def decode_attention(
-    query: Tensor, keys: Tensor, values: Tensor, empty: Tensor | None, scaling: float, *, with_mass: bool = False
+    query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scaling: float, *, with_mass: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Attention of one query per row over the slots in use.
 
     Args:
         query: `[B, Hq, D]`, rotated.
         keys, values: `[B, H, S, D]`; query head `h` reads KV head `h // (Hq / H)`.
-        empty: `[B, S]` bool, True where a slot holds nothing; None when every slot of every row is in use.
-            What lies in an empty slot must be finite; the cache zeroes storage before it is used.
+        bias: `[B, 1, 1, S]` in the dtype of `query`, -inf where a slot holds nothing, else 0; None when every slot
+            of every row is in use. What lies in an empty slot must be finite; the cache zeroes storage before use.
         scaling: factor on the dot products, usually `D ** -0.5`.
         with_mass: also return the probabilities.
 
@@ -24,17 +24,14 @@ def decode_attention(
     """
     rows, q_heads, size = query.shape
     kv_heads = keys.shape[1]
-    grouped = query.view(rows, kv_heads, q_heads // kv_heads, size)
+    # the query heads of a KV head become the rows of one small product, so K and V are read once
+    grouped = query.reshape(rows, kv_heads, q_heads // kv_heads, size)
     if not with_mass:
-        bias = None
-        if empty is not None:
-            bias = torch.zeros(empty.shape, dtype=query.dtype, device=query.device)
-            bias = bias.masked_fill_(empty, float("-inf"))[:, None, None]
         out = torch.nn.functional.scaled_dot_product_attention(grouped, keys, values, attn_mask=bias, scale=scaling)
         return out.reshape(rows, q_heads, size), None
     logits = (grouped @ keys.transpose(2, 3)).float() * scaling
-    if empty is not None:
-        logits = logits.masked_fill(empty[:, None, None], float("-inf"))
+    if bias is not None:
+        logits = logits + bias
     mass = logits.softmax(-1)
     return (mass.to(values.dtype) @ values).reshape(rows, q_heads, size), mass
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 OK, LENGTH_LIMIT, TRUNCATED = "ok", "length_limit", "truncated"
 
@@ -41,6 +43,21 @@ class Completion:
         return len(self.token_ids) - self.n_thinking_tokens
 
 
+@dataclass(frozen=True)
+class RowStep:
+    """One row in one decode step, after a possible eviction.
+
+    `seen_tokens` is the logical length (it never shrinks), `slots` what the cache holds of it.
+    """
+
+    step: int
+    problem_id: str
+    sample_id: int
+    seen_tokens: int
+    slots: int
+    evictions: int
+
+
 @dataclass
 class RunStats:
     """Time and size of one engine run; times in seconds of wall clock."""
@@ -71,4 +88,18 @@ class RunStats:
     @property
     def decode_tps(self) -> float:
         """New tokens of live rows per second of decoding, eviction and sampling included."""
-        return self.decoded_tokens / self.decode_s if self.decode_s else float("nan")
+        return self.decoded_tokens / self.decode_s if self.decode_s else 0.0
+
+    @classmethod
+    def combined(cls, sessions: Sequence[Mapping[str, Any]]) -> RunStats:
+        """The stats of a run that was killed and went on: times and counts add up, sizes are the largest."""
+        if not sessions:
+            return cls()
+        total = {}
+        for f in fields(cls):
+            values = [session[f.name] for session in sessions]
+            is_size = f.name.startswith(("kv_", "capacity", "bytes_per", "batch_"))
+            total[f.name] = max(values) if is_size else sum(values)
+        weighted = sum(session["live_rows_mean"] * session["steps"] for session in sessions)
+        total["live_rows_mean"] = weighted / max(1, total["steps"])
+        return cls(**total)

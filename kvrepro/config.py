@@ -55,8 +55,13 @@ class CellConfig:
         from .benchmarks import benchmark_entry
         from .models import model_entry
 
+        # a notebook calls the constructor itself, so types are checked here; 1 and 1.0 must not differ in their hash
+        for name, expected in get_type_hints(CellConfig).items():
+            object.__setattr__(self, name, _typed(name, getattr(self, name), expected))
         model_entry(self.model)
-        benchmark_entry(self.benchmark)
+        known = benchmark_entry(self.benchmark).n_problems
+        if self.n_problems is not None and self.n_problems > known:
+            raise KvreproError(f"n_problems={self.n_problems}: {self.benchmark} has {known}")
         for name in ("n_problems", "n_samples", "max_new_tokens", "batch_rows"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -71,16 +76,13 @@ class CellConfig:
         Raises:
             KvreproError: an unknown name (all names are listed), a value of the wrong type or out of range.
         """
-        types_by_name = get_type_hints(cls)
-        clean = {}
-        for name, value in values.items():
-            if name not in types_by_name:
-                raise UnknownNameError("parameter", name, types_by_name)
-            clean[name] = _typed(name, value, types_by_name[name])
+        for name in values:
+            if name not in FIELD_NAMES:
+                raise UnknownNameError("parameter", name, FIELD_NAMES)
         for name in ("model", "benchmark"):
-            if name not in clean:
+            if name not in values:
                 raise KvreproError(f"parameter {name!r} is missing; give at least model and benchmark")
-        return cls(**clean)
+        return cls(**values)
 
     @property
     def sampling(self) -> SamplingConfig:

@@ -13,7 +13,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from .attention import slot_attention
 from .cache import CompressedCache
-from .completions import LENGTH_LIMIT, OK, TRUNCATED, Completion, Request, RunStats
+from .completions import LENGTH_LIMIT, OK, TRUNCATED, Completion, Request, RowStep, RunStats
 from .decoder import make_decoder
 from .errors import KvreproError
 from .methods.base import EvictionMethod
@@ -52,6 +52,7 @@ class Engine:
         max_new_tokens: limit per reply.
         seed: of the sampling and the eviction noise.
         keep_positions: record what each eviction kept; costs host time, off in timed runs.
+        trace: a list that receives a `RowStep` per step and row; costs host time, off in timed runs.
         decoder: `auto` fuses the decode step where the model's layout is known, `module` calls the model.
 
     After `run`, `stats` holds times, sizes and counts.
@@ -60,13 +61,14 @@ class Engine:
     def __init__(
         self, model: PreTrainedModel, method: EvictionMethod, think: ThinkTags, eos_ids: Iterable[int], *,
         sampling: SamplingConfig, batch_rows: int, max_new_tokens: int, seed: int = 0, keep_positions: bool = False,
+        trace: list[RowStep] | None = None,
         decoder: str = "auto",
     ):  # fmt: skip
         if batch_rows < 1 or max_new_tokens < 1:
             raise KvreproError(f"batch_rows={batch_rows}, max_new_tokens={max_new_tokens}: both must be at least 1")
         self.model, self.method, self.think, self.eos_ids = model, method, think, frozenset(eos_ids)
         self.sampling, self.batch_rows, self.max_new_tokens = sampling, batch_rows, max_new_tokens
-        self.seed, self.keep_positions = seed, keep_positions
+        self.seed, self.keep_positions, self.trace = seed, keep_positions, trace
         self.stats = RunStats()
         self.decoder = make_decoder(model, decoder)
 
@@ -141,6 +143,11 @@ class Engine:
         with self._timed("sample_s"):
             tokens = self._sample(logits, rows).tolist()
         with self._timed("host_s"):
+            if self.trace is not None:
+                self.trace += [
+                    RowStep(self.stats.steps, c.request.problem_id, c.request.sample_id, seen, slots, c.evictions)
+                    for c, seen, slots in zip((row.completion for row in rows), cache.seen, cache.lengths, strict=True)
+                ]
             self.stats.steps += 1
             self.stats.decoded_tokens += len(rows)
             self.stats.live_rows_mean += (len(rows) - self.stats.live_rows_mean) / self.stats.steps

@@ -34,6 +34,9 @@ def run_cell_notebook(profile: str, config: CellConfig) -> Path:
         return folder.path
     folder.partial.mkdir(parents=True, exist_ok=True)
     with _locked(folder.partial / LOCK, config.cell_id):
+        if folder.is_complete:
+            # another process published it between the look above and the lock
+            return folder.path
         parameters = {**config.resolved(), "folder": str(folder.partial)}
         try:
             execute_notebook(project_root() / "notebooks" / "cell.ipynb", folder.partial / NOTEBOOK, parameters)
@@ -55,18 +58,22 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
         RunError: a cell of the notebook raised.
     """
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     known = papermill.inspect_notebook(str(source))
     unknown = sorted(set(parameters) - set(known))
     if unknown:
         raise KvreproError(f"{source.name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
-    os.environ.update({name: os.environ.get(name, value) for name, value in CELL_ENVIRONMENT.items()})
+    for name, value in CELL_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         papermill.execute_notebook(
             str(source), str(target), parameters, kernel_name=kernel_name(), progress_bar=False, cwd=str(project_root())
         )
     except papermill.PapermillExecutionError as error:
         raise RunError(f"{source.name}: {error.ename}: {error.evalue}") from error
+    except DeadKernelError as error:
+        raise RunError(f"{source.name}: the kernel died, often for lack of memory: {error}") from error
 
 
 def kernel_name() -> str:

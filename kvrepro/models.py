@@ -78,6 +78,7 @@ def load_model(entry: ModelEntry, device: str | None = None):
         KvreproError: the folder or Hub entry cannot be read; says what was tried.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -88,7 +89,7 @@ def load_model(entry: ModelEntry, device: str | None = None):
             entry.source, dtype=entry.dtype if entry.dtype == "auto" else getattr(torch, entry.dtype),
             use_safetensors=True, **common,
         )  # fmt: skip
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise KvreproError(
             f"model {entry.name!r} cannot be loaded from {entry.source!r}: {error}\n"
             "Give a folder with config.json, *.safetensors and the tokenizer files, or check the network."

@@ -53,10 +53,9 @@ def load_profile(name: str) -> Profile:
         UnknownNameError: no such profile, or a key that does not belong.
         KvreproError: a cell that cannot exist; names the panel.
     """
-    path = project_root() / "nbs_params" / f"{name}.yaml"
-    if not path.is_file():
+    if name not in profile_names():
         raise UnknownNameError("profile", name, profile_names())
-    return parse_profile(name, path)
+    return parse_profile(name, project_root() / "nbs_params" / f"{name}.yaml")
 
 
 def parse_profile(name: str, path: Path) -> Profile:
@@ -65,30 +64,48 @@ def parse_profile(name: str, path: Path) -> Profile:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise KvreproError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict) or not content.get("panels"):
-        raise KvreproError(f"{path}: expected a mapping with `panels`, a list of {{model, benchmark, budgets}}")
+    if not isinstance(content, dict):
+        raise KvreproError(f"{path} holds {type(content).__name__}, expected a mapping with `panels`")
     for key in content:
         if key not in _KEYS:
             raise UnknownNameError(f"key of {path.name}", key, _KEYS)
+    panels = content.get("panels")
+    if not isinstance(panels, list) or not panels:
+        raise KvreproError(f"{path}: `panels` must be a list of {{model, benchmark, budgets}}, given {panels!r}")
     cells: list[CellConfig] = []
-    for number, panel in enumerate(content["panels"], start=1):
+    for number, panel in enumerate(panels, start=1):
         try:
-            cells += _panel_cells(content, panel)
+            for cell in _panel_cells(content, panel):
+                if cell in cells:
+                    raise KvreproError(f"{cell.method} at budget {cell.budget} is listed twice")
+                cells.append(cell)
         except KvreproError as error:
             raise KvreproError(f"{path.name}, panel {number}: {error}") from error
-    if len(set(cells)) != len(cells):
-        raise KvreproError(f"{path}: the same cell is listed twice")
     return Profile(name, content.get("title", name), tuple(cells), bool(content.get("paper_marks", False)))
 
 
-def _panel_cells(content: dict[str, Any], panel: dict[str, Any]) -> list[CellConfig]:
-    values = {**content.get("defaults", {}), **panel}
+def _panel_cells(content: dict[str, Any], panel: Any) -> list[CellConfig]:
+    """`full` once and every other method at every budget; the panel's values go before the defaults."""
+    defaults = {} if content.get("defaults") is None else content["defaults"]
+    for what, mapping in (("defaults", defaults), ("the panel", panel)):
+        if not isinstance(mapping, dict):
+            raise KvreproError(f"{what} must be a mapping of parameters, given {mapping!r}")
+        for key, instead in (("budget", "budgets"), ("method", "methods")):
+            if key in mapping:
+                raise KvreproError(f"{what} may not hold `{key}`: list `{instead}` instead")
+    methods = content.get("methods", ["full"])
+    if not isinstance(methods, list) or not methods:
+        raise KvreproError(f"`methods` must be a list of names, given {methods!r}")
+    values = {**defaults, **panel}
     budgets = values.pop("budgets", [])
+    if not isinstance(budgets, list) or (not budgets and set(methods) != {"full"}):
+        raise KvreproError(f"`budgets` must be a list of tokens for {', '.join(map(str, methods))}, given {budgets!r}")
     cells = []
-    for method in content.get("methods", ["full"]):
+    for method in methods:
         for budget in [None] if method == "full" else budgets:
             chosen = {**values, "method": method, "budget": budget}
             if method == "full":
+                # shared defaults of the compressed cells mean nothing for the full cache
                 chosen.update(window=None, ratio=None, evict_every=None, predictor=None)
             cells.append(CellConfig.from_mapping(chosen))
     return cells

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,9 +48,7 @@ class CellFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         for name in (NOTEBOOK, RECORDS, MANIFEST):
             os.replace(self.partial / name, self.path / name)
-        for left in self.partial.iterdir():
-            left.unlink()
-        self.partial.rmdir()
+        shutil.rmtree(self.partial)
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -86,7 +85,10 @@ def read_rows(path: Path, *, drop_cut_tail: bool = False) -> Iterator[dict[str, 
     Raises:
         RunError: a line that cannot be read; names file and line.
     """
-    lines = path.read_text().split("\n")
+    try:
+        lines = path.read_text().split("\n")
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path} is no text file ({error}): delete {path.parent} and run the cell again") from error
     for number, line in enumerate(lines, start=1):
         is_tail = number == len(lines)
         if is_tail and not line:
@@ -102,6 +104,10 @@ def read_rows(path: Path, *, drop_cut_tail: bool = False) -> Iterator[dict[str, 
             ) from error
         if is_tail and not drop_cut_tail:
             raise RunError(f"{path} ends in the middle of a line: delete {path.parent} and run the cell again")
+        if not isinstance(row, dict):
+            raise RunError(
+                f"{path}, line {number} holds {row!r}, expected an object: delete {path.parent} and run again"
+            )
         yield row
 
 
@@ -130,8 +136,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        return json.loads(path.read_text())
+        manifest = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise RunError(f"{folder} is no finished cell: {MANIFEST} is missing") from error
-    except json.JSONDecodeError as error:
-        raise RunError(f"{path} cannot be read ({error.msg}): delete the folder and run the cell again") from error
+    except ValueError as error:
+        raise RunError(f"{path} cannot be read ({error}): delete the folder and run the cell again") from error
+    if not isinstance(manifest, dict):
+        raise RunError(f"{path} holds {type(manifest).__name__}, expected an object: delete the folder and run again")
+    return manifest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from dataclasses import asdict
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from . import results
 from .benchmarks import Problem, benchmark_entry, load_problems, rows_hash
-from .completions import OK, Completion, Request
+from .completions import OK, Completion, Request, RunStats
 from .config import PROTOCOL, CellConfig
 from .errors import KvreproError
 from .graders import grade_many
@@ -22,6 +23,9 @@ from .metrics import summarise
 from .models import load_model, model_entry, predictor_fingerprint, weights_fingerprint
 from .provenance import git_revision, hardware, package_versions
 from .results import COMPLETIONS, MANIFEST, RECORDS
+
+# what a reply carries only until its cell is complete
+_WORKING_FIELDS = ("cell_id", "session", "stats")
 
 
 def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = None, threads: int = 1) -> dict[str, Any]:
@@ -37,32 +41,38 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
     import torch
 
     folder = Path(folder)
-    if (folder / MANIFEST).is_file():
-        return results.read_manifest(folder)
+    if (folder / MANIFEST).is_file() and (folder / RECORDS).is_file():
+        manifest = results.read_manifest(folder)
+        _same_cell(folder, manifest["cell_id"], config)
+        return manifest
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
     started = time.monotonic()
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    session = f"{started_at}/{os.getpid()}"
     problems = load_problems(config.benchmark, config.n_problems)
     entry = model_entry(config.model)
     model, tokenizer = load_model(entry, device)
-    done = _finished(folder / COMPLETIONS)
+    done = _finished(folder / COMPLETIONS, config)
     resumed = len(done)
     engine, requests = _prepare(config, model, tokenizer, problems)
     waiting = [r for r in requests if (r.problem_id, r.sample_id) not in done]
     with tqdm(total=len(requests), initial=resumed, desc=f"{config.method}-{config.budget}", file=sys.stderr) as bar:
         for completion in engine.run(waiting):
             row = _completion_row(completion, tokenizer)
+            # a killed run leaves its times with its last reply
+            row |= {"cell_id": config.cell_id, "session": session, "stats": asdict(engine.stats)}
             results.append_row(folder / COMPLETIONS, row)
             done[row["problem_id"], row["sample_id"]] = row
             bar.update()
     records = _graded(problems, [done[r.problem_id, r.sample_id] for r in requests], config)
     results.write_rows(folder / RECORDS, records)
+    stats = RunStats.combined([*_earlier_sessions(done, session), asdict(engine.stats)])
     manifest = {
         "cell_id": config.cell_id, "protocol": PROTOCOL, "config": config.resolved(),
         "method": _method_row(engine), "n_records": len(records), "resumed_records": resumed,
         "score": asdict(summarise(records)), "status": _counts(records),
-        "stats": {**asdict(engine.stats), "decode_s": engine.stats.decode_s, "decode_tps": engine.stats.decode_tps},
+        "stats": {**asdict(stats), "decode_s": stats.decode_s, "decode_tps": stats.decode_tps},
         "evictions": sum(row["evictions"] for row in done.values()),
         "kv_tokens_peak": max(row["peak_tokens"] for row in done.values()),
         "pin_overflow_tokens": sum(row["pin_overflow_tokens"] for row in done.values()),
@@ -102,13 +112,28 @@ def _prepare(config: CellConfig, model, tokenizer, problems: list[Problem]):
     return engine, requests
 
 
-def _finished(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
+def _same_cell(folder: Path, found: str, config: CellConfig) -> None:
+    if found != config.cell_id:
+        raise KvreproError(
+            f"{folder} holds cell {found}, asked for is {config.cell_id}: give another folder or delete this one"
+        )
+
+
+def _finished(path: Path, config: CellConfig) -> dict[tuple[str, int], dict[str, Any]]:
     """Replies that an earlier, killed run left behind; a line it was cut in is generated again."""
     if not path.is_file():
         return {}
     rows = list(results.read_rows(path, drop_cut_tail=True))
+    for row in rows:
+        _same_cell(path.parent, row.get("cell_id", "without a name"), config)
     results.write_rows(path, rows)
     return {(row["problem_id"], row["sample_id"]): row for row in rows}
+
+
+def _earlier_sessions(done: dict[tuple[str, int], dict[str, Any]], current: str) -> list[dict[str, Any]]:
+    """The last stats that each earlier run of this cell wrote."""
+    last = {row["session"]: row["stats"] for row in sorted(done.values(), key=lambda r: r["stats"]["steps"])}
+    return [stats for session, stats in last.items() if session != current]
 
 
 def _completion_row(completion: Completion, tokenizer) -> dict[str, Any]:
@@ -136,7 +161,8 @@ def _graded(problems: list[Problem], rows: list[dict[str, Any]], config: CellCon
         # how generation ended comes first: a cut reply is cut, whatever the grader found in it
         status = row["status"] if row["status"] != OK else score.status
         graded.append(
-            {**row, "status": status, "answer": score.answer, "gold": golds[row["problem_id"]],
+            {**{name: value for name, value in row.items() if name not in _WORKING_FIELDS},
+             "status": status, "answer": score.answer, "gold": golds[row["problem_id"]],
              "correct": score.correct, "rule": score.rule}
         )  # fmt: skip
     return graded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .errors import KvreproError
@@ -24,7 +25,7 @@ class SamplingConfig:
     order: str = "hf"
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
+        if not 0 <= self.temperature < math.inf:
             raise KvreproError(f"temperature={self.temperature}: must be 0 (greedy) or above")
         if not 0 < self.top_p <= 1:
             raise KvreproError(f"top_p={self.top_p}: must lie in (0, 1]; 1 switches it off")

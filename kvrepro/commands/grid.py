@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.dry_run:
         for cell in profile.cells:
             print(cell.cell_id, cell.resolved())
-        done = subprocess.run([*_command(args), "--dry-run", "--quiet", "rules"], check=False)
+        done = subprocess.run([*_command(args), "--dry-run", "--quiet", "rules"], stdout=sys.stderr, check=False)
         return {"profile": args.profile, "cells": len(profile.cells), "exit_code": int(done.returncode != 0)}
     started = time.monotonic()
     code = _run_with_progress(args, profile)

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from ..config import CellConfig
-from ..errors import KvreproError
-from ..profiles import load_profile
+from ..errors import KvreproError, UnknownNameError
+from ..profiles import load_profile, profile_names
 from ..results import CellFolder, read_manifest
 
 NAME = "run"
@@ -29,6 +29,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run the cell or say that it is complete."""
     from ..execution import run_cell_notebook
 
+    if args.profile and args.profile not in profile_names():
+        raise UnknownNameError("profile", args.profile, profile_names())
     config = _config(args)
     profile = args.profile or "single"
     folder = CellFolder.of(profile, config)
@@ -69,5 +71,8 @@ def _config(args: argparse.Namespace) -> CellConfig:
         name, separator, text = item.partition("=")
         if not separator:
             raise KvreproError(f"--set {item}: expected NAME=VALUE")
-        values[name] = yaml.safe_load(text)
+        try:
+            values[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise KvreproError(f"--set {item}: not valid YAML: {error}") from error
     return CellConfig.from_mapping(values)

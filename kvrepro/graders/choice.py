@@ -116,7 +116,7 @@ def statements(text: str) -> list[Statement]:
 
 
 def _after_phrase(text: str, start: int, end: int, letters_only: bool = False) -> list[Statement]:
-    tail = text[end : end + 300]
+    tail = re.sub(r"\\[()\[\]]", " ", text[end : end + 300])
     found = []
     for _ in range(4):
         negated = re.match(r"^\s*(?:definitely |clearly |probably )?not\b\s*", tail)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from kvrepro.graders.boxes import Box, find_boxes
@@ -23,6 +23,9 @@ _CONNECTOR = re.compile(
     r"(?:[\s$,;&.*]|\\[()\[\],;: !]|\\q?quad|\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|\b(?:and|or|also)\b|[和或])*",
     re.IGNORECASE,
 )
+_SIGN_BEFORE = re.compile(r"(?:^|[\s$=(\[:])-\s*$")
+_BEHIND = re.compile(r"^\s*\$?((?:_\{?\d{1,2}\}?)|(?:\s|~|\\,)*[ap]\.?m\b\.?)")
+_LEFT_SIDE = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:_\{?\w\}?)?(?:\([A-Za-z]\))?)\s*=\s*$")
 _HAS_JOINER = re.compile(r"[,;&和或]|\b(?:and|or)\b", re.IGNORECASE)
 _MATHS = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _SENTENCE_END = re.compile(r"(?<=[^\d.])\.(?=\s|$)|(?<=\d)\.(?=\s|$)|\n|(?<![\\A-Za-z])!(?=\s|$)|\?(?=\s|$)")
@@ -36,12 +39,16 @@ _POLITE = re.compile(r"(?:입니다|이다|です|である|だ|になります)
 
 @dataclass(frozen=True)
 class Extraction:
-    """`answer` is None if there is none; `parts` holds every distinct box where a gold may have several parts."""
+    """`answer` is None if there is none; `parts` holds every distinct box where a gold may have several parts.
+
+    `left` is what stands before an equals sign directly before the box.
+    """
 
     status: str
     answer: str | None
     rule: str
     parts: tuple[str, ...] = ()
+    left: str = ""
 
 
 def answer_part(response: str, finish_reason: str) -> tuple[str, str | None]:
@@ -107,14 +114,27 @@ def _from_boxes(text: str, boxes: list[Box]) -> Extraction:
         group.insert(0, box)
         if len(group) > 50:
             break
-    contents = list(dict.fromkeys(box.content.strip() for box in group))
+    contents = list(dict.fromkeys(_with_neighbours(text, box) for box in group))
     parts: tuple[str, ...] = ()
     if 1 < len(boxes) <= 8:
         gaps = [text[a.end : b.start] for a, b in pairwise(boxes)]
         if not any(REVISION.search(gap) for gap in gaps):
-            parts = tuple(dict.fromkeys(box.content.strip() for box in boxes))
+            parts = tuple(dict.fromkeys(_with_neighbours(text, box) for box in boxes))
     joined = contents[0] if len(contents) == 1 else " , ".join(contents)
-    return _capped(joined, "boxed" if len(contents) == 1 else "boxed_list", parts if len(parts) > 1 else ())
+    left = _LEFT_SIDE.search(text[max(0, group[0].start - 40) : group[0].start]) if len(group) == 1 else None
+    extraction = _capped(joined, "boxed" if len(contents) == 1 else "boxed_list", parts if len(parts) > 1 else ())
+    return replace(extraction, left=left[1]) if left else extraction
+
+
+def _with_neighbours(text: str, box: Box) -> str:
+    """Content of a box with what belongs to it outside: a sign before it, a base or am/pm behind it."""
+    content = box.content.strip()
+    before, behind = text[max(0, box.start - 12) : box.start], text[box.end : box.end + 30]
+    if _SIGN_BEFORE.search(before) and content[:1] not in "-+":
+        content = "-" + content
+    if tail := _BEHIND.match(behind):
+        content += tail[1]
+    return content
 
 
 def _announced(text: str) -> str | None:
@@ -187,9 +207,12 @@ def _concluded(text: str) -> str | None:
     is_conclusion = bool(CONCLUSION.match(last)) or len(lines) == 1
     if re.search(r"\b(?:not|cannot|can't|unclear|maybe|perhaps|either|or|checked|try|guess)\b", last, re.IGNORECASE):
         return None
-    if len(formulas) == 1 and is_conclusion:
-        return formulas[0]
+    if formulas and is_conclusion:
+        gaps = _MATHS.split(last)[5:-1:5] if len(formulas) > 1 else []
+        if all(_CONNECTOR.fullmatch(gap or "") for gap in gaps):
+            return " , ".join(formulas)
     numbers = re.findall(r"(?<![\w.])-?\$?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?%?(?![\w])", last)
     if not formulas and len(set(numbers)) == 1 and is_conclusion:
-        return numbers[0]
+        behind = re.match(r"^\s*(?:[ap]\.?m\b|percent)", last.partition(numbers[0])[2])
+        return numbers[0] + (behind[0] if behind else "")
     return None

@@ -9,7 +9,7 @@ _ANNOUNCEMENTS = (
     r"\b(?:the\s+)?(?:final|correct|right|best|required|desired)?\s*\banswers?\b\s*(?:\*\*)?\s*"
     r"(?:(?:to|for|of)\s+(?:the|this|your)\s+(?:question|problem|puzzle)\s*)?(?:should be|must be|would be"
     r"|will be|is|are|:|=)",
-    r"\b(?:the\s+)?(?:correct|right|best)\s+(?:option|choice|one|letter|statement)\s*(?:is|:|=|would be"
+    r"\b(?:the\s+)?(?:correct|right|best|selected|chosen)\s+(?:option|choice|one|letter|statement)\s*(?:is|:|=|would be"
     r"|must be|should be)",
     r"\b(?:final|my)\s+(?:answer|choice|result)\s*(?:\*\*)?\s*(?:is|:|=)",
     # Chinese, Japanese, Korean

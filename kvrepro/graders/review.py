@@ -66,6 +66,34 @@ def compare_graders(replies: Sequence[dict[str, Any]], workers: int = 1) -> pd.D
     return frame.loc[order].reset_index(drop=True)
 
 
+def against_published(path: Path | None, frame: pd.DataFrame) -> pd.DataFrame:
+    """Published full-cache scores; for a run on a model that has some, the run's strict score and a flag beside them.
+
+    Args:
+        path: records.jsonl of the run or its folder, with the manifest beside it; None shows the published scores only.
+        frame: what `compare_graders` returned for this run.
+    """
+    import pandas as pd
+
+    from kvrepro.benchmarks.known_scores import deviation, known_scores
+    from kvrepro.statistics import interval
+
+    file = None if path is None else (path / "records.jsonl" if path.is_dir() else path)
+    manifest = file.with_name("manifest.json") if file else None
+    config = json.loads(manifest.read_text(encoding="utf-8"))["config"] if manifest and manifest.is_file() else {}
+    model, benchmark = config.get("model"), config.get("benchmark")
+    known = known_scores(model, benchmark) if model and benchmark else known_scores()
+    table = pd.DataFrame([{**vars(entry)} for entry in known])
+    if not model or not known or config.get("method") != "full":
+        return table
+    score = interval(frame.groupby("problem_id").strict.mean().astype(float))
+    found = [deviation(model, benchmark, score.estimate, score.lo, score.hi, [entry]) for entry in known]
+    return table.assign(
+        run=100 * score.estimate, lo=100 * score.lo, hi=100 * score.hi, n=score.n_problems,
+        k=len(frame) / score.n_problems, distance=[d.distance for d in found], flagged=[d.is_flagged for d in found],
+    )  # fmt: skip
+
+
 def filterable(frame: pd.DataFrame, height_px: int = 420) -> str:
     """HTML of a frame with one filter box per column; model text is escaped, and nothing is loaded from elsewhere."""
     names = [str(name) for name in frame.columns]

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kvrepro.graders import choice
+from kvrepro.graders.cleaning import clean
 from kvrepro.graders.extraction import Extraction, answer_part, extract
 from kvrepro.graders.score import Score
+from kvrepro.graders.wording import is_wording
 
 _GOLD_CHOICE = re.compile(
     r"^[\s$]*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)*\s*\(?\s*([A-K])\s*\)?\s*\}*[\s$]*(?:$|[).:,]+\s*(.+?)\s*\}*$)",
@@ -40,6 +42,10 @@ def open_score(
     if kind == "choice" or (kind == "latex" and letter is not None and letter[2] is None):
         return _score_choice(response, text, gold, letter, options)
     extraction = extract(text, finish_reason, is_numeric=kind in ("integer", "number"))
+    if extraction.answer is None and extraction.rule == "none" and kind == "latex" and is_wording(clean(gold)):
+        # `She is facing east.`: the last line is the answer if the gold is made of words
+        line = choice.final_line(text)
+        extraction = Extraction("ok", line, "final_line") if 0 < len(line) <= 200 else extraction
     if extraction.status != "ok" or extraction.answer is None:
         return Score(False, extraction.status, extraction.answer, extraction.rule)
     first, second = _PLAIN_ANSWER.match(gold), _PLAIN_ANSWER.match(extraction.answer)
@@ -73,7 +79,6 @@ def close_score(pending: Pending, gold: str, kind: str) -> Score | None:
     verdict = same_answer(gold, extraction.answer, kind == "integer")
     answer = extraction.answer
     if verdict.equal is not True and extraction.parts:
-        from kvrepro.graders.cleaning import clean
         from kvrepro.graders.shapes import elements
 
         if len(elements(clean(gold))) == len(extraction.parts):
@@ -81,6 +86,10 @@ def close_score(pending: Pending, gold: str, kind: str) -> Score | None:
             parts = same_answer(gold, joined, kind == "integer")
             if parts.equal:
                 return Score(True, "ok", joined, f"boxed_parts:{parts.rule}")
+    if verdict.equal is not True and extraction.left and "=" in gold:
+        whole = same_answer(gold, f"{extraction.left} = {answer}", kind == "integer")
+        if whole.equal:
+            return Score(True, "ok", answer, f"boxed_right_side:{whole.rule}")
     if verdict.equal is None:
         return None
     return Score(verdict.equal, "ok", answer, f"{extraction.rule}:{verdict.rule}")

@@ -69,7 +69,7 @@ def _without_lead(text: str) -> str:
     if match := re.match(r"^\\text\{([^{}]*)\}$", text):
         inner = match[1].strip()
         # a value in a text wrapper
-        if re.search(r"\d", inner) or "\\" in inner:
+        if re.search(r"[\d,]", inner) or "\\" in inner:
             text = clean(inner)
     text = re.sub(r"^\s*(?:\\text\{\s*)?(?:negative|minus)\s*\}?\s*(?=\d)", "-", text, flags=re.IGNORECASE)
     text = _COUNTER.sub("", text.lstrip(" ="))

@@ -45,6 +45,9 @@ _TURNING = frozenset([
 ])  # fmt: skip
 _ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "first": 1, "second": 2, "third": 3, "fourth": 4, "1st": 1, "2nd": 2,
           "3rd": 3, "4th": 4, "1": 1, "2": 2, "3": 3, "4": 4, "one": 1, "two": 2, "three": 3, "four": 4}  # fmt: skip
+_QUADRANT = re.compile(
+    r"\b(first|second|third|fourth|1st|2nd|3rd|4th) quadrant\b|\bquadrant (iii|ii|iv|i|[1-4]|one|two|three|four)\b"
+)
 _SYNONYMS = {
     "insufficient": ["not", "sufficient"], "unnecessary": ["not", "necessary"], "eastward": ["east"],
     "eastwards": ["east"], "westward": ["west"], "northward": ["north"], "southward": ["south"], "e.g": [],
@@ -117,6 +120,10 @@ def quadrants(text: str) -> frozenset[int] | None:
     """Numbers of the quadrants named; None if the text is not about quadrants."""
     words = re.findall(r"[a-z0-9]+", plain(text).casefold())
     named = {word for word in words if word not in _FILLERS} - {"quadrant", "quadrants", "only"}
+    if not named <= set(_ROMAN) and not set(words) & _TURNING:
+        # a sentence: only the words next to `quadrant` name one
+        found = _QUADRANT.findall(" ".join(words))
+        return frozenset(_ROMAN[before or behind] for before, behind in found) or None
     if not named or not named <= set(_ROMAN):
         return None
     if "quadrant" not in words and "quadrants" not in words and not named <= {"i", "ii", "iii", "iv"}:

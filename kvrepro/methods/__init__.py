@@ -56,15 +56,17 @@ def create_schedule(
         KvreproError: sizes that do not fit together, a budget for `full`, or none for another method.
     """
     if method == "full":
-        if budget is not None:
-            raise KvreproError(f"method 'full' never evicts, so budget={budget} would mean nothing; leave it out")
+        given = {"budget": budget, "window": window, "ratio": ratio, "evict_every": evict_every}
+        for name, value in given.items():
+            if value is not None:
+                raise KvreproError(f"method 'full' never evicts, so {name}={value} would mean nothing; leave it out")
         return None
     if budget is None:
         raise KvreproError(f"method {method!r} needs a budget in tokens, for example budget=256")
     if ratio is None and evict_every is None:
         ratio = DEFAULT_RATIO
     window = int(DEFAULT_WINDOW_SHARE * budget) if window is None else window
-    return Schedule(budget, window, ratio, evict_every or 1)
+    return Schedule(budget, window, ratio, 1 if evict_every is None else evict_every)
 
 
 def create_method(
