@@ -55,6 +55,7 @@ def grade_many(
     Args:
         items: mappings with the keys response, gold, kind and optionally finish_reason and options, or tuples
             (response, gold, kind[, finish_reason]).
+        grader: for all items.
         workers: processes; default one per core, at most 8. None is started if no item needs one.
     """
     started = [_start(*_fields(item, position), grader=grader) for position, item in enumerate(items)]
@@ -69,7 +70,7 @@ def grade_many(
 
 def _fields(item: Mapping[str, Any] | Sequence[Any], position: int) -> tuple[Any, ...]:
     if isinstance(item, Mapping):
-        wrong = set(item) - _ITEM_KEYS - {"grader"}
+        wrong = set(item) - _ITEM_KEYS
         missing = {"response", "gold", "kind"} - set(item)
         if missing or wrong:
             raise KvreproError(

@@ -38,6 +38,7 @@ class Worker:
         self.time_limit_s = time_limit_s
         self.process: subprocess.Popen[bytes] | None = None
         self.pending = b""
+        self.owner = os.getpid()
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the process; it imports this package from where the parent did."""
@@ -45,8 +46,9 @@ class Worker:
         paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
         self.pending = b""
+        self.owner = os.getpid()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "kvrepro.graders.worker"],
+            [sys.executable, "-P", "-m", "kvrepro.graders.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -108,13 +110,16 @@ class Worker:
         return Score(False, "grader_error", answer, f"{rule}:{message['error']}")
 
     def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
-        is_new = self.process is None or self.process.poll() is not None
+        # after a fork the process still belongs to the parent
+        is_new = self.process is None or self.owner != os.getpid() or self.process.poll() is not None
         process = self.start() if is_new else self.process
         assert process is not None
         assert process.stdin is not None
+        if is_new:
+            self.line(time.monotonic() + START_LIMIT_S)
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()
-        deadline = time.monotonic() + self.time_limit_s + (START_LIMIT_S if is_new else 0.0)
+        deadline = time.monotonic() + self.time_limit_s
         while True:
             message = self.line(deadline)
             if "stage" not in message:

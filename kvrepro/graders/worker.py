@@ -87,6 +87,7 @@ class Session:
 
     def serve(self) -> None:
         """Answer requests until the parent closes the pipe."""
+        self.send({"stage": "ready"})
         for line in sys.stdin:
             request = json.loads(line)
             try:
