@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kvrepro.graders.boxes import find_boxes
 from kvrepro.graders.cleaning import clean, unify_unicode
+from kvrepro.graders.extraction import MAX_ANSWER, MAX_WORDING
 from kvrepro.graders.phrases import ANSWER_PHRASE, CHOICE_WORD, LEADING_CHOICE, PICKED
 
 LETTERS = "ABCDEFGHIJK"
 AMBIGUOUS = "several"
+MAX_BOXES = 200
 _L = f"[{LETTERS}]"
 _JOIN = r"(?:,|;|/|&|\+|and|or|or maybe|und|oder|et|ou|y|o|e|и|или|和|或|与|及|と|、)"
 _ANOTHER = re.compile(
@@ -100,9 +102,12 @@ def statements(text: str) -> list[Statement]:
     """All statements of a choice in the reply's answer part, in order."""
     text = unify_unicode(text)
     found: list[Statement] = []
-    for box in find_boxes(text):
-        if box.content.strip():
+    for box in find_boxes(text)[-MAX_BOXES:]:
+        if box.content.strip() and len(box.content) <= MAX_ANSWER:
             found.append(Statement(box.start, read_choice(box.content), box.content, "boxed"))
+    # statements in words are searched for near the end only; `cut` puts them in order with the boxes
+    cut = max(0, len(text) - MAX_WORDING)
+    text = text[cut:]
     for match in ANSWER_PHRASE.finditer(text):
         found.extend(_after_phrase(text, match.start(), match.end()))
     for match in PICKED.finditer(text):
@@ -112,7 +117,8 @@ def statements(text: str) -> list[Statement]:
         before = text[max(0, match.start() - 30) : match.start()]
         joined = re.search(rf"[(\[{{*$]?\b{_L}\b[)\]}}*$]*\s*{_JOIN}\s*(?:option |choice )?$", before)
         found.append(Statement(match.start(), AMBIGUOUS if joined else letter.upper(), match[0].strip(), "statement"))
-    return sorted(found, key=lambda statement: statement.position)
+    placed = [s if s.rule == "boxed" else replace(s, position=s.position + cut) for s in found]
+    return sorted(placed, key=lambda statement: statement.position)
 
 
 def _after_phrase(text: str, start: int, end: int, letters_only: bool = False) -> list[Statement]:
@@ -209,7 +215,7 @@ def decide(text: str, options: Mapping[str, str], gold_text: str | None = None) 
         if gold_text and normalised(statement.text) == normalised(gold_text):
             return "gold_text", "option_text", statement.text
         fallback = fallback or statement
-    line = final_line(text)
+    line = final_line(text[-MAX_WORDING:])
     letter = read_choice(line) if len(line) < 400 else None
     if (
         letter is not None

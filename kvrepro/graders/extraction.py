@@ -13,8 +13,9 @@ from kvrepro.graders.wording import number_in_words
 
 THOUGHT_END = "</think>"
 THOUGHT_START = "<think>"
-# characters of the answer part that are looked at, from its end; models repeat boxes to the token limit
-MAX_REPLY = 20_000
+# characters of the answer part, from its end, that are searched for boxes, and for statements in words
+MAX_REPLY = 400_000
+MAX_WORDING = 20_000
 MAX_ANSWER = 1_500
 _RUN = re.compile(r"([^\w{}\\])\1{12,}")
 _SPECIAL = re.compile(r"<[|｜][^<>|｜\n]{1,40}[|｜]>|</?(?:answer|s|eos|pad)>")
@@ -68,7 +69,7 @@ def answer_part(response: str, finish_reason: str) -> tuple[str, str | None]:
     else:
         text = response
     # long runs of one sign carry nothing and make patterns slow
-    text = _RUN.sub(lambda match: match[1] * 12, text[-20 * MAX_REPLY :])[-MAX_REPLY:]
+    text = _RUN.sub(lambda match: match[1] * 12, text[-MAX_REPLY:])
     if tag := _ANSWER_TAG.findall(text):
         text = tag[-1] if tag[-1].strip() else text
     return "ok", _SPECIAL.sub("", text)
@@ -86,6 +87,7 @@ def extract(text: str, finish_reason: str = "stop", is_numeric: bool = False) ->
         return Extraction("no_answer", None, "open_box")
     if boxes:
         return _from_boxes(text, boxes)
+    text = text[-MAX_WORDING:]
     announced = _announced(text)
     if announced is not None:
         return _capped(announced, "phrase")
