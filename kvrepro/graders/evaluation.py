@@ -224,7 +224,9 @@ def _function(name: str, argument: Tree, values: Mapping[str, Fraction] | None) 
     mp = context()
     if name in ("sin", "cos", "tan", "cot", "sec", "csc") and in_degrees:
         value = value * mp.pi / 180
-    if _magnitude(value) > 200 or (name in ("exp", "sinh", "cosh", "tanh") and _magnitude(value) > 24):
+    if (name not in ("ln", "log", "lg") and _magnitude(value) > 200) or (
+        name in ("exp", "sinh", "cosh", "tanh") and _magnitude(value) > 24
+    ):
         raise TooLargeError(name)
     if name in ("ln", "log", "lg"):
         if value == 0:

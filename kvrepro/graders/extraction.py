@@ -179,6 +179,7 @@ def _first_value(tail: str) -> str | None:
 
 def _concluded(text: str) -> str | None:
     """A last line that is nothing but a value, or a concluding sentence with exactly one value."""
+    text = unify_unicode(text)
     lines = [line.strip() for line in text.splitlines() if line.strip(" *$_-#>")]
     if not lines:
         return None

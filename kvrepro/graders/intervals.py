@@ -71,6 +71,9 @@ def read_real_set(text: str) -> RealSet:
         if len(pieces) > 1:
             return _combine([read_real_set(part) for part in pieces], intersect)
         return read_real_set(match[1])
+    if match := re.match(r"^[A-Za-z]\s*=\s*([^=]+)$", text):
+        point = read_expression(match[1])
+        return [Piece(point, True, point, True)]
     if len(parts := split_top(text, _UNION)) > 1:
         return _combine([read_real_set(part) for part in parts], unite)
     if len(parts := split_top(text, _MINUS)) == 2:
@@ -117,7 +120,9 @@ def _conditions(text: str) -> RealSet:
             sides = split_top(part, _RELATION)
             last_sides = (sides[0], _SPELLED.get(relations[0], relations[0]))
         sets.append(read_real_set(part))
-    return _combine(sets, intersect)
+    common = _combine(sets, intersect)
+    # `m < -2, m > 2` lists two branches: read as both at once it would be empty
+    return common or (_combine(sets, unite) if re.search(r"\b(?:and)\b|\\land|\\cap", text) is None else common)
 
 
 def _chain(text: str) -> RealSet:

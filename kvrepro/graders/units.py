@@ -129,6 +129,7 @@ def named(name: str) -> Unit:
 def read_unit(text: str) -> Unit | None:
     """Unit spelled by `text`, such as `cm^2`, `square inches`, `km/h`, `miles per hour`; None if it is not one."""
     plain = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text).replace("\\cdot", "*").replace("\\%", "percent")
+    plain = re.sub(r"\bmph\b", "mile/hour", re.sub(r"\b(?:kmh|kph|kmph)\b", "km/hour", plain))
     plain = re.sub(r"\bper\b", "/", plain).replace("{", "").replace("}", "").replace(".", "").strip()
     if not plain or len(plain) > 60:
         return None

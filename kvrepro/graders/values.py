@@ -72,6 +72,7 @@ def _without_lead(text: str) -> str:
         if re.search(r"[\d,]", inner) or "\\" in inner:
             text = clean(inner)
     text = re.sub(r"^\s*(?:\\text\{\s*)?(?:negative|minus)\s*\}?\s*(?=\d)", "-", text, flags=re.IGNORECASE)
+    text = re.sub(r"\s*(?:\\text\{)?\s*is (?:the|our|my) (?:final |correct )?answer\s*\}?$", "", text)
     text = _COUNTER.sub("", text.lstrip(" ="))
     if (words := wording.number_in_words(text)) is not None:
         return str(words)

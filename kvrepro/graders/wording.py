@@ -40,6 +40,7 @@ _FILLERS = frozenset(
         "will",
     ]
 )
+_OPPOSITES = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
 _TURNING = frozenset([
     "not", "no", "neither", "nor", "never", "isn't", "cannot", "can't", "or", "either", "none", "without", "except",
 ])  # fmt: skip
@@ -146,6 +147,9 @@ def same_wording(gold: str, answer: str) -> bool:
         return True
     if "".join(first) == "".join(second):
         return True
+    if len(first) == 1 and first[0] in _OPPOSITES:
+        # `Yes, it converges`
+        return second[0] == first[0] and _OPPOSITES[first[0]] not in second
     if len(second) > 14 or any(word in _TURNING or word.startswith("not ") for word in second):
         return False
     if first == ["no"] or any(word.startswith("not ") or word in _TURNING for word in first):
