@@ -34,7 +34,7 @@ _ARTICLE = re.compile(
     r"^ +(?!because|since|as\b|is\b|and\b|or\b|for\b|with\b|by\b|due\b|from\b|based|so\b|given|if\b|here\b"
     r"|in\b|among|not\b|\w+s the)[a-z]"
 )
-_OPEN = r"[\s(\[{$*:\"'`_<]{0,12}(?:\\(?:text|textbf|mathrm|mathbf|boxed|bf|rm|textit)\s{0,2}\{?[\s(\[{*]{0,6}){0,4}"
+_OPEN = r"[\s(\[{$*:\"'`_<•-]{0,12}(?:\\(?:text|textbf|mathrm|mathbf|boxed|bf|rm|textit)\s{0,2}\{?[\s(\[{*]{0,6}){0,4}"
 _LETTER_AFTER = re.compile(
     rf"^{_OPEN}(?:(?:{CHOICE_WORD})\s*[:=]?\s*)?{_OPEN}({_L}|[a-k](?=\s*[)\]}}$*]|\s*\.?\s*$))", re.IGNORECASE
 )

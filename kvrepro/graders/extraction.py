@@ -30,6 +30,7 @@ _LEFT_SIDE = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:_\{?\w\}?)?(?:\([A-Za-z]\))
 _HAS_JOINER = re.compile(r"[,;&和或]|\b(?:and|or)\b", re.IGNORECASE)
 _MATHS = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _SENTENCE_END = re.compile(r"(?<=[^\d.])\.(?=\s|$)|(?<=\d)\.(?=\s|$)|\n|(?<![\\A-Za-z])!(?=\s|$)|\?(?=\s|$)")
+_CONTRAST = re.compile(r",\s*(?:and\s+)?not\s+[\d$\\-].*$", re.DOTALL)
 _REASON = re.compile(
     r",?\s+(?:i\.e\.?|that is|or equivalently|equivalently|or about|or approximately|because|since|as"
     r"|which|where|so|for|due|after|when|by|hence|thus|therefore|,)\b.*$",
@@ -173,7 +174,7 @@ def _first_value(tail: str) -> str | None:
             unit = re.match(r"^\s*(?:%|\\%|[a-z²³^0-9/ ]{1,30}$)", rest)
             return " , ".join(pieces) + (f" \\text{{{unit[0].strip()}}}" if unit and len(pieces) == 1 else "")
     sentence = _SENTENCE_END.split(tail, maxsplit=1)[0]
-    sentence = _POLITE.sub("", _REASON.sub("", sentence)).strip(" *:`\"'")
+    sentence = _POLITE.sub("", _REASON.sub("", _CONTRAST.sub("", sentence))).strip(" *:`\"'")
     return sentence or None
 
 

@@ -12,6 +12,9 @@ _ANNOUNCEMENTS = (
     r"\b(?:the\s+)?(?:correct|right|best|selected|chosen)\s+(?:option|choice|one|letter|statement)\s*(?:is|:|=|would be"
     r"|must be|should be)",
     r"\b(?:final|my)\s+(?:answer|choice|result)\s*(?:\*\*)?\s*(?:is|:|=)",
+    r"\bans\s*[:=]",
+    r"\banswer\s+(?:-|\\to)\s",
+    r"\bsolution\s*:\s*(?=[\s*(\[$]{0,4}(?:[A-K]\b|[-$\\\d]))",
     # Chinese, Japanese, Korean
     r"(?:最终|最后|正确)?(?:的)?(?:答案|选项|结果)(?:就)?(?:应该|应)?(?:选择|选|是|为|[:=])+",
     r"(?:故|所以|因此|应)?(?:本题)?(?:答案)?(?:应)?选(?:择)?(?:项)?[:]?",
