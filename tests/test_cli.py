@@ -49,7 +49,7 @@ def write_finished(profile: str, config: CellConfig) -> CellFolder:
     ("kind", "known"),
     [
         ("models", {"tiny-r1-llama", "tiny-r1-qwen", "r1-llama", "r1-qwen"}),
-        ("benchmarks", {"chain-12", "chain-24", "sum-16", "choice-18"}),
+        ("benchmarks", {"chain-12", "chain-23", "sum-16", "choice-18"}),
         ("methods", {"full", "window", "question_window", "random", "dynts"}),
         ("profiles", {"smoke"}),
     ],
@@ -118,12 +118,12 @@ def test_dry_run_prints_the_resolved_cell_and_runs_nothing(call):
 
 def test_params_file_gives_values_and_set_overrides_them(call, tmp_path):
     file = tmp_path / "cell.yaml"
-    file.write_text("model: tiny-r1-llama\nbenchmark: chain-24\nseed: 1\nn_samples: 3\n")
+    file.write_text("model: tiny-r1-llama\nbenchmark: chain-23\nseed: 1\nn_samples: 3\n")
     overrides = ("--set", "seed=2", "--set", "n_problems=null")
     code, out, _ = call("run", "--params", str(file), *overrides, "--dry-run", "--json")
     config = json.loads(out)["config"]
     assert code == 0
-    assert (config["benchmark"], config["seed"], config["n_samples"], config["n_problems"]) == ("chain-24", 2, 3, None)
+    assert (config["benchmark"], config["seed"], config["n_samples"], config["n_problems"]) == ("chain-23", 2, 3, None)
 
 
 def test_cell_of_a_profile_is_found_by_its_hash(call):
@@ -147,7 +147,7 @@ def test_cell_of_a_profile_is_found_by_its_hash(call):
         (["run", *CELL, "--set", "method=windw", "--set", "budget=9"], "dynts, full, question_window, random, window"),
         (["run", *CELL, "--set", "method=window"], "'window' needs a budget"),
         (["run", "--set", "model=nonsense", "--set", "benchmark=chain-12"], "tiny-r1-llama, tiny-r1-qwen"),
-        (["run", "--set", "model=tiny-r1-llama", "--set", "benchmark=nonsense"], "chain-12, chain-24"),
+        (["run", "--set", "model=tiny-r1-llama", "--set", "benchmark=nonsense"], "chain-12, chain-23"),
         (["run", "--cell", "00000000"], "give --profile as well"),
         (["run", "--profile", "smoke", "--cell", "00000000"], "tiny-r1-llama/chain-12/full-none/"),
         (["run", "--profile", "smoek", *CELL, "--dry-run"], "unknown profile 'smoek'; known: "),

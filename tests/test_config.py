@@ -25,7 +25,7 @@ def test_unknown_parameter_lists_every_valid_name():
     ("field", "known"),
     [
         ("model", ("tiny-r1-llama", "tiny-r1-qwen", "r1-llama", "r1-qwen")),
-        ("benchmark", ("chain-12", "chain-24", "sum-16", "choice-18")),
+        ("benchmark", ("chain-12", "chain-23", "sum-16", "choice-18")),
         ("method", ("full", "window", "question_window", "random", "dynts")),
     ],
 )
@@ -109,7 +109,7 @@ def test_the_constructor_is_as_strict_as_from_mapping():
 
 
 CHANGES = {
-    "model": "r1-llama", "benchmark": "chain-24", "method": "random", "budget": 193, "window": 33, "ratio": 0.7,
+    "model": "r1-llama", "benchmark": "chain-23", "method": "random", "budget": 193, "window": 33, "ratio": 0.7,
     "pin_overflow": "keep_first", "n_problems": 7, "n_samples": 2, "max_new_tokens": 99, "temperature": 0.7,
     "top_p": 0.9, "top_k": 21, "sampling_order": "dynts", "seed": 43, "batch_rows": 65, "predictor": "elsewhere",
 }  # fmt: skip

@@ -64,7 +64,7 @@ class GeneratedBenchmark(Benchmark):
 # name, kind, number of variables, task, seed, SHA-256 of the committed rows
 _TABLE = (
     ("chain-12", "integer", 12, "digits", 1, "4325a579ddc449f8f37cd84e2f9e13045c0fdc542d4548bfc204327e6f7b551a"),
-    ("chain-24", "integer", 24, "digits", 2, "6851608ef91d8711c51f3916572e37172bb2081f85512cbebb254833214c0e52"),
+    ("chain-23", "integer", 23, "digits", 2, "9695ef9e43c4f825df1eb9b80452dec4465fc7a08b5436f5410ad85e8c6deaff"),
     ("sum-16", "integer", 16, "sum", 3, "8823dcf63b8c46e4d8ba192ba517b4f6e87a8469725d1d5825060d6ea06003f9"),
     ("choice-18", "choice", 18, "choice", 4, "ea111e71599ac8a2795073c0f4a29e931936dc64d5a2d4f3b528ce13fd903d36"),
 )
