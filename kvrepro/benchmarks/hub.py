@@ -13,8 +13,8 @@ from .table import Benchmark
 class HubSource:
     """A data set on the Hub: `configs` are concatenated in order; `columns` maps our names to its names.
 
-    `id` may be absent from `columns`: ids are then the row numbers. `revision` None means the newest, whose commit the
-    provenance records.
+    `id` may be absent from `columns`: ids are then the row numbers. `revision` None means the newest; the
+    provenance then identifies the rows by their hash.
     """
 
     hub_id: str
