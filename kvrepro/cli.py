@@ -10,7 +10,7 @@ from importlib import import_module
 
 from .errors import KvreproError, RunError
 
-COMMANDS = ("list", "run", "grid", "status", "summary", "train", "bench")
+COMMANDS = ("list", "run", "grid", "status", "summary", "train", "bench", "grade", "power")
 _MODULES = {"list": "listing"}
 
 

@@ -65,13 +65,15 @@ def parse_profile(name: str, path: Path) -> Profile:
     except yaml.YAMLError as error:
         raise KvreproError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
-        raise KvreproError(f"{path} holds {type(content).__name__}, expected a mapping with `panels`")
+        raise KvreproError(f"{path}: expected a mapping with `panels`, given {type(content).__name__}")
     for key in content:
         if key not in _KEYS:
             raise UnknownNameError(f"key of {path.name}", key, _KEYS)
     panels = content.get("panels")
     if not isinstance(panels, list) or not panels:
-        raise KvreproError(f"{path}: `panels` must be a list of {{model, benchmark, budgets}}, given {panels!r}")
+        raise KvreproError(
+            f"{path}: expected a mapping with `panels`, a list of {{model, benchmark, budgets}}; given {panels!r}"
+        )
     cells: list[CellConfig] = []
     for number, panel in enumerate(panels, start=1):
         try:

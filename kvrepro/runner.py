@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
+import uuid
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,7 +49,7 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
     torch.set_num_threads(threads)
     started = time.monotonic()
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    session = f"{started_at}/{os.getpid()}"
+    session = uuid.uuid4().hex
     problems = load_problems(config.benchmark, config.n_problems)
     entry = model_entry(config.model)
     model, tokenizer = load_model(entry, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -125,7 +126,7 @@ def test_the_trace_shows_slots_shrink_while_positions_go_on(random_model, tokeni
         n_prompt = len(completion.request.prompt_ids)
         assert [r.seen_tokens for r in rows] == list(range(n_prompt + 1, n_prompt + 60))
         assert rows[-1].evictions == completion.evictions
-        drops = [b for a, b in zip(rows, rows[1:], strict=False) if b.slots < a.slots]
+        drops = [b for a, b in itertools.pairwise(rows) if b.slots < a.slots]
         assert len(drops) == completion.evictions
         assert all(r.slots == method.schedule.kept_tokens for r in drops)
 

@@ -47,26 +47,26 @@ _GK23EN_FIXES = {
 
 _ENTRIES = (
     RealBenchmark(
-        "aime24", "AIME 2024", "integer", 30, "HuggingFaceH4/aime_2024",
+        "aime24", "AIME24", "integer", 30, "HuggingFaceH4/aime_2024",
         hub=HubSource(
             "HuggingFaceH4/aime_2024", (None,), "train", {"id": "id", "problem": "problem", "answer": "answer"}
         ),
         reference_sha256="83ce409ec58a8c355e5eed98c880e9a3e625a214b6f598b646c95a3a1ecaff76",
     ),
     RealBenchmark(
-        "aime25", "AIME 2025", "integer", 30, "opencompass/AIME2025",
+        "aime25", "AIME25", "integer", 30, "opencompass/AIME2025",
         hub=HubSource(
             "opencompass/AIME2025", ("AIME2025-I", "AIME2025-II"), "test", {"problem": "question", "answer": "answer"}
         ),
         reference_sha256="e0f1ae0488960abda7735653031adb8f1a5b17ebe25534766231eb6e406d1d0c",
     ),
     RealBenchmark(
-        "amc23", "AMC 12 2023", "integer", 40, "math-ai/amc23",
+        "amc23", "AMC23", "integer", 40, "math-ai/amc23",
         hub=HubSource("math-ai/amc23", (None,), "test", {"id": "id", "problem": "question", "answer": "answer"}),
         reference_sha256="e1539a8d959340ff492c9805dfb5c491c8edee9ccf5599884b929352a9019873",
     ),
     RealBenchmark(
-        "gk23en", "Gaokao 2023 (English)", "latex", 385, "MARIO-Math-Reasoning/Gaokao2023-Math-En",
+        "gk23en", "GK23EN", "latex", 385, "MARIO-Math-Reasoning/Gaokao2023-Math-En",
         hub=HubSource(
             "MARIO-Math-Reasoning/Gaokao2023-Math-En", (None,), "train", {"problem": "question", "answer": "answer"}
         ),
@@ -74,14 +74,14 @@ _ENTRIES = (
         gold_fixes=MappingProxyType(_GK23EN_FIXES),
     ),
     RealBenchmark(
-        "math500", "MATH-500", "latex", 500, "HuggingFaceH4/MATH-500",
+        "math500", "MATH500", "latex", 500, "HuggingFaceH4/MATH-500",
         hub=HubSource(
             "HuggingFaceH4/MATH-500", (None,), "test", {"id": "unique_id", "problem": "problem", "answer": "answer"}
         ),
         reference_sha256="0baf4950c69ab971f1b45437b965927e5a2a8fda0d2c884c408c9b9c087fca84",
     ),
     RealBenchmark(
-        "gpqa_d", "GPQA Diamond", "choice", 198, "Idavidrein/gpqa",
+        "gpqa_d", "GPQA-D", "choice", 198, "Idavidrein/gpqa",
         hub=HubSource(
             "Idavidrein/gpqa", ("gpqa_diamond",), "train",
             {"id": "Record ID", "problem": "Question", "answer": "Correct Answer"}, is_gated=True,

@@ -14,8 +14,8 @@ HELP = "compare decoding speed with transformers.generate, side by side"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Model, sizes and repeats."""
     parser.add_argument("--model", default="tiny-r1-llama")
-    parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 32], help="batch sizes")
-    parser.add_argument("--new-tokens", type=int, default=400)
+    parser.add_argument("--rows", type=int, nargs="+", default=[32, 64], help="batch sizes")
+    parser.add_argument("--new-tokens", type=int, default=1536)
     parser.add_argument("--budget", type=int, default=192)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
