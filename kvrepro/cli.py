@@ -9,6 +9,7 @@ import sys
 from importlib import import_module
 
 from .errors import KvreproError, RunError
+from .paths import pin_folders
 
 COMMANDS = ("list", "run", "grid", "status", "summary", "train", "bench", "grade", "power")
 _MODULES = {"list": "listing"}
@@ -30,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the last line of output is one JSON object."""
     args = build_parser().parse_args(argv)
+    pin_folders()
     shown = sys.stdout
     try:
         if args.json:

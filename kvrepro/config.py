@@ -8,6 +8,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from .errors import KvreproError, UnknownNameError
@@ -30,6 +31,7 @@ class CellConfig:
         n_problems: the first so many problems; None for all.
         batch_rows: rows decoded together; changes throughput, not tokens.
         predictor: folder of an importance head; None takes the model's own.
+        prompt_style: `dynts` (the bare problem) or `deepseek` (asks for steps and a box), for real benchmarks.
     """
 
     model: str
@@ -50,16 +52,23 @@ class CellConfig:
     seed: int = 42
     batch_rows: int = 64
     predictor: str | None = None
+    prompt_style: str = "dynts"
 
     def __post_init__(self) -> None:
-        from .benchmarks import benchmark_entry
+        from .benchmarks import benchmark_entry, check_prompt_style
         from .models import model_entry
 
         # a notebook calls the constructor itself, so types are checked here; 1 and 1.0 must not differ in their hash
         for name, expected in get_type_hints(CellConfig).items():
             object.__setattr__(self, name, _typed(name, getattr(self, name), expected))
-        model_entry(self.model)
+        entry = model_entry(self.model)
+        if self.model != entry.name:
+            # a folder: notebooks run elsewhere, so the path must not depend on where the caller stands
+            object.__setattr__(self, "model", entry.source)
+        if self.predictor is not None:
+            object.__setattr__(self, "predictor", str(Path(self.predictor).expanduser().resolve()))
         known = benchmark_entry(self.benchmark).n_problems
+        check_prompt_style(self.benchmark, self.prompt_style)
         if self.n_problems is not None and self.n_problems > known:
             raise KvreproError(f"n_problems={self.n_problems}: {self.benchmark} has {known}")
         for name in ("n_problems", "n_samples", "max_new_tokens", "batch_rows"):
@@ -103,10 +112,13 @@ class CellConfig:
         """First eight hex digits over every field, the weights, the rows, the head and the protocol version."""
         from .benchmarks import load_problems, rows_hash
         from .benchmarks.generated import GENERATED
+        from .models import model_entry
 
         rows = rows_hash(load_problems(self.benchmark)) if self.benchmark in GENERATED else self.benchmark
+        # folders count by what is in them, not by where they are
+        config = {**self.resolved(), "model": model_entry(self.model).name, "predictor": None}
         identity = {
-            "config": self.resolved(), "protocol": PROTOCOL, "rows": rows, **_fingerprints(self.model, self.predictor)
+            "config": config, "protocol": PROTOCOL, "rows": rows, **_fingerprints(self.model, self.predictor)
         }  # fmt: skip
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 

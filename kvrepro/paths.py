@@ -24,3 +24,10 @@ def data_dir() -> Path | None:
     """Local folder with benchmark rows as JSONL for offline use: `KVREPRO_DATA`, or None for the Hub."""
     value = os.environ.get("KVREPRO_DATA")
     return Path(value).expanduser().resolve() if value else None
+
+
+def pin_folders() -> None:
+    """Make the folders of the environment absolute, so that child processes elsewhere mean the same ones."""
+    for name in ("KVREPRO_ROOT", "KVREPRO_RESULTS", "KVREPRO_DATA"):
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).expanduser().resolve())

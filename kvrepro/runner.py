@@ -14,7 +14,8 @@ from typing import Any
 from tqdm import tqdm
 
 from . import results
-from .benchmarks import Problem, benchmark_entry, load_problems, rows_hash
+from .benchmarks import Problem, benchmark_entry, load_with_origin, rows_hash
+from .benchmarks.prompts import prompt_hash
 from .completions import OK, Completion, Request, RunStats
 from .config import PROTOCOL, CellConfig
 from .errors import KvreproError
@@ -50,7 +51,7 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
     started = time.monotonic()
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     session = uuid.uuid4().hex
-    problems = load_problems(config.benchmark, config.n_problems)
+    problems, origin = load_with_origin(config.benchmark, config.n_problems, config.prompt_style)
     entry = model_entry(config.model)
     model, tokenizer = load_model(entry, device)
     done = _finished(folder / COMPLETIONS, config)
@@ -77,7 +78,9 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
         "kv_tokens_peak": max(row["peak_tokens"] for row in done.values()),
         "pin_overflow_tokens": sum(row["pin_overflow_tokens"] for row in done.values()),
         "weights": weights_fingerprint(entry), "predictor": predictor_fingerprint(entry, config.predictor),
-        "rows_sha256": rows_hash(problems), "versions": package_versions(), "git": git_revision(),
+        "rows_sha256": rows_hash(problems), "benchmark": origin,
+        "prompts_sha256": prompt_hash(tokenizer.decode(r.prompt_ids) for r in requests),
+        "versions": package_versions(), "git": git_revision(),
         "hardware": hardware(str(model.device)), "started": started_at,
         "ended": datetime.now(UTC).isoformat(timespec="seconds"), "wall_s": time.monotonic() - started,
     }  # fmt: skip

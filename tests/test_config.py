@@ -116,7 +116,7 @@ CHANGES = {
 
 
 def test_hash_changes_with_every_field():
-    assert set(CHANGES) | {"evict_every"} == set(FIELD_NAMES), "a new field needs a row in CHANGES"
+    assert set(CHANGES) | {"evict_every", "prompt_style"} == set(FIELD_NAMES), "a new field needs a row in CHANGES"
     base = CellConfig.from_mapping(DYNTS)
     hashes = {"base": base.hash8}
     for name, value in CHANGES.items():
@@ -124,6 +124,9 @@ def test_hash_changes_with_every_field():
     # a ratio excludes `evict_every`, so its pair has no ratio
     every = [CellConfig.from_mapping({**DYNTS, "ratio": None, "evict_every": n}).hash8 for n in (8, 9)]
     hashes.update(zip(("every 8", "every 9"), every, strict=True))
+    # the generated benchmarks have one style, so its pair is a real one
+    for style in ("dynts", "deepseek"):
+        hashes[style] = dataclasses.replace(base, benchmark="aime24", n_problems=7, prompt_style=style).hash8
     assert len(set(hashes.values())) == len(hashes), hashes
     assert all(re.fullmatch("[0-9a-f]{8}", h) for h in hashes.values())
 
@@ -189,3 +192,30 @@ def test_resolved_holds_every_field_in_order_and_the_config_is_frozen():
 def test_every_table_model_builds_a_config():
     for name in MODELS:
         assert CellConfig.from_mapping({**BASE, "model": name}).model == name
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"prompt_style": "deepseek"}, "chain-12 is written in the tiny models' own language"),
+        ({"prompt_style": "nonsense"}, "unknown prompt_style 'nonsense'; known: deepseek, dynts"),
+        ({"n_problems": 101}, "n_problems=101: chain-12 has 100"),
+    ],
+)
+def test_requests_that_the_benchmark_cannot_meet(values, message):
+    with pytest.raises(KvreproError, match=message):
+        CellConfig.from_mapping({**DYNTS, **values})
+
+
+def test_a_model_folder_counts_by_its_content_and_not_by_the_way_it_is_named(tmp_path, monkeypatch):
+    import shutil
+
+    from kvrepro.paths import CHECKPOINTS
+
+    shutil.copytree(CHECKPOINTS / "tiny-r1-llama", tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    relative = CellConfig.from_mapping({**DYNTS, "model": "./mine"})
+    absolute = CellConfig.from_mapping({**DYNTS, "model": str(tmp_path / "mine")})
+    assert relative == absolute
+    assert relative.model == str(tmp_path / "mine")
+    assert relative.cell_id.startswith("mine/chain-12/")

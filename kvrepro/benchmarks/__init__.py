@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
-from ..errors import UnknownNameError
+from ..errors import KvreproError, UnknownNameError
 from ..paths import data_dir
 from .generated import GENERATED
+from .prompts import PROMPT_STYLES
 from .table import ANSWER_KINDS, Benchmark, Problem
 
-__all__ = ["ANSWER_KINDS", "Benchmark", "Problem", "benchmark_entry", "benchmark_names", "load_problems", "rows_hash"]
+__all__ = [
+    "ANSWER_KINDS", "Benchmark", "Problem", "benchmark_entry", "benchmark_names", "check_prompt_style", "load_problems",
+    "load_with_origin", "rows_hash",
+]  # fmt: skip
 
 
 def benchmark_names() -> list[str]:
@@ -29,16 +34,43 @@ def benchmark_entry(name: str) -> Benchmark:
     return entry
 
 
-def load_problems(name: str, n_problems: int | None = None) -> list[Problem]:
+def load_problems(name: str, n_problems: int | None = None, prompt_style: str = "dynts") -> list[Problem]:
     """The first `n_problems` problems of a benchmark, or all of them."""
+    return load_with_origin(name, n_problems, prompt_style)[0]
+
+
+def load_with_origin(
+    name: str, n_problems: int | None = None, prompt_style: str = "dynts"
+) -> tuple[list[Problem], dict[str, Any]]:
+    """Problems, and where their rows came from (for the manifest).
+
+    Raises:
+        UnknownNameError: no such benchmark or prompt style.
+        KvreproError: rows that cannot be had or are not those expected; a prompt style for a generated benchmark,
+            whose questions are their own language.
+    """
+    check_prompt_style(name, prompt_style)
     entry = benchmark_entry(name)
     if name in GENERATED:
         problems = GENERATED[name].load()
+        origin = {"benchmark": name, "source": entry.source, "file_sha256": entry.sha256}
     else:
-        from .real import load_real
+        from .real import load_with_provenance
 
-        problems = load_real(entry.name, data_dir=data_dir())
-    return problems[:n_problems]
+        loaded = load_with_provenance(name, data_dir=data_dir(), prompt_style=prompt_style)
+        problems, origin = list(loaded.problems), loaded.provenance
+    return problems[:n_problems], origin
+
+
+def check_prompt_style(name: str, prompt_style: str) -> None:
+    """Raise unless the benchmark can be asked in this style."""
+    if prompt_style not in PROMPT_STYLES:
+        raise UnknownNameError("prompt_style", prompt_style, PROMPT_STYLES)
+    if name in GENERATED and prompt_style != PROMPT_STYLES[0]:
+        raise KvreproError(
+            f"prompt_style={prompt_style!r}: {name} is written in the tiny models' own language and is asked bare; "
+            f"use {PROMPT_STYLES[0]!r}"
+        )
 
 
 def rows_hash(problems: list[Problem]) -> str:

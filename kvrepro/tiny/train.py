@@ -178,7 +178,11 @@ def main(argv: list[str] | None = None) -> None:
     given = {k: v for k, v in vars(args).items() if v is not None and k in Recipe.__dataclass_fields__}
     folder = args.out or CHECKPOINTS / args.model
     card = train(
-        Recipe(**given), folder, args.state or folder.with_suffix(".state"), args.threads, reschedule=args.reschedule
+        Recipe(**given),
+        folder,
+        args.state or folder.with_name(f"{folder.name}.state"),
+        args.threads,
+        reschedule=args.reschedule,
     )
     print(json.dumps({"model": args.model, "folder": str(folder), "train_s": card["train_s"], **card["curve"][-1]}))
 
