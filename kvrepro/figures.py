@@ -125,7 +125,7 @@ def budget_curves(
                 label="read from the paper's figure (D Pass@1, s TPS)",
             )
         )
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles) if len(panels) > 1 else 1, frameon=False)
     return figure
 
 
