@@ -46,10 +46,15 @@ def compact_slots(kv: Tensor, rows: Tensor, slots: Tensor) -> None:
         rows: `[R]` int64, the rows to compact.
         slots: `[L or 1, R, H or 1, K]` int64, the slots to keep, ascending.
 
-    The temporary is one layer of the compacted rows, never a second cache.
+    The temporary is one row of all layers where the layers share their slots, else one layer of the compacted
+    rows; never a second cache.
     """
     _, layers, _, heads, _, _ = kv.shape
     kept = slots.shape[-1]
+    if slots.shape[0] == 1 and slots.shape[2] == 1:
+        for row, chosen in zip(rows.tolist(), slots[0, :, 0], strict=True):
+            kv[:, :, row, :, :kept] = kv[:, :, row].index_select(3, chosen)
+        return
     row = rows[:, None, None]
     head = torch.arange(heads, device=kv.device)[None, :, None]
     target = torch.arange(kept, device=kv.device)[None, None, :]
