@@ -10,6 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from .paths import PACKAGE
 
@@ -60,7 +61,11 @@ def budget_panel(
         ax.bar(x, score, width=0.72, color=BAR, edgecolor=BAR_EDGE, linewidth=0.8, zorder=1)
         ax.errorbar(x, score, yerr=spread, fmt="none", ecolor=FULL, elinewidth=0.9, capsize=2, zorder=3)
         for place, value, top in zip(x, score, cells.pass_at_1_hi.to_numpy(float), strict=True):
-            ax.annotate(f"{value:.1f}", (place, top), xytext=(0, 2), textcoords="offset points", ha="center", size=8)
+            # on the upper Axes and outlined, or the throughput line would run through the figures
+            right.annotate(
+                f"{value:.1f}", (place, top), xycoords=ax.transData, xytext=(0, 2), textcoords="offset points",
+                ha="center", size=8, zorder=6, path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            )  # fmt: skip
         right.plot(x, cells.decode_tps, color=LINE, marker="o", markersize=4.5, linewidth=1.6, zorder=4)
     for budget, place in places.items():
         if budget not in set(cells.budget_tokens.astype(int)):
@@ -125,7 +130,9 @@ def budget_curves(
                 label="read from the paper's figure (D Pass@1, s TPS)",
             )
         )
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles) if len(panels) > 1 else 1, frameon=False)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=len(handles) if len(panels) > 1 else 1, frameon=False
+    )
     return figure
 
 
