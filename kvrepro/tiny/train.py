@@ -34,7 +34,7 @@ class Recipe:
     model: str
     seed: int = 0
     repeat_steps: int = 1000
-    problem_steps: int = 4500
+    problem_steps: int = 3000
     repeat_rows: int = 32
     repeat_length: int = 96  # tokens
     batch_tokens: int = 5000
@@ -42,7 +42,7 @@ class Recipe:
     first_largest: int = 8  # variables, at the start of the curriculum
     largest: int = 22  # variables, from `curriculum_share` of the problem steps on
     curriculum_share: float = 0.4
-    lr: float = 2e-3
+    lr: float = 4e-3
     final_lr_share: float = 0.02
     warmup_steps: int = 50
     weight_decay: float = 0.01
