@@ -316,7 +316,10 @@ def _collections(gold: str, answer: str, is_integer: bool) -> bool | None:
             return _compare(gold, total, is_integer).equal
         # `3/5 or 0.6` is one value written twice
         return all(_compare(gold, part, is_integer).equal for part in parts)
-    return None if squeeze(parts[0] if parts else "") == squeeze(answer) else _compare(gold, parts[0], is_integer).equal
+    if not parts:
+        # nothing but separators, such as a lone `&`: no value that could equal the gold
+        return False if squeeze(answer) else None
+    return None if squeeze(parts[0]) == squeeze(answer) else _compare(gold, parts[0], is_integer).equal
 
 
 def _scalars(gold: str, answer: str, is_integer: bool) -> bool | None:
