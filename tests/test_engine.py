@@ -27,7 +27,9 @@ def tokenizer():
 
 def run(model, tokenizer, method="full", budget=None, **kwargs):
     sizes = fair(method) if budget else {}
-    return kvrepro.generate(model, tokenizer, PROMPTS, method, budget, **{"max_new_tokens": NEW_TOKENS, **sizes, **kwargs})
+    return kvrepro.generate(
+        model, tokenizer, PROMPTS, method, budget, **{"max_new_tokens": NEW_TOKENS, **sizes, **kwargs}
+    )
 
 
 def tokens(completions) -> list[list[int]]:
@@ -196,8 +198,8 @@ def test_nothing_is_left_behind_in_the_caller(random_model, tokenizer):
         ({"method": "nope", "budget": 50}, "unknown method 'nope'; known: .*dynts"),
         ({"method": "random"}, "needs a budget"),
         ({"method": "full", "budget": 9}, "budget=9 would mean nothing"),
-        ({"method": "random", "budget": 20, "window": 4}, "prompt has 30 tokens, more than budget=20"),
-        ({"method": "random", "budget": 40, "window": 20, "ratio": 0.5}, "30 pinned tokens do not fit: .* so 10 can"),
+        ({"method": "random", "budget": 20, "window": 4}, "prompt has 33 tokens, more than budget=20"),
+        ({"method": "random", "budget": 40, "window": 20, "ratio": 0.5}, "33 pinned tokens do not fit: .* so 10 can"),
         ({"method": "window", "budget": 40, "wndow": 3}, "unknown option of method window 'wndow'"),
         ({"max_new_tokens": 0}, "max_new_tokens=0"),
         ({"temperature": -1.0}, "temperature=-1.0"),
