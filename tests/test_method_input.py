@@ -37,9 +37,7 @@ def test_sinks_that_do_not_fit_are_refused_also_for_a_shorter_prompt():
 def test_random_attention_needs_something_to_draw():
     chosen = create_method("random_attention", 20, **{**FAIR, "protocol": "as_published"})
     chosen.check_prompt(19)
-    with pytest.raises(
-        KvreproError, match="prompt of 20 tokens and a buffer of 8 fill all 28 slots .* raise the budget"
-    ):
+    with pytest.raises(KvreproError, match="prompt of 20 tokens and a buffer of 8 fill all 28 .* raise the budget"):
         chosen.check_prompt(20)
 
 
@@ -94,7 +92,7 @@ def test_a_missing_file_says_how_to_make_it(method, missing, how):
 
 
 @pytest.mark.parametrize(
-    ("load", "what"), [(load_statistics, "no query statistics in"), (load_judge, "no eviction judge")]
+    ("load", "what"), [(load_statistics, "no query statistics"), (load_judge, "no eviction judge")]
 )
 def test_an_empty_folder_says_what_is_missing_and_where(tmp_path, load, what):
     with pytest.raises(KvreproError, match=f"{what}.*{tmp_path}.*model.safetensors.*with `kvrepro"):
@@ -128,7 +126,7 @@ def test_reindexed_positions_need_shared_slots():
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        ("rkv", {"mix": 1.5}, "mix=1.5"), ("gkv", {"decay": -1}, "decay=-1"), ("snapkv", {"pool_kernel": 4}, "must be odd"),
+        ("rkv", {"mix": 1.5}, "mix=1.5"), ("gkv", {"decay": -1}, "decay=-1"), ("snapkv", {"pool_kernel": 4}, "be odd"),
         ("vase_attnv", {"large_share": 2}, "large_share=2"), ("vase_dkv", {"sketch": 0}, "sketch=0"),
         ("lazy_eviction", {"importance": 0}, "importance=0"), ("raas", {"refreshed_share": 0}, "refreshed_share=0"),
         ("window", {"sinks": -1}, "sinks=-1"), ("window", {"granularity": "row"}, "shared, layer, head"),
@@ -138,7 +136,5 @@ def test_reindexed_positions_need_shared_slots():
 )  # fmt: skip
 def test_options_out_of_range_are_named(method, options, message):
     sizes = {**FAIR, **({"obs_window": 4} if method in ("snapkv", "rkv", "gkv", "vase_attnv") else {})}
-    if method in ("gkv",):
-        sizes["obs_window"] = 4
     with pytest.raises(KvreproError, match=message):
         create_method(method, 40, **{**sizes, **options})

@@ -451,7 +451,7 @@ NO_PINS = [m for m in COMPRESSED if not build(m, BUDGET, **fair(m)).pin_question
 
 @pytest.mark.parametrize("method", NO_PINS)
 def test_a_prompt_as_long_as_the_budget_evicts_in_the_first_steps(random_models, method):
-    """P = C, so also P > C - w: the published code of snapkv and rkv has no score there; here the prompt's own count."""
+    """P = C, so also P > C - w: published, snapkv and rkv have no score there; here the prompt's own queries count."""
     sizes = {**fair(method), "evict_every": 5}
     found = record(random_models["llama"], build(method, 24, **sizes), make_requests((24, 3), 30, (None, None)))
     assert found.evictions[0][0].seen == 29
