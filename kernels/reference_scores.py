@@ -64,19 +64,18 @@ def key_redundancy(keys: Tensor, threshold: float = 0.5, *, spare_first: bool = 
     """
     count, n, _ = keys.shape
     unit = torch.nn.functional.normalize(keys.float(), dim=-1)
-    columns = torch.arange(n, device=keys.device, dtype=torch.int32)
-    total = torch.zeros(count, n, device=keys.device)
+    columns = torch.arange(n, device=keys.device, dtype=torch.float32)
+    # the column sums need no matrix; only what is set to 0 has to be found, and taken off again
+    total = torch.matmul(unit, unit.sum(1)[..., None])[..., 0] - unit.square().sum(-1)
     rows = max(1, SIMILARITY_BLOCK // max(1, count * n))
     for start in range(0, n, rows):
         stop = min(start + rows, n)
         similarity = torch.bmm(unit[:, start:stop], unit.transpose(1, 2))
-        similarity[:, columns[: stop - start].long(), columns[start:stop].long()] = 0.0
-        similar = similarity > threshold
-        last = (similar * columns).amax(-1, keepdim=True).long()
+        similarity.diagonal(offset=start, dim1=1, dim2=2).fill_(0.0)
+        last = torch.where(similarity > threshold, columns, 0.0).amax(-1, keepdim=True).long()
+        spared = similarity.gather(-1, last)
         if not spare_first:
-            # where nothing is similar, point at the diagonal, which is 0 already
-            none = ~similar.any(-1, keepdim=True)
-            last = torch.where(none, columns[start:stop, None].long(), last)
-        similarity.scatter_(-1, last, 0.0)
-        total += similarity.sum(1)
+            # a row in which nothing is similar points at column 0, too
+            spared = spared * (spared > threshold)
+        total.scatter_add_(1, last[..., 0], -spared[..., 0])
     return total / n
