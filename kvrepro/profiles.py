@@ -13,7 +13,7 @@ from .errors import KvreproError, UnknownNameError
 from .paths import project_root
 
 _ASSETS = ("predictor", "calibration", "judge")
-_KEYS = {"title", "methods", "defaults", "panels", "paper_marks"}
+_KEYS = {"title", "notebook", "methods", "defaults", "panels", "paper_marks"}
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,14 @@ class Profile:
     Attributes:
         cells: every cell, panel by panel, `full` first.
         paper_marks: draw the values read off the paper's figures as hollow marks.
+        notebook: stem of the notebook in `notebooks/` that draws the profile's figures.
     """
 
     name: str
     title: str
     cells: tuple[CellConfig, ...]
     paper_marks: bool = False
+    notebook: str = "budget_curves"
 
     def cell(self, cell_id: str) -> CellConfig:
         """Look a cell up by id, or by an unambiguous end of it such as its hash.
@@ -84,7 +86,12 @@ def parse_profile(name: str, path: Path) -> Profile:
                 cells.append(cell)
         except KvreproError as error:
             raise KvreproError(f"{path.name}, panel {number}: {error}") from error
-    return Profile(name, content.get("title", name), tuple(cells), bool(content.get("paper_marks", False)))
+    notebook = content.get("notebook", Profile.notebook)
+    if not (project_root() / "notebooks" / f"{notebook}.ipynb").is_file():
+        raise KvreproError(f"{path.name}: notebook={notebook!r}: there is no notebooks/{notebook}.ipynb")
+    return Profile(
+        name, content.get("title", name), tuple(cells), bool(content.get("paper_marks", False)), notebook
+    )  # fmt: skip
 
 
 def _panel_cells(content: dict[str, Any], panel: Any) -> list[CellConfig]:
@@ -96,10 +103,10 @@ def _panel_cells(content: dict[str, Any], panel: Any) -> list[CellConfig]:
         for key, instead in (("budget", "budgets"), ("method", "methods")):
             if key in mapping:
                 raise KvreproError(f"{what} may not hold `{key}`: list `{instead}` instead")
-    methods = content.get("methods", ["full"])
+    methods = panel.get("methods", content.get("methods", ["full"]))
     if not isinstance(methods, list) or not methods:
         raise KvreproError(f"`methods` must be a list of names, given {methods!r}")
-    values = {**defaults, **panel}
+    values = {name: value for name, value in {**defaults, **panel}.items() if name != "methods"}
     budgets = values.pop("budgets", [])
     if not isinstance(budgets, list) or (not budgets and methods != ["full"]):
         raise KvreproError(f"`budgets` must be a list of tokens for {', '.join(map(str, methods))}, given {budgets!r}")
