@@ -11,7 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .figures import BAR, BAR_EDGE, FULL, LINE
+from .figures import BAR, BAR_EDGE, LINE
 
 
 def average_bars(averages: pd.DataFrame, *, title: str, ax: Axes | None = None) -> Axes:
@@ -28,7 +28,7 @@ def average_bars(averages: pd.DataFrame, *, title: str, ax: Axes | None = None) 
     x = np.arange(len(shown))
     score = shown.pass_at_1.to_numpy(float)
     spread = [score - shown.pass_at_1_lo.to_numpy(float), shown.pass_at_1_hi.to_numpy(float) - score]
-    colours = [FULL if m == "full" else LINE if m == "dynts" else BAR for m in shown.method]
+    colours = ["0.72" if m == "full" else LINE if m == "dynts" else BAR for m in shown.method]
     ax.bar(x, score, width=0.74, color=colours, edgecolor=BAR_EDGE, linewidth=0.6, zorder=1)
     ax.errorbar(x, score, yerr=np.clip(spread, 0, None), fmt="none", ecolor="0.25", elinewidth=0.8, capsize=1.5)
     ax.set_xticks(x, shown.label, rotation=60, ha="right", rotation_mode="anchor", size=8)
@@ -118,7 +118,8 @@ def fidelity_curves(
             low = low.clip(lower=line[measure] / 20)
         ax.plot(x, line[measure], color=colour, linestyle=style, linewidth=1.5, marker=".", label=label)
         ax.fill_between(x, low, high, color=colour, alpha=0.08, linewidth=0)
-    ax.set(xlabel="KV budget (tokens)", ylabel=text, title=title, yscale=scale)
+    ax.set(xlabel="KV budget (tokens)", ylabel=text, title=title)
+    ax.set_yscale(scale, **({"linthresh": 1.0} if scale == "symlog" else {}))
     ax.set_xticks(sorted(table.budget_tokens.unique()))
     sns.despine(ax=ax)
     return ax

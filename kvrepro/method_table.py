@@ -69,8 +69,8 @@ def check_one_protocol(frame: pd.DataFrame) -> str:
 def method_table(cells: list[ScoredCell], reference: str = REFERENCE) -> pd.DataFrame:
     """One row per model, benchmark, label and budget, with its paired differences.
 
-    Columns: those of the summary; `minus_full` and `minus_<reference>` with `_lo`, `_hi` (points, 95 % t interval over
-    problems) and `_p` (Holm-adjusted within model, benchmark and comparison); `is_best` (highest Pass@1 among the
+    Columns: those of the summary; where those rows exist, `minus_full` and `minus_<reference>` with `_lo`, `_hi`
+    (points, 95 % t interval over problems) and `_p` (Holm-adjusted within model, benchmark and comparison); `is_best` (highest Pass@1 among the
     compressed) and `is_as_good` (not significantly below it).
 
     Raises:
@@ -86,7 +86,8 @@ def method_table(cells: list[ScoredCell], reference: str = REFERENCE) -> pd.Data
         part = group.copy()
         for name in (FULL, reference):
             base = [cell for cell in mine.values() if cell.config.label == name]
-            part = part.join(_differences(mine, base[0], f"minus_{name}") if base else None)
+            if base:
+                part = part.join(_differences(mine, base[0], f"minus_{name}"))
         parts.append(_mark_best(part, mine))
     return pd.concat(parts, ignore_index=True)
 

@@ -21,8 +21,8 @@ LAYERS = {
     "sampling_config provenance methods:table methods.schedules tiny:table tiny.language tiny.problems tiny.split",
     2: "cache attention decoder sampling rotary query_ring prefill tiny.architecture tiny.batches tiny.checkpoint",
     3: "methods labels predictor judge query_statistics future_attention assets",
-    4: "engine generation traces predictor_training tiny.train",
-    5: "runner execution summary progress figures report tiny.card",
+    4: "engine fidelity generation traces predictor_training tiny.train",
+    5: "runner execution summary progress figures report tiny.card fidelity_cells method_table method_figures",
     6: "cli __main__ commands",
 }
 LAYER_OF = {

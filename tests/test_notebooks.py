@@ -16,6 +16,8 @@ FOLDER = PACKAGE.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 MAX_LINES = 20  # of a code cell; the parameters cell has one line per parameter
 MAX_FUNCTION_LINES = 5
+# the notebook that shows how to write a method
+CLASS_IS_THE_SUBJECT = {"your_method.ipynb"}
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
 
@@ -132,7 +134,7 @@ def test_code_cells_are_short_and_define_no_classes(path):
         if "parameters" not in tags(cell):
             assert len(source(cell).splitlines()) <= MAX_LINES, source(cell)
         for node in ast.walk(syntax_tree(cell)):
-            assert not isinstance(node, ast.ClassDef), source(cell)
+            assert not isinstance(node, ast.ClassDef) or path.name in CLASS_IS_THE_SUBJECT, source(cell)
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, source(cell)
 
