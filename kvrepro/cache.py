@@ -167,8 +167,11 @@ class CompressedCache(Cache):
     def add_slot_state(self, name: str, layers: int = 1, heads: int = 1, fill: float = 0.0) -> Tensor:
         """A float32 value per slot, `[layers, B, heads, capacity]`, that follows its slot through compaction.
 
-        A slot that nothing was written to holds `fill`.
+        Layers and heads that do not share their slots get values of their own, even where 1 is asked for: write to
+        all of them (`state[:, rows, :, slots]`). A slot that nothing was written to holds `fill`.
         """
+        # a value that layers share cannot follow slots that they do not share
+        layers, heads = max(layers, self.positions.shape[0]), max(heads, self.positions.shape[2])
         size = (layers, self.max_rows, heads, self.capacity)
         self._fills[name] = fill
         self.slot_state[name] = torch.full(size, fill, dtype=torch.float32, device=self.kv.device)

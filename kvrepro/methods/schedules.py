@@ -48,7 +48,11 @@ def window_only(extra: int = 0, *, fills_ratio: bool = True) -> Rule:
 
 
 def remains(window: int, every: int, *, window_is_period: bool = False) -> Rule:
-    """The budget remains after an eviction; these are the paper's window and period (METHODS.md 2.3 to 2.19)."""
+    """The budget remains after an eviction; these are the paper's window and period (METHODS.md 2.3 to 2.19).
+
+    A row evicts when it holds budget + period slots. Methods whose code evicts on a clock (R-KV, SnapKV, G-KV,
+    LazyEviction: every so many tokens, if the budget is exceeded) do so at the same rate, but up to one period earlier.
+    """
 
     def rule(
         method: str, budget: int, given_window: int | None, ratio: float | None, evict_every: int | None
@@ -88,7 +92,7 @@ def growing(method: str, budget: int, window: int | None, ratio: float | None, e
         raise KvreproError(f"evict_every={evict_every}: {method} as published compresses every budget={budget} tokens")
     window = 32 if window is None else window
     # sizes of the first compression without a prompt; the method adds the prompt and the growth
-    return Schedule(budget + window - 1, window, kept=window + int(budget * (0.25 if ratio is None else ratio)))
+    return Schedule(budget + window - 1, window, kept=window + int(budget * (0.25 if ratio is None else ratio) + 1e-9))
 
 
 def _window(budget: int, window: int | None) -> int:
