@@ -16,7 +16,9 @@ from kvrepro.judge import EvictionJudge, load_judge, save_judge
 from kvrepro.judge_moments import eviction_moments
 from kvrepro.judge_training import JudgeRecipe, drawn_moments, pairwise_hinge, train_judge
 from kvrepro.methods import create_method
+from kvrepro.methods.foresight_kv import ForesightKVMethod
 from kvrepro.sampling_config import SamplingConfig
+from kvrepro.schedule import Schedule
 from kvrepro.sequences import TokenSequence
 from kvrepro.tiny.language import build_tokenizer
 from kvrepro.tokens import ThinkTags
@@ -84,11 +86,7 @@ def test_sums_cover_every_query_before_the_eviction(random_model):
     """Written out: the running sum of a slot is its column of the whole attention matrix."""
     sequence, end = sequence_of(40, 9), 30
     moment = eviction_moments(random_model, sequence, 24, PERIOD)[0]
-    random_model.set_attn_implementation("eager")
-    with torch.inference_mode():
-        out = random_model(input_ids=torch.tensor([sequence.token_ids]), output_attentions=True)
-    random_model.set_attn_implementation("sdpa")
-    attention = torch.stack(out.attentions)[:, 0].unflatten(1, (KV_HEADS, -1))
+    attention = eager_attention(random_model, sequence.token_ids)
     found = moment.features[..., 2 * HEAD_DIM :].unflatten(-1, (-1, 8))
     block = attention[:, :, :, end - PERIOD : end, :24]
     blocks = [(0, 9), (9, 12), (12, 18), (18, 24), (24, 30)]
@@ -99,6 +97,28 @@ def test_sums_cover_every_query_before_the_eviction(random_model):
     ends = [(30, 36), (36, 40)]
     future = torch.stack([attention[:, :, :, a:b, :24].mean((2, 3)) for a, b in ends]).amax(0)
     torch.testing.assert_close(moment.future, future, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n_prompt", [48, 47, 30, 20])
+def test_a_first_eviction_before_the_ring_is_full_looks_back_into_the_prompt(random_model, n_prompt):
+    """DynTS' rule keeps 20 of 49 slots: 29 queries to a block, of which a long prompt leaves few to be decoded."""
+    sequence, judge = sequence_of(50, n_prompt), OracleJudge([])
+    method = ForesightKVMethod(schedule=Schedule(48, 8, ratio=0.3), judge=judge, sample=False)
+    assert (method.schedule.period_steps, method.schedule.peak_tokens) == (29, 49)
+    assert forced_run(random_model, sequence, method).evictions == 1
+    attention = eager_attention(random_model, sequence.token_ids)[:, :, :, :49, :49]
+    found = judge.seen[0][..., 2 * HEAD_DIM :].unflatten(-1, (-1, 8)).transpose(2, 3)
+    torch.testing.assert_close(found[..., 2], attention[:, :, :, 20:].sum(3), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found[..., 6], attention.sum(3), atol=1e-5, rtol=1e-4)
+
+
+def eager_attention(model, token_ids):
+    """`[L, H, G, n, n]` as transformers computes it."""
+    model.set_attn_implementation("eager")
+    with torch.inference_mode():
+        out = model(input_ids=torch.tensor([token_ids]), output_attentions=True)
+    model.set_attn_implementation("sdpa")
+    return torch.stack(out.attentions)[:, 0].unflatten(1, (KV_HEADS, -1))
 
 
 def test_the_oracle_drops_what_comes_back_least(random_model):
