@@ -11,8 +11,8 @@ from importlib import import_module
 from .errors import KvreproError, RunError
 from .paths import pin_folders
 
-COMMANDS = ("list", "run", "grid", "status", "summary", "train", "bench", "grade", "power")
-_MODULES = {"list": "listing"}
+COMMANDS = ("list", "run", "grid", "status", "summary", "train", "calibrate", "train-judge", "bench", "grade", "power")
+_MODULES = {"list": "listing", "train-judge": "train_judge"}
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -70,8 +70,8 @@ def method_table(cells: list[ScoredCell], reference: str = REFERENCE) -> pd.Data
     """One row per model, benchmark, label and budget, with its paired differences.
 
     Columns: those of the summary; where those rows exist, `minus_full` and `minus_<reference>` with `_lo`, `_hi`
-    (points, 95 % t interval over problems) and `_p` (Holm-adjusted within model, benchmark and comparison); `is_best` (highest Pass@1 among the
-    compressed) and `is_as_good` (not significantly below it).
+    (points, 95 % t interval over problems) and `_p` (Holm-adjusted within model, benchmark and comparison);
+    `is_best` (highest Pass@1 among the compressed) and `is_as_good` (not significantly below it).
 
     Raises:
         KvreproError: no finished cell, or cells of both protocols.
