@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from kvrepro.kernels.reference_scores import key_redundancy, window_scores
 from torch.nn import functional
 
 from kvrepro.future_attention import future_maxima
-from kvrepro.kernels.reference_scores import key_redundancy, window_scores
 from kvrepro.labels import label_trace
 from kvrepro.methods.key_scores import KeyDiffMethod
 from kvrepro.methods.lazy_eviction import recurrence_score
