@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from kvrepro.graders.boxes import find_boxes
 from kvrepro.graders.cleaning import clean, unify_unicode
@@ -42,6 +43,14 @@ _SYMBOL_TAIL = re.compile(r"^(?:[A-Za-z0-9_^]|[=≡+'’²₂]|-[A-Za-z0-9]|\s*(
 _OPTION_LINE = re.compile(
     rf"(?:^|\n)[ \t>*\-•]{{0,8}}[(\[]?({_L})[)\].:](?:\*\*)?[ \t]*(?:\*\*)?(\S[^\n]{{0,300}}?)\s*(?=\n|$)"
 )
+# `... all of them (D)`, with no other letter in brackets before it
+_LETTER_LAST = re.compile(rf"^[^()]*\(({_L})\)[\s.*]*$")
+_MEASURED = re.compile(r"^\s*(-?\d+(?:,\d{3})*(?:\.\d+)?)\s*((?:[A-Za-z%/^.]|(?<=\^)\{?-?\d\}?|\s){0,30}?)\s*$")
+_HEDGED = re.compile(
+    r"\b(?:not|no|nor|neither|cannot|unlike|except|rather|instead|or|maybe|perhaps|either|wrong|incorrect|false"
+    r"|eliminate[sd]?|unclear|unsure)\b|n't\b",
+    re.IGNORECASE,
+)
 _INLINE_OPTION = re.compile(rf"\(({_L})\)\s*([^()\n]{{1,120}}?)(?=[\s,;]*\(({_L})\)|[\n]|[.;]\s|$)")
 
 
@@ -59,7 +68,7 @@ def read_choice(text: str) -> str | None:
     """Letter of a text that is nothing but a choice (a box, a final line); AMBIGUOUS for several, None for none."""
     text = unify_unicode(text)
     if labelled := re.match(rf"^\s*\$?({_L})\s*[,:.]?\s*\\(?:text|quad|;| )", text):
-        following = _ANOTHER.match(re.sub(r"\\(?:text|quad|[; ])|\{", " ", text[labelled.end(1) :]))
+        following = _ANOTHER.match(re.sub(r"\\(?:text|quad|[; ])|[{}]", " ", text[labelled.end(1) :]))
         return AMBIGUOUS if following else labelled[1]
     text = re.sub(
         r"\\(?:text[a-z]*|math(?:rm|bf|sf|tt|it)|[mf]box|bf|rm|boldsymbol|bm|underline|operatorname|boxed)\s*(?=\{)"
@@ -193,7 +202,29 @@ def letter_of_option(text: str, options: Mapping[str, str]) -> str | None:
     """Letter of the one option whose text equals `text`."""
     wanted = normalised(text)
     matches = [letter for letter, option in options.items() if wanted and normalised(option) == wanted]
+    if not matches and (measured := _number_and_unit(text)):
+        # `16` for the option `16 m`
+        others = {letter: _number_and_unit(option) for letter, option in options.items()}
+        matches = [
+            letter for letter, other in others.items()
+            if other and other[0] == measured[0] and (not measured[1] or not other[1] or measured[1] == other[1])
+        ]  # fmt: skip
     return matches[0] if len(matches) == 1 else None
+
+
+def _number_and_unit(text: str) -> tuple[Fraction, str] | None:
+    match = _MEASURED.match(re.sub(r"\\text\{([^{}]*)\}", r" \1 ", clean(text)))
+    return (Fraction(match[1].replace(",", "")), re.sub(r"[\s{}]", "", match[2]).casefold()) if match else None
+
+
+def option_in(sentence: str, options: Mapping[str, str]) -> str | None:
+    """Letter of the one option whose text a plain concluding sentence contains."""
+    if _HEDGED.search(sentence):
+        return None
+    spaced = re.sub(r"[^\w.+-]+", " ", clean(sentence).casefold()).strip(" .")
+    texts = {letter: re.sub(r"[^\w.+-]+", " ", clean(text).casefold()).strip(" .") for letter, text in options.items()}
+    found = [letter for letter, text in texts.items() if len(text) > 1 and f" {text} " in f" {spaced} "]
+    return found[0] if len(found) == 1 else None
 
 
 def final_line(text: str) -> str:
@@ -224,6 +255,10 @@ def decide(text: str, options: Mapping[str, str], gold_text: str | None = None) 
     ):
         return letter, "final_line", line
     if len(line) < 400 and (letter := letter_of_option(line, options)) and not _is_listing(text, line):
+        return letter, "option_text", line
+    if match := _LETTER_LAST.search(line) if len(line) < 200 and not _HEDGED.search(line) else None:
+        return match[1], "final_line", line
+    if options and len(line) < 400 and not _is_listing(text, line) and (letter := option_in(line, options)):
         return letter, "option_text", line
     if gold_text and line and normalised(line) == normalised(gold_text):
         return "gold_text", "option_text", line

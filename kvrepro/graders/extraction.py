@@ -9,6 +9,7 @@ from itertools import pairwise
 from kvrepro.graders.boxes import Box, find_boxes
 from kvrepro.graders.cleaning import unify_unicode
 from kvrepro.graders.phrases import ANSWER_PHRASE, CONCLUSION, REVISION
+from kvrepro.graders.quantities import find_quantity
 from kvrepro.graders.wording import number_in_words
 
 THOUGHT_END = "</think>"
@@ -24,7 +25,7 @@ _CONNECTOR = re.compile(
     r"(?:[\s$,;&.*]|\\[()\[\],;: !]|\\q?quad|\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|\b(?:and|or|also)\b|[和或])*",
     re.IGNORECASE,
 )
-_SIGN_BEFORE = re.compile(r"(?:^|[\s$=(\[:])-\s*$")
+_SIGN_BEFORE = re.compile(r"(?:^|[\s$=(\[:])-\s*$|=\s*\$?\s*-\s*\$\s*$")
 _BEHIND = re.compile(r"^\s*\$?((?:_\{?\d{1,2}\}?)|(?:\s|~|\\,)*[ap]\.?m\b\.?)")
 _LEFT_SIDE = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:_\{?\w\}?)?(?:\([A-Za-z]\))?)\s*=\s*$")
 _HAS_JOINER = re.compile(r"[,;&和或]|\b(?:and|or)\b", re.IGNORECASE)
@@ -215,8 +216,24 @@ def _concluded(text: str) -> str | None:
         gaps = _MATHS.split(last)[5:-1:5] if len(formulas) > 1 else []
         if all(_CONNECTOR.fullmatch(gap or "") for gap in gaps):
             return " , ".join(formulas)
+    if not formulas and is_conclusion and (quantity := find_quantity(last)):
+        return quantity
     numbers = re.findall(r"(?<![\w.])-?\$?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?%?(?![\w])", last)
+    if not formulas and not numbers and is_conclusion and (word := _number_word(last)):
+        return word
     if not formulas and len(set(numbers)) == 1 and is_conclusion:
         behind = re.match(r"^\s*(?:[ap]\.?m\b|percent)", last.partition(numbers[0])[2])
         return numbers[0] + (behind[0] if behind else "")
     return None
+
+
+def _number_word(sentence: str) -> str | None:
+    """The one number that a sentence spells out; `one` and `zero` are too often pronouns and adjectives."""
+    runs: list[list[str]] = [[]]
+    for word in re.findall(r"[A-Za-z-]+", sentence):
+        if number_in_words(word) is not None or (runs[-1] and word.lower() in ("hundred", "thousand", "and")):
+            runs[-1].append(word)
+        elif runs[-1]:
+            runs.append([])
+    found = [" ".join(run).removesuffix(" and") for run in runs if run]
+    return found[0] if len(found) == 1 and found[0].lower() not in ("one", "zero") else None

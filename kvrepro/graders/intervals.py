@@ -14,6 +14,7 @@ from kvrepro.graders.cleaning import split_top
 from kvrepro.graders.evaluation import close, evaluate, number, same_value, symbols_of
 from kvrepro.graders.expression import Tree, read_expression
 from kvrepro.graders.lexer import UnreadableError
+from kvrepro.graders.wording import plain
 
 _RELATION = re.compile(r"\\le(?![A-Za-z])|\\ge(?![A-Za-z])|\\ne(?![A-Za-z])|<=|>=|!=|<|>")
 _SPELLED = {"\\le": "<=", "\\ge": ">=", "\\ne": "!="}
@@ -30,6 +31,11 @@ _BUILDER = re.compile(
 )
 _REALS = re.compile(
     r"^(?:\\mathbb\s*\{?\s*R\s*\}?|\\text\{\s*(?:all )?real(?: number)?s?\s*\}|(?:all )?real numbers|\\R)$"
+)
+_EXCEPT = re.compile(
+    r"^(?:all |any |the set of )*real(?: number| value)?s?(?: of [a-z])?,?\s+"
+    r"(?:except(?: for)?|other than|excluding|but)\s+(?:[a-z]\s*=\s*)?([^a-z=]+)$",
+    re.IGNORECASE,
 )
 _ONE_SYMBOL = re.compile(r"^[A-Za-z](?:_\{?\w+\}?)?$|^\\(?:theta|alpha|beta|lambda|mu|phi|omega)$")
 
@@ -64,6 +70,9 @@ def read_real_set(text: str) -> RealSet:
         return list(REALS)
     if text == "\\emptyset":
         return []
+    if match := _EXCEPT.match(plain(text)):
+        points = [read_expression(part) for part in split_top(match[1], re.compile(r",|\band\b|\bor\b"))]
+        return complement([Piece(point, True, point, True) for point in points])
     if match := _BUILDER.match(text):
         return read_real_set(match[2])
     if match := _MEMBER.match(text):

@@ -49,6 +49,8 @@ def _right_of_member(text: str) -> str:
 
 
 def _is_set_like(text: str) -> bool:
+    if re.match(r"^(?:\\text\{)?\s*(?:all )?real", text):
+        return True
     if re.search(r"\\(?:le|ge|ne|in|cup|setminus|mathbb|emptyset)(?![A-Za-z])|[<>]", text):
         return True
     if text.startswith("\\{"):

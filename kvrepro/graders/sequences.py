@@ -17,12 +17,14 @@ from kvrepro.graders.shapes import (
     braced,
     elements,
     is_grouped_number,
+    is_selection,
     ordered,
     rows_of,
     squeeze,
     summed_up,
     values_of,
 )
+from kvrepro.graders.vectors import components
 
 # (gold, answer) -> equal, or None where that cannot be read
 Compare = Callable[[str, str], "bool | None"]
@@ -66,6 +68,8 @@ def same_matrix(gold: str, answer: str, compare: Compare) -> bool | None:
     second = rows_of(answer)
     if second is None:
         parts = ordered(answer)
+        if parts is None and all(len(row) == 1 for row in first[1]):
+            parts = components(answer, len(first[1]))
         if parts is None or any(len(row) != 1 for row in first[1]):
             return False if parts is not None else None
         second = ("", [[part] for part in parts])
@@ -91,11 +95,12 @@ def same_collection(gold: str, answer: str, is_integer: bool, compare: Compare) 
         if not answer_set and ordered(answer):
             return False
         return any_order(gold_set, answer_set or values_of(answer), compare)
-    gold_tuple = ordered(gold)
+    gold_tuple = None if is_selection(gold) and not ordered(answer) else ordered(gold)
     if gold_tuple is not None:
         if len(sides) == 2 and ordered(sides[-1]):
             answer = sides[-1]
         parts = ordered(answer)
+        parts = components(sides[-1], len(gold_tuple)) if parts is None else parts
         if parts is None:
             if answer_set is not None or len(gold_tuple) != len(elements(answer)):
                 return False
@@ -108,7 +113,7 @@ def same_collection(gold: str, answer: str, is_integer: bool, compare: Compare) 
         return _same_list(gold_list, answer, answer_set, compare)
     if answer_set is not None:
         return any_order([gold], answer_set, compare)
-    if ordered(answer) is not None:
+    if ordered(answer) is not None and not is_selection(answer):
         return False
     return _single(gold, answer, is_integer, compare)
 

@@ -15,7 +15,9 @@ from kvrepro.graders.choice import read_choice
 from kvrepro.graders.cleaning import clean, split_top, strip_group
 from kvrepro.graders.equations import same_chain, same_equation, sides_of, split_chain
 from kvrepro.graders.evaluation import TooLargeError
+from kvrepro.graders.families import same_family
 from kvrepro.graders.lexer import UnreadableError
+from kvrepro.graders.quantities import same_quantity
 from kvrepro.graders.real_sets import same_set
 from kvrepro.graders.scalars import literal, same_scalar
 from kvrepro.graders.sequences import Compare, any_order, same_collection, same_matrix
@@ -29,7 +31,10 @@ _LEAD = re.compile(
     r"[^:={}\d\\]{0,60}?(?:\bis\b|:|=|\bare\b)\s*:?\s*\}?\s*|^\\therefore\s*",
     re.IGNORECASE,
 )
-_ARROW = re.compile(r"\\Rightarrow(?![A-Za-z])|\\to(?![A-Za-z])|=>|->")
+_ARROW = re.compile(
+    r"\\Rightarrow(?![A-Za-z])|\\to(?![A-Za-z])|=>|->"
+    r"|\\text\{[\s,;]*(?:and )?(?:so|thus|hence|therefore|which gives|giving|which means|that is|i\.e\.)[\s,:]*\}"
+)
 _FUNCTION_LEFT = re.compile(r"^[A-Za-z](?:_\{?\w+\}?)?'?\s*\(\s*\w\s*\)$")
 # measure words of Chinese, Japanese and Korean behind a number
 _COUNTER = re.compile(r"(?<=[\d})])\s*[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]{1,6}$")
@@ -95,6 +100,8 @@ def _compare(gold: str, answer: str, is_integer: bool) -> Verdict:
     if ":" in gold:
         answer = re.sub(r"\s*\\text\{\s*to\s*\}\s*|(?<=\d)\s+to\s+(?=\d)", ":", answer)
     rules: tuple[tuple[str, Callable[[], bool | None]], ...] = (
+        ("family", lambda: same_family(gold, answer, part)),
+        ("quantity", lambda: same_quantity(gold, answer, is_integer)),
         ("matrix", lambda: same_matrix(gold, answer, part)),
         ("chain", lambda: same_chain(gold, answer) if split_chain(gold) else None),
         ("equation", lambda: _equations(gold, answer, part)),

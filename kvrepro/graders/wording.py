@@ -52,6 +52,7 @@ _QUADRANT = re.compile(
 _SYNONYMS = {
     "insufficient": ["not", "sufficient"], "unnecessary": ["not", "necessary"], "eastward": ["east"],
     "eastwards": ["east"], "westward": ["west"], "northward": ["north"], "southward": ["south"], "e.g": [],
+    "dne": ["does", "not", "exist"],
 }  # fmt: skip
 _ONES = [
     "zero",
@@ -101,7 +102,8 @@ def is_wording(text: str) -> bool:
 def words_of(text: str) -> list[str]:
     """Lower-case words without fillers; negations stay joined to what they negate (`not sufficient`)."""
     found: list[str] = []
-    text = re.sub(r"[-_/]", " ", plain(text).casefold())
+    text = re.sub(r"\b(north|south)[- ]?(east|west)", r"\1\2", plain(text).casefold())
+    text = re.sub(r"[-_/]", " ", text)
     for word in re.findall(r"[^\W_]+(?:['’][^\W_]+)?", text):
         found.extend(_SYNONYMS.get(word, [word]))
     result: list[str] = []
