@@ -13,8 +13,8 @@ from .table import Benchmark
 class HubSource:
     """A data set on the Hub: `configs` are concatenated in order; `columns` maps our names to its names.
 
-    `id` may be absent from `columns`: ids are then the row numbers. `revision` None means the newest; the
-    provenance then identifies the rows by their hash.
+    `id` may be absent from `columns`: ids are then the row numbers. `revision` None means the newest, because no
+    commit of these sets is known to us; the provenance then records the commit it stood for and the rows' hash.
     """
 
     hub_id: str

@@ -27,21 +27,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Write one file per records file; print each cell's score before and after."""
-    from ..graders.records import beside, find_records, kind_beside, read_records, regrade, write_whole
+    from ..graders import records
     from ..metrics import summarise
 
     if args.workers < 1:
         raise KvreproError(f"--workers={args.workers}; expected at least 1")
     cells = []
-    for path in find_records(args.records):
-        rows = read_records(path)
-        kind = args.kind or kind_beside(path) or rows[0].get("kind")
+    for path in records.find_records(args.records):
+        rows = records.read_records(path)
+        kind = args.kind or records.kind_beside(path) or rows[0].get("kind")
         if kind not in KINDS:
             raise KvreproError(f"{path}: no manifest beside it names a benchmark; say --kind ({', '.join(KINDS)})")
         print(f"grading {len(rows)} records of {path}", file=sys.stderr)
-        graded = regrade(rows, kind, args.grader, args.workers)
-        written = beside(path, args.grader)
-        write_whole(written, graded)
+        options, missing = records.options_of(path, rows)
+        if missing:
+            print(
+                f"graded without the options' texts: a reply that names no letter is wrong ({missing})", file=sys.stderr
+            )
+        graded = records.regrade(rows, kind, args.grader, args.workers, options)
+        written = records.beside(path, args.grader)
+        records.write_whole(written, graded)
         score = summarise(graded)
         changed = sum(bool(old.get("correct")) != new["correct"] for old, new in zip(rows, graded, strict=True))
         statuses = dict(Counter(row["status"] for row in graded))

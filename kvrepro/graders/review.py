@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvrepro.graders.grading import grade_many
-from kvrepro.graders.records import LIMIT_STATUSES, kind_beside, read_records
+from kvrepro.graders.records import LIMIT_STATUSES, kind_beside, options_of, read_records
 from kvrepro.graders.score import KINDS
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def case_replies(folder: Path, n_each: int) -> list[dict[str, Any]]:
                 {
                     "problem_id": f"{kind}-{len(replies):03d}", "sample_id": 0, "kind": kind, "text": case["response"],
                     "gold": case["gold"], "status": "truncated" if case.get("finish_reason") == "length" else "ok",
+                    "options": case.get("options"),
                 }
             )  # fmt: skip
     return replies
@@ -36,7 +37,12 @@ def case_replies(folder: Path, n_each: int) -> list[dict[str, Any]]:
 def run_replies(path: Path, kind: str) -> list[dict[str, Any]]:
     """Records of a run, a records.jsonl or the folder that holds it, with their answer kind."""
     file = path / "records.jsonl" if path.is_dir() else path
-    return [{**row, "kind": kind or kind_beside(file) or row.get("kind")} for row in read_records(file)]
+    rows = read_records(file)
+    options, _ = options_of(file, rows)
+    return [
+        {**row, "kind": kind or kind_beside(file) or row.get("kind"), "options": options.get(row["problem_id"])}
+        for row in rows
+    ]
 
 
 def compare_graders(replies: Sequence[dict[str, Any]], workers: int = 1) -> pd.DataFrame:
@@ -47,6 +53,7 @@ def compare_graders(replies: Sequence[dict[str, Any]], workers: int = 1) -> pd.D
         {
             "response": reply["text"], "gold": reply["gold"], "kind": reply["kind"],
             "finish_reason": "length" if reply["status"] in LIMIT_STATUSES else "stop",
+            "options": reply.get("options"),
         }
         for reply in replies
     ]  # fmt: skip
