@@ -155,3 +155,12 @@ def test_records_that_do_not_fit_the_benchmark_of_their_manifest_are_refused(tmp
     with pytest.raises(KvreproError, match="golds of gpqa_d differ"):
         run(grade, path)
     assert not path.with_name("records.strict.jsonl").exists()
+
+
+def test_all_metrics_come_with_their_intervals(tmp_path, capsys):
+    path = write(tmp_path / "records.jsonl", RECORDS)
+    [cell] = run(grade, path, "--kind", "integer", "--metrics")["cells"]
+    found = {row["metric"]: row["score"] for row in cell["metrics"]}
+    # a: 27 and 2700 tie, so half the credit; b: nobody votes
+    assert found == {"pass@1": 0.25, "pass@2": 0.5, "maj@2": 0.25, "dynts_major": 0.0}
+    assert "maj@2: 25.0 [" in capsys.readouterr().out

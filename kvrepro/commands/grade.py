@@ -22,13 +22,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kind", choices=KINDS, help="answer kind; default: of the benchmark in the manifest beside the file"
     )
+    parser.add_argument("--metrics", action="store_true", help="also pass@k, maj@k and DynTS' major, with intervals")
     parser.add_argument("--workers", type=int, default=2, help="worker processes")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Write one file per records file; print each cell's score before and after."""
     from ..graders import records
-    from ..metrics import summarise
+    from ..graders.equivalence import equivalence
+    from ..metrics import metric_rows, summarise
 
     if args.workers < 1:
         raise KvreproError(f"--workers={args.workers}; expected at least 1")
@@ -56,11 +58,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             f"{100 * score.answered_share:.1f} %, truncated {100 * score.truncated_share:.1f} %, "
             f"{changed} verdicts changed, status {statuses}"
         )
+        metrics = metric_rows(graded, equivalence(kind)) if args.metrics else []
+        for row in metrics:
+            print(
+                f"  {row['metric']}: {100 * row['score']:.1f} [{100 * row['lo']:.1f}, {100 * row['hi']:.1f}]"
+                f" (n={row['n']}, k={row['k']})"
+            )
         cells.append(
             {
                 "written": str(written), "kind": kind, "n_problems": score.n_problems, "n_samples": score.n_samples,
                 "pass_at_1": score.pass_at_1, "pass_at_1_lo": score.pass_at_1_lo, "pass_at_1_hi": score.pass_at_1_hi,
                 "changed": changed, "status": statuses,
+                **({"metrics": metrics} if args.metrics else {}),
             }
         )  # fmt: skip
     return {"grader": args.grader, "cells": cells}

@@ -62,7 +62,8 @@ def compare_graders(replies: Sequence[dict[str, Any]], workers: int = 1) -> pd.D
     rows = [
         {
             "problem_id": reply["problem_id"], "sample_id": reply["sample_id"], "kind": reply["kind"],
-            "strict": own.correct, "compat": other.correct, "status": own.status, "extracted": own.answer,
+            "strict": own.correct, "compat": other.correct, "status": own.status,
+            "hit the limit": reply["status"] in LIMIT_STATUSES, "extracted": own.answer,
             "gold": reply["gold"], "rule": own.rule, "compat extracted": other.answer, "compat rule": other.rule,
             "reply ends with": reply["text"][-TAIL_CHARACTERS:],
         }
@@ -71,6 +72,30 @@ def compare_graders(replies: Sequence[dict[str, Any]], workers: int = 1) -> pd.D
     frame = pd.DataFrame(rows)
     order = (frame.strict == frame.compat).sort_values(kind="stable").index
     return frame.loc[order].reset_index(drop=True)
+
+
+def metric_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """Every metric per kind under the strict grader, in percent, with n, k and intervals; votes are over answers.
+
+    Args:
+        frame: what `compare_graders` returned.
+    """
+    import pandas as pd
+
+    from kvrepro.graders.equivalence import equivalence
+    from kvrepro.metrics import metric_rows
+
+    rows = []
+    for kind, part in frame.groupby("kind"):
+        # a frame turns None into NaN, which would vote
+        answers = part.extracted.astype(object).where(part.extracted.notna(), None)
+        records = part.assign(correct=part.strict, answer=answers).to_dict("records")
+        answered = 100 * float(part.extracted.notna().mean())
+        truncated = 100 * float(part["hit the limit"].mean())
+        for row in metric_rows(records, equivalence(str(kind))):
+            percent = {name: 100 * row[name] for name in ("score", "lo", "hi")}
+            rows.append({"kind": kind, **row, **percent, "answered %": answered, "truncated %": truncated})
+    return pd.DataFrame(rows)
 
 
 def against_published(path: Path | None, frame: pd.DataFrame) -> pd.DataFrame:
