@@ -67,6 +67,9 @@ class Reader:
             operator = self.take()
             right = self.product()
             tree = ("add", tree, right if operator == "+" else ("neg", right))
+        if self.peek() == "\\choose":
+            self.take()
+            tree = ("binomial", tree, self.sum())
         self.depth -= 1
         return tree
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from kvrepro.graders.boxes import Box, find_boxes
 from kvrepro.graders.cleaning import unify_unicode
-from kvrepro.graders.phrases import ANSWER_PHRASE, CONCLUSION, REVISION
+from kvrepro.graders.phrases import ANSWER_PHRASE, ASIDE, CONCLUSION, REVISION, STATED
 from kvrepro.graders.quantities import find_quantity
 from kvrepro.graders.wording import number_in_words
 
@@ -37,6 +37,7 @@ _REASON = re.compile(
     r"|which|where|so|for|due|after|when|by|hence|thus|therefore|,)\b.*$",
     re.DOTALL | re.IGNORECASE,
 )
+_TIME_OF_DAY = re.compile(r"(?<![\d:])\d{1,2}:\d{2}(?!\d|:)(?:\s*[ap]\.?\s?m\b\.?)?", re.IGNORECASE)
 _POLITE = re.compile(r"(?:입니다|이다|です|である|だ|になります)\s*$")
 
 
@@ -182,7 +183,7 @@ def _first_value(tail: str) -> str | None:
 def _concluded(text: str) -> str | None:
     """A last line that is nothing but a value, or a concluding sentence with exactly one value."""
     text = unify_unicode(text)
-    lines = [line.strip() for line in text.splitlines() if line.strip(" *$_-#>")]
+    lines = [line.strip() for line in text.splitlines() if line.strip(" *$_-#>`")]
     if not lines:
         return None
     line = re.sub(r"^[>#\-*\s]+(?=\S)", "", lines[-1]).strip(" *`")
@@ -210,6 +211,9 @@ def _concluded(text: str) -> str | None:
         return None
     formulas = [next(g for g in m.groups() if g is not None) for m in _MATHS.finditer(last)]
     is_conclusion = bool(CONCLUSION.match(last)) or len(lines) == 1
+    times = _TIME_OF_DAY.findall(last)
+    if len(times) == 1 and not ASIDE.match(last):
+        return times[0].strip()
     if re.search(r"\b(?:not|cannot|can't|unclear|maybe|perhaps|either|or|checked|try|guess)\b", last, re.IGNORECASE):
         return None
     if formulas and is_conclusion:
@@ -218,10 +222,14 @@ def _concluded(text: str) -> str | None:
             return " , ".join(formulas)
     if not formulas and is_conclusion and (quantity := find_quantity(last)):
         return quantity
-    numbers = re.findall(r"(?<![\w.])-?\$?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?%?(?![\w])", last)
+    numbers = re.findall(r"(?<![\w.])-?\\?\$?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?%?(?![\w])", last)
     if not formulas and not numbers and is_conclusion and (word := _number_word(last)):
         return word
-    if not formulas and len(set(numbers)) == 1 and is_conclusion:
+    chances = re.findall(r"\b\d+ (?:in|out of) \d+\b", last)
+    if len(chances) == 1 and len(numbers) == 2 and STATED.search(last.partition(chances[0])[0]):
+        return chances[0]
+    is_stated = len(numbers) == 1 and not ASIDE.match(last) and bool(STATED.search(last.partition(numbers[0])[0]))
+    if not formulas and len(set(numbers)) == 1 and (is_conclusion or is_stated):
         behind = re.match(r"^\s*(?:[ap]\.?m\b|percent)", last.partition(numbers[0])[2])
         return numbers[0] + (behind[0] if behind else "")
     return None

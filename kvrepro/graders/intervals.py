@@ -73,6 +73,8 @@ def read_real_set(text: str) -> RealSet:
     if match := _EXCEPT.match(plain(text)):
         points = [read_expression(part) for part in split_top(match[1], re.compile(r",|\band\b|\bor\b"))]
         return complement([Piece(point, True, point, True) for point in points])
+    if len(parts := split_top(text, _UNION)) > 1:
+        return _combine([read_real_set(part) for part in parts], unite)
     if match := _BUILDER.match(text):
         return read_real_set(match[2])
     if match := _MEMBER.match(text):
@@ -83,8 +85,6 @@ def read_real_set(text: str) -> RealSet:
     if match := re.match(r"^[A-Za-z]\s*=\s*([^=]+)$", text):
         point = read_expression(match[1])
         return [Piece(point, True, point, True)]
-    if len(parts := split_top(text, _UNION)) > 1:
-        return _combine([read_real_set(part) for part in parts], unite)
     if len(parts := split_top(text, _MINUS)) == 2:
         return intersect(read_real_set(parts[0]), complement(read_real_set(parts[1])))
     if len(parts := split_top(text, _OR)) > 1:

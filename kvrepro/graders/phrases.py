@@ -53,7 +53,7 @@ CHOICE_WORD = (
 )
 PICKED = re.compile(
     r"(?:\b(?:i|we|i'm|i am|i'd|i would|i'll|let's|you should|one should)\s+(?:will\s+|would\s+|therefore\s+"
-    r"|should\s+|must\s+)?(?:choose|pick|select|go with|going with)"
+    r"|should\s+|must\s+)?(?:choose|pick|select|go with|going with|say)"
     r"|\b(?:choose|pick|select)\b(?!\s+(?:from|between|one|any))"
     r"|\b(?:so|thus|hence|therefore|consequently|making|it must be|it is|it's|this is|that is|that's|which"
     r" is|which means|"
@@ -69,15 +69,42 @@ LEADING_CHOICE = re.compile(
     r"|\\text(?:bf)?\{){0,3}[(\[]([A-K])[)\]](?:\*\*|\$|\}){0,3}"
     r"|(?:\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ss]tatement)\s+|(?:^|(?<=[.;,:]\s)|(?<=\bonly\s)"
     r"|(?<=\bthat\s)|(?<=\b[Ss]o\s)|(?<=\b[Hh]ence\s)|(?<=\b[Tt]hus\s))(?:\*\*)?)([A-K])(?:\*\*)?)"
-    r"\s{0,3}(?:is|are|must be|would be|seems|being|remains)\s+(?:therefore |thus |clearly |indeed |definitely |then )?"
+    r"\s{0,3}(?:is|are|must be|would be|seems(?: to be)?|appears(?: to be)?|looks(?: like)?|being|remains)"
+    r"\s+(?:therefore |thus |clearly |indeed |definitely |then )?"
     r"(?:the\s+)?(?:only\s+)?(?:one\s+(?:that is|which is)\s+)?(?:best |most |factually )?(?:correct|right"
-    r"|true|answer|accurate|valid|best choice|appropriate)(?!\s+(?:about|that|in|but|for)\b)",
+    r"|true|answer|accurate|valid|best choice|appropriate|plausible|likely|suitable|reasonable)"
+    r"(?!\s+(?:about|that|in|but|for)\b)",
     re.MULTILINE,
+)
+# the one option that others are set against: `Only C satisfies both`, `All options except C are wrong`
+SOLE_CHOICE = re.compile(
+    r"\b(?:[Oo]nly\s+(?:(?:option|choice|answer|statement)\s+)?[(\[*$]{0,3}([A-K])[)\]*$]{0,3}\s+"
+    r"(?:satisfies|works|fits|matches|remains|meets|holds|makes sense|agrees|is left|is consistent|survives)"
+    r"|(?:[Aa]ll|[Ee]very)\b[^.\n]{0,30}\b(?:except|but|other than)\s+(?:for\s+)?(?:(?:option|choice)\s+)?[(\[*$]{0,3}"
+    r"([A-K])[)\]*$]{0,3}\s+(?:are|is|can be|were)\s+(?:clearly\s+)?(?:wrong|incorrect|false|eliminated|ruled out))",
+)
+# what makes `choose A` a report of somebody's mistake
+MISTAKEN = re.compile(
+    r"\b(?:mistake|error|trap|tempt\w*|wrong\w*|incorrect\w*|not|never|avoid|someone|students?|might|could|if)\b|n't\b",
+    re.IGNORECASE,
 )
 # words that turn a text between two boxes into a change of mind
 REVISION = re.compile(
     r"\b(?:wait|actually|however|no,|correction|correct(?:ed|ion)?|mistake|instead|recheck|re-?check"
     r"|should be|hmm|oops|sorry|but|final|rather|error|not)\b",
+    re.IGNORECASE,
+)
+# a sentence that names a value right behind its verb: `The total is 48`, `o valor é 18`
+STATED = re.compile(
+    r"(?:\b(?:is|are|equals?|was|be|comes? (?:out )?to|gives|costs?|amounts? to|totals?|takes|arrives? at|at|have|has"
+    r"|ist|beträgt|est|es|vale|wynosi|равно|равен|составляет)|[éè]|是|为|等于|=)"
+    r"[\s:*]*(?:(?:exactly|about|approximately|roughly|only|just|therefore|thus|simply)\s+)?[\s*(\\$]*$",
+    re.IGNORECASE,
+)
+# sentences that check, assume or explain instead
+ASIDE = re.compile(
+    r"^[\s*_>-]*(?:check|verif|note|if|for|since|when|suppose|let|assum|because|where|here|recall|as|given|in step|step"
+    r"|example|consider|try|test|first|case)",
     re.IGNORECASE,
 )
 CONCLUSION = re.compile(

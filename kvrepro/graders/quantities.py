@@ -29,7 +29,10 @@ def find_quantity(text: str) -> str | None:
 
 def read_quantity(text: str) -> list[Reading]:
     """The quantity in each of its units; empty unless its parts are of one dimension and get smaller."""
+    marks = text[len(text.rstrip("'\"")) :]
     text = re.sub(r"(\\?\$\s*\d+)(?=\s*(?:and|,)\s*\d+\s*cents?)", r"\1 dollars", plain(text)).replace("\\$", "$")
+    # `plain` takes quotation marks off
+    text += marks
     text = re.sub(r"\s*\\(?=\s|$)", " ", text)
     sign, text = (-1, text[1:].lstrip()) if text.startswith("-") else (1, text)
     if not _COMPOUND.fullmatch(text.strip()):

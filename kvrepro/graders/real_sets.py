@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import re
+from fractions import Fraction
 
 from kvrepro.graders import intervals
 from kvrepro.graders.cleaning import split_top
 from kvrepro.graders.equations import sides_of
+from kvrepro.graders.evaluation import evaluate
 from kvrepro.graders.lexer import UnreadableError
 from kvrepro.graders.scalars import literal
 from kvrepro.graders.shapes import braced, ordered, squeeze
+from kvrepro.graders.wording import plain
+
+MAX_INTEGERS = 1000
+_INTEGERS = re.compile(
+    r"^\\\{\s*[A-Za-z]\s*\\in\s*\\mathbb\s*\{?\s*([ZN])\s*\}?\s*(?:\||:|\\mid(?![A-Za-z])|,)\s*(.+)\\\}$", re.DOTALL
+)
 
 
 def same_set(gold: str, answer: str) -> bool | None:
@@ -24,7 +33,7 @@ def same_set(gold: str, answer: str) -> bool | None:
     first = None
     try:
         first = intervals.read_real_set(_right_of_member(gold))
-        second = intervals.read_real_set(_right_of_member(answer))
+        second = intervals.read_real_set(_right_of_member(_united(gold, answer)))
     except UnreadableError:
         parts = ordered(gold)
         if parts is None and first is not None and not _is_set_like(answer):
@@ -33,10 +42,61 @@ def same_set(gold: str, answer: str) -> bool | None:
     return intervals.same_real_set(first, second)
 
 
+_NAMED = (
+    (re.compile(r"^(?:all |the set of (?:all )?)*non-?negative (?:real numbers?|reals|numbers?|real)$"), "[0,\\infty)"),
+    (re.compile(r"^(?:all |the set of (?:all )?)*non-?positive (?:real numbers?|reals|numbers?)$"), "(-\\infty,0]"),
+    (re.compile(r"^(?:all |the set of (?:all )?)*positive (?:real numbers?|reals|numbers?)$"), "(0,\\infty)"),
+    (re.compile(r"^(?:all |the set of (?:all )?)*negative (?:real numbers?|reals|numbers?)$"), "(-\\infty,0)"),
+    (re.compile(r"^(?:all |the set of (?:all )?)*(?:real numbers?|reals)$"), "\\mathbb{R}"),
+)
+_HALF_LINES = (
+    (re.compile(r"\\mathbb\s*\{?R\}?\s*_\s*\{?\s*(?:\\ge|>=)\s*0\s*\}?"), "[0,\\infty)"),
+    (re.compile(r"\\mathbb\s*\{?R\}?\s*(?:_\s*\{?\s*>\s*0\s*\}?|[_^]\s*\{?\s*\+\s*\}?)"), "(0,\\infty)"),
+)
+
+
+def named_set(text: str) -> str:
+    """Half-lines that have a name, as intervals; any other text as it is."""
+    flat = plain(text).casefold()
+    for pattern, interval in _NAMED:
+        if pattern.match(flat):
+            return interval
+    for pattern, interval in _HALF_LINES:
+        text = pattern.sub(lambda _, known=interval: known, text)
+    return text
+
+
+def integers_of(text: str) -> list[str] | None:
+    """Members of `\\{x \\in \\mathbb{Z} : 0 \\le x \\le 2\\}`; None unless it is such a set and a small one."""
+    match = _INTEGERS.match(text)
+    if match is None:
+        return None
+    try:
+        pieces = intervals.read_real_set(match[2])
+        found: set[int] = set()
+        for piece in pieces:
+            low, high = evaluate(piece.low), evaluate(piece.high)
+            if not isinstance(low, Fraction) or not isinstance(high, Fraction) or high - low > MAX_INTEGERS:
+                return None
+            inside = range(math.ceil(low), math.floor(high) + 1)
+            found |= {n for n in inside if (n > low or piece.low_closed) and (n < high or piece.high_closed)}
+    except UnreadableError:
+        return None
+    least = {"Z": min(found, default=0), "N": 0}[match[1]]
+    return [str(n) for n in sorted(found) if n >= least]
+
+
 def _unread_set(gold: str, answer: str) -> bool | None:
     if not _is_set_like(answer) and braced(answer) is None and literal(answer) is not None:
         return False
     raise UnreadableError("a set of another form")
+
+
+def _united(gold: str, answer: str) -> str:
+    """Intervals in a list are a union where the gold is one."""
+    parts = split_top(answer, re.compile(r",|\\text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b"))
+    is_list = len(parts) > 1 and all(re.match(r"^[(\[].*[)\]]$", part) for part in parts)
+    return " \\cup ".join(parts) if is_list and "\\cup" in gold else answer
 
 
 def _right_of_member(text: str) -> str:

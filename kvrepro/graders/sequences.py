@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 
 from kvrepro.graders.equations import sides_of
+from kvrepro.graders.real_sets import integers_of
 from kvrepro.graders.scalars import literal, same_scalar
 from kvrepro.graders.shapes import (
     assigned,
@@ -87,7 +88,7 @@ def same_collection(gold: str, answer: str, is_integer: bool, compare: Compare) 
 
     None where neither side is a collection.
     """
-    gold_set, answer_set = braced(gold), braced(answer)
+    gold_set, answer_set = braced(gold) or integers_of(gold), braced(answer) or integers_of(answer)
     sides = sides_of(answer)
     if answer_set is None:
         answer_set = braced(_MEMBER_OF.sub("", sides[-1]))

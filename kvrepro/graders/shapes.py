@@ -21,6 +21,7 @@ _POINT_LABEL = re.compile(
 )
 
 _TRANSPOSED = re.compile(r"\s*\^\s*\{?\s*(?:T|t|\\top|\\intercal|\\text\{\s*T\s*\})\s*\}?$")
+_DIAGONAL = re.compile(r"^(?:\\text\{\s*diag\s*\}|\\?diag)\s*[(\[](.+)[)\]]$")
 # combinations, or a point named C
 _SELECTION = re.compile(r"^[CP]\s*\(\s*\d+\s*,\s*\d+\s*\)$")
 
@@ -100,6 +101,13 @@ def _balanced(text: str) -> bool:
 
 def rows_of(text: str) -> tuple[str, list[list[str]]] | None:
     """(scalar factor, rows) of a matrix."""
+    if diagonal := _DIAGONAL.match(text):
+        entries = split_top(diagonal[1], re.compile(","))
+        return "", [[entry if i == j else "0" for j in range(len(entries))] for i, entry in enumerate(entries)]
+    if text.startswith("[[") and text.endswith("]]"):
+        lists = split_top(text[1:-1], re.compile(","))
+        if all(row.startswith("[") and row.endswith("]") for row in lists):
+            return "", [split_top(row[1:-1], re.compile(",")) for row in lists]
     transposed = _TRANSPOSED.search(text)
     is_transposed = transposed is not None
     match = _ENVIRONMENT.match(text[: transposed.start()] if transposed else text)

@@ -18,7 +18,7 @@ from kvrepro.graders.evaluation import TooLargeError
 from kvrepro.graders.families import same_family
 from kvrepro.graders.lexer import UnreadableError
 from kvrepro.graders.quantities import same_quantity
-from kvrepro.graders.real_sets import same_set
+from kvrepro.graders.real_sets import named_set, same_set
 from kvrepro.graders.scalars import literal, same_scalar
 from kvrepro.graders.sequences import Compare, any_order, same_collection, same_matrix
 from kvrepro.graders.shapes import elements, ordered, squeeze
@@ -35,6 +35,7 @@ _ARROW = re.compile(
     r"\\Rightarrow(?![A-Za-z])|\\to(?![A-Za-z])|=>|->"
     r"|\\text\{[\s,;]*(?:and )?(?:so|thus|hence|therefore|which gives|giving|which means|that is|i\.e\.)[\s,:]*\}"
 )
+_CONSTANT = re.compile(r"(?<=\S)\s*\+\s*(?:C|c|K|k|\\text\{\s*(?:C|const\.?|constant)\s*\})$")
 _FUNCTION_LEFT = re.compile(r"^[A-Za-z](?:_\{?\w+\}?)?'?\s*\(\s*\w\s*\)$")
 # measure words of Chinese, Japanese and Korean behind a number
 _COUNTER = re.compile(r"(?<=[\d})])\s*[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]{1,6}$")
@@ -83,7 +84,10 @@ def _compare(gold: str, answer: str, is_integer: bool) -> Verdict:
         return Verdict(read_choice(answer) == letter[1], "letter")
     if (time := wording.same_clock(gold, answer)) is not None:
         return Verdict(time, "clock")
-    gold, answer = _empty_set(gold), _empty_set(answer)
+    gold, answer = named_set(_empty_set(gold)), named_set(_empty_set(answer))
+    if re.search(r"\S\s*\+\s*C$", gold):
+        # the constant of integration, under any of its names
+        gold, answer = (_CONSTANT.sub("+C", text) for text in (gold, answer))
     if wording.is_wording(gold):
         if wording.same_wording(gold, answer):
             return Verdict(True, "wording")
@@ -146,6 +150,14 @@ def _equations(gold: str, answer: str, compare: Compare) -> bool | None:
         if is_curve or not is_named:
             return False
         return compare(right, answer)
+    names = [squeeze(sides[0]) for sides in (gold_sides, answer_sides)]
+    if (
+        len(gold_sides) == len(answer_sides) == 2
+        and sorted(names)[-1] == "y"
+        and _FUNCTION_LEFT.match(sorted(names)[0])
+    ):
+        # y = ... and f(x) = ... are one curve
+        return compare(gold_sides[1], answer_sides[1])
     return same_equation(gold_sides, answer_sides)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from fractions import Fraction
 
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _FILLERS = frozenset(
@@ -223,3 +224,22 @@ def number_in_words(text: str) -> int | None:
         else:
             return None
     return total + current
+
+
+_PARTS = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7,
+          "eighth": 8, "ninth": 9, "tenth": 10, "hundredth": 100}  # fmt: skip
+
+
+def fraction_in_words(text: str) -> Fraction | None:
+    """`two thirds`, `one half`, `three and a half`; None for anything else."""
+    words = re.findall(r"[a-z]+", plain(text).casefold().replace("-", " "))
+    if len(words) < 2 or re.search(r"\d", text):
+        return None
+    parts = _PARTS.get(words[-1]) or _PARTS.get(words[-1].removesuffix("s"))
+    if parts is None:
+        return None
+    top = 1 if words[-2] == "a" else number_in_words(words[-2])
+    whole = number_in_words(" ".join(words[:-3])) if len(words) > 3 and words[-3] == "and" else None
+    if top is None or (whole is None and len(words) > 2):
+        return None
+    return (whole or 0) + Fraction(top, parts)
