@@ -52,6 +52,7 @@ _DESCRIBED = re.compile(
 _SYMBOL_TAIL = re.compile(r"^(?:[A-Za-z0-9_^]|[=≡+'’²₂]|-[A-Za-z0-9]|\s*(?:=|\\to|→|<|>)\s*\S)")
 # `... all of them (D)`, with no other letter in brackets before it
 _LETTER_LAST = re.compile(rf"^[^()]*\(({_L})\)[\s.*]*$")
+_ARROW_LAST = re.compile(rf"(?:\\to|\\Rightarrow|=>|->)\s*[(\[*$]{{0,3}}({_L})[)\]*$.\s]{{0,4}}$")
 _VERDICT_LINE = re.compile(
     rf"(?:^|\n)[ \t*\-(]*({_L})[).:* \t]+(true|false|correct|incorrect|right|wrong|yes|no|✓|✅|✗|❌)[.* \t]*(?=\n|$)",
     re.IGNORECASE,
@@ -137,7 +138,7 @@ def statements(text: str) -> list[Statement]:
         joined = re.search(rf"[(\[{{*$]?\b{_L}\b[)\]}}*$]*\s*{_JOIN}\s*(?:option |choice )?$", before)
         found.append(Statement(match.start(), AMBIGUOUS if joined else letter.upper(), match[0].strip(), "statement"))
     for match in SOLE_CHOICE.finditer(text):
-        found.append(Statement(match.start(), match[1] or match[2], match[0], "statement"))
+        found.append(Statement(match.start(), match[1] or match[2] or match[3], match[0], "statement"))
     placed = [s if s.rule == "boxed" else replace(s, position=s.position + cut) for s in found]
     return sorted(placed, key=lambda statement: statement.position)
 
@@ -209,7 +210,7 @@ def decide(text: str, options: Mapping[str, str], gold_text: str | None = None) 
         if gold_text and normalised(statement.text) == normalised(gold_text):
             return "gold_text", "option_text", statement.text
         fallback = fallback or statement
-    line = final_line(text[-MAX_WORDING:])
+    line = re.sub(r"^[#>*\s-]+(?=\S)", "", final_line(text[-MAX_WORDING:]))
     letter = read_choice(line) if len(line) < 400 else None
     if (
         letter is not None
@@ -225,6 +226,11 @@ def decide(text: str, options: Mapping[str, str], gold_text: str | None = None) 
         return letter, "option_text", line
     if gold_text and line and normalised(line) == normalised(gold_text):
         return "gold_text", "option_text", line
+    if arrow := _ARROW_LAST.search(unify_unicode(line)):
+        return arrow[1], "final_line", line
+    first = next((line.strip() for line in text[:MAX_WORDING].splitlines() if line.strip()), "")
+    if re.fullmatch(rf"[*$(\[\s]{{0,4}}{_L}[*$)\]\s.:]{{0,5}}", first):
+        return read_choice(first), "first_line", first
     verdicts = _VERDICT_LINE.findall(text[-MAX_WORDING:])
     upheld = [letter for letter, word in verdicts if word.casefold() in ("true", "correct", "right", "yes", "✓", "✅")]
     if len(verdicts) > 2 and len(upheld) == 1:

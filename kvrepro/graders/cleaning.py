@@ -116,6 +116,8 @@ def join_thousands(text: str) -> str:
     text = re.sub(r"(?<=\d)\s*,\s*\\!\s*(?=\d{3})", "", text)
     text = re.sub(r"(?<=\d)\{(?:,|\\,)\}(?=\d{3}(?!\d))", "", text)
     text = re.sub(r"(?<![\d.,(\[])(\d{1,3})\.(\d{3}),(\d{1,2})(?!\d)", r"\1\2.\3", text)
+    # two dots or more are no decimal point
+    text = re.sub(r"(?<![\d.,])\d{1,3}(?:\.\d{3}){2,}(?![\d.])", lambda m: m[0].replace(".", ""), text)
     text = re.sub(r"(?<=\d)\{,\}(?=\d)", ".", text)
     text = re.sub(r"(?<=\d)\{\.\}(?=\d)", ".", text)
     text = re.sub(r"(?<=\d)(?:\\,|\\!|\\ |~|'(?=\d{3}))+(?=\d)", " ", text)
@@ -133,6 +135,10 @@ def clean(text: str) -> str:
         text = re.sub(r"\\\\(?=[A-Za-z]{2})", r"\\", text)
     text = text.replace("\\\\", "\\cr ")
     text = _SYSTEM.sub(_listed, text)
+    if text.count("$") == 1:
+        # no delimiter of maths, which come in pairs
+        text = re.sub(r"(?<!\\)\$(?=\s*\d)", r"\\$", text)
+    text = re.sub(r"\\(?:text|mathrm|operatorname)\s*\{\s*(gcd|lcm|max|min)\s*\}(?=\s*[({])", r"\\\1 ", text)
     text = re.sub(r"\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?", r"\\overline{\1\2\3}", text)
     text = re.sub(r"\\[()\[\]]|(?<!\\)\$", " ", text)
     text = _COLOUR.sub("", text)

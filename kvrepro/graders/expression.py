@@ -9,7 +9,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from kvrepro.graders.cleaning import clean
-from kvrepro.graders.lexer import FUNCTIONS, GREEK, UnreadableError, tokens_of
+from kvrepro.graders.lexer import FUNCTIONS, GREEK, LISTS, UnreadableError, tokens_of
 from kvrepro.graders.selections import read_named, read_prefixed, selections
 
 MAX_DEPTH = 60
@@ -242,7 +242,9 @@ class Reader:
                 power = self.group()
             else:
                 base = self.group()
-        if name in ("gcd", "lcm", "max", "min", "det"):
+        if name in LISTS:
+            return self.of_list(name)
+        if name == "det":
             raise UnreadableError(name)
         if self.peek() in ("(", "[", "{"):
             argument = self.atom()
@@ -260,6 +262,16 @@ class Reader:
                 raise UnreadableError(f"{name} with a base")
             tree = ("div", ("function", "ln", argument), ("function", "ln", base))
         return tree if power is None else ("pow", tree, power)
+
+    def of_list(self, name: str) -> Tree:
+        """gcd, lcm, max or min of a list in brackets."""
+        closing = _OPENERS[self.take() if self.peek() in _OPENERS else "("]
+        operands = [self.sum()]
+        while self.peek() == ",":
+            self.take()
+            operands.append(self.sum())
+        self.take(closing)
+        return (name, *operands)
 
     def symbol(self, name: str) -> Tree:
         """A letter with its index; i and e are constants, some letters count selections."""

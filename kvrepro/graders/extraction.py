@@ -10,7 +10,7 @@ from kvrepro.graders.boxes import Box, find_boxes
 from kvrepro.graders.cleaning import unify_unicode
 from kvrepro.graders.phrases import ANSWER_PHRASE, ASIDE, CONCLUSION, REVISION, STATED
 from kvrepro.graders.quantities import find_quantity
-from kvrepro.graders.wording import number_in_words
+from kvrepro.graders.wording import fraction_in_words, number_in_words
 
 THOUGHT_END = "</think>"
 THOUGHT_START = "<think>"
@@ -38,6 +38,7 @@ _REASON = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _TIME_OF_DAY = re.compile(r"(?<![\d:])\d{1,2}:\d{2}(?!\d|:)(?:\s*[ap]\.?\s?m\b\.?)?", re.IGNORECASE)
+_CONTINUING = ("hundred", "thousand", "and", "a", "half", "third", "thirds", "quarter", "quarters")
 _POLITE = re.compile(r"(?:입니다|이다|です|である|だ|になります)\s*$")
 
 
@@ -96,7 +97,8 @@ def extract(text: str, finish_reason: str = "stop", is_numeric: bool = False) ->
         return _capped(announced, "phrase")
     concluded = _concluded(text)
     if concluded is not None and is_numeric and not re.search(r"\d", unify_unicode(concluded)):
-        concluded = concluded if number_in_words(concluded) is not None else None
+        is_spelled = number_in_words(concluded) is not None or fraction_in_words(concluded) is not None
+        concluded = concluded if is_spelled else None
     if concluded is not None:
         return _capped(concluded, "final_line")
     return Extraction("no_answer", None, "none")
@@ -239,9 +241,9 @@ def _number_word(sentence: str) -> str | None:
     """The one number that a sentence spells out; `one` and `zero` are too often pronouns and adjectives."""
     runs: list[list[str]] = [[]]
     for word in re.findall(r"[A-Za-z-]+", sentence):
-        if number_in_words(word) is not None or (runs[-1] and word.lower() in ("hundred", "thousand", "and")):
+        if number_in_words(word) is not None or (runs[-1] and word.lower() in _CONTINUING):
             runs[-1].append(word)
         elif runs[-1]:
             runs.append([])
-    found = [" ".join(run).removesuffix(" and") for run in runs if run]
+    found = [re.sub(r"(?: and| a)+$", "", " ".join(run)) for run in runs if run]
     return found[0] if len(found) == 1 and found[0].lower() not in ("one", "zero") else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from kvrepro.graders.sequences import Compare
 from kvrepro.graders.shapes import squeeze
 
-_SET = r"\\?(?:mathbb\s*\{?\s*|text\s*\{?\s*)?([ZN])\s*(?:\^?\s*[+*])?\s*\}?"
+_SET = r"\\?(?:mathbb\s*\{?\s*|text\s*\{?\s*)?([ZN])\s*\}?\s*(?:[\^_]?\s*\{?\s*[+*]\s*\}?)?"
 _DECLARATION = re.compile(
     r"[\s,;]*(?:\\text\{[\s,(]*(?:where|for|with|for (?:any|all|some|every|each))?\s*\})?[\s,;]*\(?\s*"
     rf"(?:\\forall\s*)?([a-z])\s*\\in\s*{_SET}\s*\)?$"

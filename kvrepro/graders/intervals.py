@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from kvrepro.graders.arithmetic import number
 from kvrepro.graders.cleaning import split_top
-from kvrepro.graders.evaluation import close, evaluate, number, same_value, symbols_of
+from kvrepro.graders.evaluation import close, evaluate, same_value, symbols_of
 from kvrepro.graders.expression import Tree, read_expression
 from kvrepro.graders.lexer import UnreadableError
 from kvrepro.graders.wording import plain

@@ -13,6 +13,8 @@ _ANNOUNCEMENTS = (
     r"|must be|should be)",
     r"\b(?:final|my)\s+(?:answer|choice|result)\s*(?:\*\*)?\s*(?:is|:|=)",
     r"\bans\s*[:=]",
+    r"\banswer['’]s\s",
+    r"\b(?:final|correct)\s*:\s*(?=[\s*(\[$]{0,4}(?:[A-K]\b|[-$\\\d]))",
     r"\banswer\s+(?:-|\\to)\s",
     r"\bsolution\s*:\s*(?=[\s*(\[$]{0,4}(?:[A-K]\b|[-$\\\d]))",
     # Chinese, Japanese, Korean
@@ -42,6 +44,20 @@ _ANNOUNCEMENTS = (
     r"\bjawaban(?:nya)?(?:\s+akhir)?\s*(?:adalah|:)",
     r"(?:الجواب|الإجابة)(?:\s+(?:النهائي|النهائية|الصحيحة|الصحيح))?\s*(?:هو|هي|[:=])",
     r"उत्तर\s*(?:है|[:=])",
+    # Scandinavian, Finnish, Czech, Romanian, Hungarian, Ukrainian, Greek, Thai, Hebrew, Persian, Bengali
+    r"\b(?:rätt\s+|korrekt\s+)?svar(?:et)?\s*(?:är|er|:)",
+    r"\b(?:oikea\s+)?vastaus\s*(?:on|:)",
+    r"\bodpověď\s*(?:je|:)",
+    r"\brăspuns(?:ul)?(?:\s+(?:corect|final))?\s*(?:este|:)",
+    r"\b(?:a\s+)?(?:helyes\s+)?válasz\s*:?",
+    r"(?:правильна\s+)?відповідь\s*[:=-]",
+    r"(?:η\s+)?απάντηση\s*(?:είναι|:)",
+    r"คำตอบ(?:คือ|\s*:)",
+    r"התשובה(?:\s+(?:הנכונה|הסופית))?\s*(?:היא|:)",
+    r"(?:پاسخ|جواب)(?:\s+(?:نهایی|صحیح))?\s*:?",
+    r"উত্তর\s*(?:হল|হলো|[:=])",
+    r"\bk[eế]t\s+qu[aả]\s+(?:cu[oố]i\s+c[uù]ng\s+)?l[aà]",
+    r"\b(?:wynik|rezultat|risultato|resultado|resultat|sonuç)\s*(?:to|[eéè]|es|is|ist|:)\s",
 )
 _MARKUP = r"[\s*:]{0,12}"
 ANSWER_PHRASE = re.compile("(?:" + "|".join(_ANNOUNCEMENTS) + ")" + _MARKUP, re.IGNORECASE)
@@ -57,7 +73,7 @@ PICKED = re.compile(
     r"|\b(?:choose|pick|select)\b(?!\s+(?:from|between|one|any))"
     r"|\b(?:so|thus|hence|therefore|consequently|making|it must be|it is|it's|this is|that is|that's|which"
     r" is|which means|"
-    r"corresponds to|matches|match|matching|corresponding to|leads to|points to|leaves|leaving|leaves us"
+    r"corresponds to|closest to|matches|match|matching|corresponding to|leads to|points to|leaves|leaving|leaves us"
     r" with|gives)(?:\s+only)?,?\s*(?:it is |it's |it must be |this is )?"
     r"(?=(?:\*\*|\\\(|\$|\s){0,4}(?:[(\[]?(?:the\s+)?(?:correct\s+)?(?:option|choice|answer choice"
     r"|statement)\b|[(\[][A-K][)\]]|\\text(?:bf)?\{\s*\(?[A-K]|\*\*[A-K]\*\*|[A-K]\s*\.?\s*(?:$|\n))))"
@@ -68,11 +84,12 @@ LEADING_CHOICE = re.compile(
     r"(?:(?:\b(?:option|choice|answer|statement|opción|вариант)\s*|(?<![A-Za-z\\*$]))(?:\*\*|\$"
     r"|\\text(?:bf)?\{){0,3}[(\[]([A-K])[)\]](?:\*\*|\$|\}){0,3}"
     r"|(?:\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ss]tatement)\s+|(?:^|(?<=[.;,:]\s)|(?<=\bonly\s)"
-    r"|(?<=\bthat\s)|(?<=\b[Ss]o\s)|(?<=\b[Hh]ence\s)|(?<=\b[Tt]hus\s))(?:\*\*)?)([A-K])(?:\*\*)?)"
+    r"|(?<=\bthat\s)|(?<=\b[Bb]ut\s)|(?<=\b[Ss]o\s)|(?<=\b[Hh]ence\s)|(?<=\b[Tt]hus\s))(?:\*\*)?)([A-K])(?:\*\*)?)"
     r"\s{0,3}(?:is|are|must be|would be|seems(?: to be)?|appears(?: to be)?|looks(?: like)?|being|remains)"
     r"\s+(?:therefore |thus |clearly |indeed |definitely |then )?"
     r"(?:the\s+)?(?:only\s+)?(?:one\s+(?:that is|which is)\s+)?(?:best |most |factually )?(?:correct|right"
-    r"|true|answer|accurate|valid|best choice|appropriate|plausible|likely|suitable|reasonable)"
+    r"|true|answer|accurate|valid|best choice|appropriate|plausible|likely|suitable|reasonable"
+    r"|one|option|choice|possibility)"
     r"(?!\s+(?:about|that|in|but|for)\b)",
     re.MULTILINE,
 )
@@ -80,6 +97,7 @@ LEADING_CHOICE = re.compile(
 SOLE_CHOICE = re.compile(
     r"\b(?:[Oo]nly\s+(?:(?:option|choice|answer|statement)\s+)?[(\[*$]{0,3}([A-K])[)\]*$]{0,3}\s+"
     r"(?:satisfies|works|fits|matches|remains|meets|holds|makes sense|agrees|is left|is consistent|survives)"
+    r"|[;,]\s+(?:so\s+|and\s+|thus\s+|hence\s+)?(?:only\s+)?[(\[*$]{0,3}([A-K])[)\]*$]{0,3}\s+(?:remains|is left)\b"
     r"|(?:[Aa]ll|[Ee]very)\b[^.\n]{0,30}\b(?:except|but|other than)\s+(?:for\s+)?(?:(?:option|choice)\s+)?[(\[*$]{0,3}"
     r"([A-K])[)\]*$]{0,3}\s+(?:are|is|can be|were)\s+(?:clearly\s+)?(?:wrong|incorrect|false|eliminated|ruled out))",
 )

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from kvrepro.graders.evaluation import TooLargeError, close, evaluate, has_constant, number, same_value, symbols_of
+from kvrepro.graders.arithmetic import TooLargeError, number
+from kvrepro.graders.evaluation import close, evaluate, has_constant, same_value, symbols_of
 from kvrepro.graders.expression import Tree, read_expression
 from kvrepro.graders.lexer import UnreadableError
 from kvrepro.graders.units import DEGREE, Unit, split_unit, strip_currency
@@ -33,7 +34,7 @@ _FRACTION = re.compile(r"^([-+]?)(?:\\frac\{(\d{1,30})\}\{(\d{1,30})\}|(\d{1,30}
 _EXPONENT = re.compile(r"^([-+]?\d+(?:\.\d+)?)(?:[eE](?=[-+])|\s*[eE]\s*(?=\d))([-+]?\d{1,3})$")
 _MIXED_PLAIN = re.compile(r"^(-?)(\d+)\s+(\d+)\s*/\s*(\d+)$")
 _OUT_OF = re.compile(r"^(\d{1,12}) (?:in|out of) (\d{1,12})$")
-_MODULO = re.compile(r"^(.*?)\s*\(?\s*\\?(?:pmod|bmod|mod)\s*\{?\s*\d+\s*\}?\s*\)?$")
+_MODULO = re.compile(r"^(.*?)\s*\(?\s*(?:\\text\{\s*\(?\s*mod\s*\}|\\?(?:pmod|bmod|mod))\s*\{?\s*\d+\s*\}?\s*\)?$")
 _LEADING_WORDS = re.compile(r"^(?:\s*(?:\\text\{[^{}\d]*\}|[A-Za-z]{2,}[a-z]*:?(?=\s)|:))+\s*")
 _COMPARING = re.compile(
     r"\b(?:not|negative|minus|least|most|less|more|fewer|greater|over|under|between|no|half|twice|double|neither)\b"
@@ -64,7 +65,8 @@ def literal(text: str) -> Fraction | None:
 
 def base_number(text: str) -> tuple[str, int] | None:
     """(digits, base) of `52_8`, `(52)_{8}`, `52_{\\text{eight}}`, `52 base 8`."""
-    match = _BASE.match(text.strip())
+    # digits above 9 are letters, which may stand in a text wrapper
+    match = _BASE.match(re.sub(r"^\\text\{\s*([0-9A-Z]+)\s*\}", r"\1", text.strip()))
     if match is None:
         return None
     spelled = match[2] or match[3]

@@ -198,6 +198,10 @@ def split_unit(text: str, is_numeric: bool) -> list[tuple[str, Unit, int]]:
             variables.
     """
     readings: list[tuple[str, Unit, int]] = []
+    if is_numeric:
+        # Greek letters of units: ohm and micro
+        text = re.sub(r"(?<=[\d)}])\s*(?:\\text\{\s*[kM]\s*\}|[kM])?\s*\\Omega\s*$", r" \\text{ohm}", text)
+        text = re.sub(r"(?<=[\d)}])\s*\\mu\s*(?:\\text\{\s*)?([A-Za-z])\s*\}?\s*$", r" \\text{u\1}", text)
     degree = re.match(r"^(.*?)\s*\^\s*\{?\s*\\circ\s*\}?\s*(?:\\text\{\s*([CF])\s*\}|([CF]))?$", text)
     if degree and degree[1]:
         scale = degree[2] or degree[3]

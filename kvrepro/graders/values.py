@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kvrepro.graders import wording
+from kvrepro.graders.arithmetic import TooLargeError
 from kvrepro.graders.choice import read_choice
 from kvrepro.graders.cleaning import clean, split_top, strip_group
 from kvrepro.graders.equations import same_chain, same_equation, sides_of, split_chain
-from kvrepro.graders.evaluation import TooLargeError
 from kvrepro.graders.families import same_family
 from kvrepro.graders.lexer import UnreadableError
 from kvrepro.graders.quantities import same_quantity
@@ -69,8 +69,9 @@ def _without_lead(text: str) -> str:
     text = re.sub(r"^\s*(?:\\text\{\s*)?(?:negative|minus)\s*\}?\s*(?=\d)", "-", text, flags=re.IGNORECASE)
     text = re.sub(r"\s*(?:\\text\{)?\s*is (?:the|our|my) (?:final |correct )?answer\s*\}?$", "", text)
     text = _COUNTER.sub("", text.lstrip(" ="))
-    if (words := wording.number_in_words(text)) is not None:
-        return str(words)
+    for spelled in (wording.number_in_words(text), wording.fraction_in_words(text)):
+        if spelled is not None:
+            return str(spelled)
     text = re.sub(r"^\\approx(?![A-Za-z])\s*|^(?:approximately|about)\s+", "", text.lstrip(" :"))
     return strip_group(text.rstrip(" .:"))
 

@@ -193,7 +193,7 @@ def clock(text: str) -> tuple[int, bool] | None:
 def same_clock(gold: str, answer: str) -> bool | None:
     """Same time of day; None if the gold is not one. A missing am/pm is forgiven where the digits agree."""
     first = clock(gold)
-    if first is None or (":" not in gold and not re.search("[ap]\\.? ?m", gold.lower())):
+    if first is None or (":" not in gold and not re.search("[ap]\\.? ?m|noon|midnight", gold.lower())):
         return None
     second = clock(re.sub(r"^.*?(?:\bis\b|\bat\b|=)\s*", "", plain(answer)))
     if second is None:
@@ -232,14 +232,15 @@ _PARTS = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth"
 
 def fraction_in_words(text: str) -> Fraction | None:
     """`two thirds`, `one half`, `three and a half`; None for anything else."""
-    words = re.findall(r"[a-z]+", plain(text).casefold().replace("-", " "))
-    if len(words) < 2 or re.search(r"\d", text):
+    words = re.findall(r"[a-z]+|\d+", plain(text).casefold().replace("-", " "))
+    if len(words) < 2 or len(words) > 8:
         return None
     parts = _PARTS.get(words[-1]) or _PARTS.get(words[-1].removesuffix("s"))
     if parts is None:
         return None
     top = 1 if words[-2] == "a" else number_in_words(words[-2])
-    whole = number_in_words(" ".join(words[:-3])) if len(words) > 3 and words[-3] == "and" else None
+    before = " ".join(words[:-3]) if len(words) > 3 and words[-3] == "and" else ""
+    whole = int(before) if before.isdigit() else number_in_words(before)
     if top is None or (whole is None and len(words) > 2):
         return None
     return (whole or 0) + Fraction(top, parts)
