@@ -12,7 +12,7 @@ from .engine import Engine
 from .methods import create_method, method_class
 from .methods.base import EvictionMethod
 from .sampling_config import SamplingConfig
-from .tokens import THINK_END_TEXT, ThinkTags, render_prompt
+from .tokens import THINK_END_TEXT, ThinkTags, render_prompt, reply_text
 
 
 def end_token_ids(model: PreTrainedModel, tokenizer) -> list[int]:
@@ -61,6 +61,6 @@ def generate(
     ]
     done = {}
     for completion in runner.run(requests):
-        completion.text = tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+        completion.text = reply_text(tokenizer, completion.token_ids, think_end)
         done[completion.request] = completion
     return [done[request] for request in requests]

@@ -24,6 +24,7 @@ from .metrics import summarise
 from .models import load_model, model_entry, predictor_fingerprint, weights_fingerprint
 from .provenance import git_revision, hardware, package_versions
 from .results import COMPLETIONS, MANIFEST, RECORDS
+from .tokens import reply_text
 
 # what a reply carries only until its cell is complete
 _WORKING_FIELDS = ("cell_id", "session", "stats")
@@ -60,7 +61,7 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
     waiting = [r for r in requests if (r.problem_id, r.sample_id) not in done]
     with tqdm(total=len(requests), initial=resumed, desc=f"{config.method}-{config.budget}", file=sys.stderr) as bar:
         for completion in engine.run(waiting):
-            row = _completion_row(completion, tokenizer)
+            row = _completion_row(completion, tokenizer, entry.think_end)
             # a killed run leaves its times with its last reply
             row |= {"cell_id": config.cell_id, "session": session, "stats": dataclasses.asdict(engine.stats)}
             results.append_row(folder / COMPLETIONS, row)
@@ -138,10 +139,10 @@ def _earlier_sessions(done: dict[tuple[str, int], dict[str, Any]], current: str)
     return [stats for session, stats in last.items() if session != current]
 
 
-def _completion_row(completion: Completion, tokenizer) -> dict[str, Any]:
+def _completion_row(completion: Completion, tokenizer, think_end: str) -> dict[str, Any]:
     return {
         "problem_id": completion.request.problem_id, "sample_id": completion.request.sample_id,
-        "status": completion.status, "text": tokenizer.decode(completion.token_ids, skip_special_tokens=True),
+        "status": completion.status, "text": reply_text(tokenizer, completion.token_ids, think_end),
         "n_prompt_tokens": len(completion.request.prompt_ids), "n_thinking_tokens": completion.n_thinking_tokens,
         "n_answer_tokens": completion.n_answer_tokens, "evictions": completion.evictions,
         "peak_tokens": completion.peak_tokens, "pin_overflow_tokens": completion.pin_overflow_tokens,
@@ -152,8 +153,9 @@ def _graded(problems: list[Problem], rows: list[dict[str, Any]], config: CellCon
     """Rows with gold, extracted answer, verdict and the rule that decided."""
     kind = benchmark_entry(config.benchmark).kind
     golds = {p.problem_id: p.gold for p in problems}
+    options = {p.problem_id: p.lettered_options for p in problems}
     items = [
-        {"response": row["text"], "gold": golds[row["problem_id"]], "kind": kind,
+        {"response": row["text"], "gold": golds[row["problem_id"]], "kind": kind, "options": options[row["problem_id"]],
          "finish_reason": "stop" if row["status"] == OK else "length"}
         for row in rows
     ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .errors import KvreproError
@@ -34,6 +35,22 @@ class ThinkTags:
     def closes(self, tokens: list[int]) -> bool:
         """True if the reply's last token completes the closing tag."""
         return tuple(tokens[-len(self.end) :]) == self.end
+
+
+def reply_text(tokenizer, token_ids: Sequence[int], think_end: str = THINK_END_TEXT) -> str:
+    """Text of a reply without special tokens, but always with its think tags.
+
+    R1's tokenizer holds the tags as ordinary added tokens; others mark them as special, and `skip_special_tokens` would
+    drop them: the thought would then be graded as part of the answer. A closing tag of another name is written as
+    `</think>`, so that whatever reads replies needs to know one.
+    """
+    tags = {think_end, think_end.replace("/", ""), THINK_END_TEXT, THINK_END_TEXT.replace("/", "")}
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    hidden = {i for i, token in added.items() if token.special} | set(tokenizer.all_special_ids)
+    kept = {i for i in hidden if tokenizer.decode([i]).strip() in tags}
+    ids = [i for i in token_ids if i not in hidden or i in kept]
+    text = tokenizer.decode(ids, skip_special_tokens=False)
+    return text if think_end == THINK_END_TEXT else text.replace(think_end, THINK_END_TEXT)
 
 
 def render_prompt(tokenizer, question: str) -> list[int]:

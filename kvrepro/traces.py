@@ -11,7 +11,7 @@ from .generation import generate
 from .graders import grade
 from .tiny.problems import TASKS, sample_problem
 from .tiny.split import split_of
-from .tokens import ThinkTags, render_prompt
+from .tokens import ThinkTags, render_prompt, reply_text
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def generate_traces(
     counts = {"generated": len(questions), "unfinished": 0, "wrong": 0, "no_answer": 0, "kept": 0}
     traces = []
     for (question, gold, kind), completion in zip(questions, completions, strict=True):
-        text = tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+        text = reply_text(tokenizer, completion.token_ids)
         spans = sum(think.closes(completion.token_ids[: i + 1]) for i in range(len(completion.token_ids)))
         if completion.status != OK or spans != 1:
             counts["unfinished"] += 1
