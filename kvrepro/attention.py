@@ -43,12 +43,13 @@ def slots_attention(
     if slots is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    home, query = query.device, query.to(key.device)
     out, mass = reference.decode_attention(
         query[:, :, 0], key, value, slots.attention_bias, scaling, with_mass=slots.observer is not None
     )
     if mass is not None:
         slots.observer(module.layer_idx, query[:, :, 0], mass)
-    return out[:, None], None
+    return out[:, None].to(home), None
 
 
 AttentionInterface.register(SLOTS, slots_attention)

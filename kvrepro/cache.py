@@ -83,7 +83,9 @@ class SlotLayer(CacheLayerMixin):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         """Append `[B, H, T, D]` to every live row; returns the used part of the storage."""
-        return self.cache.append(self.index, key_states, value_states)
+        # the cache lies on one device; the layers of a model spread over several GPUs send their new slots there
+        device = self.cache.kv.device
+        return self.cache.append(self.index, key_states.to(device), value_states.to(device))
 
     def get_seq_length(self) -> int:
         """Tokens processed (not slots): what transformers derives the next position from."""

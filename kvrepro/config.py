@@ -63,8 +63,8 @@ class CellConfig:
             object.__setattr__(self, name, _typed(name, getattr(self, name), expected))
         entry = model_entry(self.model)
         if self.model != entry.name:
-            # a folder: notebooks run elsewhere, so the path must not depend on where the caller stands
-            object.__setattr__(self, "model", entry.source)
+            # a folder or a Hub id: notebooks run elsewhere, so a path must not depend on where the caller stands
+            object.__setattr__(self, "model", entry.reference)
         if self.predictor is not None:
             object.__setattr__(self, "predictor", str(Path(self.predictor).expanduser().resolve()))
         known = benchmark_entry(self.benchmark).n_problems

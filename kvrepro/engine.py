@@ -159,9 +159,10 @@ class Engine:
         ids = torch.tensor([prompt_ids], device=self.model.device)
         out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         self.stats.prefill_tokens += len(prompt_ids)
-        keys = torch.stack([layer.keys[0] for layer in cache.layers])
-        values = torch.stack([layer.values[0] for layer in cache.layers])
-        return keys, values, out.logits[0, -1]
+        device = self.model.device
+        keys = torch.stack([layer.keys[0].to(device) for layer in cache.layers])
+        values = torch.stack([layer.values[0].to(device) for layer in cache.layers])
+        return keys, values, out.logits[0, -1].to(device)
 
     def _sample(self, logits: Tensor, rows: list[Row]) -> Tensor:
         keys = torch.tensor([row.sampling_key for row in rows], device=logits.device)
@@ -201,9 +202,9 @@ class Engine:
             row = rows[index]
             reply = row.completion.token_ids
             reply.append(token)
-            if row.answer_from == NEVER and self.think.closes(reply):
+            if row.answer_from == NEVER and (n_tag := self.think.closes(reply)):
                 row.completion.n_thinking_tokens = len(reply)
-                row.answer_from = row.n_prompt + len(reply) - len(self.think.end)
+                row.answer_from = row.n_prompt + len(reply) - n_tag
             ended = token in self.eos_ids
             if not ended and len(reply) < self.max_new_tokens:
                 continue

@@ -10,6 +10,7 @@ import yaml
 
 from .config import CellConfig
 from .errors import KvreproError, UnknownNameError
+from .models import generation_defaults
 from .paths import project_root
 
 _KEYS = {"title", "methods", "defaults", "panels", "paper_marks"}
@@ -98,7 +99,7 @@ def _panel_cells(content: dict[str, Any], panel: Any) -> list[CellConfig]:
     methods = content.get("methods", ["full"])
     if not isinstance(methods, list) or not methods:
         raise KvreproError(f"`methods` must be a list of names, given {methods!r}")
-    values = {**defaults, **panel}
+    values = {**generation_defaults(panel.get("model", defaults.get("model"))), **defaults, **panel}
     budgets = values.pop("budgets", [])
     if not isinstance(budgets, list) or (not budgets and set(methods) != {"full"}):
         raise KvreproError(f"`budgets` must be a list of tokens for {', '.join(map(str, methods))}, given {budgets!r}")

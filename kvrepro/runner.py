@@ -20,8 +20,9 @@ from .completions import OK, Completion, Request, RunStats
 from .config import PROTOCOL, CellConfig
 from .errors import KvreproError
 from .graders import grade_many
+from .loading import load_model
 from .metrics import summarise
-from .models import load_model, model_entry, predictor_fingerprint, weights_fingerprint
+from .models import model_entry, predictor_fingerprint, predictor_source, weights_fingerprint
 from .provenance import git_revision, hardware, package_versions
 from .results import COMPLETIONS, MANIFEST, RECORDS
 
@@ -77,7 +78,9 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
         "evictions": sum(row["evictions"] for row in done.values()),
         "kv_tokens_peak": max(row["peak_tokens"] for row in done.values()),
         "pin_overflow_tokens": sum(row["pin_overflow_tokens"] for row in done.values()),
-        "weights": weights_fingerprint(entry), "predictor": predictor_fingerprint(entry, config.predictor),
+        "weights": weights_fingerprint(entry), "revision": getattr(model.config, "_commit_hash", None),
+        "stand_in": getattr(model.config, "kvrepro_stand_in", None), 
+        "predictor": predictor_fingerprint(entry, config.predictor),
         "rows_sha256": rows_hash(problems), "benchmark": origin,
         "prompts_sha256": prompt_hash(tokenizer.decode(r.prompt_ids) for r in requests),
         "versions": package_versions(), "git": git_revision(),
@@ -98,10 +101,11 @@ def _prepare(config: CellConfig, model, tokenizer, problems: list[Problem]):
     from .tokens import ThinkTags, render_prompt
 
     options = config.method_options()
+    entry = model_entry(config.model)
     if method_class(config.method).needs_predictor:
-        options["predictor"] = load_predictor_for(model, config.predictor)
+        options["predictor"] = load_predictor_for(model, predictor_source(entry, config.predictor))
     engine = Engine(
-        model, create_method(config.method, **options), ThinkTags.of(tokenizer, model_entry(config.model).think_end),
+        model, create_method(config.method, **options), ThinkTags.of(tokenizer, entry.think_end),
         end_token_ids(model, tokenizer), sampling=config.sampling, batch_rows=config.batch_rows,
         max_new_tokens=config.max_new_tokens, seed=config.seed,
     )  # fmt: skip

@@ -2,38 +2,81 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from .errors import KvreproError
 
-THINK_END_TEXT = "</think>"
+THINK_START_TEXT, THINK_END_TEXT = "<think>", "</think>"
+# DynTS `utils/utils.py`: exact vocabulary entries, newline and space in their byte-level spelling (METHODS.md 2.4)
+SEPARATORS = (".", ",", "?", "!", ";", ":", "\n", " ")
 
 
 @dataclass(frozen=True)
 class ThinkTags:
-    """Token ids that close the thought; more than one where the tag is not a token of its own."""
+    """The tag that closes the thought.
+
+    Attributes:
+        end: its token ids; several where the tag is no token of its own, none for a model that does not think.
+        text: the tag as text, and
+        decode: ids to text; both only for a tag of several tokens. Its last piece may swallow what follows (`>` and a
+            newline are often one token), so such a tag is found in the text and not by its ids.
+        closers: ids of all tokens in which the tag may end, so that only these are decoded.
+    """
 
     end: tuple[int, ...]
+    text: str | None = None
+    decode: Callable[[Sequence[int]], str] | None = field(default=None, compare=False)
+    closers: frozenset[int] = field(default=frozenset(), compare=False)
 
     @classmethod
-    def of(cls, tokenizer, text: str = THINK_END_TEXT) -> ThinkTags:
-        """Find the closing tag in a tokenizer.
+    def of(cls, tokenizer, text: str | None = THINK_END_TEXT) -> ThinkTags:
+        """Find the closing tag in a tokenizer; `text` None is a model that does not think.
 
         Raises:
-            KvreproError: the tag does not survive a round trip, so roles could not be told apart.
+            KvreproError: the tag does not survive a round trip, so roles could not be told apart; or it is neither a
+                token of its own nor mentioned in the chat template, so the model would never write it.
         """
-        ids = tokenizer.encode(text, add_special_tokens=False)
+        if text is None:
+            return cls(())
+        ids = tuple(tokenizer.encode(text, add_special_tokens=False))
         unknown = getattr(tokenizer, "unk_token_id", None)
+        name = getattr(tokenizer, "name_or_path", "?")
         if not ids or (unknown is not None and unknown in ids) or text not in tokenizer.decode(ids):
             raise KvreproError(
-                f"the tokenizer of {getattr(tokenizer, 'name_or_path', '?')!r} does not know {text!r}: the model is "
-                "no reasoning model of this form; name its closing tag with think_end=..."
+                f"the tokenizer of {name!r} does not know {text!r}: the model is no reasoning model of this form; name "
+                "its closing tag with think_end=..., or think_end: null in models.yaml if it does not think"
             )
-        return cls(tuple(ids))
+        if len(ids) == 1:
+            return cls(ids)
+        template = getattr(tokenizer, "chat_template", None)
+        opening = text.replace("/", "")
+        if isinstance(template, str) and text not in template and opening not in template:
+            raise KvreproError(
+                f"the chat template of {name!r} never mentions {text!r} or {opening!r}, and {text!r} is no token of "
+                "its own: the model would never close a thought. Name its tags in models.yaml (think_start, "
+                "think_end), or think_end: null if it does not think"
+            )
 
-    def closes(self, tokens: list[int]) -> bool:
-        """True if the reply's last token completes the closing tag."""
-        return tuple(tokens[-len(self.end) :]) == self.end
+        def decode(tokens: Sequence[int]) -> str:
+            return tokenizer.decode(list(tokens), skip_special_tokens=False)
+
+        # a token that may end the tag begins with some end of the tag
+        tails = tuple(text[i:] for i in range(1, len(text)))
+        closers = frozenset(i for piece, i in tokenizer.get_vocab().items() if piece.startswith(tails))
+        return cls(ids, text, decode, closers | {ids[-1]})
+
+    def closes(self, tokens: list[int]) -> int:
+        """How many of the reply's last tokens make up the closing tag; 0 while it is not complete."""
+        n = len(self.end)
+        if not n or (self.decode is None and tuple(tokens[-n:]) != self.end):
+            return 0
+        if self.decode is None:
+            return n
+        if tokens[-1] not in self.closers or self.text in self.decode(tokens[-2 * n : -1]):
+            return 0
+        # the shortest tail that spells the tag; pieces may differ from those of the tag on its own
+        return next((k for k in range(1, 2 * n + 1) if self.text in self.decode(tokens[-k:])), 0)
 
 
 def render_prompt(tokenizer, question: str) -> list[int]:
@@ -48,3 +91,17 @@ def render_prompt(tokenizer, question: str) -> list[int]:
     messages = [{"role": "user", "content": question}]
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     return tokenizer.encode(text, add_special_tokens=False)
+
+
+def separator_ids(tokenizer, texts: Sequence[str] = SEPARATORS) -> list[int]:
+    """Ids of the separators that are one token of this tokenizer, and its BOS; ascending.
+
+    Raises:
+        KvreproError: none of them is.
+    """
+    ids = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+    found = {i[0] for i in ids if len(i) == 1}
+    if not found:
+        raise KvreproError(f"no separator of {list(texts)} is a token of {getattr(tokenizer, 'name_or_path', '?')!r}")
+    bos = getattr(tokenizer, "bos_token_id", None)
+    return sorted(found | ({bos} if bos is not None else set()))
