@@ -19,6 +19,7 @@ from .errors import KvreproError
 from .kernels import reference
 
 GRANULARITIES = ("shared", "layer", "head")
+SINK_TYPES = ("gpt_oss",)
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class CacheShape:
             raise KvreproError(f"{name} has layers of type {', '.join(sorted(kinds - {'full_attention'}))}; {plain}")
         if windowed and not getattr(text, "layer_types", None):
             raise KvreproError(f"{name} has a sliding window of {text.sliding_window} tokens; {plain}")
+        # caps and sinks change the softmax itself; the slot attention would silently leave them out
+        if cap := getattr(text, "attn_logit_softcapping", None):
+            raise KvreproError(f"{name} has an attention soft cap of {cap:g}; {plain}")
+        if text.model_type in SINK_TYPES:
+            raise KvreproError(f"{name} has attention sinks (a learned logit per head); {plain}")
         if not hasattr(text, "num_attention_heads") or getattr(text, "kv_lora_rank", None):
             raise KvreproError(f"{name} has no plain attention heads; {plain}")
         q_heads = text.num_attention_heads
