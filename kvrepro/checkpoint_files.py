@@ -48,7 +48,7 @@ def check_folder(folder: Path) -> None:
             )
 
 
-def folder_fingerprint(folder: Path, patterns: tuple[str, ...]) -> str:
+def folder_fingerprint(folder: Path, patterns: tuple[str, ...] = ("*.safetensors",)) -> str:
     """SHA-256 over names and contents of the matching files; read again only when one has changed."""
     files = sorted(f for pattern in patterns for f in folder.glob(pattern))
     return _hash_of(tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files))

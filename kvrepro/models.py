@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import KvreproError, UnknownNameError
 from .paths import CHECKPOINTS, fetched_folder, user_models_file
-from .tokens import SEPARATORS, THINK_END_TEXT, THINK_START_TEXT
+from .tokens import THINK_END_TEXT, THINK_START_TEXT
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTISATIONS = ("8bit", "4bit")
@@ -34,7 +34,7 @@ class ModelEntry:
         think_start, think_end: texts that open and close the thought; `think_end` None is a model that has none.
         generation: sampling parameters that a profile or `kvrepro run` takes when it names none.
         prompt_style: `dynts` or `deepseek`; for profiles that name none.
-        separators: token texts that count as separators.
+        separators: token texts that count as separators; None takes those of the method (`kvrepro.assets`).
         quantisation: None, `8bit` or `4bit` weights (bitsandbytes, through transformers).
         device_map: None for one device, `auto` to spread the layers over all visible GPUs.
     """
@@ -49,7 +49,7 @@ class ModelEntry:
     think_end: str | None = THINK_END_TEXT
     generation: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     prompt_style: str = "dynts"
-    separators: tuple[str, ...] = SEPARATORS
+    separators: tuple[str, ...] | None = None
     quantisation: str | None = None
     device_map: str | None = None
 
@@ -173,6 +173,12 @@ def predictor_source(entry: ModelEntry, given: str | None = None) -> str | None:
     return given or entry.predictor or (str(own) if own.is_dir() else None)
 
 
+def asset_location(text: str) -> str:
+    """A folder as an absolute path, so that it means the same everywhere; a Hub id stays as it is."""
+    path = Path(text).expanduser()
+    return text if _HUB_ID.fullmatch(text.partition("@")[0]) and not path.exists() else str(path.resolve())
+
+
 def predictor_fingerprint(entry: ModelEntry, folder: str | None = None) -> str | None:
     """SHA-256 over the head's weights, `hub:id` for one on the Hub, None where there is none."""
     from .checkpoint_files import folder_fingerprint
@@ -180,7 +186,7 @@ def predictor_fingerprint(entry: ModelEntry, folder: str | None = None) -> str |
     source = predictor_source(entry, folder)
     if source is None or Path(source).is_dir():
         return None if source is None else folder_fingerprint(Path(source), ("*.safetensors",))
-    return f"hub:{source}" if _HUB_ID.fullmatch(source) else None
+    return f"hub:{source}" if _HUB_ID.fullmatch(source.partition("@")[0]) else None
 
 
 def _user_rows(path: Path) -> dict[str, ModelEntry]:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from .errors import KvreproError
 
 THINK_START_TEXT, THINK_END_TEXT = "<think>", "</think>"
-# DynTS `utils/utils.py`: exact vocabulary entries, newline and space in their byte-level spelling (METHODS.md 2.4)
-SEPARATORS = (".", ",", "?", "!", ";", ":", "\n", " ")
 
 
 @dataclass(frozen=True)
@@ -91,17 +89,3 @@ def render_prompt(tokenizer, question: str) -> list[int]:
     messages = [{"role": "user", "content": question}]
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     return tokenizer.encode(text, add_special_tokens=False)
-
-
-def separator_ids(tokenizer, texts: Sequence[str] = SEPARATORS) -> list[int]:
-    """Ids of the separators that are one token of this tokenizer, and its BOS; ascending.
-
-    Raises:
-        KvreproError: none of them is.
-    """
-    ids = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
-    found = {i[0] for i in ids if len(i) == 1}
-    if not found:
-        raise KvreproError(f"no separator of {list(texts)} is a token of {getattr(tokenizer, 'name_or_path', '?')!r}")
-    bos = getattr(tokenizer, "bos_token_id", None)
-    return sorted(found | ({bos} if bos is not None else set()))

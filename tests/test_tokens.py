@@ -6,8 +6,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from kvrepro.assets import named_separator_ids
 from kvrepro.errors import KvreproError
-from kvrepro.tokens import ThinkTags, separator_ids
+from kvrepro.tokens import ThinkTags
 
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}{{ '<thought>\n' }}"
 
@@ -96,10 +97,8 @@ def test_a_template_that_never_mentions_the_tag_is_refused():
         ThinkTags.of(tokenizer)
 
 
-def test_separators_are_exact_tokens_and_bos():
-    tokenizer = byte_level([". ", "ab"] * 5)
-    tokenizer.add_special_tokens({"bos_token": "<s>"})
-    ids = separator_ids(tokenizer)
-    assert tokenizer.bos_token_id in ids
-    assert {tokenizer.decode([i]) for i in ids} - {"<s>"} <= set(".,?!;: \n")
-    assert ids == sorted(ids)
+def test_named_separators_must_be_one_token_each():
+    tokenizer = byte_level(["ab"] * 5)
+    assert [tokenizer.decode([i]) for i in named_separator_ids(tokenizer, [";", "."])] == [".", ";"]
+    with pytest.raises(KvreproError, match=r"separators \['xyz'\]: expected texts that are one token"):
+        named_separator_ids(tokenizer, [".", "xyz"])
