@@ -11,7 +11,7 @@ from importlib import import_module
 from .errors import KvreproError, RunError
 from .paths import pin_folders
 
-COMMANDS = ("list", "fetch", "run", "grid", "status", "summary", "train", "bench", "grade", "power")
+COMMANDS = ("list", "fetch", "plan", "rehearse", "run", "grid", "status", "summary", "train", "bench", "grade", "power")
 _MODULES = {"list": "listing"}
 
 

@@ -24,7 +24,7 @@ def load_model(entry: ModelEntry, device: str | None = None):
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or default_device()
     _check_source(entry)
     check_fits(entry, device)
     common = {"revision": entry.revision, "trust_remote_code": False}
@@ -39,6 +39,11 @@ def load_model(entry: ModelEntry, device: str | None = None):
     if not hasattr(model, "hf_device_map"):
         model = model.to(device)
     return model.eval(), tokenizer
+
+
+def default_device() -> str:
+    """The first GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def resolved_revision(model) -> str | None:

@@ -20,9 +20,11 @@ from .completions import OK, Completion, Request, RunStats
 from .config import PROTOCOL, CellConfig
 from .errors import KvreproError
 from .graders import grade_many
-from .loading import load_model
+from .loading import default_device, load_model
+from .memory import check_fits
 from .metrics import summarise
 from .models import model_entry, predictor_fingerprint, predictor_source, weights_fingerprint
+from .plan import cache_bytes
 from .provenance import git_revision, hardware, package_versions
 from .results import COMPLETIONS, MANIFEST, RECORDS
 
@@ -54,6 +56,7 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
     session = uuid.uuid4().hex
     problems, origin = load_with_origin(config.benchmark, config.n_problems, config.prompt_style)
     entry = model_entry(config.model)
+    check_fits(entry, device or default_device(), cache_bytes(config))
     model, tokenizer = load_model(entry, device)
     done = _finished(folder / COMPLETIONS, config)
     resumed = len(done)
