@@ -46,9 +46,15 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def resolved_revision(model) -> str | None:
-    """Commit of the Hub repository that the weights came from, None for a folder."""
-    return getattr(model.config, "_commit_hash", None)
+def resolved_revision(entry: ModelEntry) -> str | None:
+    """Commit of the Hub repository that was loaded, None for a folder; read off the local copy, so after loading."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if entry.is_folder:
+        return None
+    found = try_to_load_from_cache(entry.source, "config.json", revision=entry.revision)
+    # the library keeps each commit in a folder of its name
+    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def _check_source(entry: ModelEntry) -> None:

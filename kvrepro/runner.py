@@ -20,7 +20,7 @@ from .completions import OK, Completion, Request, RunStats
 from .config import PROTOCOL, CellConfig
 from .errors import KvreproError
 from .graders import grade_many
-from .loading import default_device, load_model
+from .loading import default_device, load_model, resolved_revision
 from .memory import check_fits
 from .metrics import summarise
 from .models import model_entry, predictor_fingerprint, predictor_source, weights_fingerprint
@@ -81,7 +81,7 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
         "evictions": sum(row["evictions"] for row in done.values()),
         "kv_tokens_peak": max(row["peak_tokens"] for row in done.values()),
         "pin_overflow_tokens": sum(row["pin_overflow_tokens"] for row in done.values()),
-        "weights": weights_fingerprint(entry), "revision": getattr(model.config, "_commit_hash", None),
+        "weights": weights_fingerprint(entry), "revision": resolved_revision(entry),
         "stand_in": getattr(model.config, "kvrepro_stand_in", None), 
         "predictor": predictor_fingerprint(entry, config.predictor),
         "rows_sha256": rows_hash(problems), "benchmark": origin,

@@ -97,10 +97,11 @@ def test_mistakes_in_user_rows_are_named(tmp_path, monkeypatch, text, message):
 
 
 def test_a_folder_loads_and_carries_no_hub_revision(folder):
-    model, tokenizer = load_model(model_entry(str(folder)))
+    entry = model_entry(str(folder))
+    model, tokenizer = load_model(entry)
     assert model.dtype == torch.float32 and not model.training
     assert tokenizer.chat_template
-    assert loading.resolved_revision(model) is None
+    assert loading.resolved_revision(entry) is None
 
 
 @pytest.mark.parametrize(
