@@ -131,6 +131,8 @@ class Engine:
             self.method.admit(cache, cache.admit(prefill.keys, prefill.values), prefill, request)
             row.completion.peak_tokens = row.n_prompt
             rows.append(row)
+            if self.on_logits is not None:
+                self.on_logits([row], prefill.logits[None])
             token = int(self._next(prefill.logits[None], [row])[0])
         return self._take(cache, rows, [len(rows) - 1], [token])
 
@@ -140,6 +142,8 @@ class Engine:
         with self._timed("forward_s"):
             newest = self._tensor([row.completion.token_ids[-1] for row in rows])
             logits, hidden = self.decoder.step(newest, cache)
+        if self.on_logits is not None:
+            self.on_logits(rows, logits)
         with self._timed("score_s"):
             self.method.observe(StepView(cache, hidden, newest))
         with self._timed("evict_s"):
@@ -171,8 +175,6 @@ class Engine:
 
     def _next(self, logits: Tensor, rows: list[Row]) -> Tensor:
         """The next token of each row: drawn, or given by a request that forces it."""
-        if self.on_logits is not None:
-            self.on_logits(rows, logits)
         forced = [row.completion.request.forced_ids for row in rows]
         if not any(forced):
             return self._sample(logits, rows)

@@ -15,7 +15,7 @@ from .models import generation_defaults
 from .paths import project_root
 
 _ASSETS = ("predictor", "calibration", "judge")
-_KEYS = {"title", "methods", "defaults", "panels", "paper_marks"}
+_KEYS = {"title", "notebook", "methods", "defaults", "panels", "paper_marks"}
 _REHEARSAL_KEYS = {"title", "rehearses", "scale_tokens", "set"}
 # what `scale_tokens` shrinks
 _TOKEN_FIELDS = ("budget", "window", "evict_every", "max_new_tokens")
@@ -29,12 +29,14 @@ class Profile:
         cells: every cell, panel by panel, `full` first.
         paper_marks: draw the values read off the paper's figures as hollow marks.
         rehearses: the profile whose cells these are, changed by `overrides` and meant for stand-in models.
+        notebook: stem of the notebook in `notebooks/` that draws the profile's figures.
     """
 
     name: str
     title: str
     cells: tuple[CellConfig, ...]
     paper_marks: bool = False
+    notebook: str = "budget_curves"
     rehearses: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
@@ -94,7 +96,12 @@ def parse_profile(name: str, path: Path) -> Profile:
                 cells.append(cell)
         except KvreproError as error:
             raise KvreproError(f"{path.name}, panel {number}: {error}") from error
-    return Profile(name, content.get("title", name), tuple(cells), bool(content.get("paper_marks", False)))
+    notebook = content.get("notebook", Profile.notebook)
+    if not (project_root() / "notebooks" / f"{notebook}.ipynb").is_file():
+        raise KvreproError(f"{path.name}: notebook={notebook!r}: there is no notebooks/{notebook}.ipynb")
+    return Profile(
+        name, content.get("title", name), tuple(cells), bool(content.get("paper_marks", False)), notebook
+    )  # fmt: skip
 
 
 def _rehearsal(name: str, path: Path, content: dict[str, Any]) -> Profile:
@@ -123,7 +130,7 @@ def _rehearsal(name: str, path: Path, content: dict[str, Any]) -> Profile:
             raise KvreproError(f"{path.name}, {cell.cell_id}: {error}") from error
     title = f"REHEARSAL of {original.name} on random stand-in models, no result"
     return Profile(
-        name, content.get("title", title), tuple(cells), rehearses=original.name,
+        name, content.get("title", title), tuple(cells), notebook=original.notebook, rehearses=original.name,
         overrides={"scale_tokens": scale, "set": fixed},
     )  # fmt: skip
 
@@ -137,10 +144,11 @@ def _panel_cells(content: dict[str, Any], panel: Any) -> list[CellConfig]:
         for key, instead in (("budget", "budgets"), ("method", "methods")):
             if key in mapping:
                 raise KvreproError(f"{what} may not hold `{key}`: list `{instead}` instead")
-    methods = content.get("methods", ["full"])
+    methods = panel.get("methods", content.get("methods", ["full"]))
     if not isinstance(methods, list) or not methods:
         raise KvreproError(f"`methods` must be a list of names, given {methods!r}")
     values = {**generation_defaults(panel.get("model", defaults.get("model"))), **defaults, **panel}
+    values = {name: value for name, value in {**defaults, **panel}.items() if name != "methods"}
     budgets = values.pop("budgets", [])
     if not isinstance(budgets, list) or (not budgets and methods != ["full"]):
         raise KvreproError(f"`budgets` must be a list of tokens for {', '.join(map(str, methods))}, given {budgets!r}")

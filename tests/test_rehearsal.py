@@ -73,7 +73,7 @@ def test_rows_have_the_real_format_and_number(tmp_path, monkeypatch):
 SCRIPT = """
 import json, sys
 from kvrepro.config import CellConfig
-from kvrepro.loading import load_model, resolved_revision
+from kvrepro.loading import load_model
 from kvrepro.models import model_entry
 from kvrepro.runner import run_cell
 found = {}

@@ -57,7 +57,7 @@ METHODS: dict[str, MethodEntry] = {
     "dynts_random": MethodEntry("ablations:DynTSRandomMethod"),
     "dynts_bottom": MethodEntry("ablations:DynTSBottomMethod"),
     "dynts_noque": MethodEntry("ablations:DynTSNoQuestionMethod"),
-    "dynts_nothink": MethodEntry("ablations:DynTSNoThinkingMethod", window_only()),
+    "dynts_nothink": MethodEntry("ablations:DynTSNoThinkingMethod", window_only(fills_ratio=False)),
     "dynts_nolocal": MethodEntry("ablations:DynTSNoLocalMethod", only_window=1),
     # the fair ablations: the question always stays
     "random": MethodEntry("random:RandomMethod"),
