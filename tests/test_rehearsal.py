@@ -145,7 +145,7 @@ def test_a_rehearsal_has_the_cells_of_its_profile_and_only_smaller_sizes():
         assert differing <= changed
         assert small.cell_id != full.cell_id
         if full.budget:
-            assert small.budget == round(0.1 * full.budget)
+            assert small.budget == round(0.064 * full.budget)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -56,14 +58,27 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     # a process of its own: where the Hub is, is read once, when its library is imported
     command = [sys.executable, "-m", "kvrepro", "grid", profile.name, "--cores", str(args.cores), "--json"]
     environment = {**os.environ, **hub_environment(hub, rows, table)}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-    last = done.stdout.strip().splitlines()
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        output, _ = process.communicate()
+    except BaseException:
+        # the grid stops its cells when it is interrupted; killed outright it would leave them running
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
+    last = output.strip().splitlines()
     result = json.loads(last[-1]) if last else {}
     minutes = (time.monotonic() - started) / 60
-    print(f"{result.get('done', 0)} of {len(profile.cells)} cells of {profile.rehearses} rehearsed, {minutes:.1f} min")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = (used.ru_utime + used.ru_stime) / 60
+    print(
+        f"{result.get('done', 0)} of {len(profile.cells)} cells of {profile.rehearses} rehearsed in {minutes:.1f} min "
+        f"({cpu:.1f} min of processor time)"
+    )
     return {
         **result,
         "rehearses": profile.rehearses,
         "minutes": round(minutes, 2),
-        "exit_code": int(done.returncode != 0),
+        "cpu_minutes": round(cpu, 2),
+        "exit_code": int(process.returncode != 0),
     }
