@@ -235,9 +235,11 @@ class Engine:
             ended = token in self.eos_ids if forced is None else len(reply) == len(forced)
             if not ended and len(reply) < self.max_new_tokens:
                 continue
-            if row.answer_from == NEVER:
+            # a model that does not think has nothing but an answer
+            in_thought = row.answer_from == NEVER and bool(self.think.end)
+            if in_thought:
                 row.completion.n_thinking_tokens = len(reply)
-            row.completion.status = OK if ended else TRUNCATED if row.answer_from == NEVER else LENGTH_LIMIT
+            row.completion.status = OK if ended else TRUNCATED if in_thought else LENGTH_LIMIT
             # the last row moves into the gap, in the cache and here
             rows[index] = rows[cache.release(index)]
             rows.pop()

@@ -182,3 +182,17 @@ def test_settings_for_gpus_are_refused_on_a_cpu(setting, folder):
     entry = ModelEntry("copy", "copy", str(folder), "float32", **setting)
     with pytest.raises(KvreproError, match="need a GPU, the device is cpu"):
         load_model(entry, "cpu")
+
+
+def test_a_model_without_thoughts_runs_a_cell_and_its_replies_are_all_answer(tmp_path, monkeypatch):
+    from kvrepro.config import CellConfig
+    from kvrepro.runner import run_cell
+
+    (tmp_path / "models.yaml").write_text(f"mute: {{source: {TINY}, think_end: null, dtype: float32}}\n")
+    monkeypatch.setenv("KVREPRO_MODELS", str(tmp_path / "models.yaml"))
+    config = CellConfig(model="mute", benchmark="chain-12", n_problems=2, max_new_tokens=12)
+    manifest = run_cell(config, tmp_path / "cell")
+    # cut inside the answer, not inside a thought that does not exist
+    assert manifest["status"] == {"length_limit": 2}
+    rows = [json.loads(line) for line in (tmp_path / "cell" / "records.jsonl").read_text().splitlines()]
+    assert {(r["n_thinking_tokens"], r["n_answer_tokens"]) for r in rows} == {(0, 12)}

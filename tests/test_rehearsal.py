@@ -161,6 +161,8 @@ def test_a_rehearsal_has_the_cells_of_its_profile_and_only_smaller_sizes():
 def test_mistakes_in_a_rehearsal_are_named(tmp_path, monkeypatch, text, message):
     monkeypatch.setenv("KVREPRO_ROOT", str(tmp_path))
     (tmp_path / "nbs_params").mkdir()
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "budget_curves.ipynb").touch()
     (tmp_path / "nbs_params" / "small.yaml").write_text("panels: [{model: tiny-r1-llama, benchmark: chain-12}]\n")
     (tmp_path / "nbs_params" / "mine.yaml").write_text(text)
     with pytest.raises((KvreproError, UnknownNameError), match=message):
