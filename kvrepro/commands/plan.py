@@ -81,6 +81,8 @@ def _totals(plans: list) -> dict[str, Any]:
         )
     if "limit" in kinds:
         print("limit: no cell of that model and benchmark is measured, so every reply is counted at max_new_tokens.")
+    if {"bound", "limit"} <= set(kinds):
+        print("together: too few seconds a token times too many tokens, so the total bounds the real time on no side.")
     return totals
 
 
