@@ -7,7 +7,7 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 # one thread per process: the grid and the tests run as many processes as there are cores
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: reproduce methods test lint smoke notebooks bench lab clean
+.PHONY: rehearse reproduce methods test lint smoke notebooks bench lab clean
 
 reproduce: $(READY)  ## the two budget figures of the tiny models
 	$(BIN)/kvrepro grid tiny --cores $(CORES)
@@ -28,6 +28,9 @@ lint: $(READY)
 
 notebooks: $(READY)  ## every notebook with its default (smoke) parameters
 	KVREPRO_RESULTS=$$(mktemp -d) MPLBACKEND=agg $(BIN)/python -m pytest -q --nbval-lax --nbval-cell-timeout 300 notebooks
+
+rehearse: $(READY)  ## the GPU profile on random stand-ins
+	$(BIN)/kvrepro rehearse --cores $(CORES)
 
 bench: $(READY)  ## the engine against transformers.generate, side by side
 	$(BIN)/kvrepro bench

@@ -11,7 +11,10 @@ from importlib import import_module
 from .errors import KvreproError, RunError
 from .paths import pin_folders
 
-COMMANDS = ("list", "run", "grid", "status", "summary", "train", "calibrate", "train-judge", "bench", "grade", "power")
+COMMANDS = (
+    "list", "fetch", "plan", "rehearse", "run", "grid", "status", "summary", "train", "calibrate", "train-judge", "bench",
+    "grade", "power",
+)  # fmt: skip
 _MODULES = {"list": "listing", "train-judge": "train_judge"}
 
 

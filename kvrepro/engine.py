@@ -168,9 +168,10 @@ class Engine:
         seen = {} if probe.is_idle else {"probe": probe}
         out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **seen)
         self.stats.prefill_tokens += len(prompt_ids)
-        keys = torch.stack([layer.keys[0] for layer in cache.layers])
-        values = torch.stack([layer.values[0] for layer in cache.layers])
-        return probe.finish(ids[0], keys, values, out.logits[0, -1])
+        device = self.model.device
+        keys = torch.stack([layer.keys[0].to(device) for layer in cache.layers])
+        values = torch.stack([layer.values[0].to(device) for layer in cache.layers])
+        return probe.finish(ids[0], keys, values, out.logits[0, -1].to(device))
 
     def _next(self, logits: Tensor, rows: list[Row]) -> Tensor:
         """The next token of each row: drawn, or given by a request that forces it."""
@@ -227,16 +228,18 @@ class Engine:
             row = rows[index]
             reply = row.completion.token_ids
             reply.append(token)
-            if row.answer_from == NEVER and self.think.closes(reply):
+            if row.answer_from == NEVER and (n_tag := self.think.closes(reply)):
                 row.completion.n_thinking_tokens = len(reply)
-                row.answer_from = row.n_prompt + len(reply) - len(self.think.end)
+                row.answer_from = row.n_prompt + len(reply) - n_tag
             forced = row.completion.request.forced_ids
             ended = token in self.eos_ids if forced is None else len(reply) == len(forced)
             if not ended and len(reply) < self.max_new_tokens:
                 continue
-            if row.answer_from == NEVER:
+            # a model that does not think has nothing but an answer
+            in_thought = row.answer_from == NEVER and bool(self.think.end)
+            if in_thought:
                 row.completion.n_thinking_tokens = len(reply)
-            row.completion.status = OK if ended else TRUNCATED if row.answer_from == NEVER else LENGTH_LIMIT
+            row.completion.status = OK if ended else TRUNCATED if in_thought else LENGTH_LIMIT
             # the last row moves into the gap, in the cache and here
             rows[index] = rows[cache.release(index)]
             rows.pop()

@@ -33,6 +33,8 @@ def full_cell(config: CellConfig) -> CellConfig:
 def known_traces(config: CellConfig, model, tokenizer) -> list:
     """Full-cache replies to the cell's problems that ended by themselves, one per problem.
 
+    A model that does not think has no answer part either: its replies are followed as far as they go.
+
     Raises:
         KvreproError: no reply ended within the token limit.
     """
@@ -47,11 +49,14 @@ def known_traces(config: CellConfig, model, tokenizer) -> list:
         model, tokenizer, [p.question for p in problems], "full", max_new_tokens=config.max_new_tokens,
         batch_rows=config.batch_rows, think_end=model_entry(config.model).think_end, **sampling,
     )  # fmt: skip
+    thinks = model_entry(config.model).think_end is not None
     traces = [
-        KnownTrace(p.problem_id, 0, tuple(r.request.prompt_ids), tuple(r.token_ids), r.n_thinking_tokens)
+        KnownTrace(
+            p.problem_id, 0, tuple(r.request.prompt_ids), tuple(r.token_ids), r.n_thinking_tokens if thinks else None
+        )
         for p, r in zip(problems, replies, strict=True)
-        if r.status == OK and r.n_answer_tokens
-    ]
+        if not thinks or (r.status == OK and r.n_answer_tokens)
+    ]  # fmt: skip
     if not traces:
         raise KvreproError(
             f"none of the {len(problems)} full-cache replies to {config.benchmark} ended with an answer within "
@@ -87,8 +92,9 @@ def _measured(cells: list[CellConfig]):
     """Cells that share a model and traces, one after the other."""
     from .assets import method_assets
     from .fidelity import measure_fidelity, oracle_traces, summarise_fidelity
+    from .loading import load_model
     from .methods import create_method, method_class
-    from .models import load_model, model_entry
+    from .models import model_entry
     from .tokens import ThinkTags
 
     entry = model_entry(cells[0].model)

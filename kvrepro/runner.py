@@ -20,8 +20,11 @@ from .completions import OK, Completion, Request, RunStats
 from .config import PROTOCOL, CellConfig
 from .errors import KvreproError
 from .graders import grade_many
+from .loading import default_device, load_model, resolved_revision
+from .memory import check_fits
 from .metrics import summarise
-from .models import load_model, model_entry, predictor_fingerprint, weights_fingerprint
+from .models import model_entry, predictor_fingerprint, predictor_source, weights_fingerprint
+from .plan import cache_bytes
 from .provenance import git_revision, hardware, package_versions
 from .results import COMPLETIONS, MANIFEST, RECORDS
 from .tokens import reply_text
@@ -54,6 +57,7 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
     session = uuid.uuid4().hex
     problems, origin = load_with_origin(config.benchmark, config.n_problems, config.prompt_style)
     entry = model_entry(config.model)
+    check_fits(entry, device or default_device(), cache_bytes(config))
     model, tokenizer = load_model(entry, device)
     done = _finished(folder / COMPLETIONS, config)
     resumed = len(done)
@@ -78,7 +82,9 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
         "evictions": sum(row["evictions"] for row in done.values()),
         "kv_tokens_peak": max(row["peak_tokens"] for row in done.values()),
         "pin_overflow_tokens": sum(row["pin_overflow_tokens"] for row in done.values()),
-        "weights": weights_fingerprint(entry), "predictor": predictor_fingerprint(entry, config.predictor),
+        "weights": weights_fingerprint(entry), "revision": resolved_revision(entry),
+        "stand_in": getattr(model.config, "kvrepro_stand_in", None), 
+        "predictor": predictor_fingerprint(entry, config.predictor),
         "rows_sha256": rows_hash(problems), "benchmark": origin,
         "prompts_sha256": prompt_hash(tokenizer.decode(r.prompt_ids) for r in requests),
         "versions": package_versions(), "git": git_revision(),
@@ -92,16 +98,20 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
 
 def _prepare(config: CellConfig, model, tokenizer, problems: list[Problem]):
     """The engine and the requests, samples of a problem side by side."""
-    from .assets import method_assets
+    from .assets import method_assets, named_separator_ids
     from .engine import Engine
     from .generation import end_token_ids
     from .methods import create_method, method_class
     from .tokens import ThinkTags, render_prompt
 
     options = config.method_options()
-    options |= method_assets(method_class(config.method), model, tokenizer, {**options, **config.asset_folders()})
+    entry = model_entry(config.model)
+    given = {**options, **config.asset_folders(), "predictor": predictor_source(entry, config.predictor)}
+    if entry.separators is not None:
+        given["separators"] = named_separator_ids(tokenizer, entry.separators)
+    options |= method_assets(method_class(config.method), model, tokenizer, given)
     engine = Engine(
-        model, create_method(config.method, **options), ThinkTags.of(tokenizer, model_entry(config.model).think_end),
+        model, create_method(config.method, **options), ThinkTags.of(tokenizer, entry.think_end),
         end_token_ids(model, tokenizer), sampling=config.sampling, batch_rows=config.batch_rows,
         max_new_tokens=config.max_new_tokens, seed=config.seed,
     )  # fmt: skip

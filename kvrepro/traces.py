@@ -53,7 +53,7 @@ def generate_traces(
     traces = []
     for (question, gold, kind), completion in zip(questions, completions, strict=True):
         text = reply_text(tokenizer, completion.token_ids)
-        spans = sum(think.closes(completion.token_ids[: i + 1]) for i in range(len(completion.token_ids)))
+        spans = sum(think.closes(completion.token_ids[: i + 1]) > 0 for i in range(len(completion.token_ids)))
         if completion.status != OK or spans != 1:
             counts["unfinished"] += 1
         elif not completion.n_answer_tokens:

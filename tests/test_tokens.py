@@ -1,52 +1,104 @@
-"""Text of replies: special tokens go, think tags stay, whatever the tokenizer calls them."""
+"""Think tags of one and of several tokens, and separators, on stand-in tokenizers trained in the test."""
 
 from __future__ import annotations
 
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
-from kvrepro.tokens import ThinkTags, reply_text
+from kvrepro.assets import named_separator_ids
+from kvrepro.errors import KvreproError
+from kvrepro.tokens import ThinkTags
 
-tokenizers = pytest.importorskip("tokenizers")
-WORDS = ["so", "it", "is", "7", "<think>", "</think>", "[/THINK]", "<eos>", "<reserved>"]
-
-
-def tokenizer(special: list[str]):
-    """A word tokenizer in which the named tags are special tokens, and the other tags ordinary words."""
-    from transformers import PreTrainedTokenizerFast
-
-    ids = {word: i for i, word in enumerate(WORDS)}
-    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token="<eos>"))
-    inner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    inner.add_special_tokens(["<eos>", "<reserved>", *special])
-    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<eos>")
+TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}{{ '<thought>\n' }}"
 
 
-def ids_of(text: str) -> list[int]:
-    return [WORDS.index(word) for word in text.split()]
+def byte_level(lines: list[str], added: tuple[str, ...] = (), template: str | None = TEMPLATE):
+    """A byte-level BPE tokenizer whose merges come from `lines` alone."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, min_frequency=2, show_progress=False)
+    tokenizer.train_from_iterator(lines, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template)
+    fast.add_tokens(list(added))
+    return fast
 
 
-REPLY = "so <reserved> it </think> is 7 <eos>"
+@pytest.fixture(scope="module")
+def exaone():
+    """Like EXAONE-Deep: the tag is ordinary text, and its last piece merges with the newline behind it."""
+    return byte_level([">\n\n", ">\n", "ght", "</"] * 20)
 
 
-@pytest.mark.parametrize("special", [[], ["</think>"], ["<think>", "</think>"]])
-def test_think_tags_stay_and_other_special_tokens_go(special):
-    loaded = tokenizer(special)
-    assert reply_text(loaded, ids_of(REPLY)).split() == ["so", "it", "</think>", "is", "7"]
-    assert reply_text(loaded, ids_of("<think> so </think> 7")).split() == ["<think>", "so", "</think>", "7"]
+def test_a_tag_of_its_own_is_one_token():
+    tokenizer = byte_level(["ab"] * 3, ("</think>",))
+    tags = ThinkTags.of(tokenizer)
+    assert len(tags.end) == 1
+    reply = tokenizer.encode("so 7</think>")
+    assert tags.closes(reply) == 1
+    assert not tags.closes(reply[:-1])
 
 
-def test_skipping_special_tokens_alone_would_lose_the_tag():
-    """What `reply_text` is for: the thought would become part of the answer."""
-    plain = tokenizer(["</think>"]).decode(ids_of(REPLY), skip_special_tokens=True)
-    assert "</think>" not in plain
+@pytest.mark.parametrize("behind", ["", "\n", "\n\n", "\n\nThe answer"])
+def test_a_tag_of_several_tokens_is_found_whatever_follows_it(exaone, behind):
+    tags = ThinkTags.of(exaone, "</thought>")
+    assert len(tags.end) > 1
+    reply = exaone.encode(f"so 7 > 6 </thought>{behind}")
+    if behind.startswith("\n"):
+        # this is the trap: the ids of the tag alone do not occur in the reply
+        ids = [tuple(reply[i : i + len(tags.end)]) for i in range(len(reply))]
+        assert tags.end not in ids
+    closed = [n for n in range(1, len(reply) + 1) if tags.closes(reply[:n])]
+    assert len(closed) == 1, "the tag closes at one token, not before it is complete and not again"
+    n_tag = tags.closes(reply[: closed[0]])
+    tail = exaone.decode(reply[closed[0] - n_tag : closed[0]])
+    assert "</thought>" in tail
+    assert "</thought>" not in exaone.decode(reply[: closed[0] - 1])
 
 
-@pytest.mark.parametrize("special", [[], ["[/THINK]"]])
-def test_a_closing_tag_of_another_name_reads_as_the_usual_one(special):
-    from kvrepro.graders import grade
+def test_the_engine_splits_thought_and_answer_at_a_tag_of_several_tokens(exaone, random_model):
+    """A model that is forced to write a reply: roles must be counted by the tag in it."""
+    import torch
 
-    loaded = tokenizer(special)
-    assert ThinkTags.of(loaded, "[/THINK]").end == (WORDS.index("[/THINK]"),)
-    text = reply_text(loaded, ids_of("it is so [/THINK] 7 <eos>"), "[/THINK]")
-    assert text.split() == ["it", "is", "so", "</think>", "7"]
-    assert grade(text, "7", "integer").correct
+    from kvrepro.completions import Request
+    from kvrepro.engine import Engine
+    from kvrepro.methods import create_method
+    from kvrepro.sampling_config import SamplingConfig
+
+    reply = exaone.encode("so 7</thought>\n\n7")
+    assert max(reply) < 320
+    tags = ThinkTags.of(exaone, "</thought>")
+    engine = Engine(
+        random_model, create_method("full"), tags, (), sampling=SamplingConfig(0), batch_rows=1,
+        max_new_tokens=len(reply),
+    )  # fmt: skip
+    written = iter(reply)
+    engine._sample = lambda logits, rows: torch.tensor([next(written)])
+    # the model's vocabulary is smaller than the tokenizer's: what is fed does not matter here
+    step = engine.decoder.step
+    engine.decoder.step = lambda tokens, cache: step(tokens % 200, cache)
+    [done] = engine.run([Request("0", 0, (5, 6, 7))])
+    assert exaone.decode(done.token_ids[: done.n_thinking_tokens]).startswith("so 7</thought>")
+    assert exaone.decode(done.token_ids[done.n_thinking_tokens :]) == "7"
+    assert done.status == "length_limit"
+
+
+def test_a_model_without_thoughts_never_closes_one():
+    tags = ThinkTags.of(byte_level(["ab"] * 3), None)
+    assert tags.end == ()
+    assert not tags.closes([1, 2, 3])
+
+
+def test_a_template_that_never_mentions_the_tag_is_refused():
+    tokenizer = byte_level(["ab"] * 3, template="{{ messages[0]['content'] }}")
+    with pytest.raises(KvreproError, match=r"chat template .* never mentions '</think>'.*think_end: null"):
+        ThinkTags.of(tokenizer)
+
+
+def test_named_separators_must_be_one_token_each():
+    tokenizer = byte_level(["ab"] * 5)
+    assert [tokenizer.decode([i]) for i in named_separator_ids(tokenizer, [";", "."])] == [".", ";"]
+    with pytest.raises(KvreproError, match=r"separators \['xyz'\]: expected texts that are one token"):
+        named_separator_ids(tokenizer, [".", "xyz"])

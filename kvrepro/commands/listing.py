@@ -39,9 +39,13 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
 
 
 def _models() -> list[dict[str, Any]]:
-    from ..models import MODELS
+    from ..models import model_table
 
-    return [{"name": e.name, "title": e.title, "source": e.source, "dtype": e.dtype} for e in MODELS.values()]
+    return [
+        {"name": e.name, "title": e.title, "dtype": e.dtype, "think_end": e.think_end, "source": e.source,
+         "revision": e.revision}
+        for e in model_table().values()
+    ]  # fmt: skip
 
 
 def _benchmarks() -> list[dict[str, Any]]:

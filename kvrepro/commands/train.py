@@ -25,7 +25,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Generate traces, label them, fit the head, write it with its card."""
     import torch
 
-    from ..models import load_model, model_entry, weights_fingerprint
+    from ..loading import load_model
+    from ..models import model_entry, weights_fingerprint
     from ..predictor import FOLDER, save_predictor
     from ..predictor_training import PredictorRecipe, train_predictor
     from ..traces import generate_traces, tiny_questions
