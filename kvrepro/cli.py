@@ -12,8 +12,8 @@ from .errors import KvreproError, RunError
 from .paths import pin_folders
 
 COMMANDS = (
-    "list", "fetch", "plan", "rehearse", "run", "grid", "status", "summary", "train", "calibrate", "train-judge", "bench",
-    "grade", "power",
+    "list", "fetch", "plan", "rehearse", "run", "grid", "status", "summary", "train", "calibrate", "train-judge",
+    "bench", "grade", "power",
 )  # fmt: skip
 _MODULES = {"list": "listing", "train-judge": "train_judge"}
 
