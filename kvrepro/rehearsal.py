@@ -103,7 +103,7 @@ def write_checkpoint(name: str, folder: Path, texts: list[str]) -> None:
     model = AutoModelForCausalLM.from_config(config).to(torch.bfloat16)
     with torch.no_grad():
         head = model.get_output_embeddings().weight
-        # so that some replies close their thought and some end, as a real model's do
+        # so that some stand-ins close their thought; which of them do depends on the seed
         for token in ("</think>", _EOS):
             head[tokenizer.convert_tokens_to_ids(token)] *= 2.2
     model.generation_config = GenerationConfig(
