@@ -64,11 +64,12 @@ def key_redundancy(
         code.norm_kernel, (pairs, n_blocks), dict(given, part_sum=part_sum, n_blocks=n_blocks, **strides), shape,
         warps=4, stages=1,
     )  # fmt: skip
+    features = min(size_pad, 32) if exact else size_pad
     _launch.launch(
         code.latest_kernel,
         (pairs, n_blocks),
         dict(given, latest=latest, cosine_at=cosine_at, threshold=threshold, **strides),
-        dict(shape, ROWS=block, BLOCK=32, FEATURES=min(size_pad, 32) if exact else size_pad, PRECISION=_launch.precision(keys.dtype)),
+        dict(shape, ROWS=block, BLOCK=32, FEATURES=features, PRECISION=_launch.precision(keys.dtype)),
         warps=4, stages=2,
     )  # fmt: skip
     _launch.launch(
