@@ -49,7 +49,7 @@ def test_the_twin_equals_the_definition(threshold):
 
 
 def test_the_block_of_the_twin_does_not_matter():
-    from kvrepro.kernels.reference_scores import key_redundancy as twin
+    from kvrepro.kernels.reference_ragged import key_redundancy as twin
 
     torch.manual_seed(0)
     keys = torch.randn(1, 2, 50, 8)

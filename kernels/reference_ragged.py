@@ -1,4 +1,4 @@
-"""Torch twins of the scoring kernels: window attention (SnapKV, R-KV) and key redundancy (R-KV)."""
+"""Torch twins of the scoring kernels over rows of different length: window attention and key redundancy."""
 
 from __future__ import annotations
 
