@@ -12,6 +12,7 @@ from .config import CellConfig
 from .errors import KvreproError, UnknownNameError
 from .paths import project_root
 
+_ASSETS = ("predictor", "calibration", "judge")
 _KEYS = {"title", "methods", "defaults", "panels", "paper_marks"}
 
 
@@ -100,14 +101,19 @@ def _panel_cells(content: dict[str, Any], panel: Any) -> list[CellConfig]:
         raise KvreproError(f"`methods` must be a list of names, given {methods!r}")
     values = {**defaults, **panel}
     budgets = values.pop("budgets", [])
-    if not isinstance(budgets, list) or (not budgets and set(methods) != {"full"}):
+    if not isinstance(budgets, list) or (not budgets and methods != ["full"]):
         raise KvreproError(f"`budgets` must be a list of tokens for {', '.join(map(str, methods))}, given {budgets!r}")
     cells = []
-    for method in methods:
+    for entry in methods:
+        # a method with switches of its own is a mapping: {method: h2o, options: {pin_question: true}}
+        own = entry if isinstance(entry, dict) else {"method": entry}
+        if "method" not in own:
+            raise KvreproError(f"an entry of `methods` must be a name or a mapping with `method`, given {entry!r}")
+        method = own["method"]
         for budget in [None] if method == "full" else budgets:
-            chosen = {**values, "method": method, "budget": budget}
+            chosen = {**values, "budget": budget, **own}
             if method == "full":
                 # shared defaults of the compressed cells mean nothing for the full cache
-                chosen.update(window=None, ratio=None, evict_every=None, predictor=None)
+                chosen.update(dict.fromkeys(("window", "ratio", "evict_every", "protocol", "options", *_ASSETS)))
             cells.append(CellConfig.from_mapping(chosen))
     return cells
