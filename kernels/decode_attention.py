@@ -65,12 +65,10 @@ def decode_attention(
     return _decode_triton(query, keys, values, lengths, scaling, mass, group)
 
 
-def split_plan(pairs: int, span: int, block: int, processors: int) -> tuple[int, int]:
-    """`(split_size, n_splits)`: enough programs to fill the device, none with less than a few blocks to do."""
+def count_splits(pairs: int, span: int, block: int, processors: int) -> int:
+    """Parts that each row's slots are split into: enough to fill the device, none without a few blocks to do."""
     wanted = ceil_div(PROGRAMS_PER_PROCESSOR * processors, max(1, pairs))
-    n_splits = max(1, min(wanted, ceil_div(span, max(block, SMALLEST_SPLIT)), MAX_SPLITS))
-    split_size = ceil_div(ceil_div(span, n_splits), block) * block
-    return split_size, max(1, ceil_div(span, split_size))
+    return max(1, min(wanted, ceil_div(span, max(block, SMALLEST_SPLIT)), MAX_SPLITS))
 
 
 def tile_slots(size_pad: int, item_bytes: int) -> int:
@@ -87,7 +85,7 @@ def _decode_triton(
     device = query.device
     size_pad = power_of_two(size, 16)
     block = tile_slots(size_pad, query.element_size())
-    split_size, n_splits = split_plan(rows * kv_heads, span, block, _launch.processors(device))
+    n_splits = count_splits(rows * kv_heads, span, block, _launch.processors(device))
     wide = dict(dtype=torch.float32, device=device)
     part_out = torch.empty(rows, q_heads, n_splits, size, **wide)
     part_max = torch.empty(rows, q_heads, n_splits, **wide)
@@ -103,7 +101,7 @@ def _decode_triton(
         dict(
             query=query, keys=keys, values=values, lengths=counts, logits=logits, part_out=part_out,
             part_max=part_max, part_sum=part_sum, scale=scaling * _launch.LOG2_E, span=span,
-            split_size=split_size, n_splits=n_splits, query_row=query.stride(0), query_head=query.stride(1),
+            n_splits=n_splits, query_row=query.stride(0), query_head=query.stride(1),
             key_row=keys.stride(0), key_head=keys.stride(1), key_slot=keys.stride(2), value_row=values.stride(0),
             value_head=values.stride(1), value_slot=values.stride(2),
         ),

@@ -11,8 +11,8 @@ from importlib import import_module
 from .errors import KvreproError, RunError
 from .paths import pin_folders
 
-COMMANDS = ("list", "run", "grid", "status", "summary", "train", "bench", "grade", "power")
-_MODULES = {"list": "listing"}
+COMMANDS = ("list", "run", "grid", "status", "summary", "train", "bench", "gpu-check", "grade", "power")
+_MODULES = {"list": "listing", "gpu-check": "gpu_check"}
 
 
 def build_parser() -> argparse.ArgumentParser:

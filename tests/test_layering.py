@@ -19,10 +19,10 @@ LAYERS = {
     # `methods` itself is the table of names and schedules (its classes are in layer 3); `tiny` itself is empty
     1: "config schedule tokens noise completions results metrics statistics power graders benchmarks models profiles "
     "sampling_config provenance methods:table methods.schedules tiny:table tiny.language tiny.problems tiny.split",
-    2: "cache attention decoder graph_decoder sampling rotary query_ring prefill tiny.architecture tiny.batches "
-    "tiny.checkpoint",
+    2: "cache attention decoder graph_decoder random_weights sampling rotary query_ring prefill tiny.architecture "
+    "tiny.batches tiny.checkpoint",
     3: "methods labels predictor judge query_statistics future_attention assets",
-    4: "engine generation traces predictor_training tiny.train",
+    4: "engine gpu_decode generation traces predictor_training tiny.train",
     5: "runner execution summary progress figures report tiny.card",
     6: "cli __main__ commands",
 }

@@ -40,7 +40,7 @@ CASES = [
     Case(2, 2, 3, 2, 90, 64, 60, "head", "random", "bf16"),
 ]
 LARGE_CASES = [
-    Case(2, 32, 20, 8, 2501, 128, 2150, "shared", "random", "bf16"),
+    Case(2, 8, 20, 8, 2501, 128, 2150, "shared", "random", "bf16"),
     Case(2, 4, 20, 8, 5001, 128, 2900, "head", "random", "bf16"),
     Case(2, 28, 3, 4, 6001, 128, 6000, "shared", "shift", "bf16"),
     Case(1, 1, 20, 1, 5001, 1, 2900, "shared", "random", "int64"),
@@ -52,7 +52,7 @@ def errors(case: Case, device: str, impl: str) -> dict[str, float]:
     """Kept slots must carry exactly their values; rows that do not evict must not change at all."""
     g = torch.Generator().manual_seed(0)
     shape = (case.parts, case.layers, case.rows, case.heads, case.span, case.size)
-    storage = torch.randint(-1000, 1000, shape, generator=g).to(VALUES[case.values]).to(device)
+    storage = torch.randint(-1000, 1000, shape, dtype=torch.int16, device=device).to(VALUES[case.values])
     # all rows but the first, in an order of its own
     rows = torch.arange(1, case.rows).flip(0)
     plan_layers = case.layers if case.plan != "shared" else 1

@@ -11,7 +11,7 @@ from .common import dot
 @triton.jit
 def split_kernel(
     query, keys, values, lengths, logits, part_out, part_max, part_sum,
-    scale, span, split_size, n_splits,
+    scale, span, n_splits,
     query_row, query_head, key_row, key_head, key_slot, value_row, value_head, value_slot,
     HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_PAD: tl.constexpr, SIZE: tl.constexpr, SIZE_PAD: tl.constexpr,
     BLOCK: tl.constexpr, HAS_LENGTHS: tl.constexpr, WITH_LOGITS: tl.constexpr, PRECISION: tl.constexpr,
@@ -31,6 +31,8 @@ def split_kernel(
     length = span
     if HAS_LENGTHS:
         length = tl.minimum(tl.load(lengths + row).to(tl.int32), span)
+    # each row divides what it holds, not the storage, so short rows keep all programs busy
+    split_size = tl.cdiv(tl.cdiv(length, n_splits), BLOCK) * BLOCK
     begin = split * split_size
     end = tl.minimum(begin + split_size, length)
 

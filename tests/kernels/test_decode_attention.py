@@ -6,7 +6,7 @@ import pytest
 import torch
 from kvrepro.kernels import reference
 from kvrepro.kernels.checks.common import relative_error
-from kvrepro.kernels.decode_attention import MAX_SPLITS, decode_attention, split_plan
+from kvrepro.kernels.decode_attention import MAX_SPLITS, count_splits, decode_attention
 
 from .interpreter import assert_case, case_ids, needs_triton
 
@@ -32,12 +32,12 @@ def test_the_twin_equals_the_path_that_the_engine_uses_on_a_cpu():
         assert relative_error(decode_attention(query, keys, values, lengths, 0.25, mass=kind)[1], reduced) < 1e-6
 
 
-def test_every_slot_belongs_to_exactly_one_split():
-    for pairs in (1, 8, 160, 4000):
-        for span in (1, 15, 64, 129, 2501, 16384, 100_000):
-            for block in (16, 64, 128):
-                size, n = split_plan(pairs, span, block, 132)
-                assert size % block == 0 and (n - 1) * size < span <= n * size and 1 <= n <= MAX_SPLITS
+def test_few_rows_are_split_more_than_many_and_short_ones_less():
+    assert count_splits(160, 4096, 64, 132) == 7
+    assert count_splits(8, 4096, 64, 132) == 32
+    assert count_splits(8, 16384, 64, 132) == MAX_SPLITS
+    assert count_splits(8, 100, 64, 132) == 1 and count_splits(8, 0, 64, 132) == 1
+    assert count_splits(4000, 16384, 64, 132) == 1
 
 
 def call(**changes):
