@@ -20,10 +20,10 @@ LAYERS = {
     1: "config schedule tokens noise completions results metrics statistics power graders benchmarks models profiles "
     "sampling_config provenance asset_folder checkpoint_files fetched gpus methods:table methods.schedules tiny:table "
     "tiny.language tiny.problems tiny.split",
-    2: "cache attention decoder sampling rotary query_ring prefill architectures memory loading tiny.architecture "
-    "tiny.batches tiny.checkpoint",
+    2: "cache attention decoder graph_decoder random_weights sampling rotary query_ring prefill architectures memory "
+    "loading tiny.architecture tiny.batches tiny.checkpoint",
     3: "methods labels predictor judge query_statistics future_attention assets",
-    4: "engine fidelity generation traces predictor_training sequences judge_moments judge_training tiny.train",
+    4: "engine gpu_decode fidelity generation traces predictor_training sequences judge_moments judge_training tiny.train",
     5: "runner execution summary progress figures report fidelity_cells method_table method_figures fetching estimates "
     "plan rehearsal tiny.card",
     6: "cli __main__ commands",
