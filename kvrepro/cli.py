@@ -11,7 +11,7 @@ from importlib import import_module
 from .errors import KvreproError, RunError
 from .paths import pin_folders
 
-COMMANDS = ("list", "run", "grid", "status", "summary", "train", "bench", "grade", "power")
+COMMANDS = ("list", "run", "grid", "status", "summary", "traces", "labels", "train", "bench", "grade", "power")
 _MODULES = {"list": "listing"}
 
 
