@@ -126,7 +126,9 @@ class LabelledTraces:
 
         path = self.folder / HEADS / f"{row['index']:05d}.safetensors"
         if not path.is_file():
-            raise KvreproError(f"{self.folder} has no labels per head: run `kvrepro labels --set labels.keep_heads=true`")
+            raise KvreproError(
+                f"{self.folder} has no labels per head: run `kvrepro labels --set labels.keep_heads=true`"
+            )
         return load_file(path)["head_labels"]
 
     def _load(self, row: dict[str, Any]) -> Example:

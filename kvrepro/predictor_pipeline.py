@@ -238,4 +238,3 @@ def default_head_folder(plan: PredictorPlan) -> Path | None:
     """`importance/` in a local model's folder; None for a model of the Hub, whose head goes to the results."""
     source = Path(plan.entry.source)
     return source / FOLDER if source.is_dir() else None
-

@@ -30,8 +30,8 @@ class PredictorPlan:
     """
 
     model: str
-    traces: TraceOptions = TraceOptions()
-    labels: LabelOptions = LabelOptions()
+    traces: TraceOptions = field(default_factory=TraceOptions)
+    labels: LabelOptions = field(default_factory=LabelOptions)
     training: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -137,18 +137,15 @@ def replace_options(options: Any, values: Mapping[str, Any]) -> Any:
 def _check(name: str, value: Any, expected: Any) -> None:
     """Raise unless a YAML value has the declared type; an integer passes as a float, a list as a tuple."""
     allowed = get_args(expected) if get_origin(expected) is types.UnionType else (expected,)
-    for kind in allowed:
-        plain = get_origin(kind) or kind
-        if value is None and kind is type(None):
-            return
-        if isinstance(value, bool) or value is None:
-            if plain is bool and value is not None:
-                return
-        elif plain is tuple and isinstance(value, list | tuple):
-            return
-        elif plain in (int, str) and type(value) is plain:
-            return
-        elif plain is float and isinstance(value, int | float):
-            return
-    wanted = " or ".join("null" if k is type(None) else getattr(k, "__name__", str(k)) for k in allowed)
-    raise KvreproError(f"{name}={value!r} is {type(value).__name__}, expected {wanted}")
+    if not any(_fits(value, get_origin(kind) or kind) for kind in allowed):
+        wanted = " or ".join("null" if k is type(None) else getattr(k, "__name__", str(k)) for k in allowed)
+        raise KvreproError(f"{name}={value!r} is {type(value).__name__}, expected {wanted}")
+
+
+def _fits(value: Any, kind: type) -> bool:
+    if kind is tuple:
+        return isinstance(value, list | tuple)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    # bool is an int to Python, not to a reader of YAML
+    return type(value) is kind

@@ -44,9 +44,7 @@ class PredictorTraining:
     The result depends on recipe, data, device and the number of threads, and on nothing else.
     """
 
-    def __init__(
-        self, data: LabelledTraces, recipe: PredictorRecipe, folder: Path | None = None, device: str = "cpu"
-    ):
+    def __init__(self, data: LabelledTraces, recipe: PredictorRecipe, folder: Path | None = None, device: str = "cpu"):
         if not data.count(TRAIN):
             raise KvreproError(f"{data.folder} holds no training trace: {data.manifest['counts']}")
         if data.count(HELD_OUT) < 2:

@@ -1,4 +1,4 @@
-"""Questions that traces are made from: generated ones, or a JSONL of problems, split by problem, never a benchmark's."""
+"""Questions that traces are made from: generated, or a JSONL of problems; split by problem, never a benchmark's."""
 
 from __future__ import annotations
 

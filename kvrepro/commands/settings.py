@@ -35,7 +35,10 @@ def plan_of(args: argparse.Namespace, more: dict[str, Any] | None = None):
         if not mark:
             raise KvreproError(f"--set {text!r}: expected KEY=VALUE, such as traces.n_train=50")
         settings[name] = yaml.safe_load(value)
-    return load_plan(args.plan).changed(settings)
+    plan = load_plan(args.plan).changed(settings)
+    # a mistake in the training settings is found before hours of traces, not after
+    _ = plan.recipe()
+    return plan
 
 
 def shown_plan(plan, width: int | None = None) -> dict[str, Any]:

@@ -34,4 +34,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     print(f"no question is in {', '.join(leakage['checked'])}")
     for name, reason in leakage["unchecked"].items():
         print(f"NOT checked against {name}: {reason}")
-    return {"folder": manifest["folder"], "counts": manifest["counts"], "leakage": leakage, "wall_s": manifest["wall_s"]}
+    return {
+        "folder": manifest["folder"],
+        "counts": manifest["counts"],
+        "leakage": leakage,
+        "wall_s": manifest["wall_s"],
+    }
