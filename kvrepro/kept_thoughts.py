@@ -158,15 +158,19 @@ def _graded(row: KeptThought, name: str, think: ThinkTags, tokenizer, ends) -> d
 
 
 def accuracy_by_part(answers: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy in percent with its 95 % interval per scores, selection and share; one answer per problem."""
+    """Accuracy in percent with its 95 % interval per scores, selection and share; one answer per problem.
+
+    `choice` names scores and selection together: `top` of the labels, `predicted top` of scores named `predicted`.
+    """
     from .statistics import interval
 
     rows = []
-    for (name, selection, share), part in answers.groupby(["scores", "selection", "share"], sort=False):
+    for (name, selection, share), part in answers.groupby(["scores", "selection", "share"]):
         found = interval(part.correct.astype(float).tolist())
         rows.append(
             {
-                "scores": name, "selection": selection, "share": share, "accuracy": 100 * found.estimate,
+                "choice": selection if name == "label" else f"{name} {selection}", "scores": name,
+                "selection": selection, "share": share, "accuracy": 100 * found.estimate,
                 "lo": 100 * found.lo, "hi": 100 * found.hi, "n_problems": found.n_problems,
                 "mean_kept_tokens": part.n_kept.mean(),
             }

@@ -9,8 +9,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from .errors import KvreproError
 from .labelled_traces import Example, LabelledTraces
 from .labels import label_sequence
+from .predictor import load_predictor_for
 from .predictor_scores import bootstrap, top_count
 from .traces import Trace
 
@@ -87,3 +89,14 @@ def trace_of(row: dict) -> Trace:
     """The trace that a row of a labelled dataset was made from."""
     names = ("token_ids", "thinking_from", "thinking_to", "answer_from", "problem_id", "split", "gold", "kind")
     return Trace(**{name: row[name] for name in names})
+
+
+def part_scores(model, row: dict) -> dict[str, Tensor]:
+    """Scores of a labelled row's thinking tokens: `label`, and `predicted` where the model has a head of its own."""
+    thinking = slice(row["thinking_from"], row["thinking_to"])
+    scores = {"label": torch.tensor(row["labels"])[thinking]}
+    try:
+        head = load_predictor_for(model)
+    except KvreproError:
+        return scores
+    return {**scores, "predicted": predicted_importance(model, head, row["token_ids"])[thinking]}

@@ -6,18 +6,29 @@ import json
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from .errors import KvreproError
-from .labelled_traces import LabelledTraces
+from .labelled_traces import Example, LabelledTraces
 from .labelling import Workers, build_dataset, label_traces, require_datasets
 from .models import load_model, weights_fingerprint
 from .predictor import CARD_FILE, FOLDER, save_predictor
 from .predictor_plan import PredictorPlan
-from .predictor_scores import fit_baselines, head_scorer, lead_over, score_traces, summarise_scores
-from .predictor_training import STATE, PredictorTraining
+from .predictor_recipe import PredictorRecipe
+from .predictor_scores import (
+    TOP_SHARE,
+    fit_baselines,
+    head_scorer,
+    lead_over,
+    score_traces,
+    summarise_scores,
+    top_count,
+)
+from .predictor_training import STATE, PredictorTraining, mapped_labels
 from .questions import HELD_OUT, TRAIN, check_leakage, questions_hash, read_questions, tiny_questions
 from .results import read_rows
 from .stages import (
@@ -218,6 +229,35 @@ def score_head(head, data: LabelledTraces) -> dict[str, Any]:
         "scores": table,
         "lead": {name: {row.metric: _rounded(row) for row in part.itertuples()} for name, part in lead.groupby("over")},
     }
+
+
+def compare_recipes(plan: PredictorPlan, data: LabelledTraces, changes: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """Train one head per named set of changes on the same labels and score it on the same held-out traces.
+
+    Args:
+        changes: name -> settings that differ from the plan's training, such as `{"alpha": 1.0}`.
+
+    Returns:
+        Columns recipe, metric, mean, lo, hi, n_traces, epochs_run.
+    """
+    frames = []
+    with _bar("recipes", len(changes)) as bar:
+        for name, change in changes.items():
+            training = PredictorTraining(data, replace(plan, training={**plan.training, **change}).recipe(data.width))
+            scorer = {name: head_scorer(training.run())}
+            frame = score_traces(scorer, data.examples(HELD_OUT, data.scoring_order()))
+            frames.append(summarise_scores(frame).assign(epochs_run=training.epoch))
+            bar.update(1)
+    return pd.concat(frames, ignore_index=True).rename(columns={"predictor": "recipe"})
+
+
+def predictions(head, example: Example, recipe: PredictorRecipe) -> pd.DataFrame:
+    """Every thinking token of one trace: columns true (mapped label), predicted, is_top (true top 20 %)."""
+    true = mapped_labels(example, recipe)
+    top = true.sort(descending=True, stable=True).indices[: top_count(TOP_SHARE, len(true))]
+    frame = pd.DataFrame({"true": true.numpy(), "predicted": head_scorer(head)(example).numpy(), "is_top": False})
+    frame.loc[top.tolist(), "is_top"] = True
+    return frame
 
 
 def _rounded(row) -> dict[str, float]:

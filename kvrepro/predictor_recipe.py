@@ -19,6 +19,9 @@ LABEL_DTYPES = ("float32", "bfloat16")
 class PredictorRecipe:
     """Everything that determines a head besides model, labels, code and versions. The defaults are `best`.
 
+    `best` was chosen on the tiny models' held-out traces: the ranking loss, which the published recipes multiply by 0,
+    raises Kendall tau by 0.04 to 0.06 and no other setting did as much (README).
+
     Attributes:
         label_map: a name of `LABEL_MAPS`.
         label_dtype: raw labels are rounded to it before they are mapped.
@@ -37,7 +40,7 @@ class PredictorRecipe:
     label_map: str = "qwen"
     label_dtype: str = "float32"
     widths: tuple[int, int] | None = None
-    alpha: float = 1.0
+    alpha: float = 0.05
     tau: float = 0.5
     pairs: int | None = 4096
     emphasis: tuple[float, float, float] | None = None
@@ -46,10 +49,10 @@ class PredictorRecipe:
     weight_decay: float = 0.01
     grad_clip: float = 1.0
     warmup_share: float = 0.1
-    epochs: int = 20
+    epochs: int = 30
     batch_traces: int = 4
     micro_traces: int = 4
-    patience: int | None = 6
+    patience: int | None = 8
     seed: int = 0
 
     def __post_init__(self) -> None:

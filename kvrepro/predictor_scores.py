@@ -120,6 +120,13 @@ def summarise_scores(frame: pd.DataFrame, metrics: Sequence[str] = METRICS) -> p
     return pd.DataFrame(rows)
 
 
+def overlap_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Overlap of the predicted and the true top k %, by k: columns predictor, k_percent, mean, lo, hi, n_traces."""
+    names = [f"overlap_{round(100 * share)}" for share in SHARES]
+    table = summarise_scores(frame, names)
+    return table.assign(k_percent=table.metric.str.removeprefix("overlap_").astype(int)).drop(columns="metric")
+
+
 def lead_over(frame: pd.DataFrame, ours: str, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     """By how much `ours` beats every other scorer on the same traces: paired differences with 95 % intervals."""
     own = frame[frame.predictor == ours].set_index("problem_id")

@@ -113,7 +113,7 @@ def test_training_is_deterministic_and_resuming_changes_nothing(trained, tmp_pat
 
 
 def test_early_stopping_keeps_the_best_epoch_and_none_keeps_the_last():
-    patient = PredictorTraining(Examples(), PredictorRecipe(epochs=30, lr=0.05, patience=2, batch_traces=2))
+    patient = PredictorTraining(Examples(), PredictorRecipe(epochs=30, lr=0.05, patience=2, batch_traces=2, alpha=1.0))
     patient.run()
     taus = [row["held_out_kendall_tau"] for row in patient.log]
     assert patient.best["kendall_tau"] == max(taus)
