@@ -29,7 +29,7 @@ def sorted_share_curve(examples: Sequence[Example], shares: Sequence[float] | No
     Returns:
         Columns share, mass_mean, mass_lo, mass_hi (fractions), n_traces.
     """
-    shares = np.linspace(0.02, 1.0, 50) if shares is None else shares
+    shares = np.arange(2, 101, 2) / 100 if shares is None else shares
     cumulative = [e.labels.double().sort(descending=True).values.cumsum(0) for e in examples]
     rows = []
     for share in shares:

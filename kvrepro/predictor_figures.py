@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 from .figures import BAR_EDGE, FULL, LINE
 
@@ -21,6 +22,8 @@ _NAMES = {"identity": "token identity", "position": "position in the thought", "
 def sorted_curve(frame: pd.DataFrame, *, share: float = 0.2, ax: Axes | None = None) -> Axes:
     """Attention on the most attended thinking tokens, cumulated (`observations.sorted_share_curve`)."""
     ax = plt.gca() if ax is None else ax
+    # nothing of the thought holds nothing of the attention
+    frame = pd.concat([frame.iloc[:1] * 0, frame], ignore_index=True)
     x = 100 * frame.share
     ax.fill_between(x, 100 * frame.mass_lo, 100 * frame.mass_hi, color=BAR_EDGE, alpha=0.35, linewidth=0)
     ax.plot(x, 100 * frame.mass_mean, color=COLOURS["head"], label="mean over traces, 95 % interval")
@@ -29,7 +32,7 @@ def sorted_curve(frame: pd.DataFrame, *, share: float = 0.2, ax: Axes | None = N
     ax.plot([100 * share, 100 * share, 0], [0, 100 * mass, 100 * mass], color=LINE, linewidth=1, linestyle="--")
     ax.annotate(
         f"top {round(100 * share)} %: {100 * mass:.1f} %", (100 * share, 100 * mass), xytext=(8, -11),
-        textcoords="offset points", size=9, color=LINE,
+        textcoords="offset points", size=9, color=LINE, path_effects=[withStroke(linewidth=3, foreground="white")],
     )  # fmt: skip
     ax.set(xlabel="thinking tokens, most attended first (%)", ylabel="attention on them (%)", xlim=(0, 100))
     ax.set_ylim(0, 100)
@@ -58,11 +61,13 @@ def kept_part_accuracy(frame: pd.DataFrame, *, full: float | None = None, ax: Ax
         full: accuracy with the whole thought, percent.
     """
     ax = plt.gca() if ax is None else ax
-    for choice, part in frame.groupby("choice", sort=False):
-        part = part.sort_values("share")
+    known = [name for name in ("top", "predicted top", "random", "bottom") if name in set(frame.choice)]
+    for number, choice in enumerate([*known, *sorted(set(frame.choice) - set(known))]):
+        part = frame[frame.choice == choice].sort_values("share")
         spread = [part.accuracy - part.lo, part.hi - part.accuracy]
+        # a little apart, or the intervals of one part would lie on each other
         ax.errorbar(
-            100 * part.share, part.accuracy, np.clip(spread, 0, None), marker="o", markersize=4, capsize=2,
+            100 * part.share + 0.7 * (number - 1.5), part.accuracy, np.clip(spread, 0, None), marker="o", markersize=4, capsize=2,
             linewidth=1.5, elinewidth=0.9, color=COLOURS.get(choice), label=choice,
         )  # fmt: skip
     if full is not None:
@@ -142,7 +147,8 @@ def recipe_comparison(frame: pd.DataFrame, *, metric: str = "kendall_tau", ax: A
         color=COLOURS["head"],
     )  # fmt: skip
     ax.set_yticks(places, part.recipe)
-    ax.set(xlabel=metric.replace("_", " ") + ", held-out traces", ylim=(-0.6, len(part) - 0.4))
+    names = {"kendall_tau": "Kendall tau", "top20_overlap": "top-20 % overlap (fraction)"}
+    ax.set(xlabel=names.get(metric, metric) + ", held-out traces", ylim=(-0.6, len(part) - 0.4))
     ax.grid(axis="x", color="0.9")
     sns.despine(ax=ax)
     return ax

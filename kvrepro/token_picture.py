@@ -142,7 +142,7 @@ def draw_tokens(picture: TokenPicture, *, columns: int = 100, max_lines: int = 6
     lost, shades = picture.lost_at, picture.shades
     ax.set(xlim=(0, columns), ylim=(len(shown) + (1.2 if len(lines) > max_lines else 0.2), -2.2))
     ax.axis("off")
-    font = dict(family="monospace", size=7.2, va="center", ha="left", parse_math=False)
+    font = dict(family="monospace", size=9, va="center", ha="left", parse_math=False)
     for row, line in enumerate(shown):
         for position, column, text in line:
             fill, text_colour = _background(picture.roles[position], shades[position])
@@ -166,9 +166,9 @@ def _draw_legend(ax, picture: TokenPicture, columns: int) -> None:
     for name, colour in entries:
         ax.add_patch(plt.Rectangle((x, -1.15), 2, 0.6, color=colour, linewidth=0))
         ax.text(x + 2.5, -0.85, name, size=7.5, va="center")
-        x += 14
+        x += 12
     ax.text(x, -0.85, "thought: least", size=7.5, va="center")
-    x += 14.5
+    x += 10.5
     for step, colour in enumerate(SHADES):
         ax.add_patch(plt.Rectangle((x + 2 * step, -1.15), 2, 0.6, color=colour, linewidth=0))
     ax.text(x + 2 * len(SHADES) + 0.7, -0.85, "most important", size=7.5, va="center")
