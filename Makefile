@@ -7,10 +7,14 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 # one thread per process: the grid and the tests run as many processes as there are cores
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: reproduce test lint smoke notebooks bench lab clean
+.PHONY: reproduce methods test lint smoke notebooks bench lab clean
 
 reproduce: $(READY)  ## the two budget figures of the tiny models
 	$(BIN)/kvrepro grid tiny --cores $(CORES)
+
+methods: $(READY)  ## every method at equal budget, and the ablations as published, on the tiny models
+	$(BIN)/kvrepro grid tiny-methods --cores $(CORES)
+	$(BIN)/kvrepro grid tiny-ablations --cores $(CORES)
 
 smoke: $(READY)  ## one small cell of each kind, under a minute
 	$(BIN)/kvrepro grid smoke --cores $(CORES)

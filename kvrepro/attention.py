@@ -16,20 +16,22 @@ from transformers.masking_utils import AttentionMaskInterface
 from .cache import CompressedCache
 from .errors import KvreproError
 from .kernels import reference
+from .prefill import PrefillProbe
 
 SLOTS = "kvrepro_slots"
 
 
 def slots_attention(
     module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float | None = None,
-    slots: CompressedCache | None = None, **kwargs,
+    slots: CompressedCache | None = None, probe: PrefillProbe | None = None, **kwargs,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """Decode over `slots` (a `CompressedCache`) when it is given, ordinary causal attention otherwise.
 
     Args:
         query: `[B, Hq, T, D]`; `T` is 1 when decoding.
         key, value: `[B, H, S, D]`, what the cache's `update` returned.
-        slots: the cache; it biases against empty slots and receives the attention mass if a method asked for it.
+        slots: the cache; it biases against empty slots and is shown queries and attention if a method asked for them.
+        probe: collects what a method wants to know of a prefill (only without `slots`).
 
     Raises:
         KvreproError: the model asks for attention that slots do not offer (sinks, soft cap, sliding window).
@@ -41,13 +43,14 @@ def slots_attention(
                 "does not support; use a model with plain softmax attention in every layer"
             )
     if slots is None:
+        if probe is not None:
+            probe.see(query, key, query.shape[-1] ** -0.5 if scaling is None else scaling)
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     out, mass = reference.decode_attention(
-        query[:, :, 0], key, value, slots.attention_bias, scaling, with_mass=slots.observer is not None
+        query[:, :, 0], key, value, slots.attention_bias, scaling, with_mass=slots.on_mass is not None
     )
-    if mass is not None:
-        slots.observer(module.layer_idx, query[:, :, 0], mass)
+    slots.observe(module.layer_idx, query[:, :, 0], mass)
     return out[:, None], None
 
 

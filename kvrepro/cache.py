@@ -17,6 +17,8 @@ from transformers.cache_utils import CacheLayerMixin
 
 from .errors import KvreproError
 from .kernels import reference
+from .query_ring import QueryRing
+from .rotary import Rotary
 
 GRANULARITIES = ("shared", "layer", "head")
 
@@ -131,6 +133,7 @@ class CompressedCache(Cache):
         heads = s.kv_heads if granularity == "head" else 1
         self.positions = torch.zeros(layers, max_rows, heads, capacity, dtype=torch.int64, device=device)
         self.slot_state: dict[str, Tensor] = {}
+        self._fills: dict[str, float] = {}
         self.row_state: dict[str, Tensor] = {}
         self.lengths: list[int] = []
         self.seen: list[int] = []
@@ -138,7 +141,12 @@ class CompressedCache(Cache):
         self.attention_bias: Tensor | None = None
         # set by `attention.slot_attention`: positions and empty slots are then given, nothing is derived from counts
         self.in_slot_attention = False
-        self.observer: Callable[[int, Tensor, Tensor], None] | None = None
+        # what a method wants to see of a step; set by `keep_queries` and by the method itself
+        self.query_ring: QueryRing | None = None
+        self.on_mass: Callable[[int, Tensor], None] | None = None
+        # keys rotated by their slot instead of their position (StreamingLLM's re-indexed positions)
+        self.reindexed = False
+        self.rotary: Rotary | None = None
         super().__init__(layers=[SlotLayer(self, i) for i in range(s.layers)])
 
     @property
@@ -157,8 +165,12 @@ class CompressedCache(Cache):
         return self.kv_bytes // (self.max_rows * self.capacity)
 
     def add_slot_state(self, name: str, layers: int = 1, heads: int = 1, fill: float = 0.0) -> Tensor:
-        """A float32 value per slot, `[layers, B, heads, capacity]`, that follows its slot through compaction."""
+        """A float32 value per slot, `[layers, B, heads, capacity]`, that follows its slot through compaction.
+
+        A slot that nothing was written to holds `fill`.
+        """
         size = (layers, self.max_rows, heads, self.capacity)
+        self._fills[name] = fill
         self.slot_state[name] = torch.full(size, fill, dtype=torch.float32, device=self.kv.device)
         return self.slot_state[name]
 
@@ -166,6 +178,17 @@ class CompressedCache(Cache):
         """A value per row, `[B, *size]`, that follows its row; slots do not touch it."""
         self.row_state[name] = torch.zeros(self.max_rows, *size, dtype=dtype, device=self.kv.device)
         return self.row_state[name]
+
+    def keep_queries(self, width: int) -> None:
+        """Keep the last `width` queries of every row from now on."""
+        self.query_ring = QueryRing(self, width)
+
+    def observe(self, layer: int, query: Tensor, mass: Tensor | None) -> None:
+        """Called by the attention of a step: `query` `[B, Hq, D]`, `mass` `[B, H, G, S]` or None."""
+        if self.query_ring is not None:
+            self.query_ring.write(layer, query, self.step_rows, self.step_positions)
+        if mass is not None:
+            self.on_mass(layer, mass)
 
     def admit(self, keys: Tensor, values: Tensor) -> int:
         """Add a row from prefilled keys and values `[L, H, P, D]`; returns its index.
@@ -184,8 +207,8 @@ class CompressedCache(Cache):
             stored[:, row, :, :n_tokens] = given
             stored[:, row, :, n_tokens:] = 0
         self.positions[:, row, :, :n_tokens] = torch.arange(n_tokens, device=self.kv.device)
-        for state in self.slot_state.values():
-            state[:, row] = 0
+        for name, state in self.slot_state.items():
+            state[:, row] = self._fills[name]
         for state in self.row_state.values():
             state[row] = 0
         self.lengths.append(n_tokens)
@@ -202,8 +225,9 @@ class CompressedCache(Cache):
             n = self.lengths[last]
             self.kv[:, :, row, :, :n] = self.kv[:, :, last, :, :n]
             self.positions[:, row, :, :n] = self.positions[:, last, :, :n]
-            for state in self.slot_state.values():
+            for name, state in self.slot_state.items():
                 state[:, row, :, :n] = state[:, last, :, :n]
+                state[:, row, :, n:] = self._fills[name]
             for state in self.row_state.values():
                 state[row] = state[last]
         self.lengths[row], self.seen[row] = self.lengths[last], self.seen[last]
@@ -218,7 +242,7 @@ class CompressedCache(Cache):
 
     def next_positions(self) -> Tensor:
         """`[B, 1]` int64: the position of the token that each live row takes next. Pass it as `position_ids`."""
-        return torch.tensor(self.seen, device=self.kv.device)[:, None]
+        return torch.tensor(self.lengths if self.reindexed else self.seen, device=self.kv.device)[:, None]
 
     def uniform_count(self, counts: list[int], what: str) -> int:
         """The one count that all rows share, for callers that know nothing of rows of different length.
@@ -268,6 +292,8 @@ class CompressedCache(Cache):
         self._rows = torch.arange(n_rows, device=device)[:, None]
         self._targets = lengths[:, None] + steps
         positions = torch.tensor(self.seen, device=device)[:, None] + steps
+        # of the newest token of each row, `[B]`
+        self.step_rows, self.step_slots, self.step_positions = self._rows[:, 0], self._targets[:, -1], positions[:, -1]
         for layer_positions in self.positions:
             layer_positions[self._rows, :, self._targets] = positions[:, :, None]
         self.peak_tokens = max(self.peak_tokens, self._span)
@@ -283,8 +309,18 @@ class CompressedCache(Cache):
         """Keep the slots of the plan and forget the rest of those rows, in place and in order."""
         reference.compact_slots(self.kv, plan.rows, plan.slots)
         kept = plan.slots.shape[-1]
-        for tensor in (self.positions, *self.slot_state.values()):
-            index = plan.slots.expand(tensor.shape[0], -1, tensor.shape[2], -1)
-            tensor[:, plan.rows, :, :kept] = tensor[:, plan.rows].gather(-1, index)
+        self._move(self.positions, plan)
+        for name, state in self.slot_state.items():
+            self._move(state, plan)
+            state[:, plan.rows, :, kept:] = self._fills[name]
         for row in plan.rows.tolist():
             self.lengths[row] = kept
+
+    def _move(self, tensor: Tensor, plan: KeepPlan) -> None:
+        """Values of the kept slots to the front: `[L or 1, B, H or 1, capacity]`."""
+        slots = plan.slots
+        if tensor.shape[2] > slots.shape[2] > 1:
+            # a value per query head follows its KV head
+            slots = slots.repeat_interleave(tensor.shape[2] // slots.shape[2], dim=2)
+        index = slots.expand(tensor.shape[0], -1, tensor.shape[2], -1)
+        tensor[:, plan.rows, :, : index.shape[-1]] = tensor[:, plan.rows].gather(-1, index)

@@ -11,11 +11,15 @@ OK, LENGTH_LIMIT, TRUNCATED = "ok", "length_limit", "truncated"
 
 @dataclass(frozen=True)
 class Request:
-    """One sample to generate; (problem_id, sample_id) keys its noise."""
+    """One sample to generate; (problem_id, sample_id) keys its noise.
+
+    With `forced_ids` nothing is drawn: the reply is these tokens, fed one by one (teacher forcing).
+    """
 
     problem_id: str
     sample_id: int
     prompt_ids: tuple[int, ...]
+    forced_ids: tuple[int, ...] | None = None
 
 
 @dataclass

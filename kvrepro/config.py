@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from .errors import KvreproError, UnknownNameError
 from .sampling_config import SamplingConfig
+from .schedule import resolve_protocol
 
 # raised when a change of the engine changes tokens or scores, so that old cells are not taken for new ones
 PROTOCOL = 1
@@ -27,10 +28,13 @@ class CellConfig:
         window: local window, tokens; None takes the method's default share of the budget.
         ratio: share of candidates kept at an eviction (DynTS); None takes the default.
         evict_every: tokens between evictions, where the budget is what remains after one; excludes `ratio`.
+        protocol: what a budget means: `fair` (what remains after an eviction, for every method) or `as_published`;
+            None takes `as_published` where a ratio is given and `fair` elsewhere. None for `full`.
         pin_overflow: `error` or `keep_first`, when pinned tokens do not fit.
+        options: the method's own switches and options, for example `{pin_question: true, granularity: head}`.
         n_problems: the first so many problems; None for all.
         batch_rows: rows decoded together; changes throughput, not tokens.
-        predictor: folder of an importance head; None takes the model's own.
+        predictor, calibration, judge: folder of what a method needs beside the weights; None takes the model's own.
         prompt_style: `dynts` (the bare problem) or `deepseek` (asks for steps and a box), for real benchmarks.
     """
 
@@ -41,7 +45,9 @@ class CellConfig:
     window: int | None = None
     ratio: float | None = None
     evict_every: int | None = None
+    protocol: str | None = None
     pin_overflow: str = "error"
+    options: dict | None = None
     n_problems: int | None = None
     n_samples: int = 1
     max_new_tokens: int = 1024
@@ -52,6 +58,8 @@ class CellConfig:
     seed: int = 42
     batch_rows: int = 64
     predictor: str | None = None
+    calibration: str | None = None
+    judge: str | None = None
     prompt_style: str = "dynts"
 
     def __post_init__(self) -> None:
@@ -65,8 +73,9 @@ class CellConfig:
         if self.model != entry.name:
             # a folder: notebooks run elsewhere, so the path must not depend on where the caller stands
             object.__setattr__(self, "model", entry.source)
-        if self.predictor is not None:
-            object.__setattr__(self, "predictor", str(Path(self.predictor).expanduser().resolve()))
+        for name, folder in self.asset_folders().items():
+            if folder is not None:
+                object.__setattr__(self, name, str(Path(folder).expanduser().resolve()))
         known = benchmark_entry(self.benchmark).n_problems
         check_prompt_style(self.benchmark, self.prompt_style)
         if self.n_problems is not None and self.n_problems > known:
@@ -77,6 +86,8 @@ class CellConfig:
                 raise KvreproError(f"{name}={value}: must be at least 1")
         _ = self.sampling
         _check_method(self)
+        if self.method != "full":
+            object.__setattr__(self, "protocol", resolve_protocol(self.protocol, self.ratio))
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> CellConfig:
@@ -100,8 +111,20 @@ class CellConfig:
 
     def method_options(self) -> dict[str, Any]:
         """Arguments for `create_method`."""
-        options = {"budget": self.budget, "window": self.window, "ratio": self.ratio, "evict_every": self.evict_every}
-        return {**options, "pin_overflow": self.pin_overflow}
+        names = ("budget", "window", "ratio", "evict_every", "protocol", "pin_overflow")
+        return {**{name: getattr(self, name) for name in names}, **(self.options or {})}
+
+    def asset_folders(self) -> dict[str, str | None]:
+        """Folders of what a method may need beside the weights."""
+        return {name: getattr(self, name) for name in ("predictor", "calibration", "judge")}
+
+    @property
+    def label(self) -> str:
+        """The method as tables and figures print it: its name and the switches that differ from its own."""
+        switches = [
+            _SWITCH_LABELS.get((name, value), f"{name}={value}") for name, value in sorted((self.options or {}).items())
+        ]
+        return " + ".join([self.method, *switches])
 
     def resolved(self) -> dict[str, Any]:
         """All fields, defaults included, in the order of definition."""
@@ -116,10 +139,9 @@ class CellConfig:
 
         rows = rows_hash(load_problems(self.benchmark)) if self.benchmark in GENERATED else self.benchmark
         # folders count by what is in them, not by where they are
-        config = {**self.resolved(), "model": model_entry(self.model).name, "predictor": None}
-        identity = {
-            "config": config, "protocol": PROTOCOL, "rows": rows, **_fingerprints(self.model, self.predictor)
-        }  # fmt: skip
+        config = {**self.resolved(), "model": model_entry(self.model).name, **dict.fromkeys(self.asset_folders())}
+        assets = _fingerprints(self.model, self.predictor, self.calibration, self.judge)
+        identity = {"config": config, "protocol": PROTOCOL, "rows": rows, **assets}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
     @property
@@ -131,11 +153,17 @@ class CellConfig:
 
 
 @cache
-def _fingerprints(model: str, predictor: str | None) -> dict[str, str | None]:
-    from .models import model_entry, predictor_fingerprint, weights_fingerprint
+def _fingerprints(
+    model: str, predictor: str | None, calibration: str | None, judge: str | None
+) -> dict[str, str | None]:
+    from .models import folder_fingerprint, model_entry, predictor_fingerprint, weights_fingerprint
 
     entry = model_entry(model)
-    return {"weights": weights_fingerprint(entry), "predictor": predictor_fingerprint(entry, predictor)}
+    given = {"calibration": calibration, "judge": judge}
+    return {
+        "weights": weights_fingerprint(entry), "predictor": predictor_fingerprint(entry, predictor),
+        **{name: folder_fingerprint(Path(folder)) for name, folder in given.items() if folder is not None},
+    }  # fmt: skip
 
 
 def _check_method(config: CellConfig) -> None:
@@ -144,7 +172,14 @@ def _check_method(config: CellConfig) -> None:
     from .schedule import PIN_OVERFLOW
 
     check_method_name(config.method)
-    create_schedule(config.method, config.budget, config.window, config.ratio, config.evict_every)
+    create_schedule(
+        config.method, config.budget, config.window, config.ratio, config.evict_every, config.protocol
+    )  # fmt: skip
+    for name, value in (config.options or {}).items():
+        if name in FIELD_NAMES:
+            raise KvreproError(f"options may not hold {name}={value!r}: it is a parameter of the cell itself")
+        if not isinstance(name, str) or not isinstance(value, str | int | float | bool):
+            raise KvreproError(f"options holds {name!r}={value!r}: expected names with numbers, texts or booleans")
     if config.pin_overflow not in PIN_OVERFLOW:
         raise KvreproError(f"pin_overflow={config.pin_overflow!r}: known are {', '.join(PIN_OVERFLOW)}")
 
@@ -164,5 +199,10 @@ def _typed(name: str, value: Any, expected: Any) -> Any:
     hint = " (in YAML write 1.0e-3, not 1e-3, for a float)" if isinstance(value, str) and float in allowed else ""
     raise KvreproError(f"parameter {name}={value!r} is {type(value).__name__}, expected {wanted}{hint}")
 
+
+# short names of the switches that tables compare
+_SWITCH_LABELS = {
+    ("pin_question", True): "question", ("pin_answer", True): "answer", ("pin_question", False): "no question",
+}  # fmt: skip
 
 FIELD_NAMES = tuple(f.name for f in fields(CellConfig))

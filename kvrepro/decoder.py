@@ -93,10 +93,9 @@ class FusedDecoder:
             query, key = turned.split((shape.q_heads, shape.kv_heads), dim=1)
             keys, values = cache.append(index, key[:, :, None], qkv[:, -shape.kv_heads :, None])
             out, mass = reference.decode_attention(
-                query, keys, values, cache.attention_bias, layer.scaling, with_mass=cache.observer is not None
+                query, keys, values, cache.attention_bias, layer.scaling, with_mass=cache.on_mass is not None
             )
-            if mass is not None:
-                cache.observer(index, query, mass)
+            cache.observe(index, query, mass)
             x = x + nn.functional.linear(out.reshape(rows, -1), layer.out.weight, layer.out.bias)
             gate, up = nn.functional.linear(_rms(x, layer.mlp_norm), *layer.gate_up).chunk(2, dim=-1)
             x = x + nn.functional.linear(nn.functional.silu(gate) * up, layer.down.weight, layer.down.bias)

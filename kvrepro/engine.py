@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 
 import torch
@@ -19,6 +19,8 @@ from .errors import KvreproError
 from .methods.base import EvictionMethod
 from .methods.views import NEVER, EvictionView, StepView
 from .noise import EVICTION, SAMPLING, row_key
+from .prefill import Prefill, PrefillProbe
+from .rotary import Rotary
 from .sampling import sample_tokens
 from .sampling_config import SamplingConfig
 from .tokens import ThinkTags
@@ -54,6 +56,7 @@ class Engine:
         keep_positions: record what each eviction kept; costs host time, off in timed runs.
         trace: a list that receives a `RowStep` per step and row; costs host time, off in timed runs.
         decoder: `auto` fuses the decode step where the model's layout is known, `module` calls the model.
+        on_logits: called with the live rows and their next-token logits `[B, V]` before a token is taken.
 
     After `run`, `stats` holds times, sizes and counts.
     """
@@ -61,14 +64,15 @@ class Engine:
     def __init__(
         self, model: PreTrainedModel, method: EvictionMethod, think: ThinkTags, eos_ids: Iterable[int], *,
         sampling: SamplingConfig, batch_rows: int, max_new_tokens: int, seed: int = 0, keep_positions: bool = False,
-        trace: list[RowStep] | None = None,
-        decoder: str = "auto",
+        trace: list[RowStep] | None = None, decoder: str = "auto",
+        on_logits: Callable[[list[Row], Tensor], None] | None = None,
     ):  # fmt: skip
         if batch_rows < 1 or max_new_tokens < 1:
             raise KvreproError(f"batch_rows={batch_rows}, max_new_tokens={max_new_tokens}: both must be at least 1")
         self.model, self.method, self.think, self.eos_ids = model, method, think, frozenset(eos_ids)
         self.sampling, self.batch_rows, self.max_new_tokens = sampling, batch_rows, max_new_tokens
         self.seed, self.keep_positions, self.trace = seed, keep_positions, trace
+        self.on_logits = on_logits
         self.stats = RunStats()
         self.decoder = make_decoder(model, decoder)
 
@@ -86,13 +90,13 @@ class Engine:
             if not length:
                 raise KvreproError("a prompt is empty: every request needs at least one token")
             self.method.check_prompt(length)
-        schedule = self.method.schedule
-        longest_reply = longest + self.max_new_tokens
-        capacity = min(schedule.peak_tokens, longest_reply) if schedule else longest_reply
+        capacity = self.method.capacity_slots(longest, self.max_new_tokens)
         cache = CompressedCache(
             self.model.config, min(self.batch_rows, len(waiting)), capacity, self.method.granularity,
             self.model.dtype, self.model.device,
         )  # fmt: skip
+        if self.method.needs_rotary:
+            cache.rotary = Rotary.of(self.model)
         self.method.prepare(cache)
         self.stats = RunStats(
             kv_bytes=cache.kv_bytes, capacity_tokens=capacity, bytes_per_slot=cache.bytes_per_slot,
@@ -106,7 +110,7 @@ class Engine:
 
     def _loop(self, cache: CompressedCache, waiting: deque[Request]) -> Iterator[Completion]:
         rows: list[Row] = []
-        prefilled: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = {}
+        prefilled: dict[tuple[int, ...], Prefill] = {}
         while waiting or rows:
             while waiting and cache.n_rows < cache.max_rows:
                 yield from self._admit(cache, rows, waiting.popleft(), prefilled)
@@ -122,12 +126,14 @@ class Engine:
             if request.prompt_ids not in prefilled:
                 prefilled.clear()
                 prefilled[request.prompt_ids] = self._prefill(request.prompt_ids)
-            keys, values, logits = prefilled[request.prompt_ids]
+            prefill = prefilled[request.prompt_ids]
             row = Row(request, self.seed, self.keep_positions)
-            cache.admit(keys, values)
+            self.method.admit(cache, cache.admit(prefill.keys, prefill.values), prefill, request)
             row.completion.peak_tokens = row.n_prompt
             rows.append(row)
-            token = int(self._sample(logits[None], [row])[0])
+            if self.on_logits is not None:
+                self.on_logits([row], prefill.logits[None])
+            token = int(self._next(prefill.logits[None], [row])[0])
         return self._take(cache, rows, [len(rows) - 1], [token])
 
     @torch.inference_mode()
@@ -136,12 +142,14 @@ class Engine:
         with self._timed("forward_s"):
             newest = self._tensor([row.completion.token_ids[-1] for row in rows])
             logits, hidden = self.decoder.step(newest, cache)
+        if self.on_logits is not None:
+            self.on_logits(rows, logits)
         with self._timed("score_s"):
-            self.method.observe(StepView(cache, hidden))
+            self.method.observe(StepView(cache, hidden, newest))
         with self._timed("evict_s"):
             self._evict(cache, rows)
         with self._timed("sample_s"):
-            tokens = self._sample(logits, rows).tolist()
+            tokens = self._next(logits, rows).tolist()
         with self._timed("host_s"):
             if self.trace is not None:
                 self.trace += [
@@ -153,15 +161,27 @@ class Engine:
             self.stats.live_rows_mean += (len(rows) - self.stats.live_rows_mean) / self.stats.steps
             return self._take(cache, rows, list(range(len(rows))), tokens)
 
-    def _prefill(self, prompt_ids: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """Run one prompt alone: keys and values `[L, H, P, D]` and the logits of the next token `[V]`."""
-        cache = DynamicCache()
+    def _prefill(self, prompt_ids: tuple[int, ...]) -> Prefill:
+        """Run one prompt alone."""
+        cache, probe = DynamicCache(), PrefillProbe(*self.method.probe_sizes)
         ids = torch.tensor([prompt_ids], device=self.model.device)
-        out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        seen = {} if probe.is_idle else {"probe": probe}
+        out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **seen)
         self.stats.prefill_tokens += len(prompt_ids)
         keys = torch.stack([layer.keys[0] for layer in cache.layers])
         values = torch.stack([layer.values[0] for layer in cache.layers])
-        return keys, values, out.logits[0, -1]
+        return probe.finish(ids[0], keys, values, out.logits[0, -1])
+
+    def _next(self, logits: Tensor, rows: list[Row]) -> Tensor:
+        """The next token of each row: drawn, or given by a request that forces it."""
+        forced = [row.completion.request.forced_ids for row in rows]
+        if not any(forced):
+            return self._sample(logits, rows)
+        drawn = self._sample(logits, rows) if None in forced else logits.new_zeros(len(rows), dtype=torch.int64)
+        for i, (row, given) in enumerate(zip(rows, forced, strict=True)):
+            if given is not None:
+                drawn[i] = given[len(row.completion.token_ids)]
+        return drawn
 
     def _sample(self, logits: Tensor, rows: list[Row]) -> Tensor:
         keys = torch.tensor([row.sampling_key for row in rows], device=logits.device)
@@ -172,23 +192,29 @@ class Engine:
         """Compact every row that has filled its budget; rows of equal length go together."""
         for row, length in zip(rows, cache.lengths, strict=True):
             row.completion.peak_tokens = max(row.completion.peak_tokens, length)
-        schedule = self.method.schedule
-        if schedule is None:
+        if self.method.schedule is None:
             return
-        due = [i for i, length in enumerate(cache.lengths) if length >= schedule.peak_tokens]
+        due = [
+            i
+            for i, (row, length) in enumerate(zip(rows, cache.lengths, strict=True))
+            if length >= self.method.peak_slots(row.n_prompt, row.completion.evictions)
+        ]
         for length, group in groupby(sorted(due, key=cache.lengths.__getitem__), key=cache.lengths.__getitem__):
             indices = list(group)
             chosen = [rows[i] for i in indices]
             view = EvictionView(
                 cache, self._tensor(indices), length, self._tensor([r.n_prompt for r in chosen]),
                 self._tensor([r.answer_from for r in chosen]), self._tensor([r.eviction_key for r in chosen]),
+                self._tensor([r.completion.evictions for r in chosen]),
             )  # fmt: skip
-            plan, overflow = self.method.plan(view)
-            if self.keep_positions:
-                kept = view.positions[0, :, 0].gather(-1, plan.slots[0, :, 0])
-                for row, positions in zip(chosen, kept.tolist(), strict=True):
-                    row.completion.kept_positions.append(positions)
-            cache.compact(plan)
+            plans, overflow = self.method.plans(view)
+            for plan in plans:
+                cache.compact(plan)
+                self.method.moved(cache, plan)
+                if self.keep_positions:
+                    kept = cache.positions[0, plan.rows, 0, : plan.slots.shape[-1]]
+                    for row, positions in zip(plan.rows.tolist(), kept.tolist(), strict=True):
+                        rows[row].completion.kept_positions.append(positions)
             self.stats.evictions += len(indices)
             self.stats.pin_overflow_tokens += overflow
             for row in chosen:
@@ -204,7 +230,8 @@ class Engine:
             if row.answer_from == NEVER and self.think.closes(reply):
                 row.completion.n_thinking_tokens = len(reply)
                 row.answer_from = row.n_prompt + len(reply) - len(self.think.end)
-            ended = token in self.eos_ids
+            forced = row.completion.request.forced_ids
+            ended = token in self.eos_ids if forced is None else len(reply) == len(forced)
             if not ended and len(reply) < self.max_new_tokens:
                 continue
             if row.answer_from == NEVER:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel
 
+from .assets import method_assets
 from .completions import Completion, Request
 from .engine import Engine
 from .methods import create_method, method_class
@@ -37,7 +38,7 @@ def generate(
         think_end: the tag that ends the thought.
         keep_positions: record what every eviction kept.
         engine: pass an empty list to receive the `Engine` and with it the run's `stats`.
-        options: window, ratio, evict_every and the method's own options.
+        options: window, ratio, evict_every, protocol and the method's own options.
 
     Returns:
         `len(prompts) * n_samples` completions, samples of a prompt together, in the order of `prompts`.
@@ -45,11 +46,7 @@ def generate(
     think = ThinkTags.of(tokenizer, think_end)
     if not isinstance(method, EvictionMethod):
         cls = method_class(method) if isinstance(method, str) else method
-        if cls.needs_predictor and options.get("predictor") is None:
-            from .predictor import load_predictor_for
-
-            options["predictor"] = load_predictor_for(model)
-        method = create_method(cls, budget, **options)
+        method = create_method(cls, budget, **{**options, **method_assets(cls, model, tokenizer, options)})
     runner = Engine(
         model, method, think, end_token_ids(model, tokenizer),
         sampling=SamplingConfig(temperature, top_p, top_k, sampling_order), batch_rows=batch_rows,

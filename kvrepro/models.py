@@ -54,16 +54,17 @@ def weights_fingerprint(entry: ModelEntry) -> str:
     folder = Path(entry.source)
     if not folder.is_dir():
         return f"hub:{entry.source}@{entry.revision or 'main'}"
-    return _folder_fingerprint(folder, ("*.safetensors", "tokenizer.json", "config.json"))
+    return folder_fingerprint(folder, ("*.safetensors", "tokenizer.json", "config.json"))
 
 
 def predictor_fingerprint(entry: ModelEntry, folder: str | None = None) -> str | None:
     """SHA-256 over the weights of the importance head, None where there is no local one."""
     path = Path(folder or entry.predictor or Path(entry.source) / "importance")
-    return _folder_fingerprint(path, ("*.safetensors",)) if path.is_dir() else None
+    return folder_fingerprint(path) if path.is_dir() else None
 
 
-def _folder_fingerprint(folder: Path, patterns: tuple[str, ...]) -> str:
+def folder_fingerprint(folder: Path, patterns: tuple[str, ...] = ("*.safetensors",)) -> str:
+    """SHA-256 over names and contents of the matching files of a folder."""
     digest = hashlib.sha256()
     for file in sorted(f for pattern in patterns for f in folder.glob(pattern)):
         digest.update(file.name.encode())

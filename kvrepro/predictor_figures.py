@@ -67,8 +67,8 @@ def kept_part_accuracy(frame: pd.DataFrame, *, full: float | None = None, ax: Ax
         spread = [part.accuracy - part.lo, part.hi - part.accuracy]
         # a little apart, or the intervals of one part would lie on each other
         ax.errorbar(
-            100 * part.share + 0.7 * (number - 1.5), part.accuracy, np.clip(spread, 0, None), marker="o", markersize=4, capsize=2,
-            linewidth=1.5, elinewidth=0.9, color=COLOURS.get(choice), label=choice,
+            100 * part.share + 0.7 * (number - 1.5), part.accuracy, np.clip(spread, 0, None), marker="o",
+            markersize=4, capsize=2, linewidth=1.5, elinewidth=0.9, color=COLOURS.get(choice), label=choice,
         )  # fmt: skip
     if full is not None:
         ax.axhline(full, color=FULL, linestyle="--", linewidth=1, label="whole thought")

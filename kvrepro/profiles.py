@@ -12,7 +12,8 @@ from .config import CellConfig
 from .errors import KvreproError, UnknownNameError
 from .paths import project_root
 
-_KEYS = {"title", "methods", "defaults", "panels", "paper_marks"}
+_ASSETS = ("predictor", "calibration", "judge")
+_KEYS = {"title", "notebook", "methods", "defaults", "panels", "paper_marks"}
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,14 @@ class Profile:
     Attributes:
         cells: every cell, panel by panel, `full` first.
         paper_marks: draw the values read off the paper's figures as hollow marks.
+        notebook: stem of the notebook in `notebooks/` that draws the profile's figures.
     """
 
     name: str
     title: str
     cells: tuple[CellConfig, ...]
     paper_marks: bool = False
+    notebook: str = "budget_curves"
 
     def cell(self, cell_id: str) -> CellConfig:
         """Look a cell up by id, or by an unambiguous end of it such as its hash.
@@ -83,7 +86,12 @@ def parse_profile(name: str, path: Path) -> Profile:
                 cells.append(cell)
         except KvreproError as error:
             raise KvreproError(f"{path.name}, panel {number}: {error}") from error
-    return Profile(name, content.get("title", name), tuple(cells), bool(content.get("paper_marks", False)))
+    notebook = content.get("notebook", Profile.notebook)
+    if not (project_root() / "notebooks" / f"{notebook}.ipynb").is_file():
+        raise KvreproError(f"{path.name}: notebook={notebook!r}: there is no notebooks/{notebook}.ipynb")
+    return Profile(
+        name, content.get("title", name), tuple(cells), bool(content.get("paper_marks", False)), notebook
+    )  # fmt: skip
 
 
 def _panel_cells(content: dict[str, Any], panel: Any) -> list[CellConfig]:
@@ -95,19 +103,24 @@ def _panel_cells(content: dict[str, Any], panel: Any) -> list[CellConfig]:
         for key, instead in (("budget", "budgets"), ("method", "methods")):
             if key in mapping:
                 raise KvreproError(f"{what} may not hold `{key}`: list `{instead}` instead")
-    methods = content.get("methods", ["full"])
+    methods = panel.get("methods", content.get("methods", ["full"]))
     if not isinstance(methods, list) or not methods:
         raise KvreproError(f"`methods` must be a list of names, given {methods!r}")
-    values = {**defaults, **panel}
+    values = {name: value for name, value in {**defaults, **panel}.items() if name != "methods"}
     budgets = values.pop("budgets", [])
-    if not isinstance(budgets, list) or (not budgets and set(methods) != {"full"}):
+    if not isinstance(budgets, list) or (not budgets and methods != ["full"]):
         raise KvreproError(f"`budgets` must be a list of tokens for {', '.join(map(str, methods))}, given {budgets!r}")
     cells = []
-    for method in methods:
+    for entry in methods:
+        # a method with switches of its own is a mapping: {method: h2o, options: {pin_question: true}}
+        own = entry if isinstance(entry, dict) else {"method": entry}
+        if "method" not in own:
+            raise KvreproError(f"an entry of `methods` must be a name or a mapping with `method`, given {entry!r}")
+        method = own["method"]
         for budget in [None] if method == "full" else budgets:
-            chosen = {**values, "method": method, "budget": budget}
+            chosen = {**values, "budget": budget, **own}
             if method == "full":
                 # shared defaults of the compressed cells mean nothing for the full cache
-                chosen.update(window=None, ratio=None, evict_every=None, predictor=None)
+                chosen.update(dict.fromkeys(("window", "ratio", "evict_every", "protocol", "options", *_ASSETS)))
             cells.append(CellConfig.from_mapping(chosen))
     return cells

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
 import uuid
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -62,18 +62,18 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
         for completion in engine.run(waiting):
             row = _completion_row(completion, tokenizer)
             # a killed run leaves its times with its last reply
-            row |= {"cell_id": config.cell_id, "session": session, "stats": asdict(engine.stats)}
+            row |= {"cell_id": config.cell_id, "session": session, "stats": dataclasses.asdict(engine.stats)}
             results.append_row(folder / COMPLETIONS, row)
             done[row["problem_id"], row["sample_id"]] = row
             bar.update()
     records = _graded(problems, [done[r.problem_id, r.sample_id] for r in requests], config)
     results.write_rows(folder / RECORDS, records)
-    stats = RunStats.combined([*_earlier_sessions(done, session), asdict(engine.stats)])
+    stats = RunStats.combined([*_earlier_sessions(done, session), dataclasses.asdict(engine.stats)])
     manifest = {
         "cell_id": config.cell_id, "protocol": PROTOCOL, "config": config.resolved(),
-        "method": _method_row(engine), "n_records": len(records), "resumed_records": resumed,
-        "score": asdict(summarise(records)), "status": _counts(records),
-        "stats": {**asdict(stats), "decode_s": stats.decode_s, "decode_tps": stats.decode_tps},
+        "method": _method_row(config, engine), "n_records": len(records), "resumed_records": resumed,
+        "score": dataclasses.asdict(summarise(records)), "status": _counts(records),
+        "stats": {**dataclasses.asdict(stats), "decode_s": stats.decode_s, "decode_tps": stats.decode_tps},
         "evictions": sum(row["evictions"] for row in done.values()),
         "kv_tokens_peak": max(row["peak_tokens"] for row in done.values()),
         "pin_overflow_tokens": sum(row["pin_overflow_tokens"] for row in done.values()),
@@ -91,15 +91,14 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
 
 def _prepare(config: CellConfig, model, tokenizer, problems: list[Problem]):
     """The engine and the requests, samples of a problem side by side."""
+    from .assets import method_assets
     from .engine import Engine
     from .generation import end_token_ids
     from .methods import create_method, method_class
-    from .predictor import load_predictor_for
     from .tokens import ThinkTags, render_prompt
 
     options = config.method_options()
-    if method_class(config.method).needs_predictor:
-        options["predictor"] = load_predictor_for(model, config.predictor)
+    options |= method_assets(method_class(config.method), model, tokenizer, {**options, **config.asset_folders()})
     engine = Engine(
         model, create_method(config.method, **options), ThinkTags.of(tokenizer, model_entry(config.model).think_end),
         end_token_ids(model, tokenizer), sampling=config.sampling, batch_rows=config.batch_rows,
@@ -171,12 +170,18 @@ def _graded(problems: list[Problem], rows: list[dict[str, Any]], config: CellCon
     return graded
 
 
-def _method_row(engine) -> dict[str, Any]:
-    schedule = engine.method.schedule
-    row: dict[str, Any] = {"name": engine.method.name, "source": engine.method.source, "repr": repr(engine.method)}
+def _method_row(config: CellConfig, engine) -> dict[str, Any]:
+    """The method as it ran: every switch and option, and what its schedule came to."""
+    method, schedule = engine.method, engine.method.schedule
+    switches = {
+        f.name: value
+        for f in dataclasses.fields(method)
+        if f.name != "schedule" and isinstance(value := getattr(method, f.name), str | int | float | bool | None)
+    }
+    row: dict[str, Any] = {"name": method.name, "source": method.source, "protocol": config.protocol, **switches}
     if schedule is not None:
-        row.update(kept_tokens=schedule.kept_tokens, slack_tokens=schedule.slack_tokens, window=schedule.window,
-                   period_steps=schedule.period_steps)  # fmt: skip
+        row.update(kept_tokens=schedule.kept_tokens, slack_tokens=schedule.peak_tokens - config.budget,
+                   window=schedule.window, period_steps=schedule.period_steps)  # fmt: skip
     return row
 
 

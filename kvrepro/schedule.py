@@ -9,6 +9,28 @@ from .errors import KvreproError
 # what to do when pinned tokens do not fit beside the window
 PIN_OVERFLOW = ("error", "keep_first")
 
+# what a budget means: the same for all methods, or what each paper means by it
+FAIR, AS_PUBLISHED = "fair", "as_published"
+PROTOCOLS = (FAIR, AS_PUBLISHED)
+
+
+def resolve_protocol(protocol: str | None, ratio: float | None) -> str:
+    """The protocol of a run; where none is named, a ratio means DynTS' own protocol.
+
+    Raises:
+        KvreproError: an unknown protocol, or a ratio in the fair one.
+    """
+    if protocol is None:
+        return FAIR if ratio is None else AS_PUBLISHED
+    if protocol not in PROTOCOLS:
+        raise KvreproError(f"protocol={protocol!r}: known are {', '.join(PROTOCOLS)}")
+    if protocol == FAIR and ratio is not None:
+        raise KvreproError(
+            f"ratio={ratio} in protocol {FAIR!r}: the budget alone says how many slots remain there. Leave ratio out "
+            f"(evict_every sets how often), or use protocol={AS_PUBLISHED} for DynTS' rule"
+        )
+    return protocol
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -19,14 +41,17 @@ class Schedule:
     - with `ratio` (DynTS, METHODS.md 1.1): a row may fill `budget` slots; the token after that triggers an
       eviction that keeps the last `window` slots and `floor(ratio * (n - window))` of the others. Peak
       `budget + 1`.
-    - without `ratio` (R-KV, SnapKV): `budget` slots remain after an eviction, pinned and window slots included,
-      and the next eviction comes `evict_every` tokens later. Peak `budget + evict_every`.
+    - without `ratio` (R-KV, SnapKV, and the fair protocol): `budget` slots remain after an eviction, pinned and
+      window slots included, and the next eviction comes `evict_every` tokens later. Peak `budget + evict_every`.
+
+    `kept` overrides how many remain where a paper says neither (DynTS' window baseline keeps its window only).
     """
 
     budget: int
     window: int = 0
     ratio: float | None = None
     evict_every: int = 1
+    kept: int | None = None
 
     def __post_init__(self) -> None:
         if self.budget < 1 or self.window < 0 or self.evict_every < 1:
@@ -41,7 +66,12 @@ class Schedule:
                 f"ratio={self.ratio} and evict_every={self.evict_every}: with a ratio an eviction comes when the "
                 "budget is exceeded; give one of the two"
             )
-        if self.window >= self.budget:
+        if self.kept is not None and not self.window <= self.kept <= self.budget + self.evict_every - 1:
+            raise KvreproError(
+                f"kept={self.kept}: an eviction keeps at least the window ({self.window}) and drops at least one of "
+                f"{self.budget + self.evict_every} slots"
+            )
+        if self.window >= self.budget and self.kept is None:
             raise KvreproError(
                 f"budget={self.budget} leaves nothing to select: window={self.window} must be below it. "
                 "Raise the budget or lower the window."
@@ -60,6 +90,8 @@ class Schedule:
     @property
     def kept_tokens(self) -> int:
         """Slots that remain right after an eviction."""
+        if self.kept is not None:
+            return self.kept
         if self.ratio is None:
             return self.budget
         # a ratio such as 0.3 is not exact in binary; the guard keeps floor(0.3 * 3000) at 900

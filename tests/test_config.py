@@ -82,7 +82,11 @@ def test_integers_pass_as_floats_and_stay_floats():
         ({"window": -1}, "window=-1"), ({"window": 192}, "budget=192 .*window=192"),
         ({"window": 500}, "budget=192 .*window=500"), ({"ratio": 0.0}, "ratio=0.0"), ({"ratio": 1.01}, "ratio=1.01"),
         ({"ratio": float("nan")}, "ratio=nan"), ({"evict_every": 0, "ratio": None}, "evict_every=0"),
-        ({"evict_every": 8}, "ratio=0.75 and evict_every=8"), ({"pin_overflow": "drop"}, "error, keep_first"),
+        ({"evict_every": 8}, "evict_every=8: dynts as published"),
+        ({"protocol": "fair"}, "ratio=0.75 in protocol 'fair'"),
+        ({"protocol": "mine"}, "known are fair, as_published"),
+        ({"options": {"budget": 3}}, "options may not hold budget"),
+        ({"options": {"sinks": [3]}}, "options holds 'sinks'"), ({"pin_overflow": "drop"}, "error, keep_first"),
         ({"budget": None}, "'dynts' needs a budget"), ({"method": "full"}, "never evicts.*budget=192"),
     ],
 )  # fmt: skip
@@ -112,11 +116,14 @@ CHANGES = {
     "model": "r1-llama", "benchmark": "chain-23", "method": "random", "budget": 193, "window": 33, "ratio": 0.7,
     "pin_overflow": "keep_first", "n_problems": 7, "n_samples": 2, "max_new_tokens": 99, "temperature": 0.7,
     "top_p": 0.9, "top_k": 21, "sampling_order": "dynts", "seed": 43, "batch_rows": 65, "predictor": "elsewhere",
+    "calibration": "elsewhere", "judge": "elsewhere", "options": {"pin_answer": False},
 }  # fmt: skip
 
 
 def test_hash_changes_with_every_field():
-    assert set(CHANGES) | {"evict_every", "prompt_style"} == set(FIELD_NAMES), "a new field needs a row in CHANGES"
+    assert set(CHANGES) | {"evict_every", "prompt_style", "protocol"} == set(FIELD_NAMES), (
+        "a new field needs a row in CHANGES"
+    )
     base = CellConfig.from_mapping(DYNTS)
     hashes = {"base": base.hash8}
     for name, value in CHANGES.items():
@@ -124,6 +131,10 @@ def test_hash_changes_with_every_field():
     # a ratio excludes `evict_every`, so its pair has no ratio
     every = [CellConfig.from_mapping({**DYNTS, "ratio": None, "evict_every": n}).hash8 for n in (8, 9)]
     hashes.update(zip(("every 8", "every 9"), every, strict=True))
+    # what a budget means: the same sizes under both protocols
+    for protocol in ("fair", "as_published"):
+        sizes = {"method": "rkv", "ratio": None, "evict_every": 8, "protocol": protocol}
+        hashes[protocol] = CellConfig.from_mapping({**DYNTS, **sizes}).hash8
     # the generated benchmarks have one style, so its pair is a real one
     for style in ("dynts", "deepseek"):
         hashes[style] = dataclasses.replace(base, benchmark="aime24", n_problems=7, prompt_style=style).hash8

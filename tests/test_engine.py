@@ -11,13 +11,13 @@ import torch
 import kvrepro
 from kvrepro.completions import LENGTH_LIMIT, OK, TRUNCATED
 from kvrepro.errors import KvreproError
-from kvrepro.methods import METHODS
-from kvrepro.predictor import ImportancePredictor, PredictorShape
 from kvrepro.tiny.language import build_tokenizer
 
-PROMPTS = [[1, *random.Random(i).choices(range(20, 200), k=5 + 6 * i)] for i in range(5)]
-COMPRESSED = [name for name in METHODS if name != "full"]
-SIZES = {"budget": 48, "window": 8, "ratio": 0.8}
+from .method_cases import BUDGET, COMPRESSED, fair
+
+PROMPTS = [[1, *random.Random(i).choices(range(20, 200), k=5 + 9 * i)] for i in range(4)]
+NEW_TOKENS = 52
+SIZES = {"budget": BUDGET, "window": 8, "evict_every": 6, "protocol": "fair"}
 
 
 @pytest.fixture(scope="module")
@@ -25,17 +25,10 @@ def tokenizer():
     return build_tokenizer()
 
 
-def options(method: str) -> dict:
-    """A random head for methods that need one: the engine must hold for any scores."""
-    if method != "dynts":
-        return {}
-    torch.manual_seed(1)
-    return {"predictor": ImportancePredictor(PredictorShape(48, 16, 8))}
-
-
 def run(model, tokenizer, method="full", budget=None, **kwargs):
+    sizes = fair(method) if budget else {}
     return kvrepro.generate(
-        model, tokenizer, PROMPTS, method, budget, **{"max_new_tokens": 60, **kwargs}, **options(method)
+        model, tokenizer, PROMPTS, method, budget, **{"max_new_tokens": NEW_TOKENS, **sizes, **kwargs}
     )
 
 
@@ -50,7 +43,7 @@ def greedy(random_model):
     for prompt in PROMPTS:
         ids = torch.tensor([prompt])
         out = random_model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=60, top_k=None, top_p=None
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=NEW_TOKENS, top_k=None, top_p=None
         )
         replies.append(out[0, len(prompt) :].tolist())
     return replies
@@ -63,7 +56,7 @@ def test_full_cache_equals_transformers_greedy(random_model, tokenizer, greedy):
 @pytest.mark.parametrize("method", COMPRESSED)
 def test_a_budget_that_is_never_reached_equals_transformers_greedy(random_model, tokenizer, greedy, method):
     engine = []
-    found = run(random_model, tokenizer, method, 200, window=8, ratio=0.8, temperature=0, batch_rows=2, engine=engine)
+    found = run(random_model, tokenizer, method, 200, temperature=0, batch_rows=2, engine=engine)
     assert tokens(found) == greedy
     assert engine[0].stats.evictions == 0
 
@@ -72,22 +65,22 @@ def test_a_budget_that_is_never_reached_equals_transformers_greedy(random_model,
 def test_keeping_every_candidate_equals_the_full_cache(random_model, tokenizer, method):
     # ratio 1 keeps budget + 1 slots, so a row can go on only for as long as nothing has to leave
     full = run(random_model, tokenizer, max_new_tokens=12, batch_rows=5)
-    found = run(random_model, tokenizer, method, 60, window=8, evict_every=1, max_new_tokens=12, batch_rows=5)
+    found = run(random_model, tokenizer, method, 60, max_new_tokens=12, batch_rows=5)
     assert tokens(found) == tokens(full)
 
 
 @pytest.mark.parametrize("method", COMPRESSED)
 def test_replies_do_not_depend_on_batch_order_or_neighbours(random_model, tokenizer, method):
-    together = run(random_model, tokenizer, method, **SIZES, batch_rows=5)
+    together = run(random_model, tokenizer, method, BUDGET, batch_rows=5)
     assert any(c.evictions for c in together)
-    for rows in (1, 2, 3):
-        assert tokens(run(random_model, tokenizer, method, **SIZES, batch_rows=rows)) == tokens(together)
+    # two rows at a time: rows enter and leave beside others of every age
+    assert tokens(run(random_model, tokenizer, method, BUDGET, batch_rows=2)) == tokens(together)
 
 
 @pytest.mark.parametrize("method", COMPRESSED)
 def test_budget_holds_and_kept_sets_shrink_in_order(random_model, tokenizer, method):
     engine = []
-    found = run(random_model, tokenizer, method, **SIZES, batch_rows=3, keep_positions=True, engine=engine)
+    found = run(random_model, tokenizer, method, BUDGET, batch_rows=3, keep_positions=True, engine=engine)
     schedule, stats = engine[0].method.schedule, engine[0].stats
     assert stats.kv_tokens_peak == max(c.peak_tokens for c in found) == schedule.budget + schedule.slack_tokens
     assert stats.kv_bytes == stats.batch_rows * stats.capacity_tokens * stats.bytes_per_slot
@@ -155,7 +148,7 @@ def test_the_fused_step_draws_the_same_tokens_as_the_model(random_model, tokeniz
 
 def test_eviction_noise_does_not_move_sampling(random_model, tokenizer):
     full = run(random_model, tokenizer)
-    compressed = run(random_model, tokenizer, "random", **SIZES, keep_positions=True)
+    compressed = run(random_model, tokenizer, "random", BUDGET, keep_positions=True)
     for a, b in zip(full, compressed, strict=True):
         before = SIZES["budget"] - len(a.request.prompt_ids) + 1
         assert a.token_ids[:before] == b.token_ids[:before]
@@ -163,9 +156,9 @@ def test_eviction_noise_does_not_move_sampling(random_model, tokenizer):
 
 
 def test_same_seed_same_reply_and_another_seed_another(random_model, tokenizer):
-    first = run(random_model, tokenizer, "random", **SIZES, seed=7)
-    assert tokens(first) == tokens(run(random_model, tokenizer, "random", **SIZES, seed=7))
-    assert tokens(first) != tokens(run(random_model, tokenizer, "random", **SIZES, seed=8))
+    first = run(random_model, tokenizer, "random", BUDGET, seed=7)
+    assert tokens(first) == tokens(run(random_model, tokenizer, "random", BUDGET, seed=7))
+    assert tokens(first) != tokens(run(random_model, tokenizer, "random", BUDGET, seed=8))
 
 
 def test_samples_of_a_problem_differ_and_an_engine_can_run_twice(random_model, tokenizer):
@@ -194,7 +187,7 @@ def test_status_and_roles(random_model, tokenizer):
 
 def test_nothing_is_left_behind_in_the_caller(random_model, tokenizer):
     before = random_model.config._attn_implementation
-    run(random_model, tokenizer, "random", **SIZES)
+    run(random_model, tokenizer, "random", BUDGET)
     assert random_model.config._attn_implementation == before
     assert not torch.is_inference_mode_enabled()
 
@@ -205,8 +198,8 @@ def test_nothing_is_left_behind_in_the_caller(random_model, tokenizer):
         ({"method": "nope", "budget": 50}, "unknown method 'nope'; known: .*dynts"),
         ({"method": "random"}, "needs a budget"),
         ({"method": "full", "budget": 9}, "budget=9 would mean nothing"),
-        ({"method": "random", "budget": 20, "window": 4}, "prompt has 30 tokens, more than budget=20"),
-        ({"method": "random", "budget": 40, "window": 20, "ratio": 0.5}, "30 pinned tokens do not fit: .* so 10 can"),
+        ({"method": "random", "budget": 20, "window": 4}, "prompt has 33 tokens, more than budget=20"),
+        ({"method": "random", "budget": 40, "window": 20, "ratio": 0.5}, "33 pinned tokens do not fit: .* so 10 can"),
         ({"method": "window", "budget": 40, "wndow": 3}, "unknown option of method window 'wndow'"),
         ({"max_new_tokens": 0}, "max_new_tokens=0"),
         ({"temperature": -1.0}, "temperature=-1.0"),

@@ -18,10 +18,11 @@ LAYERS = {
     0: "kvrepro kernels errors paths",
     # `methods` itself is the table of names and schedules (its classes are in layer 3); `tiny` itself is empty
     1: "config schedule tokens noise completions results metrics statistics power graders benchmarks models profiles "
-    "sampling_config provenance methods:table tiny:table tiny.language tiny.problems tiny.split "
+    "sampling_config provenance methods:table methods.schedules tiny:table tiny.language tiny.problems tiny.split "
     "questions stages label_maps predictor_recipe token_picture",
-    2: "cache attention decoder sampling tiny.architecture tiny.batches tiny.checkpoint",
-    3: "methods labels label_memory predictor predictor_loss predictor_cost",
+    2: "cache attention decoder sampling rotary query_ring prefill tiny.architecture tiny.batches tiny.checkpoint",
+    3: "methods labels label_memory predictor predictor_loss predictor_cost judge query_statistics future_attention "
+    "assets",
     4: "engine generation traces labelling labelled_traces predictor_scores predictor_training predictor_plan "
     "observations kept_thoughts tiny.train",
     5: "runner execution summary progress figures report predictor_figures predictor_pipeline tiny.card",

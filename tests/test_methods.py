@@ -77,8 +77,9 @@ def make_view(config, length: int, n_prompt: int, answer_from: int = NEVER, gran
         cache.positions[:, row, :] = torch.tensor([*range(n_prompt), *tail])
     every = torch.arange(rows)
     return EvictionView(
-        cache, every, length, torch.full((rows,), n_prompt), torch.full((rows,), answer_from), every + 11
-    )
+        cache, every, length, torch.full((rows,), n_prompt), torch.full((rows,), answer_from), every + 11,
+        torch.zeros_like(every),
+    )  # fmt: skip
 
 
 def published_dynts(
@@ -113,7 +114,7 @@ def test_dynts_selects_what_the_published_rule_selects(random_model, seed):
     view.cache.slot_state["importance"][:] = torch.tensor(
         [[rng.randrange(5) for _ in range(length)] for _ in range(2)]
     )[None, :, None]
-    plan, overflow = method.plan(view)
+    [plan], overflow = method.plans(view)
     for row in range(2):
         expected = published_dynts(
             view.state("importance")[0, row, 0].tolist(), view.positions[0, row, 0].tolist(), n_prompt, answer_from,
@@ -126,9 +127,9 @@ def test_dynts_selects_what_the_published_rule_selects(random_model, seed):
 def test_window_keeps_the_newest_and_question_window_the_question_too(random_model):
     view = make_view(random_model.config, 31, 6)
     window = create_method("window", 30, window=10, ratio=0.5)
-    assert window.plan(view)[0].slots[0, 0, 0].tolist() == list(range(11, 31))
+    assert window.plans(view)[0][0].slots[0, 0, 0].tolist() == list(range(11, 31))
     question = create_method("question_window", 30, window=10, ratio=0.5)
-    assert question.plan(view)[0].slots[0, 0, 0].tolist() == [*range(6), *range(17, 31)]
+    assert question.plans(view)[0][0].slots[0, 0, 0].tolist() == [*range(6), *range(17, 31)]
 
 
 def test_random_is_uniform_over_the_thinking_tokens_and_spares_the_question(random_model):
@@ -137,7 +138,7 @@ def test_random_is_uniform_over_the_thinking_tokens_and_spares_the_question(rand
     for i in range(rounds):
         view = make_view(random_model.config, 31, 4, rows=1)
         view.noise_keys[:] = i
-        counts[method.plan(view)[0].slots[0, 0, 0]] += 1
+        counts[method.plans(view)[0][0].slots[0, 0, 0]] += 1
     assert torch.all(counts[:4] == rounds)
     assert torch.all(counts[26:] == rounds)
     share = (13 - 4) / (26 - 4)
@@ -152,7 +153,7 @@ def test_more_pins_than_room_go_by_rule_and_are_counted(random_model):
         create_method("random", 20, window=4, ratio=0.5).check_prompt(12)
     method = create_method("random", 20, window=4, ratio=0.5, pin_overflow="keep_first")
     method.check_prompt(12)
-    plan, overflow = method.plan(view)
+    [plan], overflow = method.plans(view)
     assert plan.slots[0, 0, 0].tolist() == [*range(8), *range(17, 21)]
     assert overflow == 2 * 4
 
@@ -167,7 +168,7 @@ def test_dynts_observes_the_newest_slot_of_each_row(random_model):
     method.prepare(view.cache)
     view.cache.lengths[1] = 6
     hidden = torch.randn(2, 48)
-    method.observe(StepView(view.cache, hidden))
+    method.observe(StepView(view.cache, hidden, torch.zeros(2, dtype=torch.int64)))
     state = view.cache.slot_state["importance"][0, :, 0]
     torch.testing.assert_close(torch.stack([state[0, 8], state[1, 5]]), head(hidden))
     assert state.count_nonzero() == 2

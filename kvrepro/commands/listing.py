@@ -42,7 +42,14 @@ def _methods() -> list[dict[str, Any]]:
 
     classes = [method_class(name) for name in METHODS]
     return [
-        {"name": c.name, "granularity": c.granularity, "needs_predictor": c.needs_predictor, "source": c.source}
+        {
+            "name": c.name,
+            "granularity": c.granularity,
+            "state": c.state,
+            "needs": ", ".join(c.needs) or "-",
+            "attention": c.attention,
+            "source": c.source,
+        }
         for c in classes
     ]
 

@@ -5,28 +5,82 @@ Classes are imported when they are asked for: listing names and checking paramet
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ..errors import KvreproError, UnknownNameError
-from ..schedule import Schedule
+from ..schedule import FAIR, Schedule, resolve_protocol
+from .schedules import (
+    Rule,
+    buffer_on_top,
+    dynts_rule,
+    fair_schedule,
+    growing,
+    remains,
+    sinks_separators_window,
+    window_only,
+)
 
 if TYPE_CHECKING:
     from .base import EvictionMethod
 
-# name -> module and class; the order is the order of lists and tables
-METHODS: dict[str, str] = {
-    "full": "full:FullMethod",
-    "window": "recency:WindowMethod",
-    "question_window": "recency:QuestionWindowMethod",
-    "random": "random:RandomMethod",
-    "dynts": "dynts:DynTSMethod",
-}
 
-# share of the budget that the window takes, and ratio, when a caller names neither (R1-Qwen's, METHODS.md 4.2)
-DEFAULT_WINDOW_SHARE = 0.4
-DEFAULT_RATIO = 0.4
+@dataclass(frozen=True)
+class MethodEntry:
+    """One row of the table: where the class is, what its own paper means by a budget, and its only window if any."""
+
+    target: str
+    published: Rule = dynts_rule
+    only_window: int | None = None
+
+
+# the order is the order of lists and tables
+METHODS: dict[str, MethodEntry] = {
+    "full": MethodEntry("full:FullMethod"),
+    # the paper's baselines as its repository runs them
+    "window_dynts": MethodEntry("recency:WindowDynTSMethod", window_only()),
+    "streaming_dynts": MethodEntry("recency:StreamingDynTSMethod", window_only(extra=10)),
+    "sepllm_dynts": MethodEntry("sepllm:SepLLMDynTSMethod"),
+    "h2o_dynts": MethodEntry("h2o:H2ODynTSMethod"),
+    "snapkv_dynts": MethodEntry("snapkv:SnapKVDynTSMethod"),
+    "rkv_dynts": MethodEntry("rkv:RKVDynTSMethod"),
+    # the same as their authors define them
+    "window": MethodEntry("recency:WindowMethod"),
+    "streaming_llm": MethodEntry("recency:StreamingLLMMethod", remains(512, 1)),
+    "sepllm": MethodEntry("sepllm:SepLLMMethod", sinks_separators_window),
+    "h2o": MethodEntry("h2o:H2OMethod", remains(512, 1)),
+    "snapkv": MethodEntry("snapkv:SnapKVMethod", remains(8, 128)),
+    "rkv": MethodEntry("rkv:RKVMethod", remains(8, 128)),
+    # DynTS and its ablations as published
+    "dynts": MethodEntry("dynts:DynTSMethod"),
+    "dynts_random": MethodEntry("ablations:DynTSRandomMethod"),
+    "dynts_bottom": MethodEntry("ablations:DynTSBottomMethod"),
+    "dynts_noque": MethodEntry("ablations:DynTSNoQuestionMethod"),
+    "dynts_nothink": MethodEntry("ablations:DynTSNoThinkingMethod", window_only(fills_ratio=False)),
+    "dynts_nolocal": MethodEntry("ablations:DynTSNoLocalMethod", only_window=1),
+    # the fair ablations: the question always stays
+    "random": MethodEntry("random:RandomMethod"),
+    "bottom": MethodEntry("ablations:BottomMethod"),
+    "question_window": MethodEntry("recency:QuestionWindowMethod"),
+    # successors
+    "random_attention": MethodEntry("random:RandomAttentionMethod", buffer_on_top),
+    "vase_attnv": MethodEntry("vase:VaSEAttnVMethod", remains(64, 64, window_is_period=True)),
+    "vase_dkv": MethodEntry("vase:VaSEDKVMethod", remains(64, 64, window_is_period=True)),
+    "triattention": MethodEntry("triattention:TriAttentionMethod", remains(0, 128)),
+    "gkv": MethodEntry("gkv:GKVMethod", remains(16, 128)),
+    "lazy_eviction": MethodEntry("lazy_eviction:LazyEvictionMethod", remains(175, 175, window_is_period=True)),
+    "foresight_kv": MethodEntry("foresight_kv:ForesightKVMethod", remains(128, 128, window_is_period=True)),
+    "rpc": MethodEntry("rpc:RPCMethod", growing),
+    "raas": MethodEntry("raas:RaaSMethod", remains(1, 1)),
+    "tova": MethodEntry("tova:TOVAMethod", remains(0, 1)),
+    "keydiff": MethodEntry("key_scores:KeyDiffMethod", remains(64, 64, window_is_period=True)),
+    "knorm": MethodEntry("key_scores:KnormMethod", remains(64, 64, window_is_period=True)),
+    "expected_attention": MethodEntry("expected_attention:ExpectedAttentionMethod", remains(0, 512)),
+    # bounds, in teacher-forced mode only
+    "oracle_answer": MethodEntry("oracles:OracleAnswerMethod"),
+    "oracle_future": MethodEntry("oracles:OracleFutureMethod"),
+}
 
 
 def check_method_name(name: str) -> None:
@@ -42,36 +96,45 @@ def method_class(name: str) -> type[EvictionMethod]:
         UnknownNameError: no such method; lists the known ones.
     """
     check_method_name(name)
-    module, cls = METHODS[name].split(":")
+    module, cls = METHODS[name].target.split(":")
     return getattr(import_module(f".{module}", __name__), cls)
 
 
 def create_schedule(
     method: str, budget: int | None, window: int | None = None, ratio: float | None = None,
-    evict_every: int | None = None,
+    evict_every: int | None = None, protocol: str | None = None,
 ) -> Schedule | None:  # fmt: skip
     """The schedule of a method under a budget, None for `full`; defaults are filled in here.
+
+    Args:
+        protocol: `fair` (the budget is what remains after an eviction, for every method) or `as_published`;
+            None means `as_published` where a ratio is given and `fair` elsewhere.
 
     Raises:
         KvreproError: sizes that do not fit together, a budget for `full`, or none for another method.
     """
     if method == "full":
-        given = {"budget": budget, "window": window, "ratio": ratio, "evict_every": evict_every}
+        given = {"budget": budget, "window": window, "ratio": ratio, "evict_every": evict_every, "protocol": protocol}
         for name, value in given.items():
             if value is not None:
                 raise KvreproError(f"method 'full' never evicts, so {name}={value} would mean nothing; leave it out")
         return None
     if budget is None:
         raise KvreproError(f"method {method!r} needs a budget in tokens, for example budget=256")
-    if ratio is None and evict_every is None:
-        ratio = DEFAULT_RATIO
-    window = int(DEFAULT_WINDOW_SHARE * budget) if window is None else window
-    return Schedule(budget, window, ratio, 1 if evict_every is None else evict_every)
+    # a class of a caller's own has no row; its paper, if it has one, is not known here
+    entry = METHODS.get(method, MethodEntry(""))
+    if entry.only_window is not None:
+        if window not in (None, entry.only_window):
+            raise KvreproError(f"window={window}: {method} is defined by window={entry.only_window}; leave it out")
+        window = entry.only_window
+    if resolve_protocol(protocol, ratio) == FAIR:
+        return fair_schedule(budget, window, evict_every)
+    return entry.published(method, budget, window, ratio, evict_every)
 
 
 def create_method(
     method: str | type[EvictionMethod], budget: int | None = None, window: int | None = None,
-    ratio: float | None = None, evict_every: int | None = None, **options: object,
+    ratio: float | None = None, evict_every: int | None = None, protocol: str | None = None, **options: object,
 ) -> EvictionMethod:  # fmt: skip
     """Build a method under a budget.
 
@@ -79,9 +142,10 @@ def create_method(
         method: a name of `METHODS`, or a subclass of `EvictionMethod` of your own.
         budget: slots per row; must be None for `full` and given for every other method.
         window: local window, slots; default 40 % of the budget.
-        ratio: DynTS' share of candidates kept; default 0.4 unless `evict_every` is given.
+        ratio: DynTS' share of candidates kept.
         evict_every: tokens between evictions, for a budget that is what remains after one.
-        options: the method's own fields.
+        protocol: what the budget means; see `create_schedule`.
+        options: the method's own fields and switches.
 
     Raises:
         KvreproError: an option that the method does not have, or sizes that do not fit together.
@@ -91,4 +155,4 @@ def create_method(
     for name in options:
         if name not in known:
             raise UnknownNameError(f"option of method {cls.name}", name, known)
-    return cls(schedule=create_schedule(cls.name, budget, window, ratio, evict_every), **options)
+    return cls(schedule=create_schedule(cls.name, budget, window, ratio, evict_every, protocol), **options)

@@ -8,8 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..cache import CompressedCache, KeepPlan
+from ..cache import GRANULARITIES, CompressedCache, KeepPlan
+from ..completions import Request
 from ..errors import KvreproError
+from ..prefill import Prefill
 from ..schedule import PIN_OVERFLOW, Schedule
 from .views import EvictionView, StepView
 
@@ -18,23 +20,32 @@ from .views import EvictionView, StepView
 class EvictionMethod:
     """A scoring rule under a budget.
 
-    A subclass defines `score` and, if it carries state, `prepare` and `observe`. Everything else is switches.
+    A subclass defines `score` and, if it carries state, `prepare`, `admit` and `observe`. Everything else is
+    switches.
 
     Attributes:
         schedule: when rows evict and how many slots stay; None for a cache that never evicts.
+        granularity: `shared` (one kept set for all layers and heads), `layer` or `head` (per layer and KV head).
+            A finer score is averaged, a coarser one is repeated.
         pin_question: prompt tokens are never evicted.
         pin_answer: the think-end tag and later tokens are never evicted.
         sinks: first tokens that are never evicted.
         pin_overflow: what to do when pinned tokens do not fit beside the window: `error`, or `keep_first`
             (question before answer, earlier before later), the defined form of DynTS' arbitrary tie.
+
+    Class attributes, for the table of methods: `name`, `source`, `state` (what is carried per slot or row), `needs`
+    (`predictor`, `calibration`, `judge`, `separators` or `trace`), `attention` (`none`; `queries`: keeps the last
+    queries and recomputes at an eviction; `step`: attention mass of every step).
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
-    granularity: ClassVar[str] = "shared"
-    needs_predictor: ClassVar[bool] = False
+    state: ClassVar[str] = "none"
+    needs: ClassVar[tuple[str, ...]] = ()
+    attention: ClassVar[str] = "none"
 
     schedule: Schedule | None = None
+    granularity: str = "shared"
     pin_question: bool = False
     pin_answer: bool = False
     sinks: int = 0
@@ -43,11 +54,25 @@ class EvictionMethod:
     def __post_init__(self) -> None:
         if self.sinks < 0:
             raise KvreproError(f"sinks={self.sinks}: must be 0 or above")
-        if self.pin_overflow not in PIN_OVERFLOW:
-            raise KvreproError(f"pin_overflow={self.pin_overflow!r}: known are {', '.join(PIN_OVERFLOW)}")
+        for what, known in (("pin_overflow", PIN_OVERFLOW), ("granularity", GRANULARITIES)):
+            if getattr(self, what) not in known:
+                raise KvreproError(f"{what}={getattr(self, what)!r}: known are {', '.join(known)}")
+
+    @property
+    def needs_rotary(self) -> bool:
+        """Whether `cache.rotary`, the model's rotation, must be set."""
+        return False
+
+    @property
+    def probe_sizes(self) -> tuple[int, bool]:
+        """What to collect in a prefill: so many last queries, and whether attention is summed."""
+        return 0, False
 
     def prepare(self, cache: CompressedCache) -> None:
         """Declare per-slot or per-row state on a new cache."""
+
+    def admit(self, cache: CompressedCache, row: int, prefill: Prefill, request: Request) -> None:
+        """See a prompt that was just put into a row."""
 
     def observe(self, step: StepView) -> None:
         """See the step that just wrote one slot per row, before any eviction."""
@@ -55,6 +80,22 @@ class EvictionMethod:
     def score(self, view: EvictionView) -> Tensor:
         """Importance of every slot, `[L or 1, R, H or 1, S]`, higher is kept."""
         raise NotImplementedError
+
+    def moved(self, cache: CompressedCache, plan: KeepPlan) -> None:
+        """See a plan that was just carried out."""
+
+    def peak_slots(self, n_prompt: int, evictions: int) -> int:
+        """Length at which a row evicts; only for methods with a schedule."""
+        return self.schedule.peak_tokens
+
+    def kept_slots(self, view: EvictionView) -> Tensor:
+        """`[R]` int64: slots that each row keeps, window included."""
+        return torch.full_like(view.rows, self.schedule.kept_tokens)
+
+    def capacity_slots(self, longest_prompt: int, max_new_tokens: int) -> int:
+        """Slots per row that a run needs."""
+        longest = longest_prompt + max_new_tokens
+        return longest if self.schedule is None else min(self.schedule.peak_tokens, longest)
 
     def check_prompt(self, n_prompt: int) -> None:
         """Refuse a prompt that this budget cannot serve.
@@ -76,7 +117,14 @@ class EvictionMethod:
                 "or set pin_overflow=keep_first to drop the last pinned tokens"
             )
 
-    def plan(self, view: EvictionView) -> tuple[KeepPlan, int]:
+    def plans(self, view: EvictionView) -> tuple[list[KeepPlan], int]:
+        """One plan per number of kept slots, and how many pinned slots of these rows did not fit."""
+        kept = self.kept_slots(view).clamp(max=view.length)
+        sizes = kept.unique().tolist()
+        found = [self.plan(view if len(sizes) == 1 else view.subset(kept == n), n) for n in sizes]
+        return [plan for plan, _ in found], sum(overflow for _, overflow in found)
+
+    def plan(self, view: EvictionView, kept_slots: int) -> tuple[KeepPlan, int]:
         """Choose the slots that stay: the window, then pinned slots, then the best scores.
 
         Ties go to the earlier slot, so a plan never depends on the device or on the batch.
@@ -84,16 +132,16 @@ class EvictionMethod:
         Returns:
             The plan, and how many pinned slots of these rows did not fit.
         """
-        s = self.schedule
-        candidates = view.length - s.window
-        kept = min(s.kept_tokens - s.window, candidates)
-        scores = self.score(view)[..., :candidates].float()
+        window = min(self.schedule.window, kept_slots)
+        candidates = view.length - window
+        kept = min(kept_slots - window, candidates)
+        scores = self._at_granularity(self.score(view).float(), view)[..., :candidates]
         pinned = self.pinned(view)[..., :candidates]
         scores = scores.masked_fill(pinned, torch.inf)
         best = scores.sort(dim=-1, descending=True, stable=True).indices[..., :kept].sort(dim=-1).values
-        window = torch.arange(candidates, view.length, device=best.device).expand(*best.shape[:-1], s.window)
+        recent = torch.arange(candidates, view.length, device=best.device).expand(*best.shape[:-1], window)
         overflow = (pinned.sum(-1) - kept).clamp(min=0).amax(dim=(0, 2)).sum()
-        return KeepPlan(view.rows, torch.cat([best, window], dim=-1)), int(overflow)
+        return KeepPlan(view.rows, torch.cat([best, recent], dim=-1)), int(overflow)
 
     def pinned(self, view: EvictionView) -> Tensor:
         """Bool of the shape of `view.positions`: slots that the switches protect."""
@@ -103,3 +151,13 @@ class EvictionMethod:
         if self.pin_answer:
             pinned = pinned | view.is_answer
         return pinned
+
+    @staticmethod
+    def _at_granularity(scores: Tensor, view: EvictionView) -> Tensor:
+        """`[L or 1, R, H or 1, S]` averaged or repeated to the layers and heads of `view.positions`."""
+        layers, _, heads, _ = view.positions.shape
+        if layers == 1 and scores.shape[0] > 1:
+            scores = scores.mean(0, keepdim=True)
+        if heads == 1 and scores.shape[2] > 1:
+            scores = scores.mean(2, keepdim=True)
+        return scores.expand(layers, -1, heads, -1)

@@ -26,7 +26,8 @@ class DynTSMethod(EvictionMethod):
 
     name: ClassVar[str] = "dynts"
     source: ClassVar[str] = "arXiv 2601.18383"
-    needs_predictor: ClassVar[bool] = True
+    state: ClassVar[str] = "importance [B, S]"
+    needs: ClassVar[tuple[str, ...]] = ("predictor",)
 
     pin_question: bool = True
     pin_answer: bool = True
@@ -36,7 +37,7 @@ class DynTSMethod(EvictionMethod):
         super().__post_init__()
         if self.predictor is None:
             raise KvreproError(
-                "dynts needs an importance predictor and this model has none: train one with "
+                f"{self.name} needs an importance predictor and this model has none: train one with "
                 "`kvrepro train MODEL` or give its folder with predictor=..."
             )
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ..errors import KvreproError
 from .base import EvictionMethod
 from .views import EvictionView
 
@@ -16,7 +17,7 @@ class RandomMethod(EvictionMethod):
     """Keep the question, the window and uniformly drawn thinking tokens, drawn anew at each eviction.
 
     Source: the idea of Random Attention, arXiv 2609.03430.
-    Deviates: one draw for all layers and heads and DynTS' window, so that it differs from `dynts` by the score alone.
+    Deviates: one draw for all layers and heads and DynTS' pins, so that it differs from `dynts` by the score alone.
     """
 
     name: ClassVar[str] = "random"
@@ -27,4 +28,28 @@ class RandomMethod(EvictionMethod):
 
     def score(self, view: EvictionView) -> Tensor:
         """Uniform noise from the eviction stream; sampling noise is another stream."""
+        return view.uniform_noise()
+
+
+@dataclass(frozen=True)
+class RandomAttentionMethod(EvictionMethod):
+    """Keep the prompt, a buffer of recent tokens and uniformly drawn others, per layer and KV head.
+
+    Source: Random Attention, arXiv 2609.03430; METHODS.md section 2.9. As published the budget K excludes the
+    buffer of r tokens and K + r remain after an eviction.
+    """
+
+    name: ClassVar[str] = "random_attention"
+    source: ClassVar[str] = "arXiv 2609.03430"
+
+    granularity: str = "head"
+    pin_question: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.pin_question:
+            raise KvreproError("pin_question=False: random_attention is defined by keeping the prompt; use random")
+
+    def score(self, view: EvictionView) -> Tensor:
+        """Uniform noise, a draw of its own per layer and head."""
         return view.uniform_noise()

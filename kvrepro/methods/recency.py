@@ -1,12 +1,15 @@
-"""Methods that keep what is recent, with and without the question."""
+"""Methods that keep what is recent, with and without sinks or the question."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
+from ..cache import CompressedCache, KeepPlan
+from ..errors import KvreproError
 from .base import EvictionMethod
 from .views import EvictionView
 
@@ -15,9 +18,7 @@ from .views import EvictionView
 class WindowMethod(EvictionMethod):
     """Keep the most recent tokens; the question goes like everything else.
 
-    Source: the `window` baseline of DynTS (`inference/window.py`, sink_type=none).
-    Deviates: keeps as many slots as the other methods do at this budget (`Schedule.kept_tokens`); the published
-    R1-Llama runs keep 2000 where the other methods keep 2900.
+    Source: the `window` baseline of DynTS (`inference/window.py`, sink_type=none), at the budget of the others.
     """
 
     name: ClassVar[str] = "window"
@@ -26,6 +27,17 @@ class WindowMethod(EvictionMethod):
     def score(self, view: EvictionView) -> Tensor:
         """Later positions score higher."""
         return view.positions.float()
+
+
+@dataclass(frozen=True)
+class WindowDynTSMethod(WindowMethod):
+    """Keep the last `window` tokens and nothing else, when the budget is exceeded.
+
+    Source: DynTS, arXiv 2601.18383, `inference/window.py` (sink_type=none); METHODS.md section 2.2.
+    """
+
+    name: ClassVar[str] = "window_dynts"
+    source: ClassVar[str] = "DynTS repository"
 
 
 @dataclass(frozen=True)
@@ -40,3 +52,62 @@ class QuestionWindowMethod(WindowMethod):
     source: ClassVar[str] = "DynTS ablation, at equal budget"
 
     pin_question: bool = True
+
+
+@dataclass(frozen=True)
+class StreamingLLMMethod(WindowMethod):
+    """Keep the first `sinks` and the most recent tokens.
+
+    With `reindex` keys are rotated for their place in the cache, as the authors define it, and so is the query:
+    positions never exceed the cache. Without it they keep their original positions, as most ports do.
+
+    Source: StreamingLLM, arXiv 2309.17453, section 3.2; METHODS.md section 2.3.
+    Deviates: with `reindex` the stored keys are turned at an eviction by as much as their slot moved, which equals
+    storing them unrotated and costs nothing per step; a prompt is not evicted while it is read.
+    """
+
+    name: ClassVar[str] = "streaming_llm"
+    source: ClassVar[str] = "arXiv 2309.17453"
+
+    sinks: int = 4
+    reindex: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reindex and self.granularity != "shared":
+            raise KvreproError(
+                f"reindex with granularity={self.granularity!r}: a query has one position, so all heads must share "
+                "their slots; use granularity=shared"
+            )
+
+    @property
+    def needs_rotary(self) -> bool:
+        """Re-indexing turns stored keys."""
+        return self.reindex
+
+    def prepare(self, cache: CompressedCache) -> None:
+        """Positions follow slots from the start."""
+        cache.reindexed = self.reindex
+
+    def moved(self, cache: CompressedCache, plan: KeepPlan) -> None:
+        """Turn each kept key by as many positions as its slot moved."""
+        if self.reindex:
+            kept = plan.slots.shape[-1]
+            moved = torch.arange(kept, device=plan.slots.device) - plan.slots[0, :, 0]
+            keys = cache.kv[0][:, plan.rows, :, :kept]
+            cache.kv[0][:, plan.rows, :, :kept] = cache.rotary.rotate(keys, moved[None, :, None], scaled=False)
+
+
+@dataclass(frozen=True)
+class StreamingDynTSMethod(WindowMethod):
+    """Keep the first 10 tokens of each prompt and the last `window`, at their original positions.
+
+    Source: DynTS, arXiv 2601.18383, `inference/window.py` (sink_type=native); METHODS.md section 2.3.
+    Deviates: the published flag "first eviction" is never reset, so that from the second batch on padding takes the
+    place of the sinks of all but the longest row; here sinks are always a row's own first tokens.
+    """
+
+    name: ClassVar[str] = "streaming_dynts"
+    source: ClassVar[str] = "DynTS repository"
+
+    sinks: int = 10

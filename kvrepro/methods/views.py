@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -13,16 +14,20 @@ from ..noise import mix, uniform
 
 NEVER = 2**62  # position of the think-end tag of a row that has not closed its thought
 
+# keys that a method looks at together; above this many values the layers are taken in several blocks
+BLOCK_VALUES = 2**24
+
 
 @dataclass(frozen=True)
 class StepView:
     """The step that just wrote one slot per live row.
 
-    `hidden` `[B, hidden]`: last hidden state after the final norm.
+    `hidden` `[B, hidden]`: last hidden state after the final norm. `tokens` `[B]`: the tokens that were fed.
     """
 
     cache: CompressedCache
     hidden: Tensor
+    tokens: Tensor
 
     @cached_property
     def rows(self) -> Tensor:
@@ -34,6 +39,11 @@ class StepView:
         """`[B]` int64: the slot that each row's newest token lies in."""
         return torch.tensor(self.cache.lengths, device=self.cache.kv.device) - 1
 
+    @cached_property
+    def seen(self) -> Tensor:
+        """`[B]` int64: tokens that each row has processed, this one included."""
+        return torch.tensor(self.cache.seen, device=self.cache.kv.device)
+
 
 @dataclass(frozen=True)
 class EvictionView:
@@ -44,6 +54,7 @@ class EvictionView:
         n_prompt: `[R]` int64, prompt tokens.
         answer_from: `[R]` int64, position of the think-end tag, `NEVER` where the thought is open.
         noise_keys: `[R]` int64, keys of the rows' eviction noise.
+        evictions: `[R]` int64, how often each row has evicted before.
     """
 
     cache: CompressedCache
@@ -52,11 +63,23 @@ class EvictionView:
     n_prompt: Tensor
     answer_from: Tensor
     noise_keys: Tensor
+    evictions: Tensor
+
+    def subset(self, chosen: Tensor) -> EvictionView:
+        """The same view of some of its rows, `chosen` `[R]` bool."""
+        names = ("rows", "n_prompt", "answer_from", "noise_keys", "evictions")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
     @cached_property
     def positions(self) -> Tensor:
         """`[L or 1, R, H or 1, S]` int64: the position that each slot's token had in the sequence."""
         return self.cache.positions[:, self.rows, :, : self.length]
+
+    @cached_property
+    def seen(self) -> Tensor:
+        """`[R]` int64: tokens that each row has processed; its newest token has position `seen - 1`."""
+        # the newest token always lies in the last slot
+        return self.positions[0, :, 0, -1] + 1
 
     @property
     def is_question(self) -> Tensor:
@@ -72,18 +95,63 @@ class EvictionView:
         """`[layers, R, heads, S]` float32: a value per slot that the method declared in `prepare`."""
         return self.cache.slot_state[name][:, self.rows, :, : self.length]
 
-    def keys(self, layer: int) -> Tensor:
-        """`[R, H, S, D]`: the cached keys of one layer, rotated."""
-        return self.cache.kv[0, layer, self.rows, :, : self.length]
+    def set_state(self, name: str, values: Tensor) -> None:
+        """Write a value per slot, of the shape of `state` or of its first so many slots."""
+        self.cache.slot_state[name][:, self.rows, :, : values.shape[-1]] = values
 
-    def values(self, layer: int) -> Tensor:
-        """`[R, H, S, D]`: the cached values of one layer."""
-        return self.cache.kv[1, layer, self.rows, :, : self.length]
+    def layer_blocks(self, values_per_slot: int | None = None) -> Iterator[slice]:
+        """Layers to look at together: all of them in a small model, one by one in a large one."""
+        shape = self.cache.shape
+        per_slot = shape.kv_heads * shape.head_dim if values_per_slot is None else values_per_slot
+        step = max(1, BLOCK_VALUES // max(1, len(self.rows) * self.length * per_slot))
+        for start in range(0, shape.layers, step):
+            yield slice(start, min(start + step, shape.layers))
 
-    def uniform_noise(self) -> Tensor:
-        """Fresh uniform noise of the shape of `positions`, keyed by (row, eviction, layer, head, position)."""
-        layers, _, heads, _ = self.positions.shape
-        seen = self.positions.amax(dim=(0, 2, 3))
-        per_row = mix(self.noise_keys, seen)[None, :, None, None]
-        place = torch.arange(layers * heads, device=per_row.device).view(layers, 1, heads, 1)
-        return uniform(mix(per_row, place), self.positions)
+    def keys(self, layers: slice) -> Tensor:
+        """`[l, R, H, S, D]`: the cached keys of some layers, rotated."""
+        return self._stored(0, layers)
+
+    def values(self, layers: slice) -> Tensor:
+        """`[l, R, H, S, D]`: the cached values of some layers."""
+        return self._stored(1, layers)
+
+    def _stored(self, part: int, layers: slice) -> Tensor:
+        stored = self.cache.kv[part, layers]
+        if len(self.rows) == 1:
+            # one row needs no copy
+            row = int(self.rows[0])
+            return stored[:, row : row + 1, :, : self.length]
+        return stored[:, self.rows, :, : self.length]
+
+    def queries(self, layers: slice, width: int) -> tuple[Tensor, Tensor]:
+        """The last `width` queries, oldest first, grouped by the KV head that they read.
+
+        Returns:
+            `[l, R, H, G, width, D]` rotated, and their positions `[R, width]`, negative where there was none.
+        """
+        queries, positions = self.cache.query_ring.read(self.rows, self.seen, width, layers)
+        return queries.unflatten(2, (self.cache.shape.kv_heads, -1)), positions
+
+    def keys_of_noise(self) -> Tensor:
+        """`[R]` int64: a key per row that differs from eviction to eviction."""
+        return mix(self.noise_keys, self.seen)
+
+    def uniform_noise(self, layers: int | None = None, heads: int | None = None) -> Tensor:
+        """Fresh uniform noise `[layers, R, heads, S]`, keyed by (row, eviction, layer, head, position).
+
+        `layers` and `heads` default to those of `positions`, that is to the granularity of the cache.
+        """
+        layers = self.positions.shape[0] if layers is None else layers
+        heads = self.positions.shape[2] if heads is None else heads
+        place = torch.arange(layers * heads, device=self.rows.device).view(layers, 1, heads, 1)
+        return uniform(mix(self.keys_of_noise()[None, :, None, None], place), self.positions)
+
+    def normal_noise(self, *size: int) -> Tensor:
+        """Fresh standard normal noise `[R, *size]`, keyed by (row, eviction, place)."""
+        count = int(torch.tensor(size).prod())
+        counters = torch.arange(count, device=self.rows.device)
+        keys = self.keys_of_noise()[:, None]
+        # Box-Muller on two uniform streams
+        radius = torch.sqrt(-2 * torch.log(uniform(keys, counters)))
+        angle = 2 * torch.pi * uniform(keys, counters + count)
+        return (radius * torch.cos(angle)).view(-1, *size)

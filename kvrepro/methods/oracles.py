@@ -1,0 +1,104 @@
+"""Upper bounds that look into the future: only for a trace that is known, never while generating."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..cache import CompressedCache
+from ..completions import Request
+from ..errors import KvreproError
+from ..prefill import Prefill
+from .base import EvictionMethod
+from .views import EvictionView
+
+TRACE = "trace_index"
+Key = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class OracleMethod(EvictionMethod):
+    """What the oracles share: one tensor per (problem, sample), found again by the row's request."""
+
+    needs: ClassVar[tuple[str, ...]] = ("trace",)
+    state: ClassVar[str] = "the trace's attention"
+
+    traces: Mapping[Key, Tensor] | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.traces is None:
+            raise KvreproError(
+                f"{self.name} needs the attention of a finished trace, which does not exist while generating. Use it "
+                "in teacher-forced mode: kvrepro.fidelity, or the notebook `fidelity`"
+            )
+
+    def prepare(self, cache: CompressedCache) -> None:
+        """Which trace a row follows."""
+        cache.add_row_state(TRACE, dtype=torch.int64)
+
+    def admit(self, cache: CompressedCache, row: int, prefill: Prefill, request: Request) -> None:
+        """Find the row's trace."""
+        key = (request.problem_id, request.sample_id)
+        if key not in self.traces:
+            raise KvreproError(f"{self.name} has no trace for problem {key[0]!r}, sample {key[1]}")
+        cache.row_state[TRACE][row] = list(self.traces).index(key)
+
+    def _traces(self, view: EvictionView) -> list[Tensor]:
+        known = list(self.traces.values())
+        return [known[i] for i in view.cache.row_state[TRACE][view.rows].tolist()]
+
+
+@dataclass(frozen=True)
+class OracleAnswerMethod(OracleMethod):
+    """DynTS with the true label instead of the predicted one: the answer's mean attention to each token.
+
+    `traces` maps (problem, sample) to `[n]` labels of prompt and reply (`labels.label_sequence`).
+
+    Source: the labels of DynTS, arXiv 2601.18383; METHODS.md section 3.2.
+    """
+
+    name: ClassVar[str] = "oracle_answer"
+    source: ClassVar[str] = "labels of arXiv 2601.18383"
+
+    pin_question: bool = True
+    pin_answer: bool = True
+
+    def score(self, view: EvictionView) -> Tensor:
+        """Labels at the slots' positions, shape of `positions`."""
+        rows = [labels.to(view.positions.device)[view.positions[:, i]] for i, labels in enumerate(self._traces(view))]
+        return torch.stack(rows, dim=1)
+
+
+@dataclass(frozen=True)
+class OracleFutureMethod(OracleMethod):
+    """The most attention that any block of queries to come pays to a slot, per layer and KV head.
+
+    `traces` maps (problem, sample) to `[blocks, L, H, n]`, suffix maxima over blocks of the blocks' mean attention
+    (`future_attention.future_maxima`): entry `b` covers queries from position `b * block` on.
+
+    Source: the supervision of ForesightKV, arXiv 2602.03203; METHODS.md section 2.14.
+    """
+
+    name: ClassVar[str] = "oracle_future"
+    source: ClassVar[str] = "supervision of arXiv 2602.03203"
+
+    granularity: str = "head"
+    block: int = 16
+
+    def score(self, view: EvictionView) -> Tensor:
+        """`[L, R, H, S]`; 0 where the trace has no queries to come."""
+        shape = view.cache.shape
+        found = []
+        for i, maxima in enumerate(self._traces(view)):
+            first = int(view.seen[i]) // self.block
+            positions = view.positions[:, i].expand(shape.layers, shape.kv_heads, -1)
+            if first >= len(maxima):
+                found.append(torch.zeros(positions.shape, device=positions.device))
+            else:
+                found.append(maxima[first].to(positions.device).float().gather(-1, positions))
+        return torch.stack(found, dim=1)

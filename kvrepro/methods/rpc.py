@@ -1,0 +1,86 @@
+"""RPC: compress the thought in blocks, to a fixed share of what was written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import KvreproError
+from .query_window import QueryWindowMethod, check_pool, pool
+from .views import EvictionView
+
+
+@dataclass(frozen=True)
+class RPCMethod(QueryWindowMethod):
+    """Pooled attention of the last `obs_window` queries over the thought, mean over all heads of a layer.
+
+    As published the budget is the number of tokens P between two compressions (1024), of which a share (a quarter,
+    `ratio`) stays: the cache GROWS by that share with every compression, beside the prompt. In the fair protocol the
+    budget is what remains, as for every other method.
+
+    Source: RPC (Reasoning Path Compression), `rpc/rpc_utils.py`; METHODS.md section 2.15.
+    Deviates: all `obs_window` queries count once (in the code the newest counts twice and the oldest not at all).
+    """
+
+    name: ClassVar[str] = "rpc"
+    source: ClassVar[str] = "jiwonsong-dev/ReasoningPathCompression"
+
+    granularity: str = "layer"
+    pin_question: bool = True
+    obs_window: int = 32
+    pool_kernel: int = 7
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_pool(self.pool_kernel, "avg")
+
+    @property
+    def is_growing(self) -> bool:
+        """As published."""
+        return self.schedule.kept is not None
+
+    @property
+    def _sizes(self) -> tuple[int, int, int]:
+        """Tokens between compressions, tokens kept of each, window."""
+        s = self.schedule
+        return s.budget - s.window + 1, s.kept - s.window, s.window
+
+    def peak_slots(self, n_prompt: int, evictions: int) -> int:
+        """As published, prompt + what was kept so far + P + window."""
+        if not self.is_growing:
+            return super().peak_slots(n_prompt, evictions)
+        block, share, window = self._sizes
+        return n_prompt + evictions * share + block + window
+
+    def kept_slots(self, view: EvictionView) -> Tensor:
+        """As published, the prompt, a share of every block so far, and the window."""
+        if not self.is_growing:
+            return super().kept_slots(view)
+        _, share, window = self._sizes
+        return view.n_prompt + (view.evictions + 1) * share + window
+
+    def capacity_slots(self, longest_prompt: int, max_new_tokens: int) -> int:
+        """As published, the peak of the last block that a reply can reach."""
+        if not self.is_growing:
+            return super().capacity_slots(longest_prompt, max_new_tokens)
+        block, _, window = self._sizes
+        compressions = max(0, max_new_tokens - window) // block
+        return min(self.peak_slots(longest_prompt, compressions), longest_prompt + max_new_tokens)
+
+    def check_prompt(self, n_prompt: int) -> None:
+        """A growing cache has room for any prompt."""
+        if not self.is_growing:
+            super().check_prompt(n_prompt)
+        elif not self.pin_question:
+            raise KvreproError("pin_question=False: rpc as published never touches the prompt; use protocol=fair")
+
+    def score(self, view: EvictionView) -> Tensor:
+        """`[L, R, 1, S]`."""
+        found = [
+            self.attention_scores(view, layers, also_hidden=view.is_question, total=True).mean(2, keepdim=True)
+            for layers in view.layer_blocks()
+        ]
+        return pool(torch.cat(found), self.pool_kernel, "avg", view.length - self.schedule.window)

@@ -1,0 +1,98 @@
+"""SepLLM: separators stand for the segments that they close."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..cache import CompressedCache
+from ..completions import Request
+from ..errors import KvreproError
+from ..prefill import Prefill
+from .base import EvictionMethod
+from .views import EvictionView, StepView
+
+SEPARATOR = "is_separator"
+
+# larger than any position, and exact in float32 together with one
+ABOVE_POSITIONS = 2.0**22
+
+
+@dataclass(frozen=True)
+class SepLLMMethod(EvictionMethod):
+    """Keep `sinks` first tokens, the most recent separators that fit, and the window.
+
+    Room that separators leave goes to the most recent other tokens in the fair protocol, and stays empty as published.
+
+    Attributes:
+        separators: token ids; by default those of `. , ? ! ; :`, space, tab and newline in the tokenizer.
+
+    Source: SepLLM, `Streaming-SepLLM/sepllm_kv_cache/kv_cache_manager.py` (example: 4 sinks, 128 separators, window
+    256, budget 512); METHODS.md section 2.4.
+    Deviates: rows do not share a separator count; the original cuts all rows to the smallest.
+    """
+
+    name: ClassVar[str] = "sepllm"
+    source: ClassVar[str] = "HKUDS/SepLLM"
+    state: ClassVar[str] = "separator flag [B, S]"
+    needs: ClassVar[tuple[str, ...]] = ("separators",)
+
+    sinks: int = 4
+    separators: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.separators:
+            raise KvreproError(
+                f"{self.name} has no separators: the tokenizer holds none of its marks as single tokens; name token "
+                "ids with separators=(...)"
+            )
+
+    def prepare(self, cache: CompressedCache) -> None:
+        """A flag per slot."""
+        cache.add_slot_state(SEPARATOR)
+
+    def admit(self, cache: CompressedCache, row: int, prefill: Prefill, request: Request) -> None:
+        """Flag the prompt's separators."""
+        flags = torch.isin(prefill.token_ids, self._ids(prefill.token_ids))
+        cache.slot_state[SEPARATOR][0, row, 0, : len(flags)] = flags.float()
+
+    def observe(self, step: StepView) -> None:
+        """Flag the token that was just fed."""
+        flags = torch.isin(step.tokens, self._ids(step.tokens))
+        step.cache.slot_state[SEPARATOR][0, step.rows, 0, step.slots] = flags.float()
+
+    def _ids(self, like: Tensor) -> Tensor:
+        return torch.tensor(self.separators, device=like.device)
+
+    def score(self, view: EvictionView) -> Tensor:
+        """Recency, separators above all others."""
+        return view.positions.float() + ABOVE_POSITIONS * view.state(SEPARATOR)
+
+    def kept_slots(self, view: EvictionView) -> Tensor:
+        """As published, sinks, the separators that there are, and the window; else the budget."""
+        s = self.schedule
+        if s.ratio is None and s.kept is None:
+            return super().kept_slots(view)
+        counted = view.state(SEPARATOR)[0, :, 0].bool()
+        counted = counted & (view.positions[0, :, 0] >= self.sinks)
+        separators = counted[:, : view.length - s.window].sum(-1)
+        return (self.sinks + separators + s.window).clamp(max=s.kept_tokens)
+
+
+@dataclass(frozen=True)
+class SepLLMDynTSMethod(SepLLMMethod):
+    """Keep the most recent separators of the candidates, at most the ratio's share, and the window.
+
+    Source: DynTS, arXiv 2601.18383, `inference/sep.py`; METHODS.md section 2.4.
+    Deviates: rows do not share a separator count. Published, a row with fewer than the batch's most is filled up with
+    recent tokens; a row alone, as here, keeps fewer than the other methods.
+    """
+
+    name: ClassVar[str] = "sepllm_dynts"
+    source: ClassVar[str] = "DynTS repository"
+
+    sinks: int = 0

@@ -1,0 +1,105 @@
+"""TriAttention: what a head's average query, known in advance, would attend to at coming distances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import KvreproError
+from ..query_statistics import QueryStatistics
+from .base import EvictionMethod
+from .views import EvictionView
+
+# distances into the future that the score averages over: 1, 2, 4 ... 65536
+DISTANCES = tuple(2**i for i in range(17))
+
+
+def trigonometric_scores(
+    keys: Tensor, ages: Tensor, statistics: QueryStatistics, layers: slice, frequencies: Tensor, scaling: float
+) -> Tensor:
+    """Expected logit of each key for the average query of each head.
+
+    Args:
+        keys: `[l, R, H, S, D]`, rotation undone.
+        ages: `[l or 1, R, H or 1, S]`, current position minus the key's.
+        frequencies: `[D/2]`, radians per position.
+        scaling: the rotation's factor on cos and sin.
+
+    Returns:
+        `[l, R, H, G, S]` float32.
+
+    Source: METHODS.md section 2.11.
+    """
+    half = keys.shape[-1] // 2
+    key = torch.complex(keys[..., :half].float(), keys[..., half:].float())
+    mean = statistics.mean[layers].to(keys.device).unflatten(1, (key.shape[2], -1))
+    mean_size = statistics.mean_size[layers].to(keys.device).unflatten(1, (key.shape[2], -1))
+    # the sum over channels of |E q||k| cos(w (age + distance) + phase) is the real part of E q conj(k) e^(iw(age +
+    # distance)), where the average over distances is one complex number per channel
+    distances = torch.tensor(DISTANCES, device=keys.device, dtype=torch.float32)
+    turns = torch.polar(torch.ones_like(frequencies[:, None]), frequencies[:, None] * distances).mean(-1)
+    angles = ages[..., None].float() * frequencies
+    moved = key.conj() * torch.polar(torch.ones_like(angles), angles) * (turns * scaling**2)
+    wave = torch.einsum("lhgf,lrhsf->lrhgs", mean, moved).real
+    spread = (mean_size - mean.abs()) * scaling**2
+    return wave + torch.einsum("lhgf,lrhsf->lrhgs", spread, key.abs())
+
+
+@dataclass(frozen=True)
+class TriAttentionMethod(EvictionMethod):
+    """Standardised expected logits, max over the query group, mean over layers: one kept set per KV head.
+
+    Attributes:
+        calibration: `QueryStatistics` of the model, measured on text beforehand (`kvrepro calibrate`).
+        per_layer: rank in every layer on its own instead of averaging over layers.
+
+    Source: TriAttention, arXiv 2604.04921, `triattention/methods/pruning_utils.py`; METHODS.md section 2.11.
+    Deviates: every row is scored by itself (the original scores row 0 for the batch); a prompt that does not fit is
+    refused instead of cut.
+    """
+
+    name: ClassVar[str] = "triattention"
+    source: ClassVar[str] = "arXiv 2604.04921"
+    needs: ClassVar[tuple[str, ...]] = ("calibration",)
+
+    granularity: str = "head"
+    pin_question: bool = True
+    calibration: QueryStatistics | None = field(default=None, repr=False, compare=False)
+    per_layer: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.calibration is None:
+            raise KvreproError(
+                "triattention needs the model's query statistics and there are none: measure them with "
+                "`kvrepro calibrate MODEL` or give their folder with calibration=..."
+            )
+
+    @property
+    def needs_rotary(self) -> bool:
+        """Keys are scored without their rotation."""
+        return True
+
+    def score(self, view: EvictionView) -> Tensor:
+        """`[1, R, H, S]`, or `[L, R, H, S]` with `per_layer`."""
+        self.calibration.check(view.cache.shape)
+        rotary, candidates = view.cache.rotary, view.length - self.schedule.window
+        ages = (view.seen - 1)[None, :, None, None] - view.positions
+        found = []
+        for layers in view.layer_blocks():
+            positions = view.positions[layers] if view.positions.shape[0] > 1 else view.positions
+            mine = ages[layers] if ages.shape[0] > 1 else ages
+            keys = rotary.unrotate(view.keys(layers), positions)
+            scores = trigonometric_scores(keys, mine, self.calibration, layers, rotary.frequencies, rotary.scaling)
+            # the prompt and the window do not compete, so they do not set the scale
+            counted = ~view.is_question[layers if view.positions.shape[0] > 1 else slice(None)].clone()
+            counted[..., candidates:] = False
+            weights = counted.float()[:, :, :, None] / counted.sum(-1, keepdim=True).clamp(min=1)[:, :, :, None]
+            centred = scores - (scores * weights).sum(-1, keepdim=True)
+            deviation = (centred.square() * weights).sum(-1, keepdim=True).sqrt().clamp_min(1e-12)
+            found.append((centred / deviation).amax(3))
+        scores = torch.cat(found)
+        return scores if self.per_layer else scores.mean(0, keepdim=True)

@@ -1,0 +1,97 @@
+"""VaSE: the size of values decides, alone or beside sampled attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import KvreproError
+from .base import EvictionMethod
+from .query_window import QueryWindowMethod, check_pool, pool
+from .views import EvictionView
+
+
+@dataclass(frozen=True)
+class VaSEAttnVMethod(QueryWindowMethod):
+    """Slots with the widest range of values stay; the rest of the room is drawn in proportion to attention.
+
+    Drawing without replacement is the largest of log attention plus Gumbel noise, from the eviction stream.
+
+    Attributes:
+        large_share: share of the budget that goes to large values (a quarter in the authors' scripts).
+
+    Source: VaSE, arXiv 2606.03928, `range_sink_sample_attn`; METHODS.md section 2.10.
+    """
+
+    name: ClassVar[str] = "vase_attnv"
+    source: ClassVar[str] = "arXiv 2606.03928"
+
+    granularity: str = "head"
+    sinks: int = 4
+    obs_window: int = 64
+    pool_kernel: int = 5
+    large_share: float = 0.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_pool(self.pool_kernel, "avg")
+        if not 0 <= self.large_share <= 1:
+            raise KvreproError(f"large_share={self.large_share}: must lie in [0, 1]")
+
+    def score(self, view: EvictionView) -> Tensor:
+        """`[L, R, H, S]`: above 1e6 for the slots that stay by value, else log attention plus noise."""
+        shape, window = view.cache.shape, self.schedule.window
+        candidates = view.length - window
+        n_large = min(int(self.large_share * self.schedule.kept_tokens), self.schedule.kept_tokens - window, candidates)
+        noise = -torch.log(-torch.log(view.uniform_noise(shape.layers, shape.kv_heads)))
+        found = []
+        for layers in view.layer_blocks():
+            attention = pool(self.attention_scores(view, layers), self.pool_kernel, "avg", candidates)
+            values = view.values(layers).float()
+            spread = (values.amax(-1) - values.amin(-1))[..., :candidates]
+            # sinks count among the large ones, and are pinned by their position
+            pinned = self.pinned(view)
+            pinned = pinned[layers] if pinned.shape[0] > 1 else pinned
+            spread = spread.masked_fill(pinned[..., :candidates], torch.inf)
+            drawn = attention.clamp_min(1e-30).log() + noise[layers]
+            large = spread.topk(n_large, dim=-1).indices
+            found.append(drawn.scatter(-1, large, 1e6 + spread.gather(-1, large).clamp(max=1e6)))
+        return torch.cat(found)
+
+
+@dataclass(frozen=True)
+class VaSEDKVMethod(EvictionMethod):
+    """Product of the sizes of key and value after a fresh random projection to `sketch` dimensions.
+
+    Source: VaSE, arXiv 2606.03928, `cur_resample_gauss` (after CurDKV, arXiv 2509.15038); METHODS.md section 2.10.
+    """
+
+    name: ClassVar[str] = "vase_dkv"
+    source: ClassVar[str] = "arXiv 2606.03928"
+
+    granularity: str = "head"
+    sinks: int = 4
+    sketch: int = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sketch < 1:
+            raise KvreproError(f"sketch={self.sketch}: dimensions of the projection, must be at least 1")
+
+    def score(self, view: EvictionView) -> Tensor:
+        """`[L, R, H, S]`; the heads of a layer share a projection."""
+        shape = view.cache.shape
+        noise = view.normal_noise(shape.layers, shape.head_dim, self.sketch) / self.sketch**0.5
+        projection = noise.transpose(0, 1)[:, :, None]
+        found = []
+        for layers in view.layer_blocks():
+            sizes = [
+                (part.float() @ projection[layers]).square().sum(-1)
+                for part in (view.keys(layers), view.values(layers))
+            ]
+            product = sizes[0] * sizes[1]
+            found.append(product / product.sum(-1, keepdim=True))
+        return torch.cat(found)
