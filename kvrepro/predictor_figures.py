@@ -200,3 +200,30 @@ def accuracy_by_budget(frame: pd.DataFrame, *, full: float | None = None, ax: Ax
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     sns.despine(ax=ax)
     return ax
+
+
+def fidelity_by_budget(frame: pd.DataFrame, measure: str, *, ax: Axes | None = None) -> Axes:
+    """One measure of teacher-forced fidelity against the budget, one line per kind of score.
+
+    Args:
+        frame: of `predictor_effect.fidelity_by_score`.
+    """
+    ax = plt.gca() if ax is None else ax
+    names = {
+        "agrees": "same most likely token (%)", "kl": "KL from the full cache (nats)",
+        "answer_log_likelihood": "answer log-likelihood,\nminus the full cache's (nats)",
+    }  # fmt: skip
+    scale = 100 if measure == "agrees" else 1
+    chosen = frame[frame.measure == measure]
+    for number, (kind, part) in enumerate(chosen.groupby("kind", sort=False)):
+        part = part.sort_values("budget_tokens")
+        spread = scale * np.clip([part["mean"] - part.lo, part.hi - part["mean"]], 0, None)
+        shift = 0.004 * (number - 1.5) * frame.budget_tokens.max()
+        ax.errorbar(
+            part.budget_tokens + shift, scale * part["mean"], spread, marker="o", markersize=4, capsize=2,
+            linewidth=1.5, elinewidth=0.9, color=COLOURS.get(kind), label=kind,
+        )  # fmt: skip
+    ax.set(xlabel="KV budget (tokens)", ylabel=names[measure])
+    ax.set_xticks(sorted(frame.budget_tokens.unique()))
+    sns.despine(ax=ax)
+    return ax

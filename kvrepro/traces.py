@@ -38,7 +38,7 @@ class TraceOptions:
     """
 
     problems: str | None = None
-    n_train: int | None = 1000
+    n_train: int | None = 500
     n_held_out: int | None = 200
     sizes: tuple[int, int] = (8, 22)
     held_out_share: float = 0.05

@@ -24,7 +24,7 @@ LAYERS = {
     3: "methods labels label_memory predictor predictor_loss predictor_cost judge query_statistics future_attention "
     "assets",
     4: "engine generation traces labelling labelled_traces predictor_scores predictor_training predictor_plan "
-    "observations kept_thoughts tiny.train",
+    "observations kept_thoughts predictor_effect tiny.train",
     5: "runner execution summary progress figures report predictor_figures predictor_pipeline tiny.card",
     6: "cli __main__ commands",
 }
