@@ -66,7 +66,7 @@ class TokenPicture:
         )
         return [
             None if score is None or role != THOUGHT
-            else min(len(SHADES) - 1, (bisect_right(scores, score) - 1) * len(SHADES) // len(scores))
+            else min(len(SHADES) - 1, (bisect_right(scores, score) - 1) * len(SHADES) // max(1, len(scores) - 1))
             for score, role in zip(self.importance, self.roles, strict=True)
         ]  # fmt: skip
 
@@ -147,7 +147,12 @@ def draw_tokens(picture: TokenPicture, *, columns: int = 100, max_lines: int = 6
         for position, column, text in line:
             fill, text_colour = _background(picture.roles[position], shades[position])
             gone = lost[position] is not None
-            ax.add_patch(plt.Rectangle((column, row - 0.42), len(text), 0.84, color=fill, linewidth=0, zorder=1))
+            # what was evicted fades, so that what stayed stands out
+            ax.add_patch(
+                plt.Rectangle(
+                    (column, row - 0.42), len(text), 0.84, color=fill, alpha=0.35 if gone else 1, linewidth=0, zorder=1
+                )
+            )
             ax.text(column, row, text, color="0.45" if gone else text_colour, zorder=3, **font)
             if gone:
                 ax.plot([column, column + len(text)], [row, row], color="0.2", linewidth=0.9, zorder=4)
