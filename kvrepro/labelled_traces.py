@@ -101,7 +101,7 @@ class LabelledTraces:
         return list(range(self.count(HELD_OUT)))[::STOPPING_STRIDE]
 
     def scoring_order(self) -> list[int]:
-        """Held-out traces that no decision has seen: the ones a card reports on."""
+        """Held-out traces that training does not look at: the ones a card reports on."""
         return [i for i in range(self.count(HELD_OUT)) if i % STOPPING_STRIDE]
 
     @property

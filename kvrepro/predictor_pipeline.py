@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import pandas as pd
 
 from .errors import KvreproError
 from .labelled_traces import Example, LabelledTraces
-from .labelling import Workers, build_dataset, label_traces, require_datasets
+from .labelling import PARTS, Workers, build_dataset, label_traces, require_datasets
 from .models import load_model, weights_fingerprint
 from .predictor import CARD_FILE, FOLDER, save_predictor
 from .predictor_plan import PredictorPlan
@@ -165,6 +166,7 @@ def make_labels(
             manifest = {"stage": "labels", "model": plan.entry.name, **ours, "counts": counts,
                         "trace_counts": source["counts"], "leakage": source["leakage"], "traces": str(traces),
                         "options": asdict(plan.labels)}  # fmt: skip
+            shutil.rmtree(partial / PARTS)  # the dataset holds them now
             manifest = target.publish(manifest, started, str(model.device))
         workers.wait()
     return {**manifest, "folder": str(target.path)}
