@@ -56,8 +56,9 @@ def render_card(name: str, training: dict[str, Any], scores: list[dict[str, Any]
     importance = "" if head is None else (
         "\n## Importance predictor\n\n"
         f"`importance/`: trained on {head['labels']['train']['labelled']} correct full-cache traces, scored on "
-        f"{head['held_out']['n_traces']} held-out ones that neither training nor its stopping used (the recipe was chosen "
-        "on them); 95 % bootstrap intervals over traces. Position and token identity are mean label ranks of the training traces.\n\n"
+        f"{head['held_out']['n_traces']} held-out ones that neither training nor its stopping used (the recipe was "
+        "chosen on them); 95 % bootstrap intervals over traces. Position and token identity are mean label ranks of "
+        "the training traces.\n\n"
         "| score | Kendall tau | overlap of the top 20 % | label mass found in the top 20 % |\n"
         "| --- | --- | --- | --- |\n"
         + "".join(
