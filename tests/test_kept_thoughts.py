@@ -12,7 +12,8 @@ from kvrepro.decoder import make_decoder
 from kvrepro.errors import KvreproError, UnknownNameError
 from kvrepro.kept_thoughts import _admit, accuracy_by_part, answers_from_parts, choose_tokens
 from kvrepro.labelled_traces import Example
-from kvrepro.models import load_model, model_entry
+from kvrepro.loading import load_model
+from kvrepro.models import model_entry
 from kvrepro.observations import sorted_share_curve, top_share
 from kvrepro.predictor import ImportancePredictor, PredictorShape
 from kvrepro.predictor_cost import break_even, seconds_per_slot, step_costs
