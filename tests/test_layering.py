@@ -26,8 +26,8 @@ LAYERS = {
     "assets",
     4: "engine gpu_decode fidelity generation traces labelling labelled_traces predictor_scores predictor_training "
     "predictor_plan observations kept_thoughts predictor_effect sequences judge_moments judge_training tiny.train",
-    5: "runner execution summary progress figures report fidelity_cells method_table method_figures predictor_figures "
-    "predictor_pipeline fetching estimates plan rehearsal tiny.card",
+    5: "runner execution summary progress figures report fidelity_cells method_table method_figures method_cost "
+    "predictor_figures predictor_pipeline fetching estimates plan rehearsal tiny.card",
     6: "cli __main__ commands",
 }
 LAYER_OF = {
