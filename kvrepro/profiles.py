@@ -147,8 +147,8 @@ def _panel_cells(content: dict[str, Any], panel: Any) -> list[CellConfig]:
     methods = panel.get("methods", content.get("methods", ["full"]))
     if not isinstance(methods, list) or not methods:
         raise KvreproError(f"`methods` must be a list of names, given {methods!r}")
-    values = {**generation_defaults(panel.get("model", defaults.get("model"))), **defaults, **panel}
-    values = {name: value for name, value in {**defaults, **panel}.items() if name != "methods"}
+    stated = {**generation_defaults(panel.get("model", defaults.get("model"))), **defaults, **panel}
+    values = {name: value for name, value in stated.items() if name != "methods"}
     budgets = values.pop("budgets", [])
     if not isinstance(budgets, list) or (not budgets and methods != ["full"]):
         raise KvreproError(f"`budgets` must be a list of tokens for {', '.join(map(str, methods))}, given {budgets!r}")

@@ -60,6 +60,14 @@ def test_a_panel_overrides_the_defaults(write_profile):
     assert {c.seed for c in cells} == {9}
 
 
+def test_sampling_of_the_models_row_is_taken_unless_the_profile_names_its_own(write_profile):
+    panel = "{model: smollm2-135m, benchmark: math500}"
+    [cell] = load_profile(write_profile(f"panels: [{panel}]\n")).cells
+    assert (cell.temperature, cell.top_p, cell.top_k) == (0.2, 0.9, 50)
+    [cell] = load_profile(write_profile(f"defaults: {{temperature: 1.0}}\npanels: [{panel}]\n")).cells
+    assert (cell.temperature, cell.top_p) == (1.0, 0.9)
+
+
 def test_without_methods_only_the_full_cache_runs(write_profile):
     cells = load_profile(write_profile(f"panels: [{PANEL}]\n")).cells
     assert [c.method for c in cells] == ["full"]
