@@ -88,7 +88,7 @@ def test_every_decode_row_of_the_command_runs(small, tmp_path, capsys):
     assert report.data["errors"] == [] and report.data["skipped"] == []
     rows = json.loads(report.path.read_text())["decode"]
     assert (
-        len(rows) == len(capsys.readouterr().out.splitlines()) == 3 + 1 + 2 + 2 + len(gpu_check.OTHER_METHODS) + 1 + 4
+        len(rows) == len(capsys.readouterr().out.splitlines()) == 2 + 1 + 2 + 2 + len(gpu_check.OTHER_METHODS) + 1 + 4
     )
     for row in rows:
         assert row["decode_tps"] > 0 and all(ms > 0 for ms in row["step_ms"])
