@@ -8,10 +8,14 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 # one thread per process: the grid and the tests run as many processes as there are cores
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: reproduce test lint smoke notebooks bench gpu-check lab clean
+.PHONY: reproduce methods rehearse test lint smoke notebooks bench gpu-check lab clean
 
 reproduce: $(READY)  ## the two budget figures of the tiny models
 	$(BIN)/kvrepro grid tiny --cores $(CORES)
+
+methods: $(READY)  ## every method at equal budget, and the ablations as published, on the tiny models
+	$(BIN)/kvrepro grid tiny-methods --cores $(CORES)
+	$(BIN)/kvrepro grid tiny-ablations --cores $(CORES)
 
 smoke: $(READY)  ## one small cell of each kind, under a minute
 	$(BIN)/kvrepro grid smoke --cores $(CORES)
@@ -25,6 +29,9 @@ lint: $(READY)
 
 notebooks: $(READY)  ## every notebook with its default (smoke) parameters
 	KVREPRO_RESULTS=$$(mktemp -d) MPLBACKEND=agg $(BIN)/python -m pytest -q --nbval-lax --nbval-cell-timeout 300 notebooks
+
+rehearse: $(READY)  ## the GPU profile on random stand-ins
+	$(BIN)/kvrepro rehearse --cores $(CORES)
 
 bench: $(READY)  ## the engine against transformers.generate, side by side
 	$(BIN)/kvrepro bench

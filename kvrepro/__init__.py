@@ -26,7 +26,7 @@ _PUBLIC = {
     "EvictionView": "methods.views",
     "Schedule": "schedule",
     "create_method": "methods",
-    "load_model": "models",
+    "load_model": "loading",
     "model_entry": "models",
     "run_cell": "runner",
 }

@@ -21,6 +21,7 @@ from .query_ring import QueryRing
 from .rotary import Rotary
 
 GRANULARITIES = ("shared", "layer", "head")
+SINK_TYPES = ("gpt_oss",)
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class CacheShape:
             raise KvreproError(f"{name} has layers of type {', '.join(sorted(kinds - {'full_attention'}))}; {plain}")
         if windowed and not getattr(text, "layer_types", None):
             raise KvreproError(f"{name} has a sliding window of {text.sliding_window} tokens; {plain}")
+        # caps and sinks change the softmax itself; the slot attention would silently leave them out
+        if cap := getattr(text, "attn_logit_softcapping", None):
+            raise KvreproError(f"{name} has an attention soft cap of {cap:g}; {plain}")
+        if text.model_type in SINK_TYPES:
+            raise KvreproError(f"{name} has attention sinks (a learned logit per head); {plain}")
         if not hasattr(text, "num_attention_heads") or getattr(text, "kv_lora_rank", None):
             raise KvreproError(f"{name} has no plain attention heads; {plain}")
         q_heads = text.num_attention_heads
@@ -85,7 +91,9 @@ class SlotLayer(CacheLayerMixin):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         """Append `[B, H, T, D]` to every live row; returns the used part of the storage."""
-        return self.cache.append(self.index, key_states, value_states)
+        # the cache lies on one device; the layers of a model spread over several GPUs send their new slots there
+        device = self.cache.kv.device
+        return self.cache.append(self.index, key_states.to(device), value_states.to(device))
 
     def get_seq_length(self) -> int:
         """Tokens processed (not slots): what transformers derives the next position from."""
@@ -167,8 +175,11 @@ class CompressedCache(Cache):
     def add_slot_state(self, name: str, layers: int = 1, heads: int = 1, fill: float = 0.0) -> Tensor:
         """A float32 value per slot, `[layers, B, heads, capacity]`, that follows its slot through compaction.
 
-        A slot that nothing was written to holds `fill`.
+        Layers and heads that do not share their slots get values of their own, even where 1 is asked for: write to
+        all of them (`state[:, rows, :, slots]`). A slot that nothing was written to holds `fill`.
         """
+        # a value that layers share cannot follow slots that they do not share
+        layers, heads = max(layers, self.positions.shape[0]), max(heads, self.positions.shape[2])
         size = (layers, self.max_rows, heads, self.capacity)
         self._fills[name] = fill
         self.slot_state[name] = torch.full(size, fill, dtype=torch.float32, device=self.kv.device)

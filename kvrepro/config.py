@@ -64,18 +64,18 @@ class CellConfig:
 
     def __post_init__(self) -> None:
         from .benchmarks import benchmark_entry, check_prompt_style
-        from .models import model_entry
+        from .models import asset_location, model_entry
 
         # a notebook calls the constructor itself, so types are checked here; 1 and 1.0 must not differ in their hash
         for name, expected in get_type_hints(CellConfig).items():
             object.__setattr__(self, name, _typed(name, getattr(self, name), expected))
         entry = model_entry(self.model)
         if self.model != entry.name:
-            # a folder: notebooks run elsewhere, so the path must not depend on where the caller stands
-            object.__setattr__(self, "model", entry.source)
+            # a folder or a Hub id: notebooks run elsewhere, so a path must not depend on where the caller stands
+            object.__setattr__(self, "model", entry.reference)
         for name, folder in self.asset_folders().items():
             if folder is not None:
-                object.__setattr__(self, name, str(Path(folder).expanduser().resolve()))
+                object.__setattr__(self, name, asset_location(folder))
         known = benchmark_entry(self.benchmark).n_problems
         check_prompt_style(self.benchmark, self.prompt_style)
         if self.n_problems is not None and self.n_problems > known:
@@ -156,7 +156,8 @@ class CellConfig:
 def _fingerprints(
     model: str, predictor: str | None, calibration: str | None, judge: str | None
 ) -> dict[str, str | None]:
-    from .models import folder_fingerprint, model_entry, predictor_fingerprint, weights_fingerprint
+    from .checkpoint_files import folder_fingerprint
+    from .models import model_entry, predictor_fingerprint, weights_fingerprint
 
     entry = model_entry(model)
     given = {"calibration": calibration, "judge": judge}

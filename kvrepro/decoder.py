@@ -41,7 +41,8 @@ class ModuleDecoder:
             )  # fmt: skip
         finally:
             hook.remove()
-        return out.logits[:, -1], caught[0][:, -1]
+        # a model spread over several GPUs ends on the last one; what the engine does next happens on the first
+        return out.logits[:, -1].to(tokens.device), caught[0][:, -1].to(tokens.device)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ def _results_in_tmp(tmp_path, monkeypatch):
     monkeypatch.setenv("KVREPRO_RESULTS", str(tmp_path / "results"))
 
 
-@pytest.fixture(scope="session", params=["llama", "qwen2"])
-def random_model(request):
+def make_random_model(kind: str, **overrides):
     """A 2-layer grouped-query model with random weights large enough that attention is far from uniform."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
@@ -20,9 +19,19 @@ def random_model(request):
     sizes = dict(
         vocab_size=230, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=6,
         num_key_value_heads=2, initializer_range=0.15, eos_token_id=2, bos_token_id=1, pad_token_id=0,
-    )  # fmt: skip
+    ) | overrides  # fmt: skip
     torch.manual_seed(0)
-    model = (
-        LlamaForCausalLM(LlamaConfig(**sizes)) if request.param == "llama" else Qwen2ForCausalLM(Qwen2Config(**sizes))
-    )
+    model = LlamaForCausalLM(LlamaConfig(**sizes)) if kind == "llama" else Qwen2ForCausalLM(Qwen2Config(**sizes))
     return model.eval()
+
+
+@pytest.fixture(scope="session", params=["llama", "qwen2"])
+def random_model(request):
+    """Both families."""
+    return make_random_model(request.param)
+
+
+@pytest.fixture(scope="session")
+def random_models():
+    """Both families by name, for tests that spread their cases over them."""
+    return {kind: make_random_model(kind) for kind in ("llama", "qwen2")}

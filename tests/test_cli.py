@@ -156,6 +156,7 @@ def test_cell_of_a_profile_is_found_by_its_hash(call):
         (["summary", "smoek"], "unknown profile 'smoek'; known: "),
         (["grid", "smoek"], "unknown profile 'smoek'; known: "),
         (["grid", "smoke", "--cores", "0"], "--cores 0: must be at least 1"),
+        (["grid", "smoke", "--only", "r1-qwen"], "no cell of smoke starts so; panels are tiny-r1-llama/chain-12"),
         (["train", "nonsense"], "tiny-r1-llama, tiny-r1-qwen"),
     ],
 )  # fmt: skip
@@ -260,3 +261,12 @@ def test_grid_dry_run_accepts_the_snakefile_and_prints_nothing_but_json(capfd):
     out, err = capfd.readouterr()
     assert code == 0, err
     assert json.loads(out)["profile"] == "smoke"
+
+
+def test_grid_only_plans_the_cells_that_were_asked_for(capfd):
+    code = main(["grid", "smoke", "--only", "tiny-r1-llama/chain-12/window", "--dry-run", "--json"])
+    out, err = capfd.readouterr()
+    assert code == 0
+    assert json.loads(out)["cells"] == 1
+    assert "chain-12/window-192/" in err
+    assert "chain-12/dynts" not in err and "rule figures" not in err

@@ -17,6 +17,8 @@ def write_profile(tmp_path, monkeypatch):
     """Write `nbs_params/NAME.yaml` of a temporary project."""
     monkeypatch.setenv("KVREPRO_ROOT", str(tmp_path))
     (tmp_path / "nbs_params").mkdir()
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "budget_curves.ipynb").touch()
 
     def write(text: str, name: str = "mine") -> str:
         (tmp_path / "nbs_params" / f"{name}.yaml").write_text(text)

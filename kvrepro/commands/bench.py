@@ -26,7 +26,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from ..benchmarks import load_problems
-    from ..models import load_model, model_entry
+    from ..loading import load_model
+    from ..models import model_entry
     from ..tokens import render_prompt
 
     torch.set_num_threads(args.threads)

@@ -47,7 +47,8 @@ METHODS: dict[str, MethodEntry] = {
     "rkv_dynts": MethodEntry("rkv:RKVDynTSMethod"),
     # the same as their authors define them
     "window": MethodEntry("recency:WindowMethod"),
-    "streaming_llm": MethodEntry("recency:StreamingLLMMethod", remains(512, 1)),
+    # all that is not a sink is recent, so a window of its own would change nothing
+    "streaming_llm": MethodEntry("recency:StreamingLLMMethod", remains(0, 1)),
     "sepllm": MethodEntry("sepllm:SepLLMMethod", sinks_separators_window),
     "h2o": MethodEntry("h2o:H2OMethod", remains(512, 1)),
     "snapkv": MethodEntry("snapkv:SnapKVMethod", remains(8, 128)),
@@ -57,7 +58,7 @@ METHODS: dict[str, MethodEntry] = {
     "dynts_random": MethodEntry("ablations:DynTSRandomMethod"),
     "dynts_bottom": MethodEntry("ablations:DynTSBottomMethod"),
     "dynts_noque": MethodEntry("ablations:DynTSNoQuestionMethod"),
-    "dynts_nothink": MethodEntry("ablations:DynTSNoThinkingMethod", window_only()),
+    "dynts_nothink": MethodEntry("ablations:DynTSNoThinkingMethod", window_only(fills_ratio=False)),
     "dynts_nolocal": MethodEntry("ablations:DynTSNoLocalMethod", only_window=1),
     # the fair ablations: the question always stays
     "random": MethodEntry("random:RandomMethod"),

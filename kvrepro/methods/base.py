@@ -13,7 +13,7 @@ from ..completions import Request
 from ..errors import KvreproError
 from ..prefill import Prefill
 from ..schedule import PIN_OVERFLOW, Schedule
-from .views import EvictionView, StepView
+from .views import NEVER, EvictionView, StepView
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class EvictionMethod:
 
     def peak_slots(self, n_prompt: int, evictions: int) -> int:
         """Length at which a row evicts; only for methods with a schedule."""
-        return self.schedule.peak_tokens
+        return self.schedule.peak_tokens if self.schedule.period_steps else NEVER
 
     def kept_slots(self, view: EvictionView) -> Tensor:
         """`[R]` int64: slots that each row keeps, window included."""
@@ -95,7 +95,9 @@ class EvictionMethod:
     def capacity_slots(self, longest_prompt: int, max_new_tokens: int) -> int:
         """Slots per row that a run needs."""
         longest = longest_prompt + max_new_tokens
-        return longest if self.schedule is None else min(self.schedule.peak_tokens, longest)
+        # a ratio of 1 keeps every candidate, so the row grows like the full cache
+        is_full = self.schedule is None or not self.schedule.period_steps
+        return longest if is_full else min(self.schedule.peak_tokens, longest)
 
     def check_prompt(self, n_prompt: int) -> None:
         """Refuse a prompt that this budget cannot serve.
@@ -108,7 +110,8 @@ class EvictionMethod:
         s = self.schedule
         if n_prompt > s.budget:
             raise KvreproError(f"the prompt has {n_prompt} tokens, more than budget={s.budget}; raise the budget")
-        pinned = max(n_prompt if self.pin_question else 0, min(self.sinks, n_prompt))
+        # of a prompt shorter than the sinks, the reply's first tokens take the rest of their places
+        pinned = max(n_prompt if self.pin_question else 0, self.sinks)
         room = s.kept_tokens - s.window
         if pinned > room and self.pin_overflow == "error":
             raise KvreproError(
@@ -135,7 +138,10 @@ class EvictionMethod:
         window = min(self.schedule.window, kept_slots)
         candidates = view.length - window
         kept = min(kept_slots - window, candidates)
-        scores = self._at_granularity(self.score(view).float(), view)[..., :candidates]
+        scores = self.score(view)
+        # half precision would tie scores that differ; double is left to methods that need it
+        scores = scores if scores.dtype == torch.float64 else scores.float()
+        scores = self._at_granularity(scores, view)[..., :candidates]
         pinned = self.pinned(view)[..., :candidates]
         scores = scores.masked_fill(pinned, torch.inf)
         best = scores.sort(dim=-1, descending=True, stable=True).indices[..., :kept].sort(dim=-1).values

@@ -47,7 +47,8 @@ class DynTSMethod(EvictionMethod):
 
     def observe(self, step: StepView) -> None:
         """Predict the importance of the token that was just fed."""
-        step.cache.slot_state["importance"][0, step.rows, 0, step.slots] = self.predictor(step.hidden).float()
+        importance = self.predictor(step.hidden).float()
+        step.cache.slot_state["importance"][:, step.rows, :, step.slots] = importance[:, None, None]
 
     def score(self, view: EvictionView) -> Tensor:
         """The stored predictions."""

@@ -56,11 +56,12 @@ class ExpectedAttentionMethod(QueryWindowMethod):
         # [R, 1, 1, D/2]: the average rotation is no rotation any more, but still acts on channel pairs
         cos, sin = (f(angles).mean(1)[:, None, None] * rotary.scaling for f in (torch.cos, torch.sin))
         found = []
-        for layers in view.layer_blocks(max(size * size, self.ring_width * size)):
+        for layers in view.layer_blocks(view.cache.shape.q_heads * size):
             queries, positions = view.queries(layers, self.ring_width)
-            there = (positions >= 0).float()[None, :, None, None, :, None]
+            # the first tokens are outliers: as queries they are not counted, as keys they are not ranked
+            there = (positions >= self.sinks).float()[None, :, None, None, :, None]
             plain = rotary.unrotate(queries.float(), positions[None, :, None, None]) * there
-            count = there.sum(-2, keepdim=True)
+            count = there.sum(-2, keepdim=True).clamp(min=1)
             mean = plain.sum(-2, keepdim=True) / count
             centred = (plain - mean) * there
             mean = turn(mean[..., 0, :], cos, sin)
@@ -72,5 +73,7 @@ class ExpectedAttentionMethod(QueryWindowMethod):
                 turned = turn(turned.transpose(-1, -2), cos[:, :, :, None], sin[:, :, :, None])
                 through = torch.einsum("lrhsd,lrhgde->lrhgse", keys, turned)
                 logits = logits + torch.einsum("lrhgse,lrhse->lrhgs", through, keys) / (2 * size)
+            slots = view.positions[layers] if view.positions.shape[0] > 1 else view.positions
+            logits = logits.masked_fill((slots < self.sinks)[:, :, :, None], float("-inf"))
             found.append(logits.softmax(-1).mean(3) * view.values(layers).float().norm(dim=-1))
         return torch.cat(found)

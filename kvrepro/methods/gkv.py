@@ -54,7 +54,7 @@ class GKVMethod(QueryWindowMethod):
         """`[L, R, H, S]`; remembers `F` of the candidates."""
         candidates = view.length - self.schedule.window
         found, remembered = [], view.state(GLOBAL)[..., :candidates]
-        for layers in view.layer_blocks():
+        for layers in self.layer_blocks(view):
             local = self.attention_scores(view, layers, candidates_only=False)[..., :candidates]
             local = local / local.amax(-1, keepdim=True).clamp_min(1e-30)
             # a slot that was never scored holds a negative value and takes the local score

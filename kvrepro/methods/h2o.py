@@ -75,5 +75,5 @@ class H2ODynTSMethod(QueryWindowMethod):
 
     def score(self, view: EvictionView) -> Tensor:
         """`[1, R, 1, S]`."""
-        found = [self.attention_scores(view, layers, candidates_only=False) for layers in view.layer_blocks()]
+        found = [self.attention_scores(view, layers, candidates_only=False) for layers in self.layer_blocks(view)]
         return torch.cat(found).mean((0, 2), keepdim=True)

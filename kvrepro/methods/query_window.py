@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -101,10 +102,9 @@ class QueryWindowMethod(EvictionMethod):
         )  # fmt: skip
         return found.unflatten(0, (n_layers, rows))
 
-    @property
-    def values_per_slot(self) -> int:
-        """Values per slot and layer that the attention of one query head group takes; sizes the blocks of layers."""
-        return self.ring_width
+    def layer_blocks(self, view: EvictionView) -> Iterator[slice]:
+        """Layers whose attention is computed together."""
+        return view.layer_blocks(view.cache.shape.q_heads * self.ring_width)
 
 
 def pool(scores: Tensor, kernel: int, kind: str, candidates: int) -> Tensor:

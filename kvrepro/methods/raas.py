@@ -60,6 +60,7 @@ class RaaSMethod(EvictionMethod):
         cache.on_mass = see
 
     def score(self, view: EvictionView) -> Tensor:
-        """`[L, R, H, S]`: the timestamp, then recency."""
-        recency = view.positions.float() / (view.seen + 1).float()[None, :, None, None]
-        return view.state(STAMP) + recency
+        """`[L, R, H, S]` float64: the timestamp, then recency."""
+        # in float32 a stamp of 16384 would leave steps of 1/512 for the recency below it
+        recency = view.positions.double() / (view.seen + 1).double()[None, :, None, None]
+        return view.state(STAMP).double() + recency

@@ -50,6 +50,16 @@ class RandomAttentionMethod(EvictionMethod):
         if not self.pin_question:
             raise KvreproError("pin_question=False: random_attention is defined by keeping the prompt; use random")
 
+    def check_prompt(self, n_prompt: int) -> None:
+        """The prompt must leave something to draw; the paper's rule is undefined where it does not."""
+        super().check_prompt(n_prompt)
+        s = self.schedule
+        if s is not None and self.pin_overflow == "error" and n_prompt >= s.kept_tokens - s.window:
+            raise KvreproError(
+                f"a prompt of {n_prompt} tokens and a buffer of {s.window} fill all {s.kept_tokens} slots that remain "
+                "after an eviction, so random_attention has nothing to draw; raise the budget or lower the window"
+            )
+
     def score(self, view: EvictionView) -> Tensor:
         """Uniform noise, a draw of its own per layer and head."""
         return view.uniform_noise()

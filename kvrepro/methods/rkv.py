@@ -59,7 +59,7 @@ class RKVMethod(QueryWindowMethod):
         """`[L, R, H, S]`."""
         candidates = view.length - self.schedule.window
         found = []
-        for layers in view.layer_blocks():
+        for layers in self.layer_blocks(view):
             attention = pool(self.attention_scores(view, layers), self.pool_kernel, "max", candidates)
             found.append(self.mix * attention - (1 - self.mix) * redundancy(view, layers, self.threshold))
         return torch.cat(found)
@@ -90,6 +90,6 @@ class RKVDynTSMethod(SnapKVDynTSMethod):
         """`[1, R, 1, S]`."""
         candidates = view.length - self.schedule.window
         attention = pool(super().score(view) / self.obs_window, self.pool_kernel, "max", candidates)
-        similar = [redundancy(view, layers, self.threshold).sum(0, keepdim=True) for layers in view.layer_blocks()]
+        similar = [redundancy(view, layers, self.threshold).sum(0, keepdim=True) for layers in self.layer_blocks(view)]
         mean = sum(similar).mean(2, keepdim=True) / view.cache.shape.layers
         return self.mix * attention - (1 - self.mix) * mean

@@ -81,6 +81,6 @@ class RPCMethod(QueryWindowMethod):
         """`[L, R, 1, S]`."""
         found = [
             self.attention_scores(view, layers, also_hidden=view.is_question, total=True).mean(2, keepdim=True)
-            for layers in view.layer_blocks()
+            for layers in self.layer_blocks(view)
         ]
         return pool(torch.cat(found), self.pool_kernel, "avg", view.length - self.schedule.window)

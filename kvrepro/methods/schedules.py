@@ -30,20 +30,29 @@ def dynts_rule(method: str, budget: int, window: int | None, ratio: float | None
     return Schedule(budget, _window(budget, window), DEFAULT_RATIO if ratio is None else ratio)
 
 
-def window_only(extra: int = 0) -> Rule:
-    """DynTS' window baselines: exceeding the budget triggers, the window and `extra` sinks stay (METHODS.md 2.2)."""
+def window_only(extra: int = 0, *, fills_ratio: bool = True) -> Rule:
+    """DynTS' window baselines: exceeding the budget triggers, the window and `extra` sinks stay (METHODS.md 2.2).
+
+    With a ratio the window grows to what the other methods keep, as in the published recipes; without one, and
+    where `fills_ratio` is off, it is the window that was given.
+    """
 
     def rule(method: str, budget: int, window: int | None, ratio: float | None, evict_every: int | None) -> Schedule:
         _refuse_period(method, evict_every)
-        # a ratio says how much the other methods keep; this one keeps its window
         window = _window(budget, window)
+        if ratio is not None and fills_ratio:
+            window = Schedule(budget, window, ratio).kept_tokens
         return Schedule(budget, window, kept=window + extra)
 
     return rule
 
 
 def remains(window: int, every: int, *, window_is_period: bool = False) -> Rule:
-    """The budget remains after an eviction; these are the paper's window and period (METHODS.md 2.3 to 2.19)."""
+    """The budget remains after an eviction; these are the paper's window and period (METHODS.md 2.3 to 2.19).
+
+    A row evicts when it holds budget + period slots. Methods whose code evicts on a clock (R-KV, SnapKV, G-KV,
+    LazyEviction: every so many tokens, if the budget is exceeded) do so at the same rate, but up to one period earlier.
+    """
 
     def rule(
         method: str, budget: int, given_window: int | None, ratio: float | None, evict_every: int | None
@@ -83,7 +92,7 @@ def growing(method: str, budget: int, window: int | None, ratio: float | None, e
         raise KvreproError(f"evict_every={evict_every}: {method} as published compresses every budget={budget} tokens")
     window = 32 if window is None else window
     # sizes of the first compression without a prompt; the method adds the prompt and the growth
-    return Schedule(budget + window - 1, window, kept=window + int(budget * (0.25 if ratio is None else ratio)))
+    return Schedule(budget + window - 1, window, kept=window + int(budget * (0.25 if ratio is None else ratio) + 1e-9))
 
 
 def _window(budget: int, window: int | None) -> int:

@@ -58,12 +58,12 @@ class SepLLMMethod(EvictionMethod):
     def admit(self, cache: CompressedCache, row: int, prefill: Prefill, request: Request) -> None:
         """Flag the prompt's separators."""
         flags = torch.isin(prefill.token_ids, self._ids(prefill.token_ids))
-        cache.slot_state[SEPARATOR][0, row, 0, : len(flags)] = flags.float()
+        cache.slot_state[SEPARATOR][:, row, :, : len(flags)] = flags.float()
 
     def observe(self, step: StepView) -> None:
         """Flag the token that was just fed."""
         flags = torch.isin(step.tokens, self._ids(step.tokens))
-        step.cache.slot_state[SEPARATOR][0, step.rows, 0, step.slots] = flags.float()
+        step.cache.slot_state[SEPARATOR][:, step.rows, :, step.slots] = flags.float()[:, None, None]
 
     def _ids(self, like: Tensor) -> Tensor:
         return torch.tensor(self.separators, device=like.device)

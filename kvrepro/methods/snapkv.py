@@ -35,7 +35,7 @@ class SnapKVMethod(QueryWindowMethod):
 
     def score(self, view: EvictionView) -> Tensor:
         """`[L, R, H, S]`."""
-        found = [self.attention_scores(view, layers) for layers in view.layer_blocks()]
+        found = [self.attention_scores(view, layers) for layers in self.layer_blocks(view)]
         return pool(torch.cat(found), self.pool_kernel, self.pool, view.length - self.schedule.window)
 
 
@@ -47,6 +47,8 @@ class SnapKVDynTSMethod(QueryWindowMethod):
     before the first eviction of a row and + 2 before the others.
 
     Source: DynTS, arXiv 2601.18383, `inference/snapkv.py`; METHODS.md section 2.6.
+    Deviates: where a prompt is so long that the first sum would start inside it, its own last queries count (the
+    published sum never starts and the code fails).
     """
 
     name: ClassVar[str] = "snapkv_dynts"
@@ -73,14 +75,8 @@ class SnapKVDynTSMethod(QueryWindowMethod):
     def score(self, view: EvictionView) -> Tensor:
         """`[1, R, 1, S]`: the sum over steps of the mean over layers and query heads."""
         width = self.obs_window + 1 + (view.evictions > 0).long()
-        shape = self.cache_shape(view)
         total = sum(
             self.attention_scores(view, layers, width=width, candidates_only=False, total=True).sum(0, keepdim=True)
-            for layers in view.layer_blocks()
+            for layers in self.layer_blocks(view)
         )
-        return total.mean(2, keepdim=True) / shape
-
-    @staticmethod
-    def cache_shape(view: EvictionView) -> int:
-        """Layers of the model."""
-        return view.cache.shape.layers
+        return total.mean(2, keepdim=True) / view.cache.shape.layers

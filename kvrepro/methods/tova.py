@@ -29,5 +29,5 @@ class TOVAMethod(QueryWindowMethod):
 
     def score(self, view: EvictionView) -> Tensor:
         """`[L, R, 1, S]`."""
-        found = [self.attention_scores(view, layers, candidates_only=False) for layers in view.layer_blocks()]
+        found = [self.attention_scores(view, layers, candidates_only=False) for layers in self.layer_blocks(view)]
         return torch.cat(found).mean(2, keepdim=True)

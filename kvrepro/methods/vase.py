@@ -48,7 +48,7 @@ class VaSEAttnVMethod(QueryWindowMethod):
         n_large = min(int(self.large_share * self.schedule.kept_tokens), self.schedule.kept_tokens - window, candidates)
         noise = -torch.log(-torch.log(view.uniform_noise(shape.layers, shape.kv_heads)))
         found = []
-        for layers in view.layer_blocks():
+        for layers in self.layer_blocks(view):
             attention = pool(self.attention_scores(view, layers), self.pool_kernel, "avg", candidates)
             values = view.values(layers).float()
             spread = (values.amax(-1) - values.amin(-1))[..., :candidates]

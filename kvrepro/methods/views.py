@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 
 import torch
 from torch import Tensor
@@ -99,10 +100,13 @@ class EvictionView:
         """Write a value per slot, of the shape of `state` or of its first so many slots."""
         self.cache.slot_state[name][:, self.rows, :, : values.shape[-1]] = values
 
-    def layer_blocks(self, values_per_slot: int | None = None) -> Iterator[slice]:
-        """Layers to look at together: all of them in a small model, one by one in a large one."""
+    def layer_blocks(self, values_per_slot: int = 0) -> Iterator[slice]:
+        """Layers to look at together: all of them in a small model, one by one in a large one.
+
+        `values_per_slot`: values that a method computes per slot and layer, if they may be more than the keys.
+        """
         shape = self.cache.shape
-        per_slot = shape.kv_heads * shape.head_dim if values_per_slot is None else values_per_slot
+        per_slot = max(shape.kv_heads * shape.head_dim, values_per_slot)
         step = max(1, BLOCK_VALUES // max(1, len(self.rows) * self.length * per_slot))
         for start in range(0, shape.layers, step):
             yield slice(start, min(start + step, shape.layers))
@@ -148,7 +152,7 @@ class EvictionView:
 
     def normal_noise(self, *size: int) -> Tensor:
         """Fresh standard normal noise `[R, *size]`, keyed by (row, eviction, place)."""
-        count = int(torch.tensor(size).prod())
+        count = prod(size)
         counters = torch.arange(count, device=self.rows.device)
         keys = self.keys_of_noise()[:, None]
         # Box-Muller on two uniform streams
