@@ -1,7 +1,7 @@
 """Times the kernels on a GPU: `python -m kvrepro.kernels.bench [--out FILE.csv]`.
 
-A row is written only for a kernel whose checks passed on this device in the same run. Times are of the device: each
-variant is captured in a CUDA graph (where it can be), the level-2 cache is overwritten before every repeat.
+A row is written only for a kernel whose checks passed on this device in the same run. Kernels are timed inside a CUDA
+graph, so that launches do not count; the level-2 cache is overwritten before every repeat.
 """
 
 from __future__ import annotations
@@ -58,23 +58,20 @@ def require_cuda() -> None:
         )
 
 
-def time_ms(run: Callable[[], object], repeats: int = 20, budget_s: float = 1.0) -> tuple[list[float], bool]:
-    """Milliseconds of `run` on the device per repeat, and whether a graph was captured."""
+def time_ms(run: Callable[[], object], *, capture: bool, repeats: int = 20, budget_s: float = 1.0) -> list[float]:
+    """Milliseconds of `run` on the device per repeat, captured in a CUDA graph or launch by launch."""
+    torch.cuda.synchronize()
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for _ in range(3):
             run()
     torch.cuda.synchronize()
-    graph: torch.cuda.CUDAGraph | None = torch.cuda.CUDAGraph()
-    try:
+    play = run
+    if capture:
+        graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             run()
-    except RuntimeError as error:
-        # a torch reference that reads the device cannot be captured; its row says so
-        torch.cuda.synchronize()
-        print(f"  not captured: {str(error).splitlines()[0]}", file=sys.stderr)
-        graph = None
-    play = run if graph is None else graph.replay
+        play = graph.replay
     flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device="cuda")
     found, started = [], time.perf_counter()
     for _ in range(repeats):
@@ -87,14 +84,14 @@ def time_ms(run: Callable[[], object], repeats: int = 20, budget_s: float = 1.0)
         found.append(before.elapsed_time(after))
         if len(found) >= 3 and time.perf_counter() - started > budget_s:
             break
-    return found, graph is not None
+    return found
 
 
 def copy_rate() -> float:
     """Bytes per second of a device-to-device copy, read and write both counted."""
     source = torch.empty(COPY_BYTES, dtype=torch.int8, device="cuda")
     target = torch.empty_like(source)
-    times, _ = time_ms(lambda: target.copy_(source))
+    times = time_ms(lambda: target.copy_(source), capture=True)
     return 2 * COPY_BYTES / (statistics.median(times) / 1e3)
 
 
@@ -108,8 +105,10 @@ def bench(kernels: tuple[str, ...] = checks.STEMS, *, copy: float, passed: set[s
         prepared = make("cuda")
         providers = {"triton": lambda p=prepared: p.run("triton"), "torch": lambda p=prepared: p.run("reference")}
         for provider, run in (providers | prepared.others).items():
+            # torch twins may read the device, which no capture allows; their rows include the launches
+            captured = provider != "torch"
             try:
-                times, captured = time_ms(run)
+                times = time_ms(run, capture=captured)
             except torch.cuda.OutOfMemoryError:
                 # the references hold float32 copies; that they do not fit is no reason to lose the kernel's row
                 print(f"  {kernel} {label} {provider}: out of memory, no row", file=sys.stderr)

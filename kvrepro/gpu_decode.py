@@ -63,6 +63,7 @@ def largest_batch(model: PreTrainedModel, capacity: int, most: int = 512) -> int
     """Rows of `capacity` slots that fit into the free memory of the model's GPU, 0 if not even one does."""
     shape = CacheShape.of(model.config)
     row = 2 * shape.layers * shape.kv_heads * shape.head_dim * capacity * model.dtype.itemsize
+    torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info(model.device)
     # logits in float32 and the vocabulary's candidates, once more for the sampler
     row += 3 * 4 * model.config.vocab_size

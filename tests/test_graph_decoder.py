@@ -23,7 +23,7 @@ PROMPTS = [[1, *random.Random(i).choices(range(20, 200), k=5 + 9 * i)] for i in 
 # these look at the attention of every step, which the graph does not provide
 READS_MASS = {"h2o", "lazy_eviction"}
 # kinds of state: none, per slot, remembered queries, one kept set or one per head, keys that are rotated again
-METHODS = ("full", "window", "streaming_llm", "dynts", "snapkv", "rkv", "tova", *sorted(READS_MASS))
+METHODS = ("full", "window", "streaming_llm", "dynts", "rkv", *sorted(READS_MASS))
 
 
 @pytest.fixture(scope="module")

@@ -31,10 +31,10 @@ def check(uses, targets):
     assert not found, "\n".join([*found, "if intended: python -m kvrepro.kernels.aot --write"])
 
 
-@pytest.mark.parametrize("target", aot.TARGETS)
+@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
 @pytest.mark.parametrize("use", CORE_USES)
 def test_core_kernels_compile_within_the_table(use, target):
-    """One use per kernel; `python -m kvrepro.kernels.aot` does all of them, which takes minutes."""
+    """One use per kernel and one target per backend; `python -m kvrepro.kernels.aot` does all, which takes minutes."""
     check([use], [target])
 
 

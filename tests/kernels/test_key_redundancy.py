@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from kvrepro.kernels import reference_scores
 from kvrepro.kernels.checks.key_redundancy import GOLDEN_KEYS, GOLDEN_MEANS
 from kvrepro.kernels.key_redundancy import key_redundancy
 
@@ -46,6 +47,13 @@ def test_the_twin_equals_the_definition(threshold):
         for head in range(2):
             assert torch.allclose(found[row, head, :n], by_hand(keys[row, head, :n], threshold), atol=1e-6)
             assert not found[row, head, n:].any()
+
+
+def test_the_twin_equals_the_path_that_methods_use_on_a_cpu():
+    torch.manual_seed(0)
+    keys = torch.randn(2, 3, 40, 8)
+    wanted = reference_scores.key_redundancy(keys.flatten(0, 1), 0.4).view(2, 3, 40)
+    assert torch.allclose(key_redundancy(keys, 0.4), wanted, atol=1e-6)
 
 
 def test_the_block_of_the_twin_does_not_matter():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from kvrepro.kernels import reference_scores
 from kvrepro.kernels.window_scores import window_scores
 
 from .interpreter import assert_case, case_ids, needs_triton
@@ -38,6 +39,15 @@ def test_the_twin_equals_the_definition(group):
                 per_query.append(reduced[group]())
             assert torch.allclose(found[row, head, : n[row]], torch.stack(per_query).mean(0), atol=1e-6)
             assert not found[row, head, n[row] :].any()
+
+
+@pytest.mark.parametrize("group", ["max_logits", "mean", "max"])
+def test_the_twin_equals_the_path_that_methods_use_on_a_cpu(group):
+    torch.manual_seed(0)
+    queries, keys = torch.randn(2, 6, 4, 8), torch.randn(2, 2, 9, 8)
+    weights = torch.full((2, 4), 0.25)
+    wanted = reference_scores.window_scores(queries.unflatten(1, (2, 3)), keys, None, weights, 0.3, group)
+    assert torch.allclose(window_scores(queries, keys, None, 0.3, group=group), wanted, atol=1e-6)
 
 
 def test_one_head_per_group_makes_the_reductions_equal():
