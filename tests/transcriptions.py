@@ -681,7 +681,7 @@ class ForesightKV(PerHead):
     def before_the_first_block(self, t, layer, q_head):
         """The prompt's queries are one block; blocks of `period` are counted back from the first eviction."""
         row, period = self.row, self.o.period
-        ends = [e for e in range(t + 1 - period, row.n_prompt, -period)][::-1]
+        ends = list(range(t + 1 - period, row.n_prompt, -period))[::-1]
         blocks = [range(row.n_prompt)] + [range(max(row.n_prompt, e - period), e) for e in ends]
         for j in range(t + 1):
             for block in blocks:
