@@ -14,6 +14,8 @@ from .results import write_atomic
 if TYPE_CHECKING:
     from torch import Tensor
 
+# where a method's files lie inside a model's folder when a cell names no other place
+DEFAULT_FOLDERS = {"calibration": "query_statistics", "judge": "judge"}
 WEIGHTS_FILE, CARD_FILE = "model.safetensors", "card.json"
 
 

@@ -16,7 +16,7 @@ from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
 from .errors import KvreproError
-from .kernels import reference
+from .kernels.compact_slots import compact_slots
 from .query_ring import QueryRing
 from .rotary import Rotary
 
@@ -318,7 +318,7 @@ class CompressedCache(Cache):
 
     def compact(self, plan: KeepPlan) -> None:
         """Keep the slots of the plan and forget the rest of those rows, in place and in order."""
-        reference.compact_slots(self.kv, plan.rows, plan.slots)
+        compact_slots(self.kv, plan.rows, plan.slots)
         kept = plan.slots.shape[-1]
         self._move(self.positions, plan)
         for name, state in self.slot_state.items():

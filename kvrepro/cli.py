@@ -12,10 +12,10 @@ from .errors import KvreproError, RunError
 from .paths import pin_folders
 
 COMMANDS = (
-    "list", "fetch", "plan", "rehearse", "run", "grid", "status", "summary", "train", "calibrate", "train-judge",
-    "bench", "grade", "power",
+    "list", "fetch", "plan", "rehearse", "run", "grid", "status", "summary", "traces", "labels", "train", "calibrate",
+    "train-judge", "bench", "gpu-check", "grade", "power",
 )  # fmt: skip
-_MODULES = {"list": "listing", "train-judge": "train_judge"}
+_MODULES = {"list": "listing", "train-judge": "train_judge", "gpu-check": "gpu_check"}
 
 
 def build_parser() -> argparse.ArgumentParser:

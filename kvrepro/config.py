@@ -140,9 +140,20 @@ class CellConfig:
         rows = rows_hash(load_problems(self.benchmark)) if self.benchmark in GENERATED else self.benchmark
         # folders count by what is in them, not by where they are
         config = {**self.resolved(), "model": model_entry(self.model).name, **dict.fromkeys(self.asset_folders())}
-        assets = _fingerprints(self.model, self.predictor, self.calibration, self.judge)
+        assets = _fingerprints(self.model, self.predictor, *self._method_asset())
         identity = {"config": config, "protocol": PROTOCOL, "rows": rows, **assets}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+    def _method_asset(self) -> tuple[str | None, str | None]:
+        """Which folder beside the weights the method reads, by field and path; the model's own where none is named."""
+        from .asset_folder import DEFAULT_FOLDERS
+        from .methods import METHODS
+        from .models import model_entry
+
+        field = METHODS[self.method].asset
+        if field is None:
+            return None, None
+        return field, getattr(self, field) or str(Path(model_entry(self.model).source) / DEFAULT_FOLDERS[field])
 
     @property
     def cell_id(self) -> str:
@@ -153,18 +164,13 @@ class CellConfig:
 
 
 @cache
-def _fingerprints(
-    model: str, predictor: str | None, calibration: str | None, judge: str | None
-) -> dict[str, str | None]:
+def _fingerprints(model: str, predictor: str | None, asset: str | None, folder: str | None) -> dict[str, str | None]:
     from .checkpoint_files import folder_fingerprint
     from .models import model_entry, predictor_fingerprint, weights_fingerprint
 
     entry = model_entry(model)
-    given = {"calibration": calibration, "judge": judge}
-    return {
-        "weights": weights_fingerprint(entry), "predictor": predictor_fingerprint(entry, predictor),
-        **{name: folder_fingerprint(Path(folder)) for name, folder in given.items() if folder is not None},
-    }  # fmt: skip
+    own = {} if asset is None else {asset: folder_fingerprint(Path(folder))}
+    return {"weights": weights_fingerprint(entry), "predictor": predictor_fingerprint(entry, predictor), **own}
 
 
 def _check_method(config: CellConfig) -> None:

@@ -146,14 +146,14 @@ def oracle_traces(model: PreTrainedModel, name: str, traces: Sequence[KnownTrace
         KvreproError: `oracle_answer` on a trace that has no answer.
     """
     from .future_attention import future_maxima
-    from .labels import label_trace
+    from .labels import label_sequence
 
     if name == "oracle_future":
         return {trace.key: future_maxima(model, trace.token_ids, block) for trace in traces}
     for trace in traces:
         if trace.answer_from is None or trace.answer_from >= len(trace.reply_ids):
             raise KvreproError(f"trace {trace.key} has no answer, so {name} has no attention from it; leave it out")
-    return {t.key: label_trace(model, t.token_ids, len(t.prompt_ids) + t.answer_from)[0] for t in traces}
+    return {t.key: label_sequence(model, t.token_ids, len(t.prompt_ids) + t.answer_from).labels for t in traces}
 
 
 def summarise_fidelity(frame: pd.DataFrame) -> pd.DataFrame:

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .asset_folder import read_asset_folder, write_asset_folder
+from .asset_folder import DEFAULT_FOLDERS, read_asset_folder, write_asset_folder
 from .errors import KvreproError
 
-FOLDER = "judge"
+FOLDER = DEFAULT_FOLDERS["judge"]
 WIDTH = 16
 FEATURES = 8  # per query head
 _HOW = "train one with `kvrepro train-judge MODEL` or give its folder with judge=..."

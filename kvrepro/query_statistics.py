@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .asset_folder import read_asset_folder, write_asset_folder
+from .asset_folder import DEFAULT_FOLDERS, read_asset_folder, write_asset_folder
 from .attention import slot_attention
 from .errors import KvreproError
 from .rotary import Rotary
 
-FOLDER = "query_statistics"
+FOLDER = DEFAULT_FOLDERS["calibration"]
 _HOW = "measure them with `kvrepro calibrate MODEL` or give their folder with calibration=..."
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import KvreproError
 from .models import ModelEntry
+from .questions import tiny_questions
+from .results import read_rows
 from .tiny.checkpoint import CARD_FILE
-from .traces import generate_traces, tiny_questions
+from .traces import TraceOptions, generate_traces, select_traces
 
 PROBLEM_SIZES = (8, 22)  # variables of a generated problem, as for the importance predictor
 HELD_OUT_SHARE = 0.1  # of a text, its end
@@ -38,7 +41,12 @@ def problem_sequences(
             f"model {entry.name!r} was not trained on the generated problems (no {CARD_FILE} in its folder): give a "
             "plain text to run it on with --text FILE"
         )
-    traces, counts = generate_traces(model, tokenizer, tiny_questions(split, n_problems, sizes, seed), seed=seed)
+    questions = tiny_questions(split, n_problems, sizes, seed)
+    with tempfile.TemporaryDirectory() as folder:
+        replies = Path(folder) / "replies.jsonl"
+        generate_traces(model, tokenizer, questions, replies, TraceOptions(seed=seed))
+        traces, by_split = select_traces(read_rows(replies))
+    counts = by_split[split]
     if not traces:
         raise KvreproError(f"none of {n_problems} replies of {entry.name!r} was right and finished: {counts}")
     return [TokenSequence(t.token_ids, t.thinking_from) for t in traces], {"split": split, **counts}

@@ -48,7 +48,8 @@ def crafted_view(
             shape.layers, shape.kv_heads, 1 if repeat_queries else group, width, shape.head_dim, generator=generator
         )
         queries = asked.expand(-1, -1, group, -1, -1).flatten(1, 2).to(dtype)
-        mass = torch.rand(shape.layers, shape.kv_heads, group, length, generator=generator)
+        # from a stream of its own: the others must not depend on the number of query heads
+        mass = torch.rand(shape.layers, shape.kv_heads, group, length, generator=torch.Generator().manual_seed(row))
         cache.admit(keys, values)
         ids = torch.randint(20, 200, (length,), generator=generator)
         prefill = Prefill(ids, keys, values, torch.zeros(1), queries, mass)

@@ -144,7 +144,7 @@ def test_cell_of_a_profile_is_found_by_its_hash(call):
         (["run", *CELL, "--set", "budget=["], "--set budget=[: "),
         (["run", *CELL, "--set", "temperature=1e-3"], "write 1.0e-3"),
         (["run", *CELL, "--set", "n_samples=yes"], "n_samples=True is bool, expected int"),
-        (["run", *CELL, "--set", "method=windw", "--set", "budget=9"], "dynts, full, question_window, random, window"),
+        (["run", *CELL, "--set", "method=windw", "--set", "budget=9"], "dynts, dynts_bottom"),
         (["run", *CELL, "--set", "method=window"], "'window' needs a budget"),
         (["run", "--set", "model=nonsense", "--set", "benchmark=chain-12"], "tiny-r1-llama, tiny-r1-qwen"),
         (["run", "--set", "model=tiny-r1-llama", "--set", "benchmark=nonsense"], "chain-12, chain-23"),

@@ -25,7 +25,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from ..judge import FOLDER, save_judge
     from ..judge_training import JudgeRecipe, train_judge
-    from ..models import load_model, model_entry, weights_fingerprint
+    from ..loading import load_model
+    from ..models import model_entry, weights_fingerprint
 
     torch.set_num_threads(args.threads)
     given = {"steps": args.steps, "periods": args.periods and tuple(args.periods)}

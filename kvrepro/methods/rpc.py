@@ -79,8 +79,9 @@ class RPCMethod(QueryWindowMethod):
 
     def score(self, view: EvictionView) -> Tensor:
         """`[L, R, 1, S]`."""
-        found = [
-            self.attention_scores(view, layers, also_hidden=view.is_question, total=True).mean(2, keepdim=True)
-            for layers in self.layer_blocks(view)
-        ]
+        found, question = [], view.is_question
+        for layers in self.layer_blocks(view):
+            hidden = question[layers] if question.shape[0] > 1 else question
+            scores = self.attention_scores(view, layers, also_hidden=hidden, total=True)
+            found.append(scores.mean(2, keepdim=True))
         return pool(torch.cat(found), self.pool_kernel, "avg", view.length - self.schedule.window)
