@@ -3,14 +3,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+OUT ?= results/gpu
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 # one thread per process: the grid and the tests run as many processes as there are cores
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: reproduce test lint smoke notebooks bench lab clean
+.PHONY: reproduce methods rehearse test lint smoke notebooks bench gpu-check lab clean
 
 reproduce: $(READY)  ## the two budget figures of the tiny models
 	$(BIN)/kvrepro grid tiny --cores $(CORES)
+
+methods: $(READY)  ## every method at equal budget, and the ablations as published, on the tiny models
+	$(BIN)/kvrepro grid tiny-methods --cores $(CORES)
+	$(BIN)/kvrepro grid tiny-ablations --cores $(CORES)
 
 smoke: $(READY)  ## one small cell of each kind, under a minute
 	$(BIN)/kvrepro grid smoke --cores $(CORES)
@@ -25,8 +30,15 @@ lint: $(READY)
 notebooks: $(READY)  ## every notebook with its default (smoke) parameters
 	KVREPRO_RESULTS=$$(mktemp -d) MPLBACKEND=agg $(BIN)/python -m pytest -q --nbval-lax --nbval-cell-timeout 300 notebooks
 
+rehearse: $(READY)  ## the GPU profile on random stand-ins
+	$(BIN)/kvrepro rehearse --cores $(CORES)
+
 bench: $(READY)  ## the engine against transformers.generate, side by side
 	$(BIN)/kvrepro bench
+
+# nothing is installed: it uses the Python of the GPU machine, which needs torch, triton and transformers only
+gpu-check:  ## kernels and decoding on one GPU, under 8 minutes; JSON into OUT
+	$(PYTHON) -m kvrepro gpu-check --out $(OUT)
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir notebooks

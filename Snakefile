@@ -8,7 +8,7 @@ from kvrepro.profiles import load_profile
 PROFILE = load_profile(config.get("profile", "tiny"))
 ROOT = results_root() / PROFILE.name
 CELLS = {cell.cell_id: cell for cell in PROFILE.cells}
-FIGURE_CODE = [str(project_root() / "kvrepro" / name) for name in ("figures.py", "report.py", "summary.py")]
+FIGURE_CODE = [str(project_root() / "kvrepro" / name) for name in ("figures.py", "method_figures.py", "method_table.py", "report.py", "summary.py")]
 
 wildcard_constraints:
     cell="|".join(map(str, CELLS)) or "none",
@@ -36,11 +36,11 @@ rule cell:
 rule figures:
     input:
         expand(str(ROOT / "{cell}" / "manifest.json"), cell=CELLS),
-        "notebooks/budget_curves.ipynb",
+        f"notebooks/{PROFILE.notebook}.ipynb",
         FIGURE_CODE,
     output:
         ROOT / "index.html",
         ROOT / "summary.csv",
-        ROOT / "budget_curves.ipynb",
+        ROOT / f"{PROFILE.notebook}.ipynb",
     shell:
         "{sys.executable} -m kvrepro summary {PROFILE.name} > {ROOT}/summary.log 2>&1"

@@ -7,9 +7,15 @@ without torch.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 __version__ = "0.1.0"
+
+if find_spec(f"{__name__}.kernels") is None:
+    # a checkout that is not installed (a GPU machine without network): the kernels lie beside the package
+    __path__.append(str(Path(__file__).parents[1]))
 
 _PUBLIC = {
     "generate": "generation",
@@ -20,7 +26,7 @@ _PUBLIC = {
     "EvictionView": "methods.views",
     "Schedule": "schedule",
     "create_method": "methods",
-    "load_model": "models",
+    "load_model": "loading",
     "model_entry": "models",
     "run_cell": "runner",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,19 @@ def separator_ids(tokenizer, *, dynts: bool = False) -> tuple[int, ...]:
     if dynts and tokenizer.bos_token_id is not None:
         found.add(tokenizer.bos_token_id)
     return tuple(sorted(found))
+
+
+def named_separator_ids(tokenizer, texts: Sequence[str]) -> tuple[int, ...]:
+    """Token ids of separators that a model's row names, each of which must be one token.
+
+    Raises:
+        KvreproError: one of them is not.
+    """
+    ids = {text: tokenizer.encode(text, add_special_tokens=False) for text in texts}
+    split = [text for text, tokens in ids.items() if len(tokens) != 1]
+    if split or not ids:
+        raise KvreproError(f"separators {split}: expected texts that are one token each in this model's tokenizer")
+    return tuple(sorted({tokens[0] for tokens in ids.values()}))
 
 
 def method_assets(

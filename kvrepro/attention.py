@@ -47,11 +47,12 @@ def slots_attention(
             probe.see(query, key, query.shape[-1] ** -0.5 if scaling is None else scaling)
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    home, query = query.device, query.to(key.device)
     out, mass = reference.decode_attention(
         query[:, :, 0], key, value, slots.attention_bias, scaling, with_mass=slots.on_mass is not None
     )
     slots.observe(module.layer_idx, query[:, :, 0], mass)
-    return out[:, None], None
+    return out[:, None].to(home), None
 
 
 AttentionInterface.register(SLOTS, slots_attention)

@@ -16,11 +16,12 @@ from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
 from .errors import KvreproError
-from .kernels import reference
+from .kernels.compact_slots import compact_slots
 from .query_ring import QueryRing
 from .rotary import Rotary
 
 GRANULARITIES = ("shared", "layer", "head")
+SINK_TYPES = ("gpt_oss",)
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class CacheShape:
             raise KvreproError(f"{name} has layers of type {', '.join(sorted(kinds - {'full_attention'}))}; {plain}")
         if windowed and not getattr(text, "layer_types", None):
             raise KvreproError(f"{name} has a sliding window of {text.sliding_window} tokens; {plain}")
+        # caps and sinks change the softmax itself; the slot attention would silently leave them out
+        if cap := getattr(text, "attn_logit_softcapping", None):
+            raise KvreproError(f"{name} has an attention soft cap of {cap:g}; {plain}")
+        if text.model_type in SINK_TYPES:
+            raise KvreproError(f"{name} has attention sinks (a learned logit per head); {plain}")
         if not hasattr(text, "num_attention_heads") or getattr(text, "kv_lora_rank", None):
             raise KvreproError(f"{name} has no plain attention heads; {plain}")
         q_heads = text.num_attention_heads
@@ -85,7 +91,9 @@ class SlotLayer(CacheLayerMixin):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         """Append `[B, H, T, D]` to every live row; returns the used part of the storage."""
-        return self.cache.append(self.index, key_states, value_states)
+        # the cache lies on one device; the layers of a model spread over several GPUs send their new slots there
+        device = self.cache.kv.device
+        return self.cache.append(self.index, key_states.to(device), value_states.to(device))
 
     def get_seq_length(self) -> int:
         """Tokens processed (not slots): what transformers derives the next position from."""
@@ -310,7 +318,7 @@ class CompressedCache(Cache):
 
     def compact(self, plan: KeepPlan) -> None:
         """Keep the slots of the plan and forget the rest of those rows, in place and in order."""
-        reference.compact_slots(self.kv, plan.rows, plan.slots)
+        compact_slots(self.kv, plan.rows, plan.slots)
         kept = plan.slots.shape[-1]
         self._move(self.positions, plan)
         for name, state in self.slot_state.items():

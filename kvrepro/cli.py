@@ -11,8 +11,11 @@ from importlib import import_module
 from .errors import KvreproError, RunError
 from .paths import pin_folders
 
-COMMANDS = ("list", "run", "grid", "status", "summary", "train", "bench", "grade", "power")
-_MODULES = {"list": "listing"}
+COMMANDS = (
+    "list", "fetch", "plan", "rehearse", "run", "grid", "status", "summary", "traces", "labels", "train", "calibrate",
+    "train-judge", "bench", "gpu-check", "grade", "power",
+)  # fmt: skip
+_MODULES = {"list": "listing", "train-judge": "train_judge", "gpu-check": "gpu_check"}
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -64,18 +64,18 @@ class CellConfig:
 
     def __post_init__(self) -> None:
         from .benchmarks import benchmark_entry, check_prompt_style
-        from .models import model_entry
+        from .models import asset_location, model_entry
 
         # a notebook calls the constructor itself, so types are checked here; 1 and 1.0 must not differ in their hash
         for name, expected in get_type_hints(CellConfig).items():
             object.__setattr__(self, name, _typed(name, getattr(self, name), expected))
         entry = model_entry(self.model)
         if self.model != entry.name:
-            # a folder: notebooks run elsewhere, so the path must not depend on where the caller stands
-            object.__setattr__(self, "model", entry.source)
+            # a folder or a Hub id: notebooks run elsewhere, so a path must not depend on where the caller stands
+            object.__setattr__(self, "model", entry.reference)
         for name, folder in self.asset_folders().items():
             if folder is not None:
-                object.__setattr__(self, name, str(Path(folder).expanduser().resolve()))
+                object.__setattr__(self, name, asset_location(folder))
         known = benchmark_entry(self.benchmark).n_problems
         check_prompt_style(self.benchmark, self.prompt_style)
         if self.n_problems is not None and self.n_problems > known:
@@ -140,9 +140,20 @@ class CellConfig:
         rows = rows_hash(load_problems(self.benchmark)) if self.benchmark in GENERATED else self.benchmark
         # folders count by what is in them, not by where they are
         config = {**self.resolved(), "model": model_entry(self.model).name, **dict.fromkeys(self.asset_folders())}
-        assets = _fingerprints(self.model, self.predictor, self.calibration, self.judge)
+        assets = _fingerprints(self.model, self.predictor, *self._method_asset())
         identity = {"config": config, "protocol": PROTOCOL, "rows": rows, **assets}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+    def _method_asset(self) -> tuple[str | None, str | None]:
+        """Which folder beside the weights the method reads, by field and path; the model's own where none is named."""
+        from .asset_folder import DEFAULT_FOLDERS
+        from .methods import METHODS
+        from .models import model_entry
+
+        field = METHODS[self.method].asset
+        if field is None:
+            return None, None
+        return field, getattr(self, field) or str(Path(model_entry(self.model).source) / DEFAULT_FOLDERS[field])
 
     @property
     def cell_id(self) -> str:
@@ -153,17 +164,13 @@ class CellConfig:
 
 
 @cache
-def _fingerprints(
-    model: str, predictor: str | None, calibration: str | None, judge: str | None
-) -> dict[str, str | None]:
-    from .models import folder_fingerprint, model_entry, predictor_fingerprint, weights_fingerprint
+def _fingerprints(model: str, predictor: str | None, asset: str | None, folder: str | None) -> dict[str, str | None]:
+    from .checkpoint_files import folder_fingerprint
+    from .models import model_entry, predictor_fingerprint, weights_fingerprint
 
     entry = model_entry(model)
-    given = {"calibration": calibration, "judge": judge}
-    return {
-        "weights": weights_fingerprint(entry), "predictor": predictor_fingerprint(entry, predictor),
-        **{name: folder_fingerprint(Path(folder)) for name, folder in given.items() if folder is not None},
-    }  # fmt: skip
+    own = {} if asset is None else {asset: folder_fingerprint(Path(folder))}
+    return {"weights": weights_fingerprint(entry), "predictor": predictor_fingerprint(entry, predictor), **own}
 
 
 def _check_method(config: CellConfig) -> None:

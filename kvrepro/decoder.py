@@ -9,6 +9,7 @@ so nothing is held twice and the model still runs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from transformers import PreTrainedModel
 
 from .cache import CompressedCache
 from .kernels import reference
+
+if TYPE_CHECKING:
+    from .graph_decoder import GraphDecoder
 
 FUSED_TYPES = ("llama", "qwen2")
 
@@ -37,7 +41,8 @@ class ModuleDecoder:
             )  # fmt: skip
         finally:
             hook.remove()
-        return out.logits[:, -1], caught[0][:, -1]
+        # a model spread over several GPUs ends on the last one; what the engine does next happens on the first
+        return out.logits[:, -1].to(tokens.device), caught[0][:, -1].to(tokens.device)
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class FusedDecoder:
         cos, sin = self.rotary(x, cache.next_positions())
         rows = len(tokens)
         for index, layer in enumerate(self.layers):
-            qkv = nn.functional.linear(_rms(x, layer.input_norm), *layer.qkv).view(rows, -1, shape.head_dim)
+            qkv = nn.functional.linear(rms(x, layer.input_norm), *layer.qkv).view(rows, -1, shape.head_dim)
             # queries and keys are rotated together, by their own position
             turned = qkv[:, : shape.q_heads + shape.kv_heads]
             left, right = turned.chunk(2, dim=-1)
@@ -97,20 +102,29 @@ class FusedDecoder:
             )
             cache.observe(index, query, mass)
             x = x + nn.functional.linear(out.reshape(rows, -1), layer.out.weight, layer.out.bias)
-            gate, up = nn.functional.linear(_rms(x, layer.mlp_norm), *layer.gate_up).chunk(2, dim=-1)
+            gate, up = nn.functional.linear(rms(x, layer.mlp_norm), *layer.gate_up).chunk(2, dim=-1)
             x = x + nn.functional.linear(nn.functional.silu(gate) * up, layer.down.weight, layer.down.bias)
-        x = _rms(x, self.norm)
+        x = rms(x, self.norm)
         return nn.functional.linear(x, self.head.weight, self.head.bias), x
 
 
-def make_decoder(model: PreTrainedModel, kind: str = "auto") -> ModuleDecoder | FusedDecoder:
-    """The fused decoder where it serves the model, the module decoder elsewhere; `kind="module"` forces the latter."""
+def make_decoder(model: PreTrainedModel, kind: str = "auto") -> ModuleDecoder | FusedDecoder | GraphDecoder:
+    """A decoder by name.
+
+    `auto`: fused where the layout is known, else through the model. `module`: through the model. `graph`: static
+    buffers and CUDA graphs (`graph_decoder`), only where the layout is known.
+    """
+    if kind == "graph":
+        from .graph_decoder import GraphDecoder
+
+        return GraphDecoder(model)
     if kind == "auto" and FusedDecoder.serves(model):
         return FusedDecoder(model)
     return ModuleDecoder(model)
 
 
-def _rms(x: Tensor, norm: nn.Module) -> Tensor:
+def rms(x: Tensor, norm: nn.Module) -> Tensor:
+    """Root-mean-square norm with the weight and epsilon of a Llama norm layer."""
     return nn.functional.rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
 
 

@@ -131,6 +131,8 @@ class Engine:
             self.method.admit(cache, cache.admit(prefill.keys, prefill.values), prefill, request)
             row.completion.peak_tokens = row.n_prompt
             rows.append(row)
+            if self.on_logits is not None:
+                self.on_logits([row], prefill.logits[None])
             token = int(self._next(prefill.logits[None], [row])[0])
         return self._take(cache, rows, [len(rows) - 1], [token])
 
@@ -140,6 +142,8 @@ class Engine:
         with self._timed("forward_s"):
             newest = self._tensor([row.completion.token_ids[-1] for row in rows])
             logits, hidden = self.decoder.step(newest, cache)
+        if self.on_logits is not None:
+            self.on_logits(rows, logits)
         with self._timed("score_s"):
             self.method.observe(StepView(cache, hidden, newest))
         with self._timed("evict_s"):
@@ -164,14 +168,13 @@ class Engine:
         seen = {} if probe.is_idle else {"probe": probe}
         out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **seen)
         self.stats.prefill_tokens += len(prompt_ids)
-        keys = torch.stack([layer.keys[0] for layer in cache.layers])
-        values = torch.stack([layer.values[0] for layer in cache.layers])
-        return probe.finish(ids[0], keys, values, out.logits[0, -1])
+        device = self.model.device
+        keys = torch.stack([layer.keys[0].to(device) for layer in cache.layers])
+        values = torch.stack([layer.values[0].to(device) for layer in cache.layers])
+        return probe.finish(ids[0], keys, values, out.logits[0, -1].to(device))
 
     def _next(self, logits: Tensor, rows: list[Row]) -> Tensor:
         """The next token of each row: drawn, or given by a request that forces it."""
-        if self.on_logits is not None:
-            self.on_logits(rows, logits)
         forced = [row.completion.request.forced_ids for row in rows]
         if not any(forced):
             return self._sample(logits, rows)
@@ -225,16 +228,18 @@ class Engine:
             row = rows[index]
             reply = row.completion.token_ids
             reply.append(token)
-            if row.answer_from == NEVER and self.think.closes(reply):
+            if row.answer_from == NEVER and (n_tag := self.think.closes(reply)):
                 row.completion.n_thinking_tokens = len(reply)
-                row.answer_from = row.n_prompt + len(reply) - len(self.think.end)
+                row.answer_from = row.n_prompt + len(reply) - n_tag
             forced = row.completion.request.forced_ids
             ended = token in self.eos_ids if forced is None else len(reply) == len(forced)
             if not ended and len(reply) < self.max_new_tokens:
                 continue
-            if row.answer_from == NEVER:
+            # a model that does not think has nothing but an answer
+            in_thought = row.answer_from == NEVER and bool(self.think.end)
+            if in_thought:
                 row.completion.n_thinking_tokens = len(reply)
-            row.completion.status = OK if ended else TRUNCATED if row.answer_from == NEVER else LENGTH_LIMIT
+            row.completion.status = OK if ended else TRUNCATED if in_thought else LENGTH_LIMIT
             # the last row moves into the gap, in the cache and here
             rows[index] = rows[cache.release(index)]
             rows.pop()

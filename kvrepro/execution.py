@@ -50,6 +50,13 @@ def run_cell_notebook(profile: str, config: CellConfig) -> Path:
     return folder.path
 
 
+def notebook_parameters(source: Path) -> list[str]:
+    """Names in the notebook's parameters cell."""
+    import papermill
+
+    return list(papermill.inspect_notebook(str(source)))
+
+
 def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> None:
     """Execute a notebook with papermill in this interpreter's environment.
 
@@ -60,7 +67,7 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    known = papermill.inspect_notebook(str(source))
+    known = notebook_parameters(source)
     unknown = sorted(set(parameters) - set(known))
     if unknown:
         raise KvreproError(f"{source.name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")

@@ -12,7 +12,7 @@ from .engine import Engine
 from .methods import create_method, method_class
 from .methods.base import EvictionMethod
 from .sampling_config import SamplingConfig
-from .tokens import THINK_END_TEXT, ThinkTags, render_prompt
+from .tokens import THINK_END_TEXT, ThinkTags, render_prompt, reply_text
 
 
 def end_token_ids(model: PreTrainedModel, tokenizer) -> list[int]:
@@ -26,7 +26,7 @@ def generate(
     model: PreTrainedModel, tokenizer, prompts: Sequence[str | Sequence[int]], method: str | EvictionMethod = "full",
     budget: int | None = None, *, n_samples: int = 1, batch_rows: int = 32, max_new_tokens: int = 1024, seed: int = 0,
     temperature: float = 0.6, top_p: float = 0.95, top_k: int = 20, sampling_order: str = "hf",
-    think_end: str = THINK_END_TEXT, keep_positions: bool = False, engine: list | None = None, **options: object,
+    think_end: str | None = THINK_END_TEXT, keep_positions: bool = False, engine: list | None = None, **options: object,
 ) -> list[Completion]:  # fmt: skip
     """Generate replies under a KV budget.
 
@@ -35,7 +35,7 @@ def generate(
         method: a name (`kvrepro list methods`), a method built by `create_method`, or an `EvictionMethod` subclass.
         budget: slots per row; leave out for `full`.
         n_samples: replies per prompt.
-        think_end: the tag that ends the thought.
+        think_end: the tag that ends the thought; None for a model that does not think.
         keep_positions: record what every eviction kept.
         engine: pass an empty list to receive the `Engine` and with it the run's `stats`.
         options: window, ratio, evict_every, protocol and the method's own options.
@@ -61,6 +61,6 @@ def generate(
     ]
     done = {}
     for completion in runner.run(requests):
-        completion.text = tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+        completion.text = reply_text(tokenizer, completion.token_ids, think_end)
         done[completion.request] = completion
     return [done[request] for request in requests]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from .asset_folder import DEFAULT_FOLDERS, read_asset_folder, write_asset_folder
 from .errors import KvreproError
 
-FOLDER = "judge"
-WEIGHTS_FILE, CARD_FILE = "model.safetensors", "card.json"
+FOLDER = DEFAULT_FOLDERS["judge"]
 WIDTH = 16
 FEATURES = 8  # per query head
 _HOW = "train one with `kvrepro train-judge MODEL` or give its folder with judge=..."
@@ -40,25 +39,20 @@ class EvictionJudge(nn.Module):
 
 
 def save_judge(judge: EvictionJudge, folder: Path, card: dict[str, object]) -> None:
-    """Write safetensors and a card."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in judge.state_dict().items()}, folder / WEIGHTS_FILE)
-    (folder / CARD_FILE).write_text(json.dumps({"sizes": judge.sizes, **card}, indent=1) + "\n")
+    """Write safetensors and a card, whole or not at all."""
+    write_asset_folder(folder, judge.state_dict(), {"sizes": judge.sizes, **card})
 
 
 def load_judge(folder: str | Path) -> EvictionJudge:
     """Read a judge from its folder.
 
     Raises:
-        KvreproError: there is none; says how to train one.
+        KvreproError: there is none, or its tensors are not of the sizes on its card; says how to train one.
     """
-    from safetensors.torch import load_file
-
-    folder = Path(folder)
-    if not (folder / WEIGHTS_FILE).is_file() or not (folder / CARD_FILE).is_file():
-        raise KvreproError(f"no eviction judge in {folder} ({WEIGHTS_FILE}, {CARD_FILE}): {_HOW}")
-    judge = EvictionJudge(**json.loads((folder / CARD_FILE).read_text())["sizes"])
-    judge.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    stored, card = read_asset_folder(folder, "eviction judge", _HOW)
+    try:
+        judge = EvictionJudge(**card["sizes"])
+        judge.load_state_dict(stored)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise KvreproError(f"the eviction judge in {folder} does not fit its card ({error}): {_HOW}") from error
     return judge.eval()

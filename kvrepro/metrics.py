@@ -186,6 +186,22 @@ def dynts_major(records: Iterable[Record]) -> float:
     return float((correct_matrix(records).mean(axis=1) > 0.5).mean())
 
 
+def metric_rows(records: Iterable[Record], equivalent: Equivalence = same_text) -> list[dict[str, Any]]:
+    """pass@1, pass@m for m from 2 to k, maj@k and DynTS' major, each with n, k and its 95 % interval, as fractions."""
+    groups = group_by_problem(list(records))
+    matrix = np.array([[bool(record["correct"]) for record in samples] for samples in groups.values()], dtype=float)
+    k = matrix.shape[1]
+    values = {"pass@1": matrix.mean(axis=1)}
+    values |= {f"pass@{m}": pass_at_values(k, matrix.sum(axis=1), m) for m in range(2, k + 1) if m in (2, 4, 8, 16, k)}
+    values[f"maj@{k}"] = np.array([maj_value(samples, equivalent) for samples in groups.values()])
+    values["dynts_major"] = (matrix.mean(axis=1) > 0.5).astype(float)
+    scores = {name: interval(per_problem) for name, per_problem in values.items()}
+    return [
+        {"metric": name, "score": s.estimate, "lo": s.lo, "hi": s.hi, "n": s.n_problems, "k": k}
+        for name, s in scores.items()
+    ]
+
+
 def answered_share(records: Sequence[Record]) -> float:
     """Share of replies from which an answer was extracted."""
     return float(np.mean([record.get("answer") is not None for record in records]))

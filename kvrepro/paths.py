@@ -26,8 +26,32 @@ def data_dir() -> Path | None:
     return Path(value).expanduser().resolve() if value else None
 
 
+def cache_root() -> Path:
+    """Where fetched models are kept: `KVREPRO_CACHE`, or `~/.cache/kvrepro`."""
+    return Path(os.environ.get("KVREPRO_CACHE") or "~/.cache/kvrepro").expanduser().resolve()
+
+
+def fetched_folder(name: str) -> Path:
+    """The checkpoint that `kvrepro fetch NAME` writes."""
+    return cache_root() / "models" / name
+
+
+def user_models_file() -> Path | None:
+    """The user's own rows of the model table: `KVREPRO_MODELS`, or `models.yaml` in the project where there is one."""
+    given = os.environ.get("KVREPRO_MODELS")
+    path = Path(given).expanduser().resolve() if given else project_root() / "models.yaml"
+    return path if given or path.is_file() else None
+
+
+def hub_environment(folder: Path, data: Path, models: Path) -> dict[str, str]:
+    """Environment of a child process that sees only this Hub folder, offline, these rows and this model table."""
+    return {
+        "HF_HOME": str(folder), "HF_HUB_OFFLINE": "1", "KVREPRO_DATA": str(data), "KVREPRO_MODELS": str(models),
+    }  # fmt: skip
+
+
 def pin_folders() -> None:
     """Make the folders of the environment absolute, so that child processes elsewhere mean the same ones."""
-    for name in ("KVREPRO_ROOT", "KVREPRO_RESULTS", "KVREPRO_DATA"):
+    for name in ("KVREPRO_ROOT", "KVREPRO_RESULTS", "KVREPRO_DATA", "KVREPRO_CACHE", "KVREPRO_MODELS"):
         if os.environ.get(name):
             os.environ[name] = str(Path(os.environ[name]).expanduser().resolve())

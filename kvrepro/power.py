@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from kvrepro.errors import KvreproError
 from kvrepro.statistics import interval
 
 MAX_SAMPLES = 1024
+MAX_PROBLEMS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -61,29 +62,24 @@ class PowerModel:
         """Fewest samples per problem; None if no number up to `MAX_SAMPLES` is enough with these problems."""
         if self.power(difference, n_problems, MAX_SAMPLES, alpha) < power:
             return None
-        low, high = 1, MAX_SAMPLES
-        while low < high:
-            middle = (low + high) // 2
-            if self.power(difference, n_problems, middle, alpha) >= power:
-                high = middle
-            else:
-                low = middle + 1
-        return low
+        return _fewest(lambda n: self.power(difference, n_problems, n, alpha) >= power, 1, MAX_SAMPLES)
 
     def problems_needed(self, difference: float, n_samples: int, power: float = 0.8, alpha: float = 0.05) -> int:
         """Fewest problems with `n_samples` each."""
         low, high = 2, 4
         while self.power(difference, high, n_samples, alpha) < power:
             low, high = high, high * 2
-            if high > 10_000_000:
-                raise KvreproError(f"a difference of {difference:g} needs more than ten million problems")
-        while low < high:
-            middle = (low + high) // 2
-            if self.power(difference, middle, n_samples, alpha) >= power:
-                high = middle
-            else:
-                low = middle + 1
-        return low
+            if high > MAX_PROBLEMS:
+                raise KvreproError(f"a difference of {difference:g} needs more than {MAX_PROBLEMS:,} problems")
+        return _fewest(lambda n: self.power(difference, n, n_samples, alpha) >= power, low, high)
+
+
+def _fewest(is_enough: Callable[[int], bool], low: int, high: int) -> int:
+    """Smallest number from `low` to `high` that is enough, by halving; `high` is."""
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_enough(middle) else (middle + 1, high)
+    return low
 
 
 def _check(difference: float, n_problems: int, n_samples: int) -> None:

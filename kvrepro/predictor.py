@@ -75,6 +75,23 @@ def load_predictor(folder: str | Path, hidden: int | None = None) -> ImportanceP
     return predictor.eval()
 
 
+def _local_folder(source: str) -> Path:
+    """The folder itself, or the local copy of a Hub repository `OWNER/NAME[@REVISION]`."""
+    hub_id, _, revision = source.partition("@")
+    if Path(source).exists() or source.count("/") != 1 or source.startswith((".", "/", "~")):
+        return Path(source).expanduser()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub_id, revision=revision or None, allow_patterns=[WEIGHTS_FILE, CARD_FILE]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise KvreproError(
+            f"no importance predictor {source!r}: it is no folder, and the Hub gave {type(error).__name__}. "
+            f"Give a folder with {WEIGHTS_FILE} and {CARD_FILE}; {_HOW_TO_TRAIN}"
+        ) from error
+
+
 def load_predictor_for(model, folder: str | Path | None = None) -> ImportancePredictor:
     """The head that belongs to a loaded model: `folder`, or `importance/` inside the model's own folder.
 
@@ -82,7 +99,9 @@ def load_predictor_for(model, folder: str | Path | None = None) -> ImportancePre
         KvreproError: there is none; the message says how to train one.
     """
     name = getattr(model, "name_or_path", "") or ""
-    if folder is None:
+    if folder is not None:
+        folder = _local_folder(str(folder))
+    else:
         if not name or not (Path(name) / FOLDER).is_dir():
             raise KvreproError(f"model {name or type(model).__name__!r} has no importance predictor: {_HOW_TO_TRAIN}")
         folder = Path(name) / FOLDER

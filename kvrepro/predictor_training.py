@@ -1,117 +1,178 @@
-"""Train the importance predictor on a frozen model: labels from full-cache traces, then a small regression.
+"""Train the importance predictor on cached hidden states: the backbone has run once, only the head is trained.
 
-The backbone runs once per trace; its hidden states are kept and only the head is trained (METHODS.md 3.6).
+Source: DynTS, METHODS.md sections 3.4 to 3.6.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import torch
-from torch import Tensor
 
-from .labels import label_trace
+from .errors import KvreproError, RunError
+from .label_maps import map_labels
+from .labelled_traces import Example, LabelledTraces
 from .predictor import ImportancePredictor, PredictorShape
-from .traces import Trace
+from .predictor_loss import batch_loss, weighted_mse
+from .predictor_recipe import PredictorRecipe
+from .predictor_scores import rank_metrics
+from .questions import HELD_OUT, TRAIN
+from .results import write_atomic
 
-TOP_SHARE = 0.2
+STATE, LOG = "state.pt", "log.csv"
 
 
-@dataclass(frozen=True)
-class PredictorRecipe:
-    """Everything that determines the head besides model, code and versions.
+def mapped_labels(example: Example, recipe: PredictorRecipe, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Targets `[m]` float32: raw labels rounded to the recipe's dtype and mapped in it (METHODS.md 3.3)."""
+    rounded = example.labels.to(getattr(torch, recipe.label_dtype))
+    return map_labels(rounded, recipe.label_map).float().to(device)
 
-    The label map is the one DynTS uses for R1-Qwen, `(10 / 0.3) * y ** 0.3` (METHODS.md 3.3), for both tiny
-    models: it is monotone, and short traces have labels so large that R1-Llama's `1e4 * y` would reach the hundreds.
+
+class PredictorTraining:
+    """One training run: a head, its optimiser, its log, resumable after every epoch.
+
+    Args:
+        data: labelled traces; the split `train` is fitted, a quarter of `held_out` is scored after every epoch.
+        folder: where state and log are kept while the run is unfinished; None keeps nothing.
+        device: where the head is trained.
+
+    The result depends on recipe, data, device and the number of threads, and on nothing else.
     """
 
-    n_traces: int = 500
-    n_held_out: int = 100
-    sizes: tuple[int, int] = (8, 22)  # variables
-    epochs: int = 20
-    batch_tokens: int = 1024
-    lr: float = 2e-3
-    weight_decay: float = 0.01
-    seed: int = 0
-
-
-def map_labels(labels: Tensor) -> Tensor:
-    """`(10 / 0.3) * y ** 0.3`. Source: DynTS `verl_sft_fsdp.py`, R1-Qwen; METHODS.md 3.3."""
-    return (10 / 0.3) * labels.clamp(min=0) ** 0.3
-
-
-def thinking_examples(model, traces: list[Trace]) -> list[tuple[Tensor, Tensor]]:
-    """Per trace: hidden states `[n, hidden]` and mapped labels `[n]` of its thinking tokens."""
-    examples = []
-    for trace in traces:
-        labels, hidden = label_trace(model, trace.token_ids, trace.answer_from)
-        thinking = slice(trace.thinking_from, trace.answer_from)
-        examples.append((hidden[thinking].float().clone(), map_labels(labels[thinking]).clone()))
-    return examples
-
-
-def train_predictor(
-    model, train_traces: list[Trace], held_out_traces: list[Trace], recipe: PredictorRecipe
-) -> tuple[ImportancePredictor, dict[str, object]]:
-    """Fit a head and score it on held-out traces; returns the head and its card."""
-    from tqdm import tqdm
-
-    started = time.monotonic()
-    train = thinking_examples(model, train_traces)
-    held_out = thinking_examples(model, held_out_traces)
-    width = train[0][0].shape[1]
-    torch.manual_seed(recipe.seed)
-    predictor = ImportancePredictor(PredictorShape(width, 2 * width, width // 2))
-    hidden, labels = torch.cat([h for h, _ in train]), torch.cat([y for _, y in train])
-    optimizer = torch.optim.AdamW(
-        predictor.parameters(), lr=recipe.lr, betas=(0.9, 0.95), weight_decay=recipe.weight_decay
-    )
-    steps = recipe.epochs * -(-len(labels) // recipe.batch_tokens)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=steps, pct_start=0.1)
-    generator = torch.Generator().manual_seed(recipe.seed)
-    curve = []
-    for _ in tqdm(range(recipe.epochs), desc="predictor"):
-        total = 0.0
-        for batch in torch.randperm(len(labels), generator=generator).split(recipe.batch_tokens):
-            loss = torch.nn.functional.mse_loss(predictor(hidden[batch]), labels[batch])
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(predictor.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-            total += loss.item() * len(batch)
-        curve.append(round(total / len(labels), 4))
-    card = {
-        "recipe": asdict(recipe), "n_train_tokens": len(labels), "train_mse_by_epoch": curve,
-        "held_out": score_predictor(predictor, held_out), "train_s": round(time.monotonic() - started, 1),
-    }  # fmt: skip
-    return predictor.eval(), card
-
-
-@torch.inference_mode()
-def score_predictor(predictor, examples: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
-    """Mean over traces of MSE, Kendall's tau-b, and how much of the true top 20 % the predicted top 20 % finds.
-
-    `top_mass` is the share of a trace's (unmapped) label mass that lies on the true top 20 %.
-    """
-    from scipy.stats import kendalltau
-
-    rows = []
-    for hidden, labels in examples:
-        predicted = predictor(hidden)
-        k = max(1, int(TOP_SHARE * len(labels)))
-        true_top = set(labels.topk(k).indices.tolist())
-        found = len(true_top & set(predicted.topk(k).indices.tolist())) / k
-        raw = (labels * 0.3 / 10) ** (1 / 0.3)
-        rows.append(
-            (
-                torch.nn.functional.mse_loss(predicted, labels).item(),
-                kendalltau(predicted.numpy(), labels.numpy()).statistic,
-                found,
-                (raw.topk(k).values.sum() / raw.sum()).item(),
+    def __init__(self, data: LabelledTraces, recipe: PredictorRecipe, folder: Path | None = None, device: str = "cpu"):
+        if not data.count(TRAIN):
+            raise KvreproError(f"{data.folder} holds no training trace: {data.manifest['counts']}")
+        if data.count(HELD_OUT) < 2:
+            raise KvreproError(
+                f"{data.folder} holds {data.count(HELD_OUT)} held-out traces: one decides when to stop and another is "
+                "scored, so make at least 2"
             )
+        self.data, self.recipe, self.folder, self.device = data, recipe, folder, device
+        torch.manual_seed(recipe.seed)
+        width = data.width
+        widths = recipe.widths or (2 * width, width // 2)
+        self.head = ImportancePredictor(PredictorShape(width, *widths)).to(device)
+        self.optimizer = torch.optim.AdamW(
+            self.head.parameters(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay
         )
-    means = torch.tensor(rows, dtype=torch.float64).mean(0).tolist()
-    names = ("mse", "kendall_tau", "top20_overlap", "top20_mass")
-    return {"n_traces": len(rows), **{name: round(value, 4) for name, value in zip(names, means, strict=True)}}
+        self.steps_per_epoch = math.ceil(data.count(TRAIN) / recipe.batch_traces)
+        self.epoch, self.log = 0, []
+        self.best: dict[str, Any] = {}
+        self._resume()
+
+    @property
+    def is_finished(self) -> bool:
+        """True after the last epoch, or once held-out ranking has not improved for `patience` epochs."""
+        waited = self.epoch - self.best.get("epoch", self.epoch)
+        return self.epoch >= self.recipe.epochs or (self.recipe.patience is not None and waited >= self.recipe.patience)
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then a cosine to 0, over all steps of the recipe."""
+        total = self.recipe.epochs * self.steps_per_epoch
+        warmup = max(1, int(self.recipe.warmup_share * total))
+        if step < warmup:
+            return self.recipe.lr * (step + 1) / warmup
+        return self.recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+    def run(self, progress: Any = None) -> ImportancePredictor:
+        """Train to the end and return the head: the best epoch's with early stopping, else the last."""
+        if progress is not None:
+            progress.update(self.epoch)
+        while not self.is_finished:
+            row = self._epoch()
+            self.log.append(row)
+            self.epoch += 1
+            tau = row["held_out_kendall_tau"]
+            if self.recipe.patience is None or not self.best or tau > self.best["kendall_tau"]:
+                weights = {k: v.detach().cpu().clone() for k, v in self.head.state_dict().items()}
+                self.best = {"epoch": self.epoch, "kendall_tau": tau, "weights": weights}
+            self._save()
+            if progress is not None:
+                progress.update(1)
+                progress.set_postfix(loss=f"{row['train_loss']:.3f}", tau=f"{tau:.3f}")
+        self.head.load_state_dict(self.best["weights"])
+        return self.head.eval()
+
+    def _epoch(self) -> dict[str, float]:
+        started = time.monotonic()
+        recipe = self.recipe
+        # keyed by (seed, epoch), so that a resumed epoch sees the order and the pairs of an uninterrupted one
+        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.data.count(TRAIN), generator=generator).tolist()
+        sums = {"loss": 0.0, "mse": 0.0, "ranking": 0.0}
+        self.head.train()
+        for number in range(self.steps_per_epoch):
+            batch = order[number * recipe.batch_traces : (number + 1) * recipe.batch_traces]
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.learning_rate(self.epoch * self.steps_per_epoch + number)
+            parts = self._step(batch, generator)
+            for name in sums:
+                sums[name] += parts[name] * len(batch) / len(order)
+        if not math.isfinite(sums["loss"]):
+            raise RunError(f"the loss of epoch {self.epoch + 1} is {sums['loss']}: lower lr, or check the labels")
+        return {
+            "epoch": self.epoch + 1, "lr": self.optimizer.param_groups[0]["lr"],
+            **{f"train_{name}": value for name, value in sums.items()}, "train_s": time.monotonic() - started,
+            **self._held_out(),
+        }  # fmt: skip
+
+    def _step(self, batch: list[int], generator: torch.Generator) -> dict[str, float]:
+        recipe, sums = self.recipe, {"loss": 0.0, "mse": 0.0, "ranking": 0.0}
+        for start in range(0, len(batch), recipe.micro_traces):
+            micro = batch[start : start + recipe.micro_traces]
+            examples = list(self.data.examples(TRAIN, micro))
+            # one product for all traces of the micro-batch
+            hidden = torch.cat([e.hidden.to(self.device, torch.float32) for e in examples])
+            predicted = self.head(hidden).split([len(e.labels) for e in examples])
+            parts = batch_loss(
+                list(predicted), [mapped_labels(e, recipe, self.device) for e in examples], recipe, generator
+            )
+            share = len(micro) / len(batch)
+            (parts["loss"] * share).backward()
+            for name in sums:
+                sums[name] += parts[name].item() * share
+        torch.nn.utils.clip_grad_norm_(self.head.parameters(), recipe.grad_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return sums
+
+    @torch.inference_mode()
+    def _held_out(self) -> dict[str, float]:
+        self.head.eval()
+        rows = []
+        for example in self.data.examples(HELD_OUT, self.data.stopping_order()):
+            labels = mapped_labels(example, self.recipe, self.device)
+            predicted = self.head(example.hidden.to(self.device, torch.float32))
+            found = rank_metrics(predicted, example.labels)
+            mse = weighted_mse(predicted, labels).item()
+            rows.append((mse, found["kendall_tau"], found["top20_overlap"]))
+        means = torch.tensor(rows, dtype=torch.float64).mean(0).tolist()
+        return dict(zip(("held_out_mse", "held_out_kendall_tau", "held_out_top20_overlap"), means, strict=True))
+
+    def _save(self) -> None:
+        if self.folder is None:
+            return
+        content = {
+            "recipe": asdict(self.recipe), "head": self.head.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch, "log": self.log, "best": self.best,
+        }  # fmt: skip
+        beside = self.folder / f".{STATE}.tmp"
+        torch.save(content, beside)
+        beside.replace(self.folder / STATE)
+        write_atomic(self.folder / LOG, pd.DataFrame(self.log).to_csv(index=False))
+
+    def _resume(self) -> None:
+        path = None if self.folder is None else self.folder / STATE
+        if path is None or not path.is_file():
+            return
+        content = torch.load(path, map_location=self.device, weights_only=True)
+        if content["recipe"] != asdict(self.recipe):
+            raise KvreproError(f"{path} was written by another recipe: give another folder, or delete it")
+        self.head.load_state_dict(content["head"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.epoch, self.log, self.best = content["epoch"], content["log"], content["best"]

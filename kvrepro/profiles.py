@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,14 @@ import yaml
 
 from .config import CellConfig
 from .errors import KvreproError, UnknownNameError
+from .models import generation_defaults
 from .paths import project_root
 
 _ASSETS = ("predictor", "calibration", "judge")
-_KEYS = {"title", "methods", "defaults", "panels", "paper_marks"}
+_KEYS = {"title", "notebook", "methods", "defaults", "panels", "paper_marks"}
+_REHEARSAL_KEYS = {"title", "rehearses", "scale_tokens", "set"}
+# what `scale_tokens` shrinks
+_TOKEN_FIELDS = ("budget", "window", "evict_every", "max_new_tokens")
 
 
 @dataclass(frozen=True)
@@ -23,12 +28,17 @@ class Profile:
     Attributes:
         cells: every cell, panel by panel, `full` first.
         paper_marks: draw the values read off the paper's figures as hollow marks.
+        rehearses: the profile whose cells these are, changed by `overrides` and meant for stand-in models.
+        notebook: stem of the notebook in `notebooks/` that draws the profile's figures.
     """
 
     name: str
     title: str
     cells: tuple[CellConfig, ...]
     paper_marks: bool = False
+    notebook: str = "budget_curves"
+    rehearses: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def cell(self, cell_id: str) -> CellConfig:
         """Look a cell up by id, or by an unambiguous end of it such as its hash.
@@ -67,6 +77,8 @@ def parse_profile(name: str, path: Path) -> Profile:
         raise KvreproError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise KvreproError(f"{path}: expected a mapping with `panels`, given {type(content).__name__}")
+    if "rehearses" in content:
+        return _rehearsal(name, path, content)
     for key in content:
         if key not in _KEYS:
             raise UnknownNameError(f"key of {path.name}", key, _KEYS)
@@ -84,7 +96,43 @@ def parse_profile(name: str, path: Path) -> Profile:
                 cells.append(cell)
         except KvreproError as error:
             raise KvreproError(f"{path.name}, panel {number}: {error}") from error
-    return Profile(name, content.get("title", name), tuple(cells), bool(content.get("paper_marks", False)))
+    notebook = content.get("notebook", Profile.notebook)
+    if not (project_root() / "notebooks" / f"{notebook}.ipynb").is_file():
+        raise KvreproError(f"{path.name}: notebook={notebook!r}: there is no notebooks/{notebook}.ipynb")
+    return Profile(
+        name, content.get("title", name), tuple(cells), bool(content.get("paper_marks", False)), notebook
+    )  # fmt: skip
+
+
+def _rehearsal(name: str, path: Path, content: dict[str, Any]) -> Profile:
+    """Every cell of another profile, its token counts scaled and some parameters set; nothing else differs.
+
+    A method that must not be shrunk below its own sizes fails here, as any cell that cannot exist.
+    """
+    for key in content:
+        if key not in _REHEARSAL_KEYS:
+            raise UnknownNameError(f"key of {path.name}", key, _REHEARSAL_KEYS)
+    scale, fixed = content.get("scale_tokens", 1.0), content.get("set") or {}
+    if not isinstance(scale, int | float) or not 0 < scale <= 1 or not isinstance(fixed, dict):
+        raise KvreproError(
+            f"{path}: `scale_tokens` must lie in (0, 1] and `set` be a mapping, given {scale!r}, {fixed!r}"
+        )
+    if content["rehearses"] == name:
+        raise KvreproError(f"{path}: a profile cannot rehearse itself")
+    original = load_profile(content["rehearses"])
+    cells = []
+    for cell in original.cells:
+        values = cell.resolved()
+        shrunk = {key: max(1, round(scale * values[key])) for key in _TOKEN_FIELDS if values[key] is not None}
+        try:
+            cells.append(CellConfig.from_mapping({**values, **shrunk, **fixed}))
+        except KvreproError as error:
+            raise KvreproError(f"{path.name}, {cell.cell_id}: {error}") from error
+    title = f"REHEARSAL of {original.name} on random stand-in models, no result"
+    return Profile(
+        name, content.get("title", title), tuple(cells), notebook=original.notebook, rehearses=original.name,
+        overrides={"scale_tokens": scale, "set": fixed},
+    )  # fmt: skip
 
 
 def _panel_cells(content: dict[str, Any], panel: Any) -> list[CellConfig]:
@@ -96,10 +144,11 @@ def _panel_cells(content: dict[str, Any], panel: Any) -> list[CellConfig]:
         for key, instead in (("budget", "budgets"), ("method", "methods")):
             if key in mapping:
                 raise KvreproError(f"{what} may not hold `{key}`: list `{instead}` instead")
-    methods = content.get("methods", ["full"])
+    methods = panel.get("methods", content.get("methods", ["full"]))
     if not isinstance(methods, list) or not methods:
         raise KvreproError(f"`methods` must be a list of names, given {methods!r}")
-    values = {**defaults, **panel}
+    stated = {**generation_defaults(panel.get("model", defaults.get("model"))), **defaults, **panel}
+    values = {name: value for name, value in stated.items() if name != "methods"}
     budgets = values.pop("budgets", [])
     if not isinstance(budgets, list) or (not budgets and methods != ["full"]):
         raise KvreproError(f"`budgets` must be a list of tokens for {', '.join(map(str, methods))}, given {budgets!r}")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from .asset_folder import DEFAULT_FOLDERS, read_asset_folder, write_asset_folder
+from .attention import slot_attention
 from .errors import KvreproError
+from .rotary import Rotary
 
-FOLDER = "query_statistics"
-WEIGHTS_FILE, CARD_FILE = "model.safetensors", "card.json"
+FOLDER = DEFAULT_FOLDERS["calibration"]
 _HOW = "measure them with `kvrepro calibrate MODEL` or give their folder with calibration=..."
 
 
@@ -29,17 +32,18 @@ class QueryStatistics:
     def check(self, shape) -> None:
         """Raise unless the statistics belong to a model of this `CacheShape`."""
         expected = (shape.layers, shape.q_heads, shape.head_dim // 2)
-        if tuple(self.mean.shape) != expected:
-            raise KvreproError(
-                f"the query statistics have [layers, heads, channel pairs] {tuple(self.mean.shape)}, the model "
-                f"{expected}: they belong to another model; {_HOW}"
-            )
+        for found in (tuple(self.mean.shape), tuple(self.mean_size.shape)):
+            if found != expected:
+                raise KvreproError(
+                    f"the query statistics have [layers, heads, channel pairs] {found}, the model {expected}: they "
+                    f"belong to another model; {_HOW}"
+                )
 
 
 class StatisticsProbe:
     """Sums unrotated queries while sequences run through a model; goes where a `PrefillProbe` goes."""
 
-    def __init__(self, rotary):
+    def __init__(self, rotary: Rotary):
         self.rotary, self.layer = rotary, 0
         self.sums: list[Tensor] = []
         self.sizes: list[Tensor] = []
@@ -49,7 +53,8 @@ class StatisticsProbe:
         """Add one layer of one sequence: `query` `[1, Hq, n, D]`, rotated."""
         n_tokens = query.shape[2]
         plain = self.rotary.unrotate(query[0].float(), torch.arange(n_tokens, device=query.device))
-        left, right = plain.chunk(2, dim=-1)
+        # double: the sums run over any number of tokens
+        left, right = plain.double().chunk(2, dim=-1)
         pairs = torch.complex(left, right)
         if self.layer == len(self.sums):
             self.sums.append(torch.zeros_like(pairs[:, 0]))
@@ -64,18 +69,41 @@ class StatisticsProbe:
         self.count += n_tokens
 
     def finish(self) -> QueryStatistics:
-        """The means over all tokens seen."""
-        return QueryStatistics(torch.stack(self.sums) / self.count, torch.stack(self.sizes) / self.count)
+        """The means over all tokens seen.
+
+        Raises:
+            KvreproError: there were none.
+        """
+        if not self.count:
+            raise KvreproError("query statistics need at least one token and there is none: give more text or problems")
+        mean, size = torch.stack(self.sums) / self.count, torch.stack(self.sizes) / self.count
+        return QueryStatistics(mean.to(torch.complex64), size.float())
+
+
+@torch.no_grad()
+def measure_statistics(model: PreTrainedModel, sequences: Iterable[Sequence[int]]) -> QueryStatistics:
+    """Run sequences of token ids through the model, one by one with full attention, and average their queries.
+
+    Every token counts once, the prompt's and the first one included.
+
+    Raises:
+        KvreproError: no token, or a model without a plain rotary embedding.
+
+    Source: TriAttention, arXiv 2604.04921; METHODS.md section 2.11.
+    """
+    probe = StatisticsProbe(Rotary.of(model))
+    with slot_attention(model):
+        for tokens in sequences:
+            ids = torch.tensor([list(tokens)], device=model.device)
+            model(input_ids=ids, use_cache=False, logits_to_keep=1, probe=probe)
+            probe.next_sequence(len(tokens))
+    return probe.finish()
 
 
 def save_statistics(statistics: QueryStatistics, folder: Path, card: dict[str, object]) -> None:
-    """Write safetensors and a card."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    mean = torch.view_as_real(statistics.mean).contiguous()
-    save_file({"mean": mean, "mean_size": statistics.mean_size.contiguous()}, folder / WEIGHTS_FILE)
-    (folder / CARD_FILE).write_text(json.dumps(card, indent=1) + "\n")
+    """Write safetensors and a card, whole or not at all."""
+    tensors = {"mean": torch.view_as_real(statistics.mean), "mean_size": statistics.mean_size}
+    write_asset_folder(folder, tensors, card)
 
 
 def load_statistics(folder: str | Path) -> QueryStatistics:
@@ -84,10 +112,5 @@ def load_statistics(folder: str | Path) -> QueryStatistics:
     Raises:
         KvreproError: there are none; says how to measure them.
     """
-    from safetensors.torch import load_file
-
-    folder = Path(folder)
-    if not (folder / WEIGHTS_FILE).is_file():
-        raise KvreproError(f"no query statistics in {folder} ({WEIGHTS_FILE}): {_HOW}")
-    stored = load_file(folder / WEIGHTS_FILE)
+    stored, _ = read_asset_folder(folder, "query statistics", _HOW)
     return QueryStatistics(torch.view_as_complex(stored["mean"]), stored["mean_size"])

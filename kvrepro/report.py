@@ -30,7 +30,8 @@ def write_index(profile: Profile, frame: pd.DataFrame) -> Path:
     body = [f"<h1>{escape(profile.title)}</h1>"]
     body.append(
         f"<p>{len(done)} of {len(profile.cells)} cells. Bars: Pass@1, intervals of 95 % clustered by problem. "
-        'Table as <a href="summary.csv">summary.csv</a>, figures as <a href="budget_curves.ipynb">notebook</a>.</p>'
+        'Table as <a href="summary.csv">summary.csv</a>, figures as '
+        f'<a href="{escape(profile.notebook)}.ipynb">notebook</a>.</p>'
     )
     for figure in figures:
         name = escape(figure.name)
@@ -52,7 +53,7 @@ def write_index(profile: Profile, frame: pd.DataFrame) -> Path:
 def _row(row) -> str:
     budget = "" if pd.isna(row.budget_tokens) else str(int(row.budget_tokens))
     cells = (
-        row.model, row.benchmark, row.method, budget, f"{row.pass_at_1:.1f}",
+        row.model, row.benchmark, row.label, budget, f"{row.pass_at_1:.1f}",
         f"{row.pass_at_1_lo:.1f} to {row.pass_at_1_hi:.1f}", f"{row.n_problems} x {row.n_samples}",
         f"{row.truncated_share:.1f}", f"{row.mean_new_tokens:.0f}", f"{row.decode_tps:.0f}", str(row.kv_tokens_peak),
         f"{row.kv_bytes_peak:,}", str(row.evictions), f"{row.wall_s:.0f}",
@@ -63,5 +64,5 @@ def _row(row) -> str:
 
 def _missing(config) -> str:
     budget = "" if config.budget is None else str(config.budget)
-    names = "".join(f"<td>{escape(c)}</td>" for c in (config.model, config.benchmark, config.method, budget))
+    names = "".join(f"<td>{escape(c)}</td>" for c in (config.model, config.benchmark, config.label, budget))
     return f'<tr class="missing">{names}<td colspan="{len(_HEADERS) - 4}">missing</td></tr>'

@@ -20,10 +20,14 @@ from .completions import OK, Completion, Request, RunStats
 from .config import PROTOCOL, CellConfig
 from .errors import KvreproError
 from .graders import grade_many
+from .loading import default_device, load_model, resolved_revision
+from .memory import check_fits
 from .metrics import summarise
-from .models import load_model, model_entry, predictor_fingerprint, weights_fingerprint
+from .models import model_entry, predictor_fingerprint, predictor_source, weights_fingerprint
+from .plan import cache_bytes
 from .provenance import git_revision, hardware, package_versions
 from .results import COMPLETIONS, MANIFEST, RECORDS
+from .tokens import reply_text
 
 # what a reply carries only until its cell is complete
 _WORKING_FIELDS = ("cell_id", "session", "stats")
@@ -53,6 +57,7 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
     session = uuid.uuid4().hex
     problems, origin = load_with_origin(config.benchmark, config.n_problems, config.prompt_style)
     entry = model_entry(config.model)
+    check_fits(entry, device or default_device(), cache_bytes(config))
     model, tokenizer = load_model(entry, device)
     done = _finished(folder / COMPLETIONS, config)
     resumed = len(done)
@@ -60,7 +65,7 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
     waiting = [r for r in requests if (r.problem_id, r.sample_id) not in done]
     with tqdm(total=len(requests), initial=resumed, desc=f"{config.method}-{config.budget}", file=sys.stderr) as bar:
         for completion in engine.run(waiting):
-            row = _completion_row(completion, tokenizer)
+            row = _completion_row(completion, tokenizer, entry.think_end)
             # a killed run leaves its times with its last reply
             row |= {"cell_id": config.cell_id, "session": session, "stats": dataclasses.asdict(engine.stats)}
             results.append_row(folder / COMPLETIONS, row)
@@ -77,7 +82,9 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
         "evictions": sum(row["evictions"] for row in done.values()),
         "kv_tokens_peak": max(row["peak_tokens"] for row in done.values()),
         "pin_overflow_tokens": sum(row["pin_overflow_tokens"] for row in done.values()),
-        "weights": weights_fingerprint(entry), "predictor": predictor_fingerprint(entry, config.predictor),
+        "weights": weights_fingerprint(entry), "revision": resolved_revision(entry),
+        "stand_in": getattr(model.config, "kvrepro_stand_in", None), 
+        "predictor": predictor_fingerprint(entry, config.predictor),
         "rows_sha256": rows_hash(problems), "benchmark": origin,
         "prompts_sha256": prompt_hash(tokenizer.decode(r.prompt_ids) for r in requests),
         "versions": package_versions(), "git": git_revision(),
@@ -91,16 +98,20 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
 
 def _prepare(config: CellConfig, model, tokenizer, problems: list[Problem]):
     """The engine and the requests, samples of a problem side by side."""
-    from .assets import method_assets
+    from .assets import method_assets, named_separator_ids
     from .engine import Engine
     from .generation import end_token_ids
     from .methods import create_method, method_class
     from .tokens import ThinkTags, render_prompt
 
     options = config.method_options()
-    options |= method_assets(method_class(config.method), model, tokenizer, {**options, **config.asset_folders()})
+    entry = model_entry(config.model)
+    given = {**options, **config.asset_folders(), "predictor": predictor_source(entry, config.predictor)}
+    if entry.separators is not None:
+        given["separators"] = named_separator_ids(tokenizer, entry.separators)
+    options |= method_assets(method_class(config.method), model, tokenizer, given)
     engine = Engine(
-        model, create_method(config.method, **options), ThinkTags.of(tokenizer, model_entry(config.model).think_end),
+        model, create_method(config.method, **options), ThinkTags.of(tokenizer, entry.think_end),
         end_token_ids(model, tokenizer), sampling=config.sampling, batch_rows=config.batch_rows,
         max_new_tokens=config.max_new_tokens, seed=config.seed,
     )  # fmt: skip
@@ -138,10 +149,10 @@ def _earlier_sessions(done: dict[tuple[str, int], dict[str, Any]], current: str)
     return [stats for session, stats in last.items() if session != current]
 
 
-def _completion_row(completion: Completion, tokenizer) -> dict[str, Any]:
+def _completion_row(completion: Completion, tokenizer, think_end: str) -> dict[str, Any]:
     return {
         "problem_id": completion.request.problem_id, "sample_id": completion.request.sample_id,
-        "status": completion.status, "text": tokenizer.decode(completion.token_ids, skip_special_tokens=True),
+        "status": completion.status, "text": reply_text(tokenizer, completion.token_ids, think_end),
         "n_prompt_tokens": len(completion.request.prompt_ids), "n_thinking_tokens": completion.n_thinking_tokens,
         "n_answer_tokens": completion.n_answer_tokens, "evictions": completion.evictions,
         "peak_tokens": completion.peak_tokens, "pin_overflow_tokens": completion.pin_overflow_tokens,
@@ -152,8 +163,9 @@ def _graded(problems: list[Problem], rows: list[dict[str, Any]], config: CellCon
     """Rows with gold, extracted answer, verdict and the rule that decided."""
     kind = benchmark_entry(config.benchmark).kind
     golds = {p.problem_id: p.gold for p in problems}
+    options = {p.problem_id: p.lettered_options for p in problems}
     items = [
-        {"response": row["text"], "gold": golds[row["problem_id"]], "kind": kind,
+        {"response": row["text"], "gold": golds[row["problem_id"]], "kind": kind, "options": options[row["problem_id"]],
          "finish_reason": "stop" if row["status"] == OK else "length"}
         for row in rows
     ]  # fmt: skip

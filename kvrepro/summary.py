@@ -12,9 +12,10 @@ from .profiles import Profile
 from .results import CellFolder, read_manifest, write_atomic
 
 COLUMNS = (
-    "model", "benchmark", "method", "label", "protocol", "budget_tokens", "n_problems", "n_samples", "pass_at_1",
-    "pass_at_1_lo", "pass_at_1_hi", "truncated_share", "mean_new_tokens", "decode_tps", "kv_tokens_peak",
-    "slack_tokens", "kv_bytes_peak", "evictions", "wall_s", "batch_rows", "capacity_tokens", "bytes_per_slot", "cell_id",
+    "model", "benchmark", "method", "label", "protocol", "budget_tokens", "window", "ratio", "n_problems", "n_samples",
+    "pass_at_1", "pass_at_1_lo", "pass_at_1_hi", "truncated_share", "mean_new_tokens", "decode_tps", "kv_tokens_peak",
+    "slack_tokens", "kv_bytes_peak", "evictions", "wall_s", "batch_rows", "capacity_tokens", "bytes_per_slot",
+    "cell_id",
 )  # fmt: skip
 
 
@@ -27,7 +28,7 @@ def summary_row(config: CellConfig, manifest: dict[str, Any]) -> dict[str, Any]:
     score, stats = manifest["score"], manifest["stats"]
     return {
         "model": config.model, "benchmark": config.benchmark, "method": config.method,
-        "label": config.label, "protocol": config.protocol,
+        "label": config.label, "protocol": config.protocol, "window": config.window, "ratio": config.ratio,
         "budget_tokens": config.budget, "n_problems": score["n_problems"], "n_samples": score["n_samples"],
         **{name: 100 * score[name] for name in ("pass_at_1", "pass_at_1_lo", "pass_at_1_hi", "truncated_share")},
         "mean_new_tokens": score["mean_new_tokens"], "decode_tps": stats["decode_tps"],

@@ -144,7 +144,7 @@ def test_cell_of_a_profile_is_found_by_its_hash(call):
         (["run", *CELL, "--set", "budget=["], "--set budget=[: "),
         (["run", *CELL, "--set", "temperature=1e-3"], "write 1.0e-3"),
         (["run", *CELL, "--set", "n_samples=yes"], "n_samples=True is bool, expected int"),
-        (["run", *CELL, "--set", "method=windw", "--set", "budget=9"], "dynts, full, question_window, random, window"),
+        (["run", *CELL, "--set", "method=windw", "--set", "budget=9"], "dynts, dynts_bottom"),
         (["run", *CELL, "--set", "method=window"], "'window' needs a budget"),
         (["run", "--set", "model=nonsense", "--set", "benchmark=chain-12"], "tiny-r1-llama, tiny-r1-qwen"),
         (["run", "--set", "model=tiny-r1-llama", "--set", "benchmark=nonsense"], "chain-12, chain-23"),
@@ -156,6 +156,7 @@ def test_cell_of_a_profile_is_found_by_its_hash(call):
         (["summary", "smoek"], "unknown profile 'smoek'; known: "),
         (["grid", "smoek"], "unknown profile 'smoek'; known: "),
         (["grid", "smoke", "--cores", "0"], "--cores 0: must be at least 1"),
+        (["grid", "smoke", "--only", "r1-qwen"], "no cell of smoke starts so; panels are tiny-r1-llama/chain-12"),
         (["train", "nonsense"], "tiny-r1-llama, tiny-r1-qwen"),
     ],
 )  # fmt: skip
@@ -260,3 +261,12 @@ def test_grid_dry_run_accepts_the_snakefile_and_prints_nothing_but_json(capfd):
     out, err = capfd.readouterr()
     assert code == 0, err
     assert json.loads(out)["profile"] == "smoke"
+
+
+def test_grid_only_plans_the_cells_that_were_asked_for(capfd):
+    code = main(["grid", "smoke", "--only", "tiny-r1-llama/chain-12/window", "--dry-run", "--json"])
+    out, err = capfd.readouterr()
+    assert code == 0
+    assert json.loads(out)["cells"] == 1
+    assert "chain-12/window-192/" in err
+    assert "chain-12/dynts" not in err and "rule figures" not in err

@@ -82,8 +82,10 @@ def test_integers_pass_as_floats_and_stay_floats():
         ({"window": -1}, "window=-1"), ({"window": 192}, "budget=192 .*window=192"),
         ({"window": 500}, "budget=192 .*window=500"), ({"ratio": 0.0}, "ratio=0.0"), ({"ratio": 1.01}, "ratio=1.01"),
         ({"ratio": float("nan")}, "ratio=nan"), ({"evict_every": 0, "ratio": None}, "evict_every=0"),
-        ({"evict_every": 8}, "evict_every=8: dynts as published"), ({"protocol": "fair"}, "ratio=0.75 in protocol 'fair'"),
-        ({"protocol": "mine"}, "known are fair, as_published"), ({"options": {"budget": 3}}, "options may not hold budget"),
+        ({"evict_every": 8}, "evict_every=8: dynts as published"),
+        ({"protocol": "fair"}, "ratio=0.75 in protocol 'fair'"),
+        ({"protocol": "mine"}, "known are fair, as_published"),
+        ({"options": {"budget": 3}}, "options may not hold budget"),
         ({"options": {"sinks": [3]}}, "options holds 'sinks'"), ({"pin_overflow": "drop"}, "error, keep_first"),
         ({"budget": None}, "'dynts' needs a budget"), ({"method": "full"}, "never evicts.*budget=192"),
     ],
@@ -114,14 +116,13 @@ CHANGES = {
     "model": "r1-llama", "benchmark": "chain-23", "method": "random", "budget": 193, "window": 33, "ratio": 0.7,
     "pin_overflow": "keep_first", "n_problems": 7, "n_samples": 2, "max_new_tokens": 99, "temperature": 0.7,
     "top_p": 0.9, "top_k": 21, "sampling_order": "dynts", "seed": 43, "batch_rows": 65, "predictor": "elsewhere",
-    "calibration": "elsewhere", "judge": "elsewhere", "options": {"pin_answer": False},
+    "options": {"pin_answer": False},
 }  # fmt: skip
 
 
 def test_hash_changes_with_every_field():
-    assert set(CHANGES) | {"evict_every", "prompt_style", "protocol"} == set(FIELD_NAMES), (
-        "a new field needs a row in CHANGES"
-    )
+    apart = {"evict_every", "prompt_style", "protocol", "calibration", "judge"}
+    assert set(CHANGES) | apart == set(FIELD_NAMES), "a new field needs a row in CHANGES"
     base = CellConfig.from_mapping(DYNTS)
     hashes = {"base": base.hash8}
     for name, value in CHANGES.items():
@@ -133,6 +134,11 @@ def test_hash_changes_with_every_field():
     for protocol in ("fair", "as_published"):
         sizes = {"method": "rkv", "ratio": None, "evict_every": 8, "protocol": protocol}
         hashes[protocol] = CellConfig.from_mapping({**DYNTS, **sizes}).hash8
+    # a folder counts for the method that reads it, the model's own included
+    for method, name in (("triattention", "calibration"), ("foresight_kv", "judge")):
+        mine = {**DYNTS, "method": method, "ratio": None}
+        hashes[method] = CellConfig.from_mapping(mine).hash8
+        hashes[name] = CellConfig.from_mapping({**mine, name: "elsewhere"}).hash8
     # the generated benchmarks have one style, so its pair is a real one
     for style in ("dynts", "deepseek"):
         hashes[style] = dataclasses.replace(base, benchmark="aime24", n_problems=7, prompt_style=style).hash8

@@ -9,7 +9,7 @@ from kvrepro.kernels.reference_scores import key_redundancy, window_scores
 from torch.nn import functional
 
 from kvrepro.future_attention import future_maxima
-from kvrepro.labels import label_trace
+from kvrepro.labels import label_sequence
 from kvrepro.methods.key_scores import KeyDiffMethod
 from kvrepro.methods.lazy_eviction import recurrence_score
 from kvrepro.methods.query_window import pool
@@ -130,7 +130,7 @@ def trace(random_models):
 def test_answer_labels_equal_the_loops(trace):
     """3.2."""
     model, row = trace
-    labels, _ = label_trace(model, row.tokens, 10)
+    labels = label_sequence(model, row.tokens, 10).labels
     assert labels.tolist() == pytest.approx(transcriptions.answer_labels(row, 10), abs=1e-6)
     assert labels.sum() <= 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 import pytest
 
@@ -110,3 +111,56 @@ def test_power_from_assumptions_and_from_records(tmp_path, capsys):
     assert run(power, 5, "--problems", 30, "--records", *paths)["spread_from"] == "records"
     with pytest.raises(KvreproError, match="--power"):
         run(power, 5, "--power", 80)
+
+
+def gpqa_like(folder, golds="BCDA"):
+    """A benchmark folder with ready-made four-option questions under GPQA's name and size."""
+    lines = [
+        {
+            "id": f"r{i}",
+            "problem": f"How high is tower {i}?\nA) 12 m\nB) 14 m\nC) 16 m\nD) 18 m",
+            "answer": golds[i % 4],
+        }
+        for i in range(198)
+    ]
+    return write(folder / "gpqa_d.jsonl", lines)
+
+
+def gpqa_records(folder, gold="B"):
+    path = write(folder / "records.jsonl", [record("r0", 0, "x</think>The tower is \\boxed{14 m} high.", gold=gold)])
+    path.with_name("manifest.json").write_text(json.dumps({"config": {"benchmark": "gpqa_d", "prompt_style": "dynts"}}))
+    return path
+
+
+def test_an_option_given_by_its_text_is_graded_with_the_benchmark_at_hand(tmp_path, monkeypatch):
+    gpqa_like(tmp_path / "data")
+    monkeypatch.setenv("KVREPRO_DATA", str(tmp_path / "data"))
+    path = gpqa_records(tmp_path / "run")
+    assert run(grade, path)["cells"][0]["pass_at_1"] == 1.0
+    # the options' texts stay where they were
+    assert "16 m" not in path.with_name("records.strict.jsonl").read_text()
+
+
+def test_without_the_benchmark_the_text_of_an_option_is_no_letter_and_that_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("KVREPRO_DATA", raising=False)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert run(grade, gpqa_records(tmp_path))["cells"][0]["pass_at_1"] == 0.0
+    assert "without the options' texts" in capsys.readouterr().err
+
+
+def test_records_that_do_not_fit_the_benchmark_of_their_manifest_are_refused(tmp_path, monkeypatch):
+    gpqa_like(tmp_path / "data")
+    monkeypatch.setenv("KVREPRO_DATA", str(tmp_path / "data"))
+    path = gpqa_records(tmp_path / "run", gold="D")
+    with pytest.raises(KvreproError, match="golds of gpqa_d differ"):
+        run(grade, path)
+    assert not path.with_name("records.strict.jsonl").exists()
+
+
+def test_all_metrics_come_with_their_intervals(tmp_path, capsys):
+    path = write(tmp_path / "records.jsonl", RECORDS)
+    [cell] = run(grade, path, "--kind", "integer", "--metrics")["cells"]
+    found = {row["metric"]: row["score"] for row in cell["metrics"]}
+    # a: 27 and 2700 tie, so half the credit; b: nobody votes
+    assert found == {"pass@1": 0.25, "pass@2": 0.5, "maj@2": 0.25, "dynts_major": 0.0}
+    assert "maj@2: 25.0 [" in capsys.readouterr().out

@@ -18,11 +18,16 @@ LAYERS = {
     0: "kvrepro kernels errors paths",
     # `methods` itself is the table of names and schedules (its classes are in layer 3); `tiny` itself is empty
     1: "config schedule tokens noise completions results metrics statistics power graders benchmarks models profiles "
-    "sampling_config provenance methods:table methods.schedules tiny:table tiny.language tiny.problems tiny.split",
-    2: "cache attention decoder sampling rotary query_ring prefill tiny.architecture tiny.batches tiny.checkpoint",
-    3: "methods labels predictor judge query_statistics future_attention assets",
-    4: "engine generation traces predictor_training tiny.train",
-    5: "runner execution summary progress figures report tiny.card",
+    "sampling_config provenance asset_folder checkpoint_files fetched gpus methods:table methods.schedules tiny:table "
+    "tiny.language tiny.problems tiny.split questions stages label_maps predictor_recipe token_picture",
+    2: "cache attention decoder graph_decoder random_weights sampling rotary query_ring prefill architectures memory "
+    "loading tiny.architecture tiny.batches tiny.checkpoint",
+    3: "methods labels label_memory predictor predictor_loss predictor_cost judge query_statistics future_attention "
+    "assets",
+    4: "engine gpu_decode fidelity generation traces labelling labelled_traces predictor_scores predictor_training "
+    "predictor_plan observations kept_thoughts predictor_effect sequences judge_moments judge_training tiny.train",
+    5: "runner execution summary progress figures report fidelity_cells method_table method_figures method_cost "
+    "predictor_figures predictor_pipeline fetching estimates plan rehearsal tiny.card",
     6: "cli __main__ commands",
 }
 LAYER_OF = {

@@ -6,6 +6,7 @@ import ast
 import importlib
 import json
 import re
+from importlib.util import find_spec
 
 import pytest
 
@@ -16,6 +17,8 @@ FOLDER = PACKAGE.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 MAX_LINES = 20  # of a code cell; the parameters cell has one line per parameter
 MAX_FUNCTION_LINES = 5
+# the notebook that shows how to write a method
+CLASS_IS_THE_SUBJECT = {"your_method.ipynb"}
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
 
@@ -132,7 +135,7 @@ def test_code_cells_are_short_and_define_no_classes(path):
         if "parameters" not in tags(cell):
             assert len(source(cell).splitlines()) <= MAX_LINES, source(cell)
         for node in ast.walk(syntax_tree(cell)):
-            assert not isinstance(node, ast.ClassDef), source(cell)
+            assert not isinstance(node, ast.ClassDef) or path.name in CLASS_IS_THE_SUBJECT, source(cell)
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, source(cell)
 
@@ -162,7 +165,11 @@ def test_every_import_exists(path):
                     importlib.import_module(alias.name)
             elif isinstance(node, ast.ImportFrom):
                 module = importlib.import_module(node.module)
-                missing = [a.name for a in node.names if not hasattr(module, a.name)]
+                # a name may also be a module of the package
+                missing = [
+                    a.name for a in node.names
+                    if not hasattr(module, a.name) and find_spec(f"{node.module}.{a.name}") is None
+                ]  # fmt: skip
                 assert not missing, f"{node.module} has no {missing}"
 
 

@@ -1,44 +1,17 @@
-"""Labels against a naive computation, the head against the published numbers, training against chance."""
+"""The head against the published numbers, its training against chance, its scores against counts by hand."""
 
 from __future__ import annotations
 
-import random
-
+import pandas as pd
 import pytest
 import torch
 
 from kvrepro.errors import KvreproError
-from kvrepro.labels import label_trace
+from kvrepro.labelled_traces import Example
 from kvrepro.predictor import ImportancePredictor, PredictorShape, load_predictor, load_predictor_for, save_predictor
-from kvrepro.predictor_training import PredictorRecipe, map_labels, train_predictor
-from kvrepro.traces import Trace, tiny_questions
-
-
-@pytest.mark.parametrize(("n", "answer_from"), [(30, 18), (150, 60), (12, 11)])
-def test_labels_equal_a_naive_eager_computation(random_model, n, answer_from):
-    tokens = [random.Random(n).randrange(3, 230) for _ in range(n)]
-    labels, hidden = label_trace(random_model, tokens, answer_from)
-    random_model.set_attn_implementation("eager")
-    with torch.inference_mode():
-        out = random_model(input_ids=torch.tensor([tokens]), output_attentions=True, output_hidden_states=True)
-    random_model.set_attn_implementation("sdpa")
-    attention = torch.stack(out.attentions)[:, 0]
-    attention = attention * (1 - torch.eye(n))
-    expected = attention[:, :, answer_from:].mean(dim=(0, 1, 2))
-    torch.testing.assert_close(labels, expected, atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(hidden, out.hidden_states[-1][0], atol=1e-5, rtol=1e-5)
-    assert labels.sum() <= 1
-
-
-def test_a_trace_without_answer_has_no_labels(random_model):
-    with pytest.raises(ValueError, match="no answer to label from"):
-        label_trace(random_model, [5, 6, 7], 3)
-
-
-def test_label_map_golden_numbers():
-    """METHODS.md 3.3."""
-    found = map_labels(torch.tensor([1e-5, 1e-4, 1e-3, 1e-2]))
-    torch.testing.assert_close(found, torch.tensor([1.0541, 2.1032, 4.1964, 8.3730]), atol=1e-4, rtol=0)
+from kvrepro.predictor_recipe import PredictorRecipe
+from kvrepro.predictor_scores import fit_baselines, lead_over, rank_metrics, score_traces, summarise_scores
+from kvrepro.predictor_training import PredictorTraining
 
 
 @pytest.mark.parametrize(("hidden", "parameters"), [(4096, 50_333_696), (3584, 46_139_392)])
@@ -63,24 +36,161 @@ def test_head_is_positive_and_survives_its_file(tmp_path, random_model):
         load_predictor(tmp_path / "absent")
 
 
-def test_training_fits_the_labels_and_is_deterministic(random_model):
-    rng = random.Random(0)
-    traces = [Trace([rng.randrange(3, 40) for _ in range(60)], 10, 45) for _ in range(24)]
-    recipe = PredictorRecipe(epochs=60, batch_tokens=128, lr=5e-3)
-    head, card = train_predictor(random_model, traces, traces[:6], recipe)
-    again, _ = train_predictor(random_model, traces, traces[:6], recipe)
-    assert all(torch.equal(a, b) for a, b in zip(head.parameters(), again.parameters(), strict=True))
-    assert card["train_mse_by_epoch"][-1] < 0.8 * card["train_mse_by_epoch"][0]
-    assert card["held_out"]["kendall_tau"] > 0.3
-    assert card["held_out"]["top20_overlap"] > 0.3
-    assert set(card["held_out"]) == {"n_traces", "mse", "kendall_tau", "top20_overlap", "top20_mass"}
+def example(number: int, n: int = 40, width: int = 6) -> Example:
+    """A trace whose label is a function of its hidden state, plus a little of its token id."""
+    generator = torch.Generator().manual_seed(number)
+    hidden, tokens = torch.randn(n, width, generator=generator), torch.randint(9, (n,), generator=generator)
+    labels = 1e-3 * (2 * hidden[:, 0].sigmoid() + 0.2 * tokens / 9)
+    return Example(f"p{number}", hidden, labels, tokens, torch.arange(5, 5 + n), 5, n)
 
 
-def test_trace_questions_never_come_from_a_benchmark():
-    from kvrepro.tiny.split import split_of
+class Examples:
+    """The part of `LabelledTraces` that training needs, from memory."""
 
-    for split in ("train", "held_out"):
-        questions = tiny_questions(split, 20, (8, 12), 0)
-        assert {split_of(q) for q, _, _ in questions} == {split}
-    with pytest.raises(KvreproError, match="never from a benchmark"):
-        tiny_questions("benchmark", 1, (8, 12), 0)
+    folder, width = "memory", 6
+
+    def __init__(self, n_train: int = 12, n_held_out: int = 8):
+        self.splits = {
+            "train": [example(i) for i in range(n_train)],
+            "held_out": [example(1000 + i) for i in range(n_held_out)],
+        }
+        self.manifest = {"counts": {}}
+
+    def count(self, split):
+        return len(self.splits[split])
+
+    def examples(self, split, order=None):
+        order = range(self.count(split)) if order is None else order
+        return (self.splits[split][i] for i in order)
+
+    def stopping_order(self):
+        return list(range(self.count("held_out")))[::4]
+
+
+RECIPE = PredictorRecipe(epochs=15, batch_traces=4, micro_traces=3, lr=3e-2, alpha=0.5, pairs=64)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    training = PredictorTraining(Examples(), RECIPE)
+    return training.run(), training
+
+
+def test_training_learns_what_the_hidden_state_says(trained):
+    head, training = trained
+    assert training.log[-1]["train_mse"] < 0.5 * training.log[0]["train_mse"]
+    scorer = {"head": lambda e: head(e.hidden).detach()}
+    frame = score_traces({**scorer, **fit_baselines(Examples().splits["train"])}, Examples().splits["held_out"])
+    lead = lead_over(frame, "head").set_index(["over", "metric"])
+    assert set(lead.index.get_level_values("over")) == {"random", "position", "identity"}
+    assert (lead.xs("kendall_tau", level="metric").lo > 0.1).all()
+
+
+def test_training_is_deterministic_and_resuming_changes_nothing(trained, tmp_path):
+    head, whole = trained
+    first = PredictorTraining(Examples(), RECIPE, tmp_path)
+    step, calls = first._step, []
+
+    def interrupted(batch, generator):
+        calls.append(1)
+        if len(calls) == 5 * first.steps_per_epoch + 2:
+            raise KeyboardInterrupt
+        return step(batch, generator)
+
+    first._step = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    second = PredictorTraining(Examples(), RECIPE, tmp_path)
+    assert second.epoch == 5
+    resumed = second.run()
+    assert all(torch.equal(a, b) for a, b in zip(head.parameters(), resumed.parameters(), strict=True))
+    log = pd.read_csv(tmp_path / "log.csv")
+    assert log.epoch.tolist() == list(range(1, len(whole.log) + 1))
+    assert log.train_loss.tolist() == pytest.approx([row["train_loss"] for row in whole.log])
+    other = PredictorRecipe(epochs=13, batch_traces=4)
+    with pytest.raises(KvreproError, match="another recipe"):
+        PredictorTraining(Examples(), other, tmp_path)
+
+
+def test_early_stopping_keeps_the_best_epoch_and_none_keeps_the_last():
+    patient = PredictorTraining(Examples(), PredictorRecipe(epochs=30, lr=0.05, patience=2, batch_traces=2, alpha=1.0))
+    patient.run()
+    taus = [row["held_out_kendall_tau"] for row in patient.log]
+    assert patient.best["kendall_tau"] == max(taus)
+    if patient.epoch < 30:
+        assert max(taus[-2:]) < max(taus)
+    last = PredictorTraining(Examples(), PredictorRecipe(epochs=3, lr=0.05, patience=None))
+    last.run()
+    assert last.best["epoch"] == 3
+
+
+def test_learning_rate_warms_up_and_falls_to_nothing():
+    training = PredictorTraining(Examples(), PredictorRecipe(epochs=10, batch_traces=3, lr=1.0))
+    rates = [training.learning_rate(step) for step in range(40)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4] == 1.0
+    assert rates[-1] < 0.01
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+
+
+def test_too_few_traces_are_refused():
+    with pytest.raises(KvreproError, match="no training trace"):
+        PredictorTraining(Examples(0), RECIPE)
+    with pytest.raises(KvreproError, match="1 held-out traces"):
+        PredictorTraining(Examples(4, 1), RECIPE)
+
+
+def test_rank_metrics_by_hand():
+    labels = torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+    perfect = rank_metrics(labels**3, labels)
+    assert perfect["kendall_tau"] == pytest.approx(1)
+    assert perfect["top20_overlap"] == perfect["top20_mass_found"] == 1
+    swapped = rank_metrics(torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 9, 8, 10]), labels)
+    assert swapped["kendall_tau"] == pytest.approx(1 - 2 / 45)
+    assert swapped["top20_overlap"] == 0.5
+    assert swapped["top20_mass_found"] == pytest.approx(18 / 19)
+    assert swapped["overlap_50"] == 1
+    assert rank_metrics(torch.ones(10), labels)["kendall_tau"] == 0
+
+
+def test_baselines_know_what_their_names_say():
+    """Labels that depend on the place alone, or on the token alone, are ranked by that baseline alone."""
+    places, tokens = torch.arange(5, 45), torch.randperm(40, generator=torch.Generator().manual_seed(1))
+
+    def made(labels, number=0):
+        return Example(f"p{number}", torch.zeros(40, 2), labels, tokens, places, 5, 40)
+
+    by_place = fit_baselines([made(torch.arange(40.0))])
+    assert rank_metrics(by_place["position"](made(torch.arange(40.0))), torch.arange(40.0))["kendall_tau"] == 1
+    by_token = fit_baselines([made(tokens.float())])
+    assert rank_metrics(by_token["identity"](made(tokens.float())), tokens.float())["kendall_tau"] == 1
+    unseen = Example("p", torch.zeros(2, 2), torch.ones(2), torch.tensor([77, 3]), places[:2], 5, 40)
+    assert by_token["identity"](unseen)[0] == pytest.approx(0.5)
+    a, b = (by_token["random"](made(torch.ones(40), n)) for n in (0, 1))
+    assert torch.equal(a, by_token["random"](made(torch.ones(40), 0)))
+    assert not torch.equal(a, b)
+
+
+def test_summaries_have_intervals_over_traces():
+    rows = [{"predictor": "head", "problem_id": str(i), "kendall_tau": t} for i, t in enumerate((0.5, 0.7, 0.6))]
+    (row,) = summarise_scores(pd.DataFrame(rows), ["kendall_tau"]).to_dict("records")
+    assert row["mean"] == pytest.approx(0.6)
+    assert 0.5 <= row["lo"] < 0.6 < row["hi"] <= 0.7
+    assert row["n_traces"] == 3
+
+
+@pytest.mark.parametrize("model", ["tiny-r1-llama", "tiny-r1-qwen"])
+def test_the_cards_of_the_shipped_heads_say_that_they_beat_every_baseline(model):
+    import json
+
+    from kvrepro.models import model_entry, weights_fingerprint
+    from kvrepro.paths import CHECKPOINTS
+
+    card = json.loads((CHECKPOINTS / model / "importance" / "card.json").read_text())
+    assert card["weights"] == weights_fingerprint(model_entry(model))
+    assert set(card["lead"]) == {"random", "position", "identity"}
+    for over in card["lead"].values():
+        for metric in ("kendall_tau", "top20_overlap"):
+            assert 0 < over[metric]["lo"] < over[metric]["mean"] < over[metric]["hi"]
+    assert card["held_out"]["n_traces"] >= 100
+    assert {"chain-12", "chain-23", "sum-16", "choice-18"} <= set(card["leakage"]["checked"])

@@ -17,6 +17,8 @@ def write_profile(tmp_path, monkeypatch):
     """Write `nbs_params/NAME.yaml` of a temporary project."""
     monkeypatch.setenv("KVREPRO_ROOT", str(tmp_path))
     (tmp_path / "nbs_params").mkdir()
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "budget_curves.ipynb").touch()
 
     def write(text: str, name: str = "mine") -> str:
         (tmp_path / "nbs_params" / f"{name}.yaml").write_text(text)
@@ -56,6 +58,14 @@ def test_a_panel_overrides_the_defaults(write_profile):
     panel = PANEL.replace("}", ", seed: 9}")
     cells = load_profile(write_profile(f"methods: [window]\ndefaults: {{seed: 7}}\npanels: [{panel}]\n")).cells
     assert {c.seed for c in cells} == {9}
+
+
+def test_sampling_of_the_models_row_is_taken_unless_the_profile_names_its_own(write_profile):
+    panel = "{model: smollm2-135m, benchmark: math500}"
+    [cell] = load_profile(write_profile(f"panels: [{panel}]\n")).cells
+    assert (cell.temperature, cell.top_p, cell.top_k) == (0.2, 0.9, 50)
+    [cell] = load_profile(write_profile(f"defaults: {{temperature: 1.0}}\npanels: [{panel}]\n")).cells
+    assert (cell.temperature, cell.top_p) == (1.0, 0.9)
 
 
 def test_without_methods_only_the_full_cache_runs(write_profile):

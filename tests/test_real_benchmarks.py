@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kvrepro.benchmarks import known_scores
+from kvrepro.benchmarks import known_scores, real
 from kvrepro.benchmarks.options import option_order, shuffled_question
 from kvrepro.benchmarks.overlap import same_problems
 from kvrepro.benchmarks.prompts import DEEPSEEK_SUFFIX, prompt_hash, user_message
@@ -52,7 +52,12 @@ def test_gk23en_and_amc23_share_problems():
     shared = same_problems(sets)
     pairs = Counter(shared.values())
     assert set(pairs.values()) == {2}
-    assert 30 <= len(pairs) <= 34
+    # read side by side: the three others are not among the 64 rows
+    alone = {p.problem_id for p in sets["amc23"] if ("amc23", p.problem_id) not in shared}
+    assert alone == {"2023-12A-4", "2023-12A-19", "2023-12A-20"}
+    # Alicia and Beth are called Alice and Barbara in the other set, and the golds differ in form
+    assert shared["amc23", "2023-12A-1"] == shared["gk23en", "gk23en-296"]
+    assert shared["amc23", "2023-12B-17"] == shared["gk23en", "gk23en-356"]
     assert same_problems({"amc23": sets["amc23"]}) == {}
 
 
@@ -87,11 +92,12 @@ class FakeHub:
     """Stands in for `datasets`: rows, or the error that loading raises."""
 
     def __init__(self, rows=None, error=None):
-        self.rows, self.error = rows, error
+        self.rows, self.error, self.revisions = rows, error, []
 
     def load_dataset(self, hub_id, config, split, revision):
         if self.error:
             raise self.error
+        self.revisions.append(revision)
         return FakeSplit(self.rows)
 
 
@@ -99,6 +105,43 @@ class FakeSplit(list):
     @property
     def column_names(self):
         return list(self[0])
+
+
+@pytest.fixture(autouse=True)
+def no_commit(monkeypatch):
+    """No test asks the Hub which commit a revision is."""
+    monkeypatch.setattr(
+        real, "resolved_commit", lambda hub_id, revision: (None, "ConnectionError: no network in tests")
+    )
+
+
+def test_the_hub_is_asked_for_one_commit_which_is_recorded(monkeypatch):
+    hub = FakeHub([{"question": f"Q{i}", "answer": str(i)} for i in range(15)])
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    monkeypatch.setattr(real, "resolved_commit", lambda hub_id, revision: (f"{hub_id}@{revision}", None))
+    origin = load_with_provenance("aime25", revision="v1").provenance
+    assert hub.revisions == ["opencompass/AIME2025@v1"] * 2
+    assert (origin["revision"], origin["commit"]) == ("v1", "opencompass/AIME2025@v1")
+
+
+def test_an_unknown_commit_says_why_and_the_revision_asked_for_is_loaded(monkeypatch):
+    hub = FakeHub([{"question": f"Q{i}", "answer": str(i)} for i in range(15)])
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    origin = load_with_provenance("aime25", revision="v1").provenance
+    assert hub.revisions == ["v1", "v1"]
+    assert origin["commit"] is None
+    assert "ConnectionError" in origin["commit_unknown"]
+
+
+def test_a_hub_that_does_not_answer_is_no_error(monkeypatch):
+    class Silent:
+        def dataset_info(self, *args, **kwargs):
+            raise TimeoutError("no answer")
+
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "huggingface_hub", type(sys)("huggingface_hub"))
+    sys.modules["huggingface_hub"].HfApi = Silent
+    assert real.resolved_commit("a/b", None) == (None, "TimeoutError: no answer")
 
 
 def test_hub_rows_are_renamed_and_two_configs_joined(monkeypatch):
@@ -134,6 +177,7 @@ def test_gpqa_options_are_shuffled_by_problem_and_the_letter_follows(tmp_path):
     problems = load_real("gpqa_d", data_dir=write(tmp_path, "gpqa_d", gpqa_rows()))
     for i, problem in enumerate(problems):
         assert f"{problem.gold}) number {i}" in problem.question.splitlines()
+        assert problem.lettered_options[problem.gold] == f"number {i}"
     assert problems == load_real("gpqa_d", data_dir=tmp_path)
     letters = Counter(p.gold for p in problems)
     assert set(letters) == set("ABCD")
@@ -146,7 +190,8 @@ def test_option_order_depends_on_problem_and_seed_only():
     assert option_order("rec1", seed=1) != option_order("rec1", seed=2) or option_order("rec2", seed=1) != option_order(
         "rec2", seed=2
     )
-    _, gold = shuffled_question("Q?", "same", ["same", "b", "c"], "rec1")
+    _, gold, shown = shuffled_question("Q?", "same", ["same", "b", "c"], "rec1")
+    assert shown["ABCD".index(gold)] == "same"
     # two options with the same text: the gold's own place is carried
     assert gold == "ABCD"[option_order("rec1").index(0)]
     with pytest.raises(KvreproError, match="4 non-empty options"):
@@ -155,7 +200,8 @@ def test_option_order_depends_on_problem_and_seed_only():
 
 def test_ready_made_gpqa_rows_need_letters(tmp_path):
     lines = [{"id": f"r{i}", "problem": "Q\nA) 1\nB) 2\nC) 3\nD) 4", "answer": "ABCD"[i % 4]} for i in range(198)]
-    assert load_real("gpqa_d", data_dir=write(tmp_path, "gpqa_d", lines))[1].gold == "B"
+    ready = load_real("gpqa_d", data_dir=write(tmp_path, "gpqa_d", lines))[1]
+    assert (ready.gold, ready.options) == ("B", ("1", "2", "3", "4"))
     lines[0]["answer"] = "the first"
     with pytest.raises(KvreproError, match="letters A to D"):
         load_real("gpqa_d", data_dir=write(tmp_path, "gpqa_d", lines))

@@ -296,3 +296,16 @@ def test_a_failed_cell_is_named_kept_and_shown_as_failed():
     assert "KvreproError" in failed.read_text()
     assert not CellFolder.of("single", config).is_complete
     assert [s.state for s in profile_state(Profile("single", "", (config,)))] == ["failed"]
+
+
+def test_the_text_of_an_option_counts_as_its_letter():
+    from types import SimpleNamespace
+
+    from kvrepro.benchmarks import Problem
+    from kvrepro.runner import _graded
+
+    problem = Problem("p", "How high?\nA) 12 m\nB) 14 m\nC) 16 m\nD) 18 m", "C", ("12 m", "14 m", "16 m", "18 m"))
+    row = {"problem_id": "p", "sample_id": 0, "status": "ok", "text": "x</think>It is \\boxed{16\\text{ m}} high."}
+    [graded] = _graded([problem], [row], SimpleNamespace(benchmark="gpqa_d"))
+    assert (graded["correct"], graded["answer"]) == (True, "C")
+    assert "12 m" not in json.dumps(graded)

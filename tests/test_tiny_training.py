@@ -41,10 +41,10 @@ def test_training_batches_never_hold_a_held_out_or_benchmark_question():
 
 
 def test_predictor_questions_come_from_the_split_that_was_asked_for():
-    from kvrepro.traces import tiny_questions
+    from kvrepro.questions import tiny_questions
 
     for split in ("train", "held_out"):
-        assert {split_of(q) for q, _, _ in tiny_questions(split, 40, (4, 10), seed=0)} == {split}
+        assert {split_of(q.text) for q in tiny_questions(split, 40, (4, 10), seed=0)} == {split}
     with pytest.raises(KvreproError, match="never from a benchmark"):
         tiny_questions("benchmark", 1, (4, 10), seed=0)
 

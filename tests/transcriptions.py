@@ -678,16 +678,32 @@ class ForesightKV(PerHead):
     def __post_init__(self):
         self.running, self.decayed = {}, {}
 
+    def before_the_first_block(self, t, layer, q_head):
+        """The prompt's queries are one block; blocks of `period` are counted back from the first eviction."""
+        row, period = self.row, self.o.period
+        ends = list(range(t + 1 - period, row.n_prompt, -period))[::-1]
+        blocks = [range(row.n_prompt)] + [range(max(row.n_prompt, e - period), e) for e in ends]
+        for j in range(t + 1):
+            for block in blocks:
+                got = sum(attend(row, layer, q_head, i, range(i + 1)).get(j, 0.0) for i in block)
+                self.running[layer, q_head, j] = self.running.get((layer, q_head, j), 0.0) + got
+                self.decayed[layer, q_head, j] = 0.9 * self.decayed.get((layer, q_head, j), 0.0) + got
+
     def one(self, t, layer, head, mine):
         row, candidates, found = self.row, self.candidates(mine), {}
         queries = last_queries(row, t, self.o.period)
+        first = (layer, row.q_heads(head)[0], 0) not in self.running
+        for q_head in row.q_heads(head) if first else ():
+            self.before_the_first_block(t, layer, q_head)
         weights = {q: [attend(row, layer, q, i, mine) for i in queries] for q in row.q_heads(head)}
         for j in mine:
             features = [*row.k[layer][head][j], *row.v[layer][head][j]]
             for q_head in row.q_heads(head):
                 a, place = [x.get(j, 0.0) for x in weights[q_head]], (layer, q_head, j)
-                self.running[place] = self.running.get(place, 0.0) + sum(a)
-                self.decayed[place] = 0.9 * self.decayed.get(place, 0.0) + sum(a)
+                # the prompt's own queries are counted already, also where the block reaches back to them
+                new = sum(x for x, i in zip(a, queries, strict=True) if i >= row.n_prompt)
+                self.running[place] = self.running.get(place, 0.0) + new
+                self.decayed[place] = 0.9 * self.decayed.get(place, 0.0) + new
                 features += [max(a), min(a), sum(a), sum(a[-16:]), sum(a[-8:]), sum(a[-32:])]
                 features += [self.running[place], self.decayed[place]]
             found[j] = self.judge(layer, head, features)

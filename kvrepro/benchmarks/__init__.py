@@ -12,8 +12,8 @@ from .prompts import PROMPT_STYLES
 from .table import ANSWER_KINDS, Benchmark, Problem
 
 __all__ = [
-    "ANSWER_KINDS", "Benchmark", "Problem", "benchmark_entry", "benchmark_names", "check_prompt_style", "load_problems",
-    "load_with_origin", "rows_hash",
+    "ANSWER_KINDS", "Benchmark", "Problem", "benchmark_entry", "benchmark_names", "check_prompt_style", "is_local",
+    "load_problems", "load_with_origin", "rows_hash",
 ]  # fmt: skip
 
 
@@ -32,6 +32,12 @@ def benchmark_entry(name: str) -> Benchmark:
     if entry is None:
         raise UnknownNameError("benchmark", name, benchmark_names())
     return entry
+
+
+def is_local(name: str) -> bool:
+    """Do the rows lie on this machine (shipped, or in the folder for offline use)?"""
+    folder = data_dir()
+    return name in GENERATED or (folder is not None and (folder / f"{name}.jsonl").is_file())
 
 
 def load_problems(name: str, n_problems: int | None = None, prompt_style: str = "dynts") -> list[Problem]:

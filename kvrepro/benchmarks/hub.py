@@ -13,8 +13,8 @@ from .table import Benchmark
 class HubSource:
     """A data set on the Hub: `configs` are concatenated in order; `columns` maps our names to its names.
 
-    `id` may be absent from `columns`: ids are then the row numbers. `revision` None means the newest; the
-    provenance then identifies the rows by their hash.
+    `id` may be absent from `columns`: ids are then the row numbers. `revision` None means the newest, because no
+    commit of these sets is known to us; the provenance then records the commit it stood for and the rows' hash.
     """
 
     hub_id: str
@@ -45,48 +45,41 @@ _GK23EN_FIXES = {
     349: ("902", "901"),
 }
 
-_ENTRIES = (
-    RealBenchmark(
-        "aime24", "AIME24", "integer", 30, "HuggingFaceH4/aime_2024",
-        hub=HubSource(
-            "HuggingFaceH4/aime_2024", (None,), "train", {"id": "id", "problem": "problem", "answer": "answer"}
-        ),
-        reference_sha256="83ce409ec58a8c355e5eed98c880e9a3e625a214b6f598b646c95a3a1ecaff76",
-    ),
-    RealBenchmark(
-        "aime25", "AIME25", "integer", 30, "opencompass/AIME2025",
-        hub=HubSource(
-            "opencompass/AIME2025", ("AIME2025-I", "AIME2025-II"), "test", {"problem": "question", "answer": "answer"}
-        ),
-        reference_sha256="e0f1ae0488960abda7735653031adb8f1a5b17ebe25534766231eb6e406d1d0c",
-    ),
-    RealBenchmark(
-        "amc23", "AMC23", "integer", 40, "math-ai/amc23",
-        hub=HubSource("math-ai/amc23", (None,), "test", {"id": "id", "problem": "question", "answer": "answer"}),
-        reference_sha256="e1539a8d959340ff492c9805dfb5c491c8edee9ccf5599884b929352a9019873",
-    ),
-    RealBenchmark(
-        "gk23en", "GK23EN", "latex", 385, "MARIO-Math-Reasoning/Gaokao2023-Math-En",
-        hub=HubSource(
-            "MARIO-Math-Reasoning/Gaokao2023-Math-En", (None,), "train", {"problem": "question", "answer": "answer"}
-        ),
-        reference_sha256="beb09d47e90836af97d9d0e0d5b4b5266135383b597fe63489025acd52ce5909",
-        gold_fixes=MappingProxyType(_GK23EN_FIXES),
-    ),
-    RealBenchmark(
-        "math500", "MATH500", "latex", 500, "HuggingFaceH4/MATH-500",
-        hub=HubSource(
-            "HuggingFaceH4/MATH-500", (None,), "test", {"id": "unique_id", "problem": "problem", "answer": "answer"}
-        ),
-        reference_sha256="0baf4950c69ab971f1b45437b965927e5a2a8fda0d2c884c408c9b9c087fca84",
-    ),
-    RealBenchmark(
-        "gpqa_d", "GPQA-D", "choice", 198, "Idavidrein/gpqa",
-        hub=HubSource(
-            "Idavidrein/gpqa", ("gpqa_diamond",), "train",
-            {"id": "Record ID", "problem": "Question", "answer": "Correct Answer"}, is_gated=True,
-        ),
-    ),
-)  # fmt: skip
 
-REAL_BENCHMARKS: dict[str, RealBenchmark] = {entry.name: entry for entry in _ENTRIES}
+def _rows(hub: str, split: str, **columns: str) -> HubSource:
+    """A data set of one unnamed config."""
+    return HubSource(hub, (None,), split, columns)
+
+
+# name, title, kind, rows, where the rows are, SHA-256 of the reference file
+_TABLE: tuple[tuple[str, str, str, int, HubSource, str | None], ...] = (
+    ("aime24", "AIME24", "integer", 30,
+     _rows("HuggingFaceH4/aime_2024", "train", id="id", problem="problem", answer="answer"),
+     "83ce409ec58a8c355e5eed98c880e9a3e625a214b6f598b646c95a3a1ecaff76"),
+    ("aime25", "AIME25", "integer", 30,
+     HubSource("opencompass/AIME2025", ("AIME2025-I", "AIME2025-II"), "test",
+               {"problem": "question", "answer": "answer"}),
+     "e0f1ae0488960abda7735653031adb8f1a5b17ebe25534766231eb6e406d1d0c"),
+    ("amc23", "AMC23", "integer", 40,
+     _rows("math-ai/amc23", "test", id="id", problem="question", answer="answer"),
+     "e1539a8d959340ff492c9805dfb5c491c8edee9ccf5599884b929352a9019873"),
+    ("gk23en", "GK23EN", "latex", 385,
+     _rows("MARIO-Math-Reasoning/Gaokao2023-Math-En", "train", problem="question", answer="answer"),
+     "beb09d47e90836af97d9d0e0d5b4b5266135383b597fe63489025acd52ce5909"),
+    ("math500", "MATH500", "latex", 500,
+     _rows("HuggingFaceH4/MATH-500", "test", id="unique_id", problem="problem", answer="answer"),
+     "0baf4950c69ab971f1b45437b965927e5a2a8fda0d2c884c408c9b9c087fca84"),
+    ("gpqa_d", "GPQA-D", "choice", 198,
+     HubSource("Idavidrein/gpqa", ("gpqa_diamond",), "train",
+               {"id": "Record ID", "problem": "Question", "answer": "Correct Answer"}, is_gated=True),
+     None),
+)  # fmt: skip
+_FIXES = {"gk23en": MappingProxyType(_GK23EN_FIXES)}
+
+REAL_BENCHMARKS: dict[str, RealBenchmark] = {
+    name: RealBenchmark(
+        name, title, kind, n_problems, hub.hub_id, hub=hub, reference_sha256=sha256,
+        gold_fixes=_FIXES.get(name, MappingProxyType({})),
+    )
+    for name, title, kind, n_problems, hub, sha256 in _TABLE
+}  # fmt: skip

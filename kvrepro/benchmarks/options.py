@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 from ..errors import KvreproError
@@ -19,11 +20,21 @@ def option_order(problem_id: str, n_options: int = 4, seed: int = OPTION_SEED) -
 
 def shuffled_question(
     question: str, correct: str, incorrect: Sequence[str], problem_id: str, seed: int = OPTION_SEED
-) -> tuple[str, str]:
-    """(question with lettered options, gold letter). The gold's place is carried, never looked up by its text."""
+) -> tuple[str, str, tuple[str, ...]]:
+    """(question with lettered options, gold letter, options in the order shown).
+
+    The gold's place is carried, never looked up by its text.
+    """
     options = [correct, *incorrect]
     if len(options) != len(LETTERS) or not all(option.strip() for option in options):
         raise KvreproError(f"problem {problem_id!r} needs {len(LETTERS)} non-empty options, found {len(options)}")
     order = option_order(problem_id, len(options), seed)
-    lines = [f"{letter}) {options[i].strip()}" for letter, i in zip(LETTERS, order, strict=True)]
-    return question.strip() + "\n\n" + "\n".join(lines), LETTERS[order.index(0)]
+    shown = tuple(options[i].strip() for i in order)
+    lines = [f"{letter}) {text}" for letter, text in zip(LETTERS, shown, strict=True)]
+    return question.strip() + "\n\n" + "\n".join(lines), LETTERS[order.index(0)], shown
+
+
+def listed_options(question: str) -> tuple[str, ...]:
+    """Options of a ready-made question that ends in lines `A) ...` to `D) ...`; empty if it has no such lines."""
+    found = re.findall(r"^[ \t]*\(?([A-D])[).:][ \t]*(\S.*?)[ \t]*$", question, re.MULTILINE)[-len(LETTERS) :]
+    return tuple(text for _, text in found) if "".join(letter for letter, _ in found) == LETTERS else ()

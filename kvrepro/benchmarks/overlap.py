@@ -3,35 +3,74 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from .table import Problem
 
 # Source: the row numbers are a finding about the published data sets, checked by tests/test_real_benchmarks.py
 GK23EN_AMC_ROWS = range(296, 360)
-_LEAST_OVERLAP = 0.55
+# of the shorter text's word triples: copied, the last sentence reworded
+_LEAST_COPIED = 0.55
+# of the shorter text's words, where the numbers are the same: told again with other names and sentences
+_LEAST_RETOLD = 0.5
 
 
-def _shingles(text: str) -> set[str]:
-    words = re.findall(r"[a-z]+|\d+", re.sub(r"\\[a-zA-Z]+", " ", text).lower())
+def _triples(text: str) -> set[str]:
+    words = re.findall(r"[a-z]+|\d+", _prose(text))
     return {" ".join(words[i : i + 3]) for i in range(len(words) - 2)}
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]{3,}", _prose(text)))
+
+
+def _numbers(text: str) -> set[str]:
+    return set(re.findall(r"\d+", text))
+
+
+def _prose(text: str) -> str:
+    return re.sub(r"\\[a-zA-Z]+", " ", text).lower()
+
+
+def _copied(first: str, second: str) -> float:
+    return _share(_triples(first), _triples(second))
+
+
+def _retold(first: str, second: str) -> float:
+    return _share(_words(first), _words(second)) if _numbers(first) == _numbers(second) != set() else 0.0
+
+
+def _share(first: set[str], second: set[str]) -> float:
+    return len(first & second) / max(1, min(len(first), len(second)))
 
 
 def same_problems(sets: Mapping[str, Sequence[Problem]]) -> dict[tuple[str, str], str]:
     """(set, problem id) -> key for the problems that gk23en and amc23 share; what `statistics.mean_over_sets` takes.
 
-    Texts are compared by word triples, because the compilers reworded the last sentence of several problems.
+    Two passes: by word triples, because the compilers reworded the last sentence of several problems (`m/n, find m+n`),
+    then among the rest by equal numbers and shared words, because a few were told again altogether. Golds are not
+    looked at: the same problem asks for 1/6 in one set and for 7 in the other.
     """
     if not {"gk23en", "amc23"} <= set(sets):
         return {}
-    candidates = {
-        p.problem_id: _shingles(p.question) for p in list(sets["gk23en"])[GK23EN_AMC_ROWS.start : GK23EN_AMC_ROWS.stop]
-    }
+    rows = list(sets["gk23en"])[GK23EN_AMC_ROWS.start : GK23EN_AMC_ROWS.stop]
+    pairs: dict[str, str] = {}
+    _match(pairs, sets["amc23"], rows, _copied, _LEAST_COPIED)
+    _match(pairs, sets["amc23"], rows, _retold, _LEAST_RETOLD)
     shared: dict[tuple[str, str], str] = {}
-    for problem in sets["amc23"]:
-        own = _shingles(problem.question)
-        scored = [(len(own & other) / max(1, min(len(own), len(other))), name) for name, other in candidates.items()]
-        score, name = max(scored, default=(0.0, ""))
-        if score >= _LEAST_OVERLAP and ("gk23en", name) not in shared:
-            shared["gk23en", name] = shared["amc23", problem.problem_id] = f"amc2023:{problem.problem_id}"
+    for own, other in pairs.items():
+        shared["amc23", own] = shared["gk23en", other] = f"amc2023:{own}"
     return shared
+
+
+def _match(
+    pairs: dict[str, str], problems: Sequence[Problem], rows: Sequence[Problem],
+    likeness: Callable[[str, str], float], least: float,
+) -> None:  # fmt: skip
+    """Add the most alike row to each problem that has none, if it is alike enough and still free."""
+    for problem in problems:
+        free = [row for row in rows if row.problem_id not in pairs.values()]
+        scored = [(likeness(problem.question, row.question), row.problem_id) for row in free]
+        score, name = max(scored, default=(0.0, ""))
+        if problem.problem_id not in pairs and score >= least:
+            pairs[problem.problem_id] = name

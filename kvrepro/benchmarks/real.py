@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import KvreproError, UnknownNameError
 from .hub import REAL_BENCHMARKS, RealBenchmark
-from .options import OPTION_SEED, shuffled_question
+from .options import OPTION_SEED, listed_options, shuffled_question
 from .prompts import prompt_hash, user_message
 from .table import Problem
 
@@ -30,13 +30,15 @@ class LoadedBenchmark:
     provenance: Mapping[str, Any]
 
 
-def load_real(name: str, *, data_dir: str | Path | None = None, prompt_style: str | None = None) -> list[Problem]:
+def load_real(
+    name: str, *, data_dir: str | Path | None = None, prompt_style: str | None = None, revision: str | None = None
+) -> list[Problem]:
     """Problems of a published benchmark; see `load_with_provenance`."""
-    return list(load_with_provenance(name, data_dir=data_dir, prompt_style=prompt_style).problems)
+    return list(load_with_provenance(name, data_dir=data_dir, prompt_style=prompt_style, revision=revision).problems)
 
 
 def load_with_provenance(
-    name: str, *, data_dir: str | Path | None = None, prompt_style: str | None = None
+    name: str, *, data_dir: str | Path | None = None, prompt_style: str | None = None, revision: str | None = None
 ) -> LoadedBenchmark:
     """Load `<data_dir>/<name>.jsonl`, or the Hub where no folder is given.
 
@@ -44,6 +46,8 @@ def load_with_provenance(
         data_dir: folder with one JSON object a line and the keys id, problem, answer (for gpqa_d also the original
             columns). None asks the Hub.
         prompt_style: one of `prompts.PROMPT_STYLES`; None takes the table's.
+        revision: commit, tag or branch of the data set on the Hub; None takes the table's, and the newest if the table
+            names none. The commit that it stood for is recorded. A folder has no revisions.
 
     Raises:
         UnknownNameError: no such benchmark or prompt style.
@@ -53,7 +57,7 @@ def load_with_provenance(
         raise UnknownNameError("benchmark", name, REAL_BENCHMARKS)
     entry = REAL_BENCHMARKS[name]
     style = prompt_style or entry.prompt_style
-    rows, origin = _read_local(entry, Path(data_dir)) if data_dir is not None else _read_hub(entry)
+    rows, origin = _read_hub(entry, revision) if data_dir is None else _read_local(entry, Path(data_dir))
     problems = [_problem(entry, row, number, style) for number, row in enumerate(rows)]
     _check(entry, problems, origin["source"])
     provenance = {
@@ -98,7 +102,7 @@ def _read_local(entry: RealBenchmark, folder: Path) -> tuple[list[dict[str, Any]
     }
 
 
-def _read_hub(entry: RealBenchmark) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _read_hub(entry: RealBenchmark, revision: str | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     try:
         import datasets
     except ImportError as error:
@@ -108,11 +112,14 @@ def _read_hub(entry: RealBenchmark) -> tuple[list[dict[str, Any]], dict[str, Any
             f"to a folder with {entry.name}.jsonl (keys id, problem, answer) to work offline"
         ) from error
     source = entry.hub
+    asked = revision or source.revision
+    commit, unresolved = resolved_commit(source.hub_id, asked)
     rows: list[dict[str, Any]] = []
     fingerprints = []
     for config in source.configs:
         try:
-            loaded = datasets.load_dataset(source.hub_id, config, split=source.split, revision=source.revision)
+            # all configs from one commit, also while somebody writes to the data set
+            loaded = datasets.load_dataset(source.hub_id, config, split=source.split, revision=commit or asked)
         except Exception as error:
             # `datasets` raises many types for "no network", "no access", "no such split"; none of them is hidden
             raise KvreproError(_hub_failure(entry, config, error)) from error
@@ -127,8 +134,22 @@ def _read_hub(entry: RealBenchmark) -> tuple[list[dict[str, Any]], dict[str, Any
         rows.extend(_renamed(entry, dict(row), f"{source.hub_id}, row {i}", True) for i, row in enumerate(loaded))
     return rows, {
         "source": f"hub:{source.hub_id}", "configs": list(source.configs), "split": source.split,
-        "revision": source.revision, "fingerprints": fingerprints,
+        "revision": asked, "commit": commit, "commit_unknown": unresolved, "fingerprints": fingerprints,
     }  # fmt: skip
+
+
+def resolved_commit(hub_id: str, revision: str | None) -> tuple[str | None, str | None]:
+    """(commit that a revision stands for now, None) or (None, what kept the Hub from saying it).
+
+    Not knowing it is no failure: rows in the local cache load without the Hub, and their hash identifies them.
+    """
+    try:
+        from huggingface_hub import HfApi
+
+        return HfApi().dataset_info(hub_id, revision=revision, timeout=10).sha, None
+    except Exception as error:
+        # the errors of its HTTP library have no common base over its versions; the manifest names the one that came
+        return None, f"{type(error).__name__}: {str(error)[:200]}"
 
 
 def _hub_failure(entry: RealBenchmark, config: str | None, error: Exception) -> str:
@@ -173,8 +194,10 @@ def _problem(entry: RealBenchmark, row: Mapping[str, Any], number: int, style: s
     if "incorrect" in row:
         if not gold:
             raise KvreproError(f"{entry.name}: problem {problem_id!r} has an empty gold answer")
-        text, gold = shuffled_question(text, gold, row["incorrect"], problem_id)
-    return Problem(problem_id, user_message(text, gold, style), gold)
+        text, gold, options = shuffled_question(text, gold, row["incorrect"], problem_id)
+    else:
+        options = listed_options(text) if entry.kind == "choice" else ()
+    return Problem(problem_id, user_message(text, gold, style), gold, options)
 
 
 def _gold_text(value: Any) -> str:

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 NAME = "bench"
-HELP = "compare decoding speed with transformers.generate, side by side"
+HELP = "compare decoding speed with transformers.generate, or methods with each other, side by side"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", type=int, default=192)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--methods", nargs="*", metavar="NAME", help="cost of these methods (none named: all) beside `window` instead"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -26,11 +29,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from ..benchmarks import load_problems
-    from ..models import load_model, model_entry
+    from ..loading import load_model
+    from ..models import model_entry
     from ..tokens import render_prompt
 
     torch.set_num_threads(args.threads)
     model, tokenizer = load_model(model_entry(args.model))
+    if args.methods is not None:
+        return _methods(args, model, tokenizer)
     prompts = [render_prompt(tokenizer, p.question) for p in load_problems("chain-12", max(args.rows))]
     shortest = min(map(len, prompts))
     # prompts of equal length, so that transformers needs no padding and works at its best
@@ -59,6 +65,26 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             rows.append({"rows": n_rows, "variant": name, "tps": statistics.median(values), "ratio": ratio})
             print(f"{n_rows:5} {name:24} {rows[-1]['tps']:10.0f} {ratio:6.2f}x")
     return {"model": args.model, "new_tokens": args.new_tokens, "threads": args.threads, "results": rows}
+
+
+def _methods(args: argparse.Namespace, model, tokenizer) -> dict[str, Any]:
+    """Decode step and eviction cost per method."""
+    from dataclasses import asdict
+
+    from ..method_cost import CostSetting, measure_costs
+    from ..methods import METHODS, method_class
+
+    names = args.methods or [n for n in METHODS if "trace" not in method_class(n).needs and n != "dynts_nolocal"]
+    setting = CostSetting()
+    rows = measure_costs(model, tokenizer, names, setting, args.repeats)
+    print(f"{args.model}, {setting}, {args.threads} threads, median of {args.repeats}")
+    print(f"{'method':20} {'step ms':>8} {'to window':>10} {'evict %':>8} {'evict ms/row':>13} {'tokens/s':>9}")
+    for row in rows:
+        print(
+            f"{row['method']:20} {row['step_ms']:8.2f} {row['step_ratio']:9.2f}x {100 * row['evict_share']:7.1f}% "
+            f"{row['evict_ms']:13.3f} {row['decode_tps']:9.0f}"
+        )
+    return {"model": args.model, "setting": asdict(setting), "threads": args.threads, "methods": rows}
 
 
 def _transformers(model, prompts: list[list[int]], new_tokens: int) -> None:

@@ -22,26 +22,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kind", choices=KINDS, help="answer kind; default: of the benchmark in the manifest beside the file"
     )
+    parser.add_argument("--metrics", action="store_true", help="also pass@k, maj@k and DynTS' major, with intervals")
     parser.add_argument("--workers", type=int, default=2, help="worker processes")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Write one file per records file; print each cell's score before and after."""
-    from ..graders.records import beside, find_records, kind_beside, read_records, regrade, write_whole
-    from ..metrics import summarise
+    from ..graders import records
+    from ..graders.equivalence import equivalence
+    from ..metrics import metric_rows, summarise
 
     if args.workers < 1:
         raise KvreproError(f"--workers={args.workers}; expected at least 1")
     cells = []
-    for path in find_records(args.records):
-        rows = read_records(path)
-        kind = args.kind or kind_beside(path) or rows[0].get("kind")
+    for path in records.find_records(args.records):
+        rows = records.read_records(path)
+        kind = args.kind or records.kind_beside(path) or rows[0].get("kind")
         if kind not in KINDS:
             raise KvreproError(f"{path}: no manifest beside it names a benchmark; say --kind ({', '.join(KINDS)})")
         print(f"grading {len(rows)} records of {path}", file=sys.stderr)
-        graded = regrade(rows, kind, args.grader, args.workers)
-        written = beside(path, args.grader)
-        write_whole(written, graded)
+        options, missing = records.options_of(path, rows)
+        if missing:
+            print(
+                f"graded without the options' texts: a reply that names no letter is wrong ({missing})", file=sys.stderr
+            )
+        graded = records.regrade(rows, kind, args.grader, args.workers, options)
+        written = records.beside(path, args.grader)
+        records.write_whole(written, graded)
         score = summarise(graded)
         changed = sum(bool(old.get("correct")) != new["correct"] for old, new in zip(rows, graded, strict=True))
         statuses = dict(Counter(row["status"] for row in graded))
@@ -51,11 +58,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             f"{100 * score.answered_share:.1f} %, truncated {100 * score.truncated_share:.1f} %, "
             f"{changed} verdicts changed, status {statuses}"
         )
+        metrics = metric_rows(graded, equivalence(kind)) if args.metrics else []
+        for row in metrics:
+            print(
+                f"  {row['metric']}: {100 * row['score']:.1f} [{100 * row['lo']:.1f}, {100 * row['hi']:.1f}]"
+                f" (n={row['n']}, k={row['k']})"
+            )
         cells.append(
             {
                 "written": str(written), "kind": kind, "n_problems": score.n_problems, "n_samples": score.n_samples,
                 "pass_at_1": score.pass_at_1, "pass_at_1_lo": score.pass_at_1_lo, "pass_at_1_hi": score.pass_at_1_hi,
                 "changed": changed, "status": statuses,
+                **({"metrics": metrics} if args.metrics else {}),
             }
         )  # fmt: skip
     return {"grader": args.grader, "cells": cells}

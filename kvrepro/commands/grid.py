@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 from tqdm import tqdm
@@ -27,6 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("profile")
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="cells that run side by side")
     parser.add_argument("--gpus", type=int, default=None, help="GPUs that cells may take, one each")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="PREFIX",
+        help="only cells whose id starts so, for example r1-qwen/aime24; repeatable, to split a grid over machines",
+    )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="show what would run")
     parser.add_argument("--snakemake", default="", help="more Snakemake flags, one quoted string")
 
@@ -37,11 +42,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise UnknownNameError("profile", args.profile, profile_names())
     if args.cores < 1:
         raise KvreproError(f"--cores {args.cores}: must be at least 1")
-    profile = load_profile(args.profile)
+    profile = _part(load_profile(args.profile), args.only)
     if args.dry_run:
         for cell in profile.cells:
             print(cell.cell_id, cell.resolved())
-        done = subprocess.run([*_command(args), "--dry-run", "--quiet", "rules"], stdout=sys.stderr, check=False)
+        done = subprocess.run(
+            [*_command(args, profile), "--dry-run", "--quiet", "rules"], stdout=sys.stderr, check=False
+        )
         return {"profile": args.profile, "cells": len(profile.cells), "exit_code": int(done.returncode != 0)}
     started = time.monotonic()
     code = _run_with_progress(args, profile)
@@ -52,8 +59,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for cell_id in left:
         print(f"not done: {cell_id} (log: {_log_file(args.profile, cell_id)})", file=sys.stderr)
     index = results_root() / args.profile / "index.html"
-    if code and len(left) < len(states):
-        # failed cells stop the figures' rule: draw what there is, the rest as missing
+    if (code or args.only) and len(left) < len(states):
+        # failed cells stop the figures' rule, and a part has none: draw what there is, the rest as missing
         from . import summary
 
         with contextlib.redirect_stdout(sys.stderr):
@@ -66,10 +73,24 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _command(args: argparse.Namespace) -> list[str]:
+def _part(profile, prefixes: list[str]):
+    """The profile with only the cells that were asked for."""
+    cells = tuple(c for c in profile.cells if not prefixes or c.cell_id.startswith(tuple(prefixes)))
+    idle = [p for p in prefixes if not any(c.cell_id.startswith(p) for c in cells)]
+    if idle:
+        known = dict.fromkeys(c.cell_id.rsplit("/", 2)[0] for c in profile.cells)
+        raise KvreproError(f"--only {idle[0]}: no cell of {profile.name} starts so; panels are {', '.join(known)}")
+    return replace(profile, cells=cells)
+
+
+def _command(args: argparse.Namespace, profile) -> list[str]:
+    # a part is asked for by its files; without any, Snakemake makes everything and the figures
+    part = (
+        [str(results_root() / profile.name / c.cell_id / "manifest.json") for c in profile.cells] if args.only else []
+    )
     gpus = [] if args.gpus is None else ["--resources", f"gpu={args.gpus}"]
     return [
-        sys.executable, "-m", "snakemake", "--snakefile", str(project_root() / "Snakefile"),
+        sys.executable, "-m", "snakemake", *part, "--snakefile", str(project_root() / "Snakefile"),
         "--directory", str(project_root()), "--cores", str(args.cores), "--keep-going", "--rerun-incomplete",
         "--nolock", "--rerun-triggers", "input", "mtime", "params", *gpus, "--config", f"profile={args.profile}",
         *args.snakemake.split(),
@@ -84,7 +105,7 @@ def _run_with_progress(args: argparse.Namespace, profile) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as out, tqdm(total=len(folders), desc=f"{profile.name} cells", file=sys.stderr) as bar:
         # a group of its own, so that Ctrl-C reaches every cell and nothing is left running
-        process = subprocess.Popen(_command(args), stdout=out, stderr=out, start_new_session=True)
+        process = subprocess.Popen(_command(args, profile), stdout=out, stderr=out, start_new_session=True)
         try:
             while process.poll() is None:
                 _show(bar, folders)

@@ -11,23 +11,41 @@ KINDS = ("models", "benchmarks", "methods", "profiles")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`kind`."""
+    """`kind`, and the form of the table."""
     parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, as in the README")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Print a table and return its rows."""
     rows = globals()[f"_{args.kind}"]()
+    if args.markdown:
+        print(markdown_table(rows))
+        return {args.kind: rows}
     widths = {key: max(len(str(row[key])) for row in rows) for key in rows[0]} if rows else {}
     for row in rows:
         print("  ".join(str(row[key]).ljust(width) for key, width in widths.items()).rstrip())
     return {args.kind: rows}
 
 
-def _models() -> list[dict[str, Any]]:
-    from ..models import MODELS
+def markdown_table(rows: list[dict[str, Any]]) -> str:
+    """Rows as a Markdown table with the keys as head."""
+    head = list(rows[0])
+    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
+    for row in rows:
+        values = [f"`{row[key]}`" if key == "name" else str(row[key]).replace("|", "\\|") for key in head]
+        lines.append("| " + " | ".join(values) + " |")
+    return "\n".join(lines)
 
-    return [{"name": e.name, "title": e.title, "source": e.source, "dtype": e.dtype} for e in MODELS.values()]
+
+def _models() -> list[dict[str, Any]]:
+    from ..models import model_table
+
+    return [
+        {"name": e.name, "title": e.title, "dtype": e.dtype, "think_end": e.think_end, "source": e.source,
+         "revision": e.revision}
+        for e in model_table().values()
+    ]  # fmt: skip
 
 
 def _benchmarks() -> list[dict[str, Any]]:
@@ -38,20 +56,24 @@ def _benchmarks() -> list[dict[str, Any]]:
 
 
 def _methods() -> list[dict[str, Any]]:
+    from dataclasses import fields
+
     from ..methods import METHODS, method_class
 
-    classes = [method_class(name) for name in METHODS]
-    return [
-        {
-            "name": c.name,
-            "granularity": c.granularity,
-            "state": c.state,
-            "needs": ", ".join(c.needs) or "-",
-            "attention": c.attention,
-            "source": c.source,
-        }
-        for c in classes
-    ]
+    rows = []
+    for name in METHODS:
+        cls = method_class(name)
+        switches = {f.name: f.default for f in fields(cls)}
+        pinned = [what for what in ("question", "answer") if switches[f"pin_{what}"]]
+        sinks = [f"{switches['sinks']} sinks"] if switches["sinks"] else []
+        rows.append(
+            {
+                "name": name, "never evicted": ", ".join([*sinks, *pinned]) or "-",
+                "granularity": switches["granularity"], "state": cls.state, "needs": ", ".join(cls.needs) or "-",
+                "attention": cls.attention, "source": cls.source,
+            }
+        )  # fmt: skip
+    return rows
 
 
 def _profiles() -> list[dict[str, Any]]:

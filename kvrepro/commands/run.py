@@ -9,6 +9,7 @@ import yaml
 
 from ..config import CellConfig
 from ..errors import KvreproError, UnknownNameError
+from ..models import generation_defaults
 from ..profiles import load_profile, profile_names
 from ..results import CellFolder, read_manifest
 
@@ -75,4 +76,4 @@ def _config(args: argparse.Namespace) -> CellConfig:
             values[name] = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise KvreproError(f"--set {item}: not valid YAML: {error}") from error
-    return CellConfig.from_mapping(values)
+    return CellConfig.from_mapping({**generation_defaults(values.get("model")), **values})

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Draw from what is finished; missing cells are drawn as missing."""
-    from ..execution import execute_notebook
+    from ..execution import execute_notebook, notebook_parameters
     from ..report import write_index
     from ..summary import write_summary
 
@@ -27,8 +27,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     folder = results_root() / profile.name
     frame = write_summary(profile)
     print(frame.drop(columns=["cell_id"]).to_string(index=False, max_colwidth=20))
-    execute_notebook(
-        project_root() / "notebooks" / "budget_curves.ipynb", folder / "budget_curves.ipynb", {"profile": profile.name}
-    )
+    source = project_root() / "notebooks" / f"{profile.notebook}.ipynb"
+    parameters = {"profile": profile.name, "run_missing": False}
+    known = notebook_parameters(source)
+    execute_notebook(source, folder / source.name, {k: v for k, v in parameters.items() if k in known})
     index = write_index(profile, frame)
     return {"profile": profile.name, "cells": len(frame), "of": len(profile.cells), "index": str(index)}

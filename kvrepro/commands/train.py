@@ -1,4 +1,4 @@
-"""`kvrepro train`: an importance predictor for a model, from full-cache traces of generated problems."""
+"""`kvrepro train`: an importance predictor; makes the traces and labels it needs first."""
 
 from __future__ import annotations
 
@@ -6,43 +6,49 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .settings import add_plan_arguments, plan_of, set_threads, shown_plan
+
 NAME = "train"
 HELP = "train the importance predictor of a model on its own full-cache traces"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The model, where to put the head, and the size of the run."""
-    parser.add_argument("model", help="a name from `kvrepro list models`, or a folder")
-    parser.add_argument("--out", type=Path, help="folder of the head (default: importance/ in the model's folder)")
+    """Plan, labels, where to put the head, and the size of the run."""
+    add_plan_arguments(parser)
+    parser.add_argument("--labels", type=Path, help="folder of `kvrepro labels` (default: the plan's, made if missing)")
+    parser.add_argument(
+        "--out", type=Path,
+        help="folder of the head (default: importance/ in a local model's folder, else results/predictor/...)",
+    )  # fmt: skip
+    parser.add_argument("--recipe", choices=("best", "published"))
     parser.add_argument("--traces", type=int, help="training problems")
     parser.add_argument("--held-out", type=int, help="held-out problems")
     parser.add_argument("--epochs", type=int)
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, help="of traces and training")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Generate traces, label them, fit the head, write it with its card."""
-    import torch
+    """Run the stages that are missing and print the head's held-out scores beside the baselines'."""
+    plan = plan_of(
+        args,
+        {
+            "traces.n_train": args.traces, "traces.n_held_out": args.held_out, "traces.seed": args.seed,
+            "training.epochs": args.epochs, "training.seed": args.seed, "training.recipe": args.recipe,
+        },
+    )  # fmt: skip
+    if args.dry_run:
+        return shown_plan(plan)
+    from ..predictor_pipeline import LoadedModel, default_head_folder, make_head, make_labels, make_traces
 
-    from ..models import load_model, model_entry, weights_fingerprint
-    from ..predictor import FOLDER, save_predictor
-    from ..predictor_training import PredictorRecipe, train_predictor
-    from ..traces import generate_traces, tiny_questions
-
-    torch.set_num_threads(args.threads)
-    given = {"n_traces": args.traces, "n_held_out": args.held_out, "epochs": args.epochs, "seed": args.seed}
-    recipe = PredictorRecipe(**{name: value for name, value in given.items() if value is not None})
-    entry = model_entry(args.model)
-    model, tokenizer = load_model(entry)
-    splits, counts = {}, {}
-    for split, n_problems in (("train", recipe.n_traces), ("held_out", recipe.n_held_out)):
-        questions = tiny_questions(split, n_problems, recipe.sizes, recipe.seed)
-        splits[split], counts[split] = generate_traces(model, tokenizer, questions, seed=recipe.seed)
-        print(f"{split}: {counts[split]}")
-    predictor, card = train_predictor(model, splits["train"], splits["held_out"], recipe)
-    card = {"model": entry.name, "weights": weights_fingerprint(entry), "traces": counts, **card}
-    folder = args.out or Path(entry.source) / FOLDER
-    save_predictor(predictor, folder, card)
-    print(f"held out: {card['held_out']}")
-    return {"folder": str(folder), **card["held_out"], "train_s": card["train_s"]}
+    set_threads(args.threads)
+    labels = args.labels
+    if labels is None:
+        loaded = LoadedModel(plan, args.device)
+        traces = make_traces(plan, loaded=loaded)
+        labels = Path(make_labels(plan, Path(traces["folder"]), loaded=loaded)["folder"])
+    card = make_head(plan, labels, folder=args.out or default_head_folder(plan), device=args.device)
+    for name, scores in card["scores"].items():
+        cells = (f"{metric} {v['mean']:.3f} [{v['lo']:.3f}, {v['hi']:.3f}]" for metric, v in scores.items())
+        print(f"{name:9} " + ", ".join(cells))
+    return {"folder": card["folder"], "labels": str(labels), **card["held_out"], "lead": card["lead"],
+            "train_s": card["train_s"], "wall_s": card["wall_s"]}  # fmt: skip

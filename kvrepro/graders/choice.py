@@ -10,11 +10,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from kvrepro.graders.boxes import find_boxes
-from kvrepro.graders.cleaning import clean, unify_unicode
+from kvrepro.graders.cleaning import unify_unicode
 from kvrepro.graders.extraction import MAX_ANSWER, MAX_WORDING
-from kvrepro.graders.phrases import ANSWER_PHRASE, CHOICE_WORD, LEADING_CHOICE, PICKED
+from kvrepro.graders.option_texts import HEDGED, LETTERS, letter_of_option, normalised, option_in
+from kvrepro.graders.phrases import (
+    ANSWER_PHRASE,
+    CHOICE_WORD,
+    LEADING_CHOICE,
+    MISTAKEN,
+    PICKED,
+    SOLE_CHOICE,
+)
 
-LETTERS = "ABCDEFGHIJK"
 AMBIGUOUS = "several"
 MAX_BOXES = 200
 _L = f"[{LETTERS}]"
@@ -38,11 +45,18 @@ _OPEN = r"[\s(\[{$*:\"'`_<•-]{0,12}(?:\\(?:text|textbf|mathrm|mathbf|boxed|bf|
 _LETTER_AFTER = re.compile(
     rf"^{_OPEN}(?:(?:{CHOICE_WORD})\s*[:=]?\s*)?{_OPEN}({_L}|[a-k](?=\s*[)\]}}$*]|\s*\.?\s*$))", re.IGNORECASE
 )
-_SYMBOL_TAIL = re.compile(r"^(?:[A-Za-z0-9_^]|[=≡+'’²₂]|-[A-Za-z0-9]|\s*(?:=|\\to|→|<|>)\s*\S)")
-_OPTION_LINE = re.compile(
-    rf"(?:^|\n)[ \t>*\-•]{{0,8}}[(\[]?({_L})[)\].:](?:\*\*)?[ \t]*(?:\*\*)?(\S[^\n]{{0,300}}?)\s*(?=\n|$)"
+_DESCRIBED = re.compile(
+    r"^(?:is|are|was|has|denotes|represents|stands|means)\b(?!\s+(?:therefore\s+|clearly\s+|indeed\s+)?(?:the\s+)?"
+    r"(?:only\s+)?(?:most\s+)?(?:correct|right|best|true|answer|valid|accurate))"
 )
-_INLINE_OPTION = re.compile(rf"\(({_L})\)\s*([^()\n]{{1,120}}?)(?=[\s,;]*\(({_L})\)|[\n]|[.;]\s|$)")
+_SYMBOL_TAIL = re.compile(r"^(?:[A-Za-z0-9_^]|[=≡+'’²₂]|-[A-Za-z0-9]|\s*(?:=|\\to|→|<|>)\s*\S)")
+# `... all of them (D)`, with no other letter in brackets before it
+_LETTER_LAST = re.compile(rf"^[^()]*\(({_L})\)[\s.*]*$")
+_ARROW_LAST = re.compile(rf"(?:\\to|\\Rightarrow|=>|->)\s*[(\[*$]{{0,3}}({_L})[)\]*$.\s]{{0,4}}$")
+_VERDICT_LINE = re.compile(
+    rf"(?:^|\n)[ \t*\-(]*({_L})[).:* \t]+(true|false|correct|incorrect|right|wrong|yes|no|✓|✅|✗|❌)[.* \t]*(?=\n|$)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,7 @@ def read_choice(text: str) -> str | None:
     """Letter of a text that is nothing but a choice (a box, a final line); AMBIGUOUS for several, None for none."""
     text = unify_unicode(text)
     if labelled := re.match(rf"^\s*\$?({_L})\s*[,:.]?\s*\\(?:text|quad|;| )", text):
-        following = _ANOTHER.match(re.sub(r"\\(?:text|quad|[; ])|\{", " ", text[labelled.end(1) :]))
+        following = _ANOTHER.match(re.sub(r"\\(?:text|quad|[; ])|[{}]", " ", text[labelled.end(1) :]))
         return AMBIGUOUS if following else labelled[1]
     text = re.sub(
         r"\\(?:text[a-z]*|math(?:rm|bf|sf|tt|it)|[mf]box|bf|rm|boldsymbol|bm|underline|operatorname|boxed)\s*(?=\{)"
@@ -91,6 +105,9 @@ def read_choice(text: str) -> str | None:
         return None
     if mark.strip() == "=":
         return None
+    if mark.isspace() and _DESCRIBED.match(rest):
+        # `C is the capacitance`
+        return None
     if mark.isspace() and (letter in "AI" or re.match(r"^[a-z]{3,}", rest)) and _ARTICLE.match(" " + rest):
         return None
     if mark.isspace() and re.match(r"^[+*/^<>=\\-]", rest) and not rest.startswith(("- ", "\\frac", "\\sqrt")):
@@ -111,12 +128,17 @@ def statements(text: str) -> list[Statement]:
     for match in ANSWER_PHRASE.finditer(text):
         found.extend(_after_phrase(text, match.start(), match.end()))
     for match in PICKED.finditer(text):
+        sentence = re.split(r"[.,;\n]", text[max(0, match.start() - 120) : match.start()])[-1]
+        if MISTAKEN.search(sentence):
+            continue
         found.extend(_after_phrase(text, match.start(), match.end(), letters_only=True))
     for match in LEADING_CHOICE.finditer(text):
         letter = next(group for group in match.groups() if group)
         before = text[max(0, match.start() - 30) : match.start()]
         joined = re.search(rf"[(\[{{*$]?\b{_L}\b[)\]}}*$]*\s*{_JOIN}\s*(?:option |choice )?$", before)
         found.append(Statement(match.start(), AMBIGUOUS if joined else letter.upper(), match[0].strip(), "statement"))
+    for match in SOLE_CHOICE.finditer(text):
+        found.append(Statement(match.start(), match[1] or match[2] or match[3], match[0], "statement"))
     placed = [s if s.rule == "boxed" else replace(s, position=s.position + cut) for s in found]
     return sorted(placed, key=lambda statement: statement.position)
 
@@ -154,7 +176,7 @@ def _after_phrase(text: str, start: int, end: int, letters_only: bool = False) -
         if _ANOTHER.match(after):
             return [*found, Statement(start, AMBIGUOUS, tail[:60], "statement")]
         is_quoted = tail[: match.start(1)].endswith(("'", "<", '"')) and after.startswith(("'", ">", '"'))
-        if _SYMBOL_TAIL.match(after) and not after.startswith(("'s", "’s")) and not is_quoted:
+        if _SYMBOL_TAIL.match(after) and not re.match(r"^['’](?:s\b|[dt][iıuü]r)", after) and not is_quoted:
             break
         opened = bool(re.search(r"[(\[{*$]", tail[: match.start(1)]))
         colon = text[start:end].rstrip().endswith(":")
@@ -167,33 +189,6 @@ def _after_phrase(text: str, start: int, end: int, letters_only: bool = False) -
     if words and not letters_only:
         found.append(Statement(start, None, words, "phrase"))
     return found
-
-
-def listed_options(text: str) -> dict[str, str]:
-    """Options that a text lists, as `A) ...` lines or `(A) ... (B) ...`; needs at least two letters."""
-    tail = text[-20_000:]
-    options: dict[str, str] = {}
-    for pattern in (_OPTION_LINE, _INLINE_OPTION):
-        for match in pattern.finditer(tail):
-            options.setdefault(match[1], match[2])
-        if len(options) >= 2:
-            return options
-        options = {}
-    return {}
-
-
-def normalised(text: str) -> str:
-    """Option text for comparison: no wrappers, case, spaces, or final stop."""
-    text = clean(text)
-    text = re.sub(r"\\text\{([^{}]*)\}", r"\1", text)
-    return re.sub(r"[\s{}*$\\]|(?:^|(?<=\s))(?:a|an|the)\s", "", text.casefold()).strip(".,;:\"'")
-
-
-def letter_of_option(text: str, options: Mapping[str, str]) -> str | None:
-    """Letter of the one option whose text equals `text`."""
-    wanted = normalised(text)
-    matches = [letter for letter, option in options.items() if wanted and normalised(option) == wanted]
-    return matches[0] if len(matches) == 1 else None
 
 
 def final_line(text: str) -> str:
@@ -215,7 +210,7 @@ def decide(text: str, options: Mapping[str, str], gold_text: str | None = None) 
         if gold_text and normalised(statement.text) == normalised(gold_text):
             return "gold_text", "option_text", statement.text
         fallback = fallback or statement
-    line = final_line(text[-MAX_WORDING:])
+    line = re.sub(r"^[#>*\s-]+(?=\S)", "", final_line(text[-MAX_WORDING:]))
     letter = read_choice(line) if len(line) < 400 else None
     if (
         letter is not None
@@ -225,8 +220,21 @@ def decide(text: str, options: Mapping[str, str], gold_text: str | None = None) 
         return letter, "final_line", line
     if len(line) < 400 and (letter := letter_of_option(line, options)) and not _is_listing(text, line):
         return letter, "option_text", line
+    if match := _LETTER_LAST.search(line) if len(line) < 200 and not HEDGED.search(line) else None:
+        return match[1], "final_line", line
+    if options and len(line) < 400 and not _is_listing(text, line) and (letter := option_in(line, options)):
+        return letter, "option_text", line
     if gold_text and line and normalised(line) == normalised(gold_text):
         return "gold_text", "option_text", line
+    if arrow := _ARROW_LAST.search(unify_unicode(line)):
+        return arrow[1], "final_line", line
+    first = next((line.strip() for line in text[:MAX_WORDING].splitlines() if line.strip()), "")
+    if re.fullmatch(rf"[*$(\[\s]{{0,4}}{_L}[*$)\]\s.:]{{0,5}}", first):
+        return read_choice(first), "first_line", first
+    verdicts = _VERDICT_LINE.findall(text[-MAX_WORDING:])
+    upheld = [letter for letter, word in verdicts if word.casefold() in ("true", "correct", "right", "yes", "✓", "✅")]
+    if len(verdicts) > 2 and len(upheld) == 1:
+        return upheld[0], "verdicts", upheld[0]
     if fallback is not None:
         return None, fallback.rule, fallback.text
     return None, "none", None

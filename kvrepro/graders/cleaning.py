@@ -51,6 +51,9 @@ _FONT_WRAPPER = re.compile(
     r"|underbrace|mathclose|mathopen|mathord|cancel|vec|hat|mathnormal|overrightarrow)\s*\{"
 )
 _COLOUR = re.compile(r"\\(?:color|textcolor|colorbox|bbox)\s*(?:\{[A-Za-z0-9#!]*\}|\[[^\]]*\])")
+_SYSTEM = re.compile(
+    r"\\(?:left\s*\\\{\s*\\)?begin\s*\{(cases|aligned|align\*?|gathered|split)\}(.*?)\\end\s*\{\1\}", re.DOTALL
+)
 _SPACES = re.compile(
     r"\\[;: ]|\\q?quad(?![A-Za-z])|~|\\hspace\*?\{[^{}]*\}|\\(?:thinspace|enspace|nobreakspace)(?![A-Za-z])|\\hfill"
 )
@@ -113,6 +116,8 @@ def join_thousands(text: str) -> str:
     text = re.sub(r"(?<=\d)\s*,\s*\\!\s*(?=\d{3})", "", text)
     text = re.sub(r"(?<=\d)\{(?:,|\\,)\}(?=\d{3}(?!\d))", "", text)
     text = re.sub(r"(?<![\d.,(\[])(\d{1,3})\.(\d{3}),(\d{1,2})(?!\d)", r"\1\2.\3", text)
+    # two dots or more are no decimal point
+    text = re.sub(r"(?<![\d.,])\d{1,3}(?:\.\d{3}){2,}(?![\d.])", lambda m: m[0].replace(".", ""), text)
     text = re.sub(r"(?<=\d)\{,\}(?=\d)", ".", text)
     text = re.sub(r"(?<=\d)\{\.\}(?=\d)", ".", text)
     text = re.sub(r"(?<=\d)(?:\\,|\\!|\\ |~|'(?=\d{3}))+(?=\d)", " ", text)
@@ -129,6 +134,12 @@ def clean(text: str) -> str:
         # commands whose backslash was escaped once more than needed
         text = re.sub(r"\\\\(?=[A-Za-z]{2})", r"\\", text)
     text = text.replace("\\\\", "\\cr ")
+    text = _SYSTEM.sub(_listed, text)
+    if text.count("$") == 1:
+        # no delimiter of maths, which come in pairs
+        text = re.sub(r"(?<!\\)\$(?=\s*\d)", r"\\$", text)
+    text = re.sub(r"\\(?:text|mathrm|operatorname)\s*\{\s*(gcd|lcm|max|min)\s*\}(?=\s*[({])", r"\\\1 ", text)
+    text = re.sub(r"\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?", r"\\overline{\1\2\3}", text)
     text = re.sub(r"\\[()\[\]]|(?<!\\)\$", " ", text)
     text = _COLOUR.sub("", text)
     text = _DROPPED.sub(" ", text)
@@ -145,6 +156,14 @@ def clean(text: str) -> str:
     while text and (text[-1] in ".;,!?" and not text.endswith("\\!") and not re.search(r"[\w})\]]!$", text)):
         text = text[:-1].rstrip()
     return strip_group(text)
+
+
+def _listed(match: re.Match[str]) -> str:
+    """A system of equations as the list it is; pieces of a function, which have conditions, stay as they are."""
+    rows = [row.strip().rstrip(",") for row in match[2].split("\\cr ") if row.strip()]
+    if any("=" not in row for row in rows) or (match[1] == "cases" and "&" in match[2]):
+        return match[0]
+    return " , ".join(row.replace("&", "") for row in rows)
 
 
 def unwrap_text(text: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from kvrepro.graders.arithmetic import number
 from kvrepro.graders.cleaning import split_top
-from kvrepro.graders.evaluation import close, evaluate, has_branches, number, same_value, sample_points, symbols_of
+from kvrepro.graders.evaluation import close, evaluate, has_branches, same_value, sample_points, symbols_of
 from kvrepro.graders.expression import Tree, read_expression
 from kvrepro.graders.lexer import UnreadableError
 

@@ -1,52 +1,18 @@
-"""Values of expression trees, exact where rational and to 60 digits elsewhere, and equality by sampling.
-
-Every operation is bounded, so that power towers and factorials of a reply end in `TooLargeError` and not in a hang.
-"""
+"""Values of expression trees, exact where rational and to 60 digits elsewhere, and equality by sampling."""
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from kvrepro.errors import KvreproError
+from kvrepro.graders.arithmetic import OPERATIONS, TooLargeError, check, context, magnitude, number
 from kvrepro.graders.expression import Tree
 from kvrepro.graders.lexer import UnreadableError
 
-DIGITS = 60
-MAX_BITS = 200_000
-MAX_FACTORIAL = 20_000
 # two values agree if they differ by less than this part of the larger one
 RELATIVE_TOLERANCE = 1e-35
-
-
-class TooLargeError(UnreadableError):
-    """A value beyond every answer that a benchmark asks for."""
-
-
-def _mp() -> Any:
-    try:
-        import mpmath
-    except ImportError as error:
-        raise KvreproError(
-            "grading this answer needs mpmath, which comes with math-verify: pip install math-verify"
-        ) from error
-    context = mpmath.mp.clone()
-    context.dps = DIGITS
-    return context
-
-
-_context: Any = None
-
-
-def context() -> Any:
-    """The mpmath context of this process, with `DIGITS` digits."""
-    global _context
-    if _context is None:
-        _context = _mp()
-    return _context
 
 
 def symbols_of(tree: Tree) -> set[str]:
@@ -90,142 +56,26 @@ def evaluate(tree: Tree, values: Mapping[str, Fraction] | None = None) -> Any:
         return _function(tree[1], tree[2], values)
     operands = [evaluate(part, values) for part in tree[1:]]
     try:
-        return _check(_OPERATIONS[operator](*operands))
+        return check(OPERATIONS[operator](*operands))
     except ZeroDivisionError as error:
         raise UnreadableError("division by zero") from error
     except (OverflowError, MemoryError) as error:
         raise TooLargeError(operator) from error
 
 
-def _check(value: Any) -> Any:
-    if isinstance(value, Fraction):
-        if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
-            raise TooLargeError(f"more than {MAX_BITS} bits")
-    elif isinstance(value, int):
-        return _check(Fraction(value))
-    return value
-
-
-def number(value: Any) -> Any:
-    """As an mpmath number."""
-    if isinstance(value, Fraction):
-        return context().mpf(value.numerator) / value.denominator
-    return value
-
-
-def _both(first: Any, second: Any) -> tuple[Any, Any]:
-    if isinstance(first, Fraction) and isinstance(second, Fraction):
-        return first, second
-    return number(first), number(second)
-
-
-def _add(first: Any, second: Any) -> Any:
-    first, second = _both(first, second)
-    return first + second
-
-
-def _mul(first: Any, second: Any) -> Any:
-    first, second = _both(first, second)
-    return first * second
-
-
-def _div(first: Any, second: Any) -> Any:
-    if second == 0:
-        raise UnreadableError("division by zero")
-    first, second = _both(first, second)
-    return first / second
-
-
-def _magnitude(value: Any) -> float:
-    """log2 of the absolute value, roughly; 0 for 0."""
-    if isinstance(value, Fraction):
-        return float(value.numerator.bit_length() - value.denominator.bit_length())
-    size = abs(value)
-    return float(context().mag(size)) if size and not context().isinf(size) else 0.0
-
-
-def _pow(base: Any, exponent: Any) -> Any:
-    if _magnitude(exponent) > 40:
-        raise TooLargeError("exponent")
-    if isinstance(base, Fraction) and isinstance(exponent, Fraction) and exponent.denominator == 1:
-        if base == 0 and exponent <= 0:
-            raise UnreadableError("0 to a power that is not positive")
-        size = max(base.numerator.bit_length(), base.denominator.bit_length())
-        if abs(base) != 1 and size * abs(exponent.numerator) > MAX_BITS:
-            raise TooLargeError("power")
-        return base ** int(exponent)
-    if (abs(_magnitude(base)) + 1) * 2 ** _magnitude(exponent) > 1e7:
-        raise TooLargeError("power")
-    if isinstance(base, Fraction) and isinstance(exponent, Fraction) and base < 0 and exponent.denominator % 2:
-        # the real branch, as school books mean (-8)^{1/3}
-        sign = -1 if exponent.numerator % 2 else 1
-        return sign * context().power(number(-base), number(exponent))
-    return context().power(number(base), number(exponent))
-
-
-def _root(degree: Any, radicand: Any) -> Any:
-    if degree == 0:
-        raise UnreadableError("root of degree 0")
-    if isinstance(degree, Fraction) and degree.denominator == 1 and isinstance(radicand, Fraction):
-        n = int(degree)
-        if n == 2 and radicand >= 0:
-            top, bottom = math.isqrt(radicand.numerator), math.isqrt(radicand.denominator)
-            if top * top == radicand.numerator and bottom * bottom == radicand.denominator:
-                return Fraction(top, bottom)
-        if n == 2:
-            return context().sqrt(number(radicand))
-        return _pow(radicand, Fraction(1, n))
-    return _pow(radicand, _div(Fraction(1), degree))
-
-
-def _factorial(value: Any) -> Any:
-    if not isinstance(value, Fraction) or value.denominator != 1 or value < 0:
-        raise UnreadableError("factorial of something else than a whole number")
-    if value > MAX_FACTORIAL:
-        raise TooLargeError("factorial")
-    return Fraction(math.factorial(int(value)))
-
-
-def _binomial(n: Any, k: Any) -> Any:
-    if not all(isinstance(x, Fraction) and x.denominator == 1 for x in (n, k)) or n < 0 or k < 0:
-        raise UnreadableError("binomial of something else than whole numbers")
-    if n > MAX_FACTORIAL:
-        raise TooLargeError("binomial")
-    return Fraction(math.comb(int(n), int(k)))
-
-
-def _real(value: Any) -> Any:
-    if isinstance(value, Fraction):
-        return value
-    if getattr(value, "imag", 0) != 0:
-        raise UnreadableError("a real number is needed here")
-    return value.real
-
-
-_OPERATIONS = {
-    "add": _add,
-    "mul": _mul,
-    "div": _div,
-    "neg": lambda x: -x,
-    "pow": _pow,
-    "root": _root,
-    "abs": lambda x: abs(x),
-    "factorial": _factorial,
-    "binomial": _binomial,
-    "degrees": lambda x: x,
-    "floor": lambda x: Fraction(math.floor(x)) if isinstance(x, Fraction) else Fraction(int(context().floor(_real(x)))),
-    "ceil": lambda x: Fraction(math.ceil(x)) if isinstance(x, Fraction) else Fraction(int(context().ceil(_real(x)))),
-}
+def _in_radians(tree: Tree) -> Tree:
+    """Inside a function a degree is pi/180; alone it is only a unit."""
+    parts = tuple(_in_radians(part) if isinstance(part, tuple) else part for part in tree[1:])
+    if tree[0] == "degrees":
+        return ("div", ("mul", parts[0], ("constant", "pi")), ("number", Fraction(180)))
+    return (tree[0], *parts)
 
 
 def _function(name: str, argument: Tree, values: Mapping[str, Fraction] | None) -> Any:
-    in_degrees = argument[0] == "degrees"
-    value = number(evaluate(argument, values))
+    value = number(evaluate(_in_radians(argument), values))
     mp = context()
-    if name in ("sin", "cos", "tan", "cot", "sec", "csc") and in_degrees:
-        value = value * mp.pi / 180
-    if (name not in ("ln", "log", "lg") and _magnitude(value) > 200) or (
-        name in ("exp", "sinh", "cosh", "tanh") and _magnitude(value) > 24
+    if (name not in ("ln", "log", "lg") and magnitude(value) > 200) or (
+        name in ("exp", "sinh", "cosh", "tanh") and magnitude(value) > 24
     ):
         raise TooLargeError(name)
     if name in ("ln", "log", "lg"):

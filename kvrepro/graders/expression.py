@@ -9,7 +9,8 @@ from __future__ import annotations
 from fractions import Fraction
 
 from kvrepro.graders.cleaning import clean
-from kvrepro.graders.lexer import FUNCTIONS, GREEK, UnreadableError, tokens_of
+from kvrepro.graders.lexer import FUNCTIONS, GREEK, LISTS, UnreadableError, tokens_of
+from kvrepro.graders.selections import read_named, read_prefixed, selections
 
 MAX_DEPTH = 60
 
@@ -22,7 +23,7 @@ Tree = tuple
 
 def read_expression(text: str) -> Tree:
     """Tree of one scalar expression given as cleaned text."""
-    reader = _Reader(tokens_of(text))
+    reader = Reader(tokens_of(text))
     tree = reader.sum()
     if reader.position != len(reader.tokens):
         raise UnreadableError(f"unexpected {reader.peek()!r}")
@@ -34,7 +35,9 @@ def read_raw(text: str) -> Tree:
     return read_expression(clean(text))
 
 
-class _Reader:
+class Reader:
+    """Position in the tokens of one expression, and what may stand there."""
+
     def __init__(self, tokens: list[str]):
         self.tokens = tokens
         self.position = 0
@@ -42,10 +45,12 @@ class _Reader:
         self.bars = 0
 
     def peek(self, ahead: int = 0) -> str:
+        """Token `ahead` of the next one; empty past the end."""
         i = self.position + ahead
         return self.tokens[i] if i < len(self.tokens) else ""
 
     def take(self, expected: str | None = None) -> str:
+        """The next token, which must be `expected` where that is given."""
         token = self.peek()
         if not token or (expected is not None and token != expected):
             raise UnreadableError(f"expected {expected!r}, found {token!r}")
@@ -53,6 +58,7 @@ class _Reader:
         return token
 
     def sum(self) -> Tree:
+        """Products joined by plus and minus."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise UnreadableError("nested too deeply")
@@ -61,10 +67,14 @@ class _Reader:
             operator = self.take()
             right = self.product()
             tree = ("add", tree, right if operator == "+" else ("neg", right))
+        if self.peek() == "\\choose":
+            self.take()
+            tree = ("binomial", tree, self.sum())
         self.depth -= 1
         return tree
 
     def product(self) -> Tree:
+        """Factors joined by a sign or side by side; a number before a proper fraction is a mixed number."""
         if self.peek() in ("+", "-"):
             sign = self.take()
             inner = self.product()
@@ -80,6 +90,10 @@ class _Reader:
                 right = self.factor()
                 right = ("neg", right) if sign < 0 else right
                 tree = ("mul", tree, right) if token in _PRODUCT else ("div", tree, right)
+            elif token in ("C", "P") and tree[0] == "number" and self.peek(1).isdigit():
+                # 10C3
+                self.take()
+                tree = selections(token, tree, self.atom())
             elif self.starts_factor(token):
                 right_is_number = token[0].isdigit() or token[0] == "."
                 left = self.tokens[self.position - 1]
@@ -92,6 +106,7 @@ class _Reader:
                 return tree
 
     def starts_factor(self, token: str) -> bool:
+        """May a factor begin here, so that standing side by side means a product?"""
         if not token or token in ("+", "-", ")", "]", "}", "\\}", ",", "=", "<", ">", "&", ";"):
             return False
         if token == "|":
@@ -104,6 +119,7 @@ class _Reader:
         return token[0].isalnum() or token in "([{." or token[0] == "."
 
     def factor(self) -> Tree:
+        """An atom with what is written behind it: powers, factorials, percent, degrees, primes."""
         tree = self.atom()
         while True:
             token = self.peek()
@@ -146,9 +162,12 @@ class _Reader:
         return self.atom()
 
     def atom(self) -> Tree:
+        """A number, a symbol, a function or a group."""
         token = self.take()
         if token[0].isdigit() or (token[0] == "." and len(token) > 1):
             return self.number(token)
+        if token in ("_", "^") or (token == "{" and self.peek() == "}"):
+            return read_prefixed(self, token)
         if token in _OPENERS:
             bars, self.bars = self.bars, 0
             tree = self.sum()
@@ -184,6 +203,7 @@ class _Reader:
         raise UnreadableError(f"unknown {token!r}")
 
     def number(self, token: str) -> Tree:
+        """A decimal, with its repeating part if one follows."""
         value = Fraction(token)
         if (self.peek() in ("\\overline", "\\dot") and "." in token) or (
             self.peek() == "." and self.peek(1) == "\\overline"
@@ -204,6 +224,7 @@ class _Reader:
         return ("number", value)
 
     def root(self) -> Tree:
+        """What follows `\\sqrt`."""
         degree: Tree = ("number", Fraction(2))
         if self.peek() == "[":
             self.take()
@@ -213,6 +234,7 @@ class _Reader:
         return ("root", degree, radicand)
 
     def function(self, name: str) -> Tree:
+        """Argument, power and base of a named function."""
         power: Tree | None = None
         base: Tree | None = None
         while self.peek() in ("^", "_"):
@@ -220,7 +242,9 @@ class _Reader:
                 power = self.group()
             else:
                 base = self.group()
-        if name in ("gcd", "lcm", "max", "min", "det"):
+        if name in LISTS:
+            return self.of_list(name)
+        if name == "det":
             raise UnreadableError(name)
         if self.peek() in ("(", "[", "{"):
             argument = self.atom()
@@ -239,7 +263,20 @@ class _Reader:
             tree = ("div", ("function", "ln", argument), ("function", "ln", base))
         return tree if power is None else ("pow", tree, power)
 
+    def of_list(self, name: str) -> Tree:
+        """gcd, lcm, max or min of a list in brackets."""
+        closing = _OPENERS[self.take() if self.peek() in _OPENERS else "("]
+        operands = [self.sum()]
+        while self.peek() == ",":
+            self.take()
+            operands.append(self.sum())
+        self.take(closing)
+        return (name, *operands)
+
     def symbol(self, name: str) -> Tree:
+        """A letter with its index; i and e are constants, some letters count selections."""
+        if (tree := read_named(self, name)) is not None:
+            return tree
         if name == "i":
             return ("constant", "i")
         if name == "e" and self.peek() != "_":
@@ -247,18 +284,7 @@ class _Reader:
         if self.peek() == "_":
             self.take()
             lower = self.group()
-            # C_n^k, the combinations of school books
-            if name == "C" and self.peek() == "^":
-                self.take()
-                return ("binomial", lower, self.group())
             name += "_" + _spell(lower)
-        elif name == "C" and self.peek() == "^" and "_" in self.tokens[self.position : self.position + 5]:
-            self.take()
-            upper = self.group()
-            if self.peek() == "_":
-                self.take()
-                return ("binomial", self.group(), upper)
-            return ("pow", ("symbol", name), upper)
         return ("symbol", name)
 
 

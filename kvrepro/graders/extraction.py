@@ -8,8 +8,9 @@ from itertools import pairwise
 
 from kvrepro.graders.boxes import Box, find_boxes
 from kvrepro.graders.cleaning import unify_unicode
-from kvrepro.graders.phrases import ANSWER_PHRASE, CONCLUSION, REVISION
-from kvrepro.graders.wording import number_in_words
+from kvrepro.graders.phrases import ANSWER_PHRASE, ASIDE, CONCLUSION, REVISION, STATED
+from kvrepro.graders.quantities import find_quantity
+from kvrepro.graders.wording import fraction_in_words, number_in_words
 
 THOUGHT_END = "</think>"
 THOUGHT_START = "<think>"
@@ -24,7 +25,7 @@ _CONNECTOR = re.compile(
     r"(?:[\s$,;&.*]|\\[()\[\],;: !]|\\q?quad|\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|\b(?:and|or|also)\b|[和或])*",
     re.IGNORECASE,
 )
-_SIGN_BEFORE = re.compile(r"(?:^|[\s$=(\[:])-\s*$")
+_SIGN_BEFORE = re.compile(r"(?:^|[\s$=(\[:])-\s*$|=\s*\$?\s*-\s*\$\s*$")
 _BEHIND = re.compile(r"^\s*\$?((?:_\{?\d{1,2}\}?)|(?:\s|~|\\,)*[ap]\.?m\b\.?)")
 _LEFT_SIDE = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:_\{?\w\}?)?(?:\([A-Za-z]\))?)\s*=\s*$")
 _HAS_JOINER = re.compile(r"[,;&和或]|\b(?:and|or)\b", re.IGNORECASE)
@@ -36,6 +37,8 @@ _REASON = re.compile(
     r"|which|where|so|for|due|after|when|by|hence|thus|therefore|,)\b.*$",
     re.DOTALL | re.IGNORECASE,
 )
+_TIME_OF_DAY = re.compile(r"(?<![\d:])\d{1,2}:\d{2}(?!\d|:)(?:\s*[ap]\.?\s?m\b\.?)?", re.IGNORECASE)
+_CONTINUING = ("hundred", "thousand", "and", "a", "half", "third", "thirds", "quarter", "quarters")
 _POLITE = re.compile(r"(?:입니다|이다|です|である|だ|になります)\s*$")
 
 
@@ -94,7 +97,8 @@ def extract(text: str, finish_reason: str = "stop", is_numeric: bool = False) ->
         return _capped(announced, "phrase")
     concluded = _concluded(text)
     if concluded is not None and is_numeric and not re.search(r"\d", unify_unicode(concluded)):
-        concluded = concluded if number_in_words(concluded) is not None else None
+        is_spelled = number_in_words(concluded) is not None or fraction_in_words(concluded) is not None
+        concluded = concluded if is_spelled else None
     if concluded is not None:
         return _capped(concluded, "final_line")
     return Extraction("no_answer", None, "none")
@@ -181,7 +185,7 @@ def _first_value(tail: str) -> str | None:
 def _concluded(text: str) -> str | None:
     """A last line that is nothing but a value, or a concluding sentence with exactly one value."""
     text = unify_unicode(text)
-    lines = [line.strip() for line in text.splitlines() if line.strip(" *$_-#>")]
+    lines = [line.strip() for line in text.splitlines() if line.strip(" *$_-#>`")]
     if not lines:
         return None
     line = re.sub(r"^[>#\-*\s]+(?=\S)", "", lines[-1]).strip(" *`")
@@ -209,14 +213,37 @@ def _concluded(text: str) -> str | None:
         return None
     formulas = [next(g for g in m.groups() if g is not None) for m in _MATHS.finditer(last)]
     is_conclusion = bool(CONCLUSION.match(last)) or len(lines) == 1
+    times = _TIME_OF_DAY.findall(last)
+    if len(times) == 1 and not ASIDE.match(last):
+        return times[0].strip()
     if re.search(r"\b(?:not|cannot|can't|unclear|maybe|perhaps|either|or|checked|try|guess)\b", last, re.IGNORECASE):
         return None
     if formulas and is_conclusion:
         gaps = _MATHS.split(last)[5:-1:5] if len(formulas) > 1 else []
         if all(_CONNECTOR.fullmatch(gap or "") for gap in gaps):
             return " , ".join(formulas)
-    numbers = re.findall(r"(?<![\w.])-?\$?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?%?(?![\w])", last)
-    if not formulas and len(set(numbers)) == 1 and is_conclusion:
+    if not formulas and is_conclusion and (quantity := find_quantity(last)):
+        return quantity
+    numbers = re.findall(r"(?<![\w.])-?\\?\$?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?%?(?![\w])", last)
+    if not formulas and not numbers and is_conclusion and (word := _number_word(last)):
+        return word
+    chances = re.findall(r"\b\d+ (?:in|out of) \d+\b", last)
+    if len(chances) == 1 and len(numbers) == 2 and STATED.search(last.partition(chances[0])[0]):
+        return chances[0]
+    is_stated = len(numbers) == 1 and not ASIDE.match(last) and bool(STATED.search(last.partition(numbers[0])[0]))
+    if not formulas and len(set(numbers)) == 1 and (is_conclusion or is_stated):
         behind = re.match(r"^\s*(?:[ap]\.?m\b|percent)", last.partition(numbers[0])[2])
         return numbers[0] + (behind[0] if behind else "")
     return None
+
+
+def _number_word(sentence: str) -> str | None:
+    """The one number that a sentence spells out; `one` and `zero` are too often pronouns and adjectives."""
+    runs: list[list[str]] = [[]]
+    for word in re.findall(r"[A-Za-z-]+", sentence):
+        if number_in_words(word) is not None or (runs[-1] and word.lower() in _CONTINUING):
+            runs[-1].append(word)
+        elif runs[-1]:
+            runs.append([])
+    found = [re.sub(r"(?: and| a)+$", "", " ".join(run)) for run in runs if run]
+    return found[0] if len(found) == 1 and found[0].lower() not in ("one", "zero") else None

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from kvrepro.graders.arithmetic import number
 from kvrepro.graders.cleaning import split_top
-from kvrepro.graders.evaluation import close, evaluate, number, same_value, symbols_of
+from kvrepro.graders.evaluation import close, evaluate, same_value, symbols_of
 from kvrepro.graders.expression import Tree, read_expression
 from kvrepro.graders.lexer import UnreadableError
+from kvrepro.graders.wording import plain
 
 _RELATION = re.compile(r"\\le(?![A-Za-z])|\\ge(?![A-Za-z])|\\ne(?![A-Za-z])|<=|>=|!=|<|>")
 _SPELLED = {"\\le": "<=", "\\ge": ">=", "\\ne": "!="}
@@ -30,6 +32,11 @@ _BUILDER = re.compile(
 )
 _REALS = re.compile(
     r"^(?:\\mathbb\s*\{?\s*R\s*\}?|\\text\{\s*(?:all )?real(?: number)?s?\s*\}|(?:all )?real numbers|\\R)$"
+)
+_EXCEPT = re.compile(
+    r"^(?:all |any |the set of )*real(?: number| value)?s?(?: of [a-z])?,?\s+"
+    r"(?:except(?: for)?|other than|excluding|but)\s+(?:[a-z]\s*=\s*)?([^a-z=]+)$",
+    re.IGNORECASE,
 )
 _ONE_SYMBOL = re.compile(r"^[A-Za-z](?:_\{?\w+\}?)?$|^\\(?:theta|alpha|beta|lambda|mu|phi|omega)$")
 
@@ -64,6 +71,11 @@ def read_real_set(text: str) -> RealSet:
         return list(REALS)
     if text == "\\emptyset":
         return []
+    if match := _EXCEPT.match(plain(text)):
+        points = [read_expression(part) for part in split_top(match[1], re.compile(r",|\band\b|\bor\b"))]
+        return complement([Piece(point, True, point, True) for point in points])
+    if len(parts := split_top(text, _UNION)) > 1:
+        return _combine([read_real_set(part) for part in parts], unite)
     if match := _BUILDER.match(text):
         return read_real_set(match[2])
     if match := _MEMBER.match(text):
@@ -74,8 +86,6 @@ def read_real_set(text: str) -> RealSet:
     if match := re.match(r"^[A-Za-z]\s*=\s*([^=]+)$", text):
         point = read_expression(match[1])
         return [Piece(point, True, point, True)]
-    if len(parts := split_top(text, _UNION)) > 1:
-        return _combine([read_real_set(part) for part in parts], unite)
     if len(parts := split_top(text, _MINUS)) == 2:
         return intersect(read_real_set(parts[0]), complement(read_real_set(parts[1])))
     if len(parts := split_top(text, _OR)) > 1:

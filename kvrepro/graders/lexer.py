@@ -14,6 +14,8 @@ alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sig
 Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar
 """
 FUNCTIONS = frozenset(_FUNCTION_TEXT.split())
+# functions of a list
+LISTS = ("gcd", "lcm", "max", "min")
 GREEK = frozenset(_GREEK_TEXT.split())
 _WORDS = FUNCTIONS | {"pi", "infty", "infinity", "inf"}
 _TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|\\[%$!{}|&]|[A-Za-z]+|\S)")

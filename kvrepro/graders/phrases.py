@@ -13,10 +13,12 @@ _ANNOUNCEMENTS = (
     r"|must be|should be)",
     r"\b(?:final|my)\s+(?:answer|choice|result)\s*(?:\*\*)?\s*(?:is|:|=)",
     r"\bans\s*[:=]",
+    r"\banswer['’]s\s",
+    r"\b(?:final|correct)\s*:\s*(?=[\s*(\[$]{0,4}(?:[A-K]\b|[-$\\\d]))",
     r"\banswer\s+(?:-|\\to)\s",
     r"\bsolution\s*:\s*(?=[\s*(\[$]{0,4}(?:[A-K]\b|[-$\\\d]))",
     # Chinese, Japanese, Korean
-    r"(?:最终|最后|正确)?(?:的)?(?:答案|选项|结果)(?:就)?(?:应该|应)?(?:选择|选|是|为|[:=])+",
+    r"(?:最终|最后|正确)?(?:的)?(?:答案|选项|结果)(?:就)?(?:应该|应)?(?:选择|选(?!项)|是|为|[:=])+",
     r"(?:故|所以|因此|应)?(?:本题)?(?:答案)?(?:应)?选(?:择)?(?:项)?[:]?",
     r"(?:最終的な)?(?:答え|正解|解答)\s*(?:は|[:=])",
     r"(?:최종\s*)?(?:정답|답)\s*(?:은|는|[:=])",
@@ -42,6 +44,20 @@ _ANNOUNCEMENTS = (
     r"\bjawaban(?:nya)?(?:\s+akhir)?\s*(?:adalah|:)",
     r"(?:الجواب|الإجابة)(?:\s+(?:النهائي|النهائية|الصحيحة|الصحيح))?\s*(?:هو|هي|[:=])",
     r"उत्तर\s*(?:है|[:=])",
+    # Scandinavian, Finnish, Czech, Romanian, Hungarian, Ukrainian, Greek, Thai, Hebrew, Persian, Bengali
+    r"\b(?:rätt\s+|korrekt\s+)?svar(?:et)?\s*(?:är|er|:)",
+    r"\b(?:oikea\s+)?vastaus\s*(?:on|:)",
+    r"\bodpověď\s*(?:je|:)",
+    r"\brăspuns(?:ul)?(?:\s+(?:corect|final))?\s*(?:este|:)",
+    r"\b(?:a\s+)?(?:helyes\s+)?válasz\s*:?",
+    r"(?:правильна\s+)?відповідь\s*[:=-]",
+    r"(?:η\s+)?απάντηση\s*(?:είναι|:)",
+    r"คำตอบ(?:คือ|\s*:)",
+    r"התשובה(?:\s+(?:הנכונה|הסופית))?\s*(?:היא|:)",
+    r"(?:پاسخ|جواب)(?:\s+(?:نهایی|صحیح))?\s*:?",
+    r"উত্তর\s*(?:হল|হলো|[:=])",
+    r"\bk[eế]t\s+qu[aả]\s+(?:cu[oố]i\s+c[uù]ng\s+)?l[aà]",
+    r"\b(?:wynik|rezultat|risultato|resultado|resultat|sonuç)\s*(?:to|[eéè]|es|is|ist|:)\s",
 )
 _MARKUP = r"[\s*:]{0,12}"
 ANSWER_PHRASE = re.compile("(?:" + "|".join(_ANNOUNCEMENTS) + ")" + _MARKUP, re.IGNORECASE)
@@ -53,11 +69,11 @@ CHOICE_WORD = (
 )
 PICKED = re.compile(
     r"(?:\b(?:i|we|i'm|i am|i'd|i would|i'll|let's|you should|one should)\s+(?:will\s+|would\s+|therefore\s+"
-    r"|should\s+|must\s+)?(?:choose|pick|select|go with|going with)"
+    r"|should\s+|must\s+)?(?:choose|pick|select|go with|going with|say)"
     r"|\b(?:choose|pick|select)\b(?!\s+(?:from|between|one|any))"
     r"|\b(?:so|thus|hence|therefore|consequently|making|it must be|it is|it's|this is|that is|that's|which"
     r" is|which means|"
-    r"corresponds to|matches|match|matching|corresponding to|leads to|points to|leaves|leaving|leaves us"
+    r"corresponds to|closest to|matches|match|matching|corresponding to|leads to|points to|leaves|leaving|leaves us"
     r" with|gives)(?:\s+only)?,?\s*(?:it is |it's |it must be |this is )?"
     r"(?=(?:\*\*|\\\(|\$|\s){0,4}(?:[(\[]?(?:the\s+)?(?:correct\s+)?(?:option|choice|answer choice"
     r"|statement)\b|[(\[][A-K][)\]]|\\text(?:bf)?\{\s*\(?[A-K]|\*\*[A-K]\*\*|[A-K]\s*\.?\s*(?:$|\n))))"
@@ -68,16 +84,45 @@ LEADING_CHOICE = re.compile(
     r"(?:(?:\b(?:option|choice|answer|statement|opción|вариант)\s*|(?<![A-Za-z\\*$]))(?:\*\*|\$"
     r"|\\text(?:bf)?\{){0,3}[(\[]([A-K])[)\]](?:\*\*|\$|\}){0,3}"
     r"|(?:\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ss]tatement)\s+|(?:^|(?<=[.;,:]\s)|(?<=\bonly\s)"
-    r"|(?<=\bthat\s)|(?<=\b[Ss]o\s)|(?<=\b[Hh]ence\s)|(?<=\b[Tt]hus\s))(?:\*\*)?)([A-K])(?:\*\*)?)"
-    r"\s{0,3}(?:is|are|must be|would be|seems|being|remains)\s+(?:therefore |thus |clearly |indeed |definitely |then )?"
+    r"|(?<=\bthat\s)|(?<=\b[Bb]ut\s)|(?<=\b[Ss]o\s)|(?<=\b[Hh]ence\s)|(?<=\b[Tt]hus\s))(?:\*\*)?)([A-K])(?:\*\*)?)"
+    r"\s{0,3}(?:is|are|must be|would be|seems(?: to be)?|appears(?: to be)?|looks(?: like)?|being|remains)"
+    r"\s+(?:therefore |thus |clearly |indeed |definitely |then )?"
     r"(?:the\s+)?(?:only\s+)?(?:one\s+(?:that is|which is)\s+)?(?:best |most |factually )?(?:correct|right"
-    r"|true|answer|accurate|valid|best choice|appropriate)(?!\s+(?:about|that|in|but|for)\b)",
+    r"|true|answer|accurate|valid|best choice|appropriate|plausible|likely|suitable|reasonable"
+    r"|one|option|choice|possibility)"
+    r"(?!\s+(?:about|that|in|but|for)\b)",
     re.MULTILINE,
+)
+# the one option that others are set against: `Only C satisfies both`, `All options except C are wrong`
+SOLE_CHOICE = re.compile(
+    r"\b(?:[Oo]nly\s+(?:(?:option|choice|answer|statement)\s+)?[(\[*$]{0,3}([A-K])[)\]*$]{0,3}\s+"
+    r"(?:satisfies|works|fits|matches|remains|meets|holds|makes sense|agrees|is left|is consistent|survives)"
+    r"|[;,]\s+(?:so\s+|and\s+|thus\s+|hence\s+)?(?:only\s+)?[(\[*$]{0,3}([A-K])[)\]*$]{0,3}\s+(?:remains|is left)\b"
+    r"|(?:[Aa]ll|[Ee]very)\b[^.\n]{0,30}\b(?:except|but|other than)\s+(?:for\s+)?(?:(?:option|choice)\s+)?[(\[*$]{0,3}"
+    r"([A-K])[)\]*$]{0,3}\s+(?:are|is|can be|were)\s+(?:clearly\s+)?(?:wrong|incorrect|false|eliminated|ruled out))",
+)
+# what makes `choose A` a report of somebody's mistake
+MISTAKEN = re.compile(
+    r"\b(?:mistake|error|trap|tempt\w*|wrong\w*|incorrect\w*|not|never|avoid|someone|students?|might|could|if)\b|n't\b",
+    re.IGNORECASE,
 )
 # words that turn a text between two boxes into a change of mind
 REVISION = re.compile(
     r"\b(?:wait|actually|however|no,|correction|correct(?:ed|ion)?|mistake|instead|recheck|re-?check"
     r"|should be|hmm|oops|sorry|but|final|rather|error|not)\b",
+    re.IGNORECASE,
+)
+# a sentence that names a value right behind its verb: `The total is 48`, `o valor é 18`
+STATED = re.compile(
+    r"(?:\b(?:is|are|equals?|was|be|comes? (?:out )?to|gives|costs?|amounts? to|totals?|takes|arrives? at|at|have|has"
+    r"|ist|beträgt|est|es|vale|wynosi|равно|равен|составляет)|[éè]|是|为|等于|=)"
+    r"[\s:*]*(?:(?:exactly|about|approximately|roughly|only|just|therefore|thus|simply)\s+)?[\s*(\\$]*$",
+    re.IGNORECASE,
+)
+# sentences that check, assume or explain instead
+ASIDE = re.compile(
+    r"^[\s*_>-]*(?:check|verif|note|if|for|since|when|suppose|let|assum|because|where|here|recall|as|given|in step|step"
+    r"|example|consider|try|test|first|case)",
     re.IGNORECASE,
 )
 CONCLUSION = re.compile(

@@ -65,9 +65,17 @@ def check_same_problems(rows: Iterable[Mapping[str, Any]], golds: Mapping[str, s
 
 
 def regrade(
-    rows: list[dict[str, Any]], kind: str, grader: str = "strict", workers: int | None = None
+    rows: list[dict[str, Any]],
+    kind: str,
+    grader: str = "strict",
+    workers: int | None = None,
+    options: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[dict[str, Any]]:
     """Copies of the records with new `correct`, `answer`, `rule`, `status` and `grader`.
+
+    Args:
+        options: problem id -> letter -> text, of a multiple-choice benchmark. Records do not hold them, because the
+            questions of GPQA must not spread.
 
     A status that says how generation ended (`truncated`, `length_limit`) is kept, so that a cut reply stays countable.
     """
@@ -75,6 +83,7 @@ def regrade(
         {
             "response": row["text"], "gold": row["gold"], "kind": row.get("kind", kind),
             "finish_reason": "length" if row["status"] in LIMIT_STATUSES else "stop",
+            "options": (options or {}).get(row["problem_id"]),
         }
         for row in rows
     ]  # fmt: skip
@@ -132,13 +141,7 @@ def find_records(path: str | Path) -> list[Path]:
 
 def kind_beside(path: Path) -> str | None:
     """Answer kind of the benchmark that the manifest beside a records file names; None if there is no manifest."""
-    manifest = path.with_name("manifest.json")
-    if not manifest.is_file():
-        return None
-    try:
-        name = benchmark_of(json.loads(manifest.read_text(encoding="utf-8")))
-    except json.JSONDecodeError as error:
-        raise RunError(f"{manifest.name} beside {path.name} is not JSON; the run is damaged") from error
+    name, _ = benchmark_beside(path)
     if name is None:
         return None
     from kvrepro.benchmarks import benchmark_entry
@@ -147,11 +150,43 @@ def kind_beside(path: Path) -> str | None:
     return kind if kind in KINDS else None
 
 
-def benchmark_of(manifest: Mapping[str, Any]) -> str | None:
-    """Name of the benchmark in a manifest, at its top or in its config."""
-    config = manifest.get("config")
-    for place in (config if isinstance(config, Mapping) else {}, manifest):
-        name = place.get("benchmark")
-        if isinstance(name, str):
-            return name
-    return None
+def benchmark_beside(path: Path) -> tuple[str | None, str | None]:
+    """(benchmark, prompt style) in the manifest beside a records file; None for what it does not say."""
+    manifest = path.with_name("manifest.json")
+    if not manifest.is_file():
+        return None, None
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise RunError(f"{manifest.name} beside {path.name} is not JSON; the run is damaged") from error
+    # a run writes both into its config; a manifest by hand may have them at its top
+    config = content.get("config")
+    for place in (config if isinstance(config, Mapping) else {}, content):
+        if isinstance(place.get("benchmark"), str):
+            return place["benchmark"], place.get("prompt_style")
+    return None, None
+
+
+def options_of(path: Path, rows: Iterable[Mapping[str, Any]]) -> tuple[dict[str, dict[str, str]], str | None]:
+    """(problem id -> letter -> text, why there are none) of the benchmark that the records at `path` are of.
+
+    The benchmark is loaded if its rows lie on this machine, or if its options' texts are needed, and the records are
+    then checked against it: options do not stand in records, because the questions of GPQA must not spread.
+
+    Raises: KvreproError where the records are of another benchmark than their manifest says.
+    """
+    name, style = benchmark_beside(path)
+    if name is None:
+        return {}, None
+    from kvrepro.benchmarks import benchmark_entry, is_local, load_problems
+
+    if not is_local(name) and benchmark_entry(name).kind != "choice":
+        return {}, None
+    try:
+        problems = load_problems(name, **({"prompt_style": style} if style else {}))
+    except KvreproError as error:
+        if is_local(name):
+            raise
+        return {}, str(error)
+    check_same_problems(rows, {p.problem_id: p.gold for p in problems}, name)
+    return {p.problem_id: p.lettered_options for p in problems}, None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvrepro.graders.grading import grade_many
-from kvrepro.graders.records import LIMIT_STATUSES, kind_beside, read_records
+from kvrepro.graders.records import LIMIT_STATUSES, kind_beside, options_of, read_records
 from kvrepro.graders.score import KINDS
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def case_replies(folder: Path, n_each: int) -> list[dict[str, Any]]:
                 {
                     "problem_id": f"{kind}-{len(replies):03d}", "sample_id": 0, "kind": kind, "text": case["response"],
                     "gold": case["gold"], "status": "truncated" if case.get("finish_reason") == "length" else "ok",
+                    "options": case.get("options"),
                 }
             )  # fmt: skip
     return replies
@@ -36,7 +37,12 @@ def case_replies(folder: Path, n_each: int) -> list[dict[str, Any]]:
 def run_replies(path: Path, kind: str) -> list[dict[str, Any]]:
     """Records of a run, a records.jsonl or the folder that holds it, with their answer kind."""
     file = path / "records.jsonl" if path.is_dir() else path
-    return [{**row, "kind": kind or kind_beside(file) or row.get("kind")} for row in read_records(file)]
+    rows = read_records(file)
+    options, _ = options_of(file, rows)
+    return [
+        {**row, "kind": kind or kind_beside(file) or row.get("kind"), "options": options.get(row["problem_id"])}
+        for row in rows
+    ]
 
 
 def compare_graders(replies: Sequence[dict[str, Any]], workers: int = 1) -> pd.DataFrame:
@@ -47,6 +53,7 @@ def compare_graders(replies: Sequence[dict[str, Any]], workers: int = 1) -> pd.D
         {
             "response": reply["text"], "gold": reply["gold"], "kind": reply["kind"],
             "finish_reason": "length" if reply["status"] in LIMIT_STATUSES else "stop",
+            "options": reply.get("options"),
         }
         for reply in replies
     ]  # fmt: skip
@@ -55,7 +62,8 @@ def compare_graders(replies: Sequence[dict[str, Any]], workers: int = 1) -> pd.D
     rows = [
         {
             "problem_id": reply["problem_id"], "sample_id": reply["sample_id"], "kind": reply["kind"],
-            "strict": own.correct, "compat": other.correct, "status": own.status, "extracted": own.answer,
+            "strict": own.correct, "compat": other.correct, "status": own.status,
+            "hit the limit": reply["status"] in LIMIT_STATUSES, "extracted": own.answer,
             "gold": reply["gold"], "rule": own.rule, "compat extracted": other.answer, "compat rule": other.rule,
             "reply ends with": reply["text"][-TAIL_CHARACTERS:],
         }
@@ -64,6 +72,30 @@ def compare_graders(replies: Sequence[dict[str, Any]], workers: int = 1) -> pd.D
     frame = pd.DataFrame(rows)
     order = (frame.strict == frame.compat).sort_values(kind="stable").index
     return frame.loc[order].reset_index(drop=True)
+
+
+def metric_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """Every metric per kind under the strict grader, in percent, with n, k and intervals; votes are over answers.
+
+    Args:
+        frame: what `compare_graders` returned.
+    """
+    import pandas as pd
+
+    from kvrepro.graders.equivalence import equivalence
+    from kvrepro.metrics import metric_rows
+
+    rows = []
+    for kind, part in frame.groupby("kind"):
+        # a frame turns None into NaN, which would vote
+        answers = part.extracted.astype(object).where(part.extracted.notna(), None)
+        records = part.assign(correct=part.strict, answer=answers).to_dict("records")
+        answered = 100 * float(part.extracted.notna().mean())
+        truncated = 100 * float(part["hit the limit"].mean())
+        for row in metric_rows(records, equivalence(str(kind))):
+            percent = {name: 100 * row[name] for name in ("score", "lo", "hi")}
+            rows.append({"kind": kind, **row, **percent, "answered %": answered, "truncated %": truncated})
+    return pd.DataFrame(rows)
 
 
 def against_published(path: Path | None, frame: pd.DataFrame) -> pd.DataFrame:

@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from kvrepro.graders.evaluation import TooLargeError, close, evaluate, has_constant, number, same_value, symbols_of
+from kvrepro.graders.arithmetic import TooLargeError, number
+from kvrepro.graders.evaluation import close, evaluate, has_constant, same_value, symbols_of
 from kvrepro.graders.expression import Tree, read_expression
 from kvrepro.graders.lexer import UnreadableError
 from kvrepro.graders.units import DEGREE, Unit, split_unit, strip_currency
-from kvrepro.graders.wording import number_in_words
+from kvrepro.graders.wording import fraction_in_words, number_in_words
 
 # a decimal stands for an exact value that is no terminating decimal only if it gives this many digits
 LEAST_DIGITS = 6
@@ -24,15 +25,16 @@ _BASE_NAMES = [
 _BASE = re.compile(
     r"^\(?\s*(-?[0-9A-Z]+)\s*\)?\s*"
     r"(?:_\s*\{?\s*(?:\\text\{)?\s*(?:base\s*)?(\d{1,2}|[a-z]+)\s*\}?\s*\}?"
-    r"|\s*(?:\\text\{)?\s*\(?\s*(?:in )?base[ -]?(\d{1,2}|[a-z]+)\s*\)?\s*\}?)$"
+    r"|\s*(?:\\text\{)?\s*\(?\s*(?:in )?base[ -]?\s*\}?\s*(\d{1,2}|[a-z]+)\s*\)?\s*\}?)$"
 )
-_GROUPED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!\d)")
+_GROUPED = re.compile(r"(?<![\d.,])[1-9](?:\d{0,2}(?:,\d{3})+|\d?(?:,\d{2})+,\d{3})(?!\d)")
 _DECIMAL = re.compile(r"^[-+]?\d*\.\d+$")
 _PLAIN = re.compile(r"^[-+]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})$")
 _FRACTION = re.compile(r"^([-+]?)(?:\\frac\{(\d{1,30})\}\{(\d{1,30})\}|(\d{1,30})\s*/\s*(\d{1,30}))$")
-_EXPONENT = re.compile(r"^([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d{1,3})$")
+_EXPONENT = re.compile(r"^([-+]?\d+(?:\.\d+)?)(?:[eE](?=[-+])|\s*[eE]\s*(?=\d))([-+]?\d{1,3})$")
 _MIXED_PLAIN = re.compile(r"^(-?)(\d+)\s+(\d+)\s*/\s*(\d+)$")
-_MODULO = re.compile(r"^(.*?)\s*\(?\s*\\?(?:pmod|bmod|mod)\s*\{?\s*\d+\s*\}?\s*\)?$")
+_OUT_OF = re.compile(r"^(\d{1,12}) (?:in|out of) (\d{1,12})$")
+_MODULO = re.compile(r"^(.*?)\s*\(?\s*(?:\\text\{\s*\(?\s*mod\s*\}|\\?(?:pmod|bmod|mod))\s*\{?\s*\d+\s*\}?\s*\)?$")
 _LEADING_WORDS = re.compile(r"^(?:\s*(?:\\text\{[^{}\d]*\}|[A-Za-z]{2,}[a-z]*:?(?=\s)|:))+\s*")
 _COMPARING = re.compile(
     r"\b(?:not|negative|minus|least|most|less|more|fewer|greater|over|under|between|no|half|twice|double|neither)\b"
@@ -63,7 +65,8 @@ def literal(text: str) -> Fraction | None:
 
 def base_number(text: str) -> tuple[str, int] | None:
     """(digits, base) of `52_8`, `(52)_{8}`, `52_{\\text{eight}}`, `52 base 8`."""
-    match = _BASE.match(text.strip())
+    # digits above 9 are letters, which may stand in a text wrapper
+    match = _BASE.match(re.sub(r"^\\text\{\s*([0-9A-Z]+)\s*\}", r"\1", text.strip()))
     if match is None:
         return None
     spelled = match[2] or match[3]
@@ -94,8 +97,9 @@ def readings(text: str, is_numeric: bool) -> list[Reading]:
         for reading in _whole(value):
             tree = reading.tree if magnitude == 1 else ("mul", reading.tree, ("number", Fraction(magnitude)))
             found.append(Reading(tree, sign or unit, False, reading.decimals))
-    if (words := number_in_words(text)) is not None:
-        found.append(Reading(("number", Fraction(words))))
+    words = number_in_words(text)
+    if (spelled := fraction_in_words(text) if words is None else words) is not None:
+        found.append(Reading(("number", Fraction(spelled))))
     if not found:
         stripped = _LEADING_WORDS.sub("", text)
         if stripped != text and stripped and not _COMPARING.search(text[: len(text) - len(stripped)].lower()):
@@ -119,6 +123,8 @@ def _whole(text: str) -> list[Reading]:
         return [Reading(("number", value), decimals=text if _DECIMAL.match(text) else None)]
     if match := _EXPONENT.match(text):
         return [Reading(("number", Fraction(match[1]) * Fraction(10) ** int(match[2])))]
+    if (match := _OUT_OF.match(text)) and int(match[2]):
+        return [Reading(("number", Fraction(int(match[1]), int(match[2]))))]
     if (match := _MIXED_PLAIN.match(text)) and 0 < int(match[3]) < int(match[4]):
         size = int(match[2]) + Fraction(int(match[3]), int(match[4]))
         return [Reading(("number", -size if match[1] else size))]

@@ -20,6 +20,11 @@ _POINT_LABEL = re.compile(
     re.IGNORECASE,
 )
 
+_TRANSPOSED = re.compile(r"\s*\^\s*\{?\s*(?:T|t|\\top|\\intercal|\\text\{\s*T\s*\})\s*\}?$")
+_DIAGONAL = re.compile(r"^(?:\\text\{\s*diag\s*\}|\\?diag)\s*[(\[](.+)[)\]]$")
+# combinations, or a point named C
+_SELECTION = re.compile(r"^[CP]\s*\(\s*\d+\s*,\s*\d+\s*\)$")
+
 
 def distinct(parts: list[str]) -> list[str]:
     """Parts without repeated spellings."""
@@ -49,9 +54,9 @@ def elements(text: str) -> list[str]:
 
 def is_grouped_number(text: str) -> bool:
     """One number with thousands separators, not a list."""
-    return bool(re.match(r"^[^\d,]*[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?[^\d,]*$", text)) and not re.search(
-        r"[(\[]|\\\{", text
-    )
+    # groups of three, or of two before the last three as in India
+    digits = r"[1-9](?:\d{0,2}(?:,\d{3})+|\d?(?:,\d{2})+,\d{3})"
+    return bool(re.match(rf"^[^\d,]*{digits}(?:\.\d+)?[^\d,]*$", text)) and not re.search(r"[(\[]|\\\{", text)
 
 
 def braced(text: str) -> list[str] | None:
@@ -66,7 +71,7 @@ def braced(text: str) -> list[str] | None:
 
 def ordered(text: str) -> list[str] | None:
     """Components of `(a, b)`, `<a, b>` or a column."""
-    text = _POINT_LABEL.sub("", text)
+    text = _TRANSPOSED.sub("", _POINT_LABEL.sub("", text)) if not text.startswith("\\begin") else text
     for opening, closing in (("(", ")"), ("\\langle", "\\rangle"), ("[", "]")):
         if text.startswith(opening) and text.endswith(closing):
             inner = text[len(opening) : -len(closing)]
@@ -80,6 +85,11 @@ def ordered(text: str) -> list[str] | None:
     return None
 
 
+def is_selection(text: str) -> bool:
+    """`C(10,3)` and `P(6,3)`, which count selections unless the other side is a point."""
+    return bool(_SELECTION.match(text))
+
+
 def _balanced(text: str) -> bool:
     depth = 0
     for character in text:
@@ -91,12 +101,24 @@ def _balanced(text: str) -> bool:
 
 def rows_of(text: str) -> tuple[str, list[list[str]]] | None:
     """(scalar factor, rows) of a matrix."""
-    match = _ENVIRONMENT.match(text)
+    if diagonal := _DIAGONAL.match(text):
+        entries = split_top(diagonal[1], re.compile(","))
+        return "", [[entry if i == j else "0" for j in range(len(entries))] for i, entry in enumerate(entries)]
+    if text.startswith("[[") and text.endswith("]]"):
+        lists = split_top(text[1:-1], re.compile(","))
+        if all(row.startswith("[") and row.endswith("]") for row in lists):
+            return "", [split_top(row[1:-1], re.compile(",")) for row in lists]
+    transposed = _TRANSPOSED.search(text)
+    is_transposed = transposed is not None
+    match = _ENVIRONMENT.match(text[: transposed.start()] if transposed else text)
     if match is None or match[4].strip(" )]"):
         return None
     factor = match[1].strip(" ([").removesuffix("\\cdot").strip()
     rows = [row for row in re.split(r"\\cr(?![A-Za-z])(?:\s*\[[^\]]*\])?", match[3]) if row.strip()]
-    return factor, [[cell.strip() for cell in row.split("&")] for row in rows]
+    cells = [[cell.strip() for cell in row.split("&")] for row in rows]
+    if is_transposed and len({len(row) for row in cells}) == 1:
+        cells = [list(column) for column in zip(*cells, strict=True)]
+    return factor, cells
 
 
 def bare(part: str) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kvrepro.graders import choice
+from kvrepro.graders import choice, option_texts
 from kvrepro.graders.cleaning import clean
 from kvrepro.graders.extraction import Extraction, answer_part, extract
 from kvrepro.graders.score import Score
@@ -57,8 +57,8 @@ def open_score(
 def _score_choice(
     response: str, text: str, gold: str, letter: re.Match[str] | None, options: Mapping[str, str] | None
 ) -> Score:
-    listed = dict(options) if options else choice.listed_options(response)
-    gold_letter = letter[1] if letter else choice.letter_of_option(gold, listed) if listed else None
+    listed = dict(options) if options else option_texts.listed_options(response)
+    gold_letter = letter[1] if letter else option_texts.letter_of_option(gold, listed) if listed else None
     gold_text = letter[2] if letter else gold
     found, rule, answer = choice.decide(text, listed, gold_text)
     if found == choice.AMBIGUOUS:

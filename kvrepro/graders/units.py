@@ -13,7 +13,8 @@ _NAMES = {
         "nm": "nm|nanometer", "um": "um|micrometer", "dm": "dm|decimeter|decimetre",
     },
     "time": {"s": "s|sec|second", "min": "min|minute", "h": "h|hr|hour", "day": "day", "week": "week",
-             "month": "month", "year": "year|yr", "ms": "ms|millisecond"},
+             "ms": "ms|millisecond"},
+    "calendar": {"month": "month", "year": "year|yr"},
     "money": {"dollar": "dollar|usd|buck", "cent": "cent|penny|pennie", "euro": "euro|eur", "pound": "gbp",
               "yen": "yen|jpy", "yuan": "yuan|cny|rmb", "rupee": "rupee|inr|rs"},
     "mass": {"g": "g|gram|gramme", "kg": "kg|kilogram", "mg": "mg|milligram", "lb": "lb|lbs", "oz": "oz|ounce"},
@@ -29,10 +30,10 @@ _FACTORS = {
     "ft": Fraction(3048, 10000), "yd": Fraction(9144, 10000), "mi": Fraction(1609344, 1000), "nm": Fraction(1, 10**9),
     "um": Fraction(1, 10**6), "dm": Fraction(1, 10), "min": Fraction(60), "h": Fraction(3600), "day": Fraction(86400),
     "week": Fraction(604800), "ms": Fraction(1, 1000), "cent": Fraction(1, 100), "kg": Fraction(1000),
-    "mg": Fraction(1, 1000), "ml": Fraction(1, 1000), "kj": Fraction(1000),
+    "mg": Fraction(1, 1000), "ml": Fraction(1, 1000), "kj": Fraction(1000), "year": Fraction(12),
 }  # fmt: skip
 # no fixed factor to the others of their dimension
-_ALONE = {"month", "year", "euro", "pound", "yen", "yuan", "rupee", "lb", "oz", "gallon", "cup", "deg", "rad",
+_ALONE = {"euro", "pound", "yen", "yuan", "rupee", "lb", "oz", "gallon", "cup", "deg", "rad",
           "celsius", "fahrenheit", "kelvin", "ev", "kmh", "mph"}  # fmt: skip
 _LOOKUP = {
     alias: (name if name in _ALONE else dimension, _FACTORS.get(name, Fraction(1)))
@@ -197,6 +198,10 @@ def split_unit(text: str, is_numeric: bool) -> list[tuple[str, Unit, int]]:
             variables.
     """
     readings: list[tuple[str, Unit, int]] = []
+    if is_numeric:
+        # Greek letters of units: ohm and micro
+        text = re.sub(r"(?<=[\d)}])\s*(?:\\text\{\s*[kM]\s*\}|[kM])?\s*\\Omega\s*$", r" \\text{ohm}", text)
+        text = re.sub(r"(?<=[\d)}])\s*\\mu\s*(?:\\text\{\s*)?([A-Za-z])\s*\}?\s*$", r" \\text{u\1}", text)
     degree = re.match(r"^(.*?)\s*\^\s*\{?\s*\\circ\s*\}?\s*(?:\\text\{\s*([CF])\s*\}|([CF]))?$", text)
     if degree and degree[1]:
         scale = degree[2] or degree[3]

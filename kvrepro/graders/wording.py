@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from fractions import Fraction
 
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _FILLERS = frozenset(
@@ -52,6 +53,7 @@ _QUADRANT = re.compile(
 _SYNONYMS = {
     "insufficient": ["not", "sufficient"], "unnecessary": ["not", "necessary"], "eastward": ["east"],
     "eastwards": ["east"], "westward": ["west"], "northward": ["north"], "southward": ["south"], "e.g": [],
+    "dne": ["does", "not", "exist"],
 }  # fmt: skip
 _ONES = [
     "zero",
@@ -101,7 +103,8 @@ def is_wording(text: str) -> bool:
 def words_of(text: str) -> list[str]:
     """Lower-case words without fillers; negations stay joined to what they negate (`not sufficient`)."""
     found: list[str] = []
-    text = re.sub(r"[-_/]", " ", plain(text).casefold())
+    text = re.sub(r"\b(north|south)[- ]?(east|west)", r"\1\2", plain(text).casefold())
+    text = re.sub(r"[-_/]", " ", text)
     for word in re.findall(r"[^\W_]+(?:['’][^\W_]+)?", text):
         found.extend(_SYNONYMS.get(word, [word]))
     result: list[str] = []
@@ -190,7 +193,7 @@ def clock(text: str) -> tuple[int, bool] | None:
 def same_clock(gold: str, answer: str) -> bool | None:
     """Same time of day; None if the gold is not one. A missing am/pm is forgiven where the digits agree."""
     first = clock(gold)
-    if first is None or (":" not in gold and not re.search("[ap]\\.? ?m", gold.lower())):
+    if first is None or (":" not in gold and not re.search("[ap]\\.? ?m|noon|midnight", gold.lower())):
         return None
     second = clock(re.sub(r"^.*?(?:\bis\b|\bat\b|=)\s*", "", plain(answer)))
     if second is None:
@@ -221,3 +224,23 @@ def number_in_words(text: str) -> int | None:
         else:
             return None
     return total + current
+
+
+_PARTS = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7,
+          "eighth": 8, "ninth": 9, "tenth": 10, "hundredth": 100}  # fmt: skip
+
+
+def fraction_in_words(text: str) -> Fraction | None:
+    """`two thirds`, `one half`, `three and a half`; None for anything else."""
+    words = re.findall(r"[a-z]+|\d+", plain(text).casefold().replace("-", " "))
+    if len(words) < 2 or len(words) > 8:
+        return None
+    parts = _PARTS.get(words[-1]) or _PARTS.get(words[-1].removesuffix("s"))
+    if parts is None:
+        return None
+    top = 1 if words[-2] == "a" else number_in_words(words[-2])
+    before = " ".join(words[:-3]) if len(words) > 3 and words[-3] == "and" else ""
+    whole = int(before) if before.isdigit() else number_in_words(before)
+    if top is None or (whole is None and len(words) > 2):
+        return None
+    return (whole or 0) + Fraction(top, parts)

@@ -28,11 +28,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """One row of the table: where the class is, what its own paper means by a budget, and its only window if any."""
+    """One row of the table.
+
+    `target`: module and class. `published`: what the method's own paper means by a budget. `only_window`: the window
+    that defines the method, if one does. `asset`: the field of a cell that names a folder which the method reads.
+    """
 
     target: str
     published: Rule = dynts_rule
     only_window: int | None = None
+    asset: str | None = None
 
 
 # the order is the order of lists and tables
@@ -58,7 +63,7 @@ METHODS: dict[str, MethodEntry] = {
     "dynts_random": MethodEntry("ablations:DynTSRandomMethod"),
     "dynts_bottom": MethodEntry("ablations:DynTSBottomMethod"),
     "dynts_noque": MethodEntry("ablations:DynTSNoQuestionMethod"),
-    "dynts_nothink": MethodEntry("ablations:DynTSNoThinkingMethod", window_only()),
+    "dynts_nothink": MethodEntry("ablations:DynTSNoThinkingMethod", window_only(fills_ratio=False)),
     "dynts_nolocal": MethodEntry("ablations:DynTSNoLocalMethod", only_window=1),
     # the fair ablations: the question always stays
     "random": MethodEntry("random:RandomMethod"),
@@ -68,10 +73,12 @@ METHODS: dict[str, MethodEntry] = {
     "random_attention": MethodEntry("random:RandomAttentionMethod", buffer_on_top),
     "vase_attnv": MethodEntry("vase:VaSEAttnVMethod", remains(64, 64, window_is_period=True)),
     "vase_dkv": MethodEntry("vase:VaSEDKVMethod", remains(64, 64, window_is_period=True)),
-    "triattention": MethodEntry("triattention:TriAttentionMethod", remains(0, 128)),
+    "triattention": MethodEntry("triattention:TriAttentionMethod", remains(0, 128), asset="calibration"),
     "gkv": MethodEntry("gkv:GKVMethod", remains(16, 128)),
     "lazy_eviction": MethodEntry("lazy_eviction:LazyEvictionMethod", remains(175, 175, window_is_period=True)),
-    "foresight_kv": MethodEntry("foresight_kv:ForesightKVMethod", remains(128, 128, window_is_period=True)),
+    "foresight_kv": MethodEntry(
+        "foresight_kv:ForesightKVMethod", remains(128, 128, window_is_period=True), asset="judge"
+    ),
     "rpc": MethodEntry("rpc:RPCMethod", growing),
     "raas": MethodEntry("raas:RaaSMethod", remains(1, 1)),
     "tova": MethodEntry("tova:TOVAMethod", remains(0, 1)),

@@ -3,20 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..cache import CompressedCache
+from ..completions import Request
 from ..errors import KvreproError
 from ..judge import EvictionJudge
+from ..prefill import Prefill
 from .query_window import QueryWindowMethod
-from .views import EvictionView
+from .views import EvictionView, StepView
 
-RUNNING, DECAYED = "running_mass", "decayed_mass"
+RUNNING, DECAYED, COUNTED = "running_mass", "decayed_mass", "counted_queries"
 RECENT = (16, 8, 32)  # queries of the three short sums
-DECAY = 0.9  # of the running sum, per eviction
+DECAY = 0.9  # of the running sum, per block
+
+
+def block_attention(queries: Tensor, keys: Tensor, unseen: Tensor) -> Tensor:
+    """Attention of a block of queries over the slots that are held.
+
+    Args:
+        queries: `[..., H, G, q, D]`, rotated, oldest first.
+        keys: `[..., H, S, D]`, rotated.
+        unseen: bool, broadcast to `[..., H, G, q, S]`: slots that a query does not see. A query that sees none gets 0.
+
+    Returns:
+        `[..., H, G, q, S]` float32.
+    """
+    logits = torch.einsum("...gqd,...sd->...gqs", queries.float(), keys.float()) * keys.shape[-1] ** -0.5
+    return torch.nan_to_num(logits.masked_fill(unseen, float("-inf")).softmax(-1))
+
+
+def add_block(running: Tensor, decayed: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
+    """Carry the two long sums, `[..., S]`, over one more block of attention, `[..., q, S]`."""
+    block = mass.sum(-2)
+    return running + block, DECAY * decayed + block
 
 
 def attention_features(mass: Tensor, running: Tensor, decayed: Tensor) -> Tensor:
@@ -33,9 +57,20 @@ def attention_features(mass: Tensor, running: Tensor, decayed: Tensor) -> Tensor
     return torch.stack([mass.amax(-2), mass.amin(-2), mass.sum(-2), *short, running, decayed], dim=-1)
 
 
+def judge_features(keys: Tensor, values: Tensor, attention: Tensor) -> Tensor:
+    """What the judge reads: keys and values `[..., H, S, D]`, attention features `[..., H, G, S, 8]`.
+
+    Returns:
+        `[..., H, S, 2 D + 8 G]` float32.
+    """
+    return torch.cat([keys.float(), values.float(), attention.transpose(-3, -2).flatten(-2)], dim=-1)
+
+
 @dataclass(frozen=True)
 class ForesightKVMethod(QueryWindowMethod):
     """Drop what a trained judge scores highest, from features of the last block of queries and of all before.
+
+    A block is as many queries as lie between two evictions, and blocks are counted back from the first eviction.
 
     Attributes:
         judge: trained head (`kvrepro train-judge`).
@@ -44,7 +79,9 @@ class ForesightKVMethod(QueryWindowMethod):
 
     Source: ForesightKV, arXiv 2602.03203, `evaluation/rkv/compression/foresightkv.py`; METHODS.md section 2.14.
     Deviates: the short sums cover the last 16, 8 and 32 queries, as the names say (in the code the slice hits another
-    axis and all three equal the full sum), and the decayed sum is carried along instead of rebuilt.
+    axis and all three equal the full sum), and the decayed sum is carried along instead of rebuilt. The prompt counts
+    as one block of the decayed sum, so no queries are kept beyond a block (the original keeps all until the first
+    eviction).
     """
 
     name: ClassVar[str] = "foresight_kv"
@@ -70,56 +107,84 @@ class ForesightKVMethod(QueryWindowMethod):
         """The queries since the last eviction."""
         return self.schedule.period_steps
 
+    @property
+    def probe_sizes(self) -> tuple[int, bool]:
+        """The prompt's last queries, and how much each of its tokens was attended."""
+        return self.ring_width, True
+
     def prepare(self, cache: CompressedCache) -> None:
-        """Two sums per slot and query head."""
+        """Two sums per slot and query head, and how many queries of a row are in them."""
         sizes = self.judge.sizes
         shape = cache.shape
         expected = (shape.layers, shape.kv_heads, shape.head_dim, shape.q_heads // shape.kv_heads)
         if tuple(sizes.values()) != expected:
             raise KvreproError(f"the judge is for {sizes}, the model has {expected}: it belongs to another model")
         super().prepare(cache)
+        self.judge.to(cache.kv.device)
         for name in (RUNNING, DECAYED):
             cache.add_slot_state(name, shape.layers, shape.q_heads)
+        cache.add_row_state(COUNTED, dtype=torch.int64)
+
+    def admit(self, cache: CompressedCache, row: int, prefill: Prefill, request: Request) -> None:
+        """The prompt's queries, and its attention as the first block of the sums."""
+        super().admit(cache, row, prefill, request)
+        n_prompt = len(prefill.token_ids)
+        for name in (RUNNING, DECAYED):
+            cache.slot_state[name][:, row, :, :n_prompt] = prefill.mass.flatten(1, 2)
+        cache.row_state[COUNTED][row] = n_prompt
+
+    @torch.no_grad()
+    def observe(self, step: StepView) -> None:
+        """Before a row's first eviction its queries outgrow the ring: add every full block to the sums in time."""
+        peak = self.schedule.peak_tokens
+        ends = [(n, row) for row, n in enumerate(step.cache.lengths) if n < peak and not (peak - n) % self.ring_width]
+        for length, group in groupby(sorted(ends), key=lambda end: end[0]):
+            rows = torch.tensor([row for _, row in group], device=step.rows.device)
+            # only rows and slots are looked at; the rest of a view is for evictions
+            nothing = torch.zeros_like(rows)
+            view = EvictionView(step.cache, rows, length, nothing, nothing, nothing, nothing)
+            for layers in view.layer_blocks(self._values_per_slot(view)):
+                self._see_block(view, layers)
+            step.cache.row_state[COUNTED][rows] = view.seen
 
     @torch.no_grad()
     def score(self, view: EvictionView) -> Tensor:
         """`[L, R, H, S]`: minus the judge's score; what is safe from the draw scores above all others."""
-        kept = self.schedule.kept_tokens - self.schedule.window
-        candidates = view.length - self.schedule.window
-        dropped = candidates - kept
-        shape = view.cache.shape
-        group = shape.q_heads // shape.kv_heads
         scores = []
-        for layers in view.layer_blocks(max(shape.q_heads * self.ring_width, shape.kv_heads * shape.head_dim * 2)):
-            features = torch.cat(
-                [view.keys(layers).float(), view.values(layers).float(), self._attention(view, layers, group)], dim=-1
-            )
-            scores.append(self.judge(features, layers))
-        found = torch.cat(scores)[..., :candidates]
-        if self.sample and 0 < 2 * dropped < candidates:
-            noise = -torch.log(-torch.log(view.uniform_noise(shape.layers, shape.kv_heads)))[..., :candidates]
-            highest = found.topk(2 * dropped, dim=-1).indices
+        for layers in view.layer_blocks(self._values_per_slot(view)):
+            features = attention_features(*self._see_block(view, layers))
+            scores.append(self.judge(judge_features(view.keys(layers), view.values(layers), features), layers))
+        view.cache.row_state[COUNTED][view.rows] = view.seen
+        found = self._at_granularity(torch.cat(scores), view)
+        candidates = view.length - self.schedule.window
+        dropped = view.length - self.schedule.kept_tokens
+        window = found.new_zeros(*found.shape[:-1], view.length - candidates)
+        found = found[..., :candidates]
+        if self.sample and dropped > 0:
+            # what is pinned cannot be dropped, so it takes no place among those that may be
+            found = found.masked_fill(self.pinned(view)[..., :candidates], -torch.inf)
+            highest = found.topk(min(2 * dropped, candidates), dim=-1).indices
+            noise = -torch.log(-torch.log(view.uniform_noise()))[..., :candidates]
             drawn = found.gather(-1, highest) + noise.gather(-1, highest)
             # the others are safe: far below anything that can be drawn
             found = torch.full_like(found, -1e6).scatter(-1, highest, drawn)
-        window = found.new_zeros(*found.shape[:-1], view.length - candidates)
         return torch.cat([-found, window], dim=-1)
 
-    def _attention(self, view: EvictionView, layers: slice, group: int) -> Tensor:
-        """`[l, R, H, S, 8 G]`; also carries the two sums on."""
+    def _values_per_slot(self, view: EvictionView) -> int:
+        shape = view.cache.shape
+        return max(shape.q_heads * self.ring_width, shape.kv_heads * shape.head_dim * 2)
+
+    def _see_block(self, view: EvictionView, layers: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Attention of the last block `[l, R, H, G, q, S]` and the two sums with it `[l, R, H, G, S]`, now carried."""
         queries, positions = view.queries(layers, self.ring_width)
-        keys = view.keys(layers)
         slots = view.positions[layers] if view.positions.shape[0] > 1 else view.positions
-        logits = torch.einsum("lrhgqd,lrhsd->lrhgqs", queries.float(), keys.float()) * keys.shape[-1] ** -0.5
         unseen = slots[:, :, :, None, None] > positions[None, :, None, None, :, None]
-        mass = torch.nan_to_num(logits.masked_fill(unseen, float("-inf")).softmax(-1))
-        mass = mass * (positions >= 0)[None, :, None, None, :, None]
-        block = mass.sum(-2).flatten(2, 3)
-        sums = []
-        for name, decay in ((RUNNING, 1.0), (DECAYED, DECAY)):
-            stored = view.cache.slot_state[name]
-            total = decay * stored[layers][:, view.rows, :, : view.length] + block
-            stored[layers, view.rows, :, : view.length] = total
-            sums.append(total.unflatten(2, (-1, group)))
-        features = attention_features(mass, *sums)
-        return features.transpose(3, 4).flatten(4)
+        mass = block_attention(queries, view.keys(layers), unseen)
+        # the first blocks reach back into the prompt, whose queries are in the sums already
+        fresh = positions >= view.cache.row_state[COUNTED][view.rows][:, None]
+        stored = [view.cache.slot_state[name] for name in (RUNNING, DECAYED)]
+        before = [s[layers][:, view.rows, :, : view.length].unflatten(2, mass.shape[2:4]) for s in stored]
+        sums = add_block(*before, mass * fresh[None, :, None, None, :, None])
+        for state, total in zip(stored, sums, strict=True):
+            state[layers, view.rows, :, : view.length] = total.flatten(2, 3)
+        return mass, *sums

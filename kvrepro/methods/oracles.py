@@ -57,7 +57,7 @@ class OracleMethod(EvictionMethod):
 class OracleAnswerMethod(OracleMethod):
     """DynTS with the true label instead of the predicted one: the answer's mean attention to each token.
 
-    `traces` maps (problem, sample) to `[n]` labels of prompt and reply (`labels.label_trace`).
+    `traces` maps (problem, sample) to `[n]` labels of prompt and reply (`labels.label_sequence`).
 
     Source: the labels of DynTS, arXiv 2601.18383; METHODS.md section 3.2.
     """

@@ -30,13 +30,18 @@ def dynts_rule(method: str, budget: int, window: int | None, ratio: float | None
     return Schedule(budget, _window(budget, window), DEFAULT_RATIO if ratio is None else ratio)
 
 
-def window_only(extra: int = 0) -> Rule:
-    """DynTS' window baselines: exceeding the budget triggers, the window and `extra` sinks stay (METHODS.md 2.2)."""
+def window_only(extra: int = 0, *, fills_ratio: bool = True) -> Rule:
+    """DynTS' window baselines: exceeding the budget triggers, the window and `extra` sinks stay (METHODS.md 2.2).
+
+    With a ratio the window grows to what the other methods keep, as in the published recipes; without one, and
+    where `fills_ratio` is off, it is the window that was given.
+    """
 
     def rule(method: str, budget: int, window: int | None, ratio: float | None, evict_every: int | None) -> Schedule:
         _refuse_period(method, evict_every)
-        # a ratio says how much the other methods keep; this one keeps its window
         window = _window(budget, window)
+        if ratio is not None and fills_ratio:
+            window = Schedule(budget, window, ratio).kept_tokens
         return Schedule(budget, window, kept=window + extra)
 
     return rule

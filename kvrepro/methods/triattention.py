@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..cache import CompressedCache
 from ..errors import KvreproError
 from ..query_statistics import QueryStatistics
 from .base import EvictionMethod
@@ -83,9 +84,12 @@ class TriAttentionMethod(EvictionMethod):
         """Keys are scored without their rotation."""
         return True
 
+    def prepare(self, cache: CompressedCache) -> None:
+        """Nothing is carried; statistics of another model are refused before anything is generated."""
+        self.calibration.check(cache.shape)
+
     def score(self, view: EvictionView) -> Tensor:
         """`[1, R, H, S]`, or `[L, R, H, S]` with `per_layer`."""
-        self.calibration.check(view.cache.shape)
         rotary, candidates = view.cache.rotary, view.length - self.schedule.window
         ages = (view.seen - 1)[None, :, None, None] - view.positions
         found = []

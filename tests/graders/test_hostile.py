@@ -49,6 +49,17 @@ HOSTILE = {
     "equals signs": r"\boxed{" + "x=" * 700 + "1}",
     "huge exponent": r"\boxed{1e999999999}",
     "undefined": r"\boxed{\frac{0}{0}}",
+    "arrangements": r"\boxed{P(10^9,5)}",
+    "quantities": "So it takes " + "3 hours " * 700,
+    "quantities in a box": r"\boxed{" + "3 h " * 350 + "}",
+    "nested choices": r"\boxed{" + r"{1 \choose " * 200 + "1" + "}" * 200 + "}",
+    "common multiple": r"\boxed{\text{lcm}(" + ",".join(str(10**6 + i) for i in range(150)) + ")}",
+    "integers of a builder": r"\boxed{\{x\in\mathbb{Z}: 0<x<10^9\}}",
+    "families": r"\boxed{" + "k" * 1000 + r", k\in\mathbb{Z}}",
+    "unit vectors": r"\boxed{" + "i+j+k+" * 200 + "i}",
+    "verdict lines": "B: \n \n" * 20_000,
+    "number words": "one and a " * 20_000,
+    "arrows": "→ " * 20_000,
 }
 
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import json
 
-from kvrepro.graders.review import against_published, case_replies, compare_graders, filterable, run_replies
+from kvrepro.graders.equivalence import equivalence
+from kvrepro.graders.review import (
+    against_published,
+    case_replies,
+    compare_graders,
+    filterable,
+    metric_frame,
+    run_replies,
+)
 from kvrepro.paths import project_root
 
 
@@ -53,3 +61,30 @@ def test_a_run_on_a_published_model_is_compared_and_flagged(tmp_path):
     assert table.flagged.all()
     assert set(table.benchmark) == {"math500"}
     assert len(against_published(None, frame)) > len(table)
+
+
+def test_votes_count_values_and_not_spellings():
+    texts = ["\\boxed{\\frac{1}{2}}", "\\boxed{0.5}", "\\boxed{3}", "\\boxed{3}", "I cannot tell."]
+    rows = [{**reply("a", f"</think>{text}", "\\frac12"), "sample_id": i} for i, text in enumerate(texts)]
+    rows += [{**reply("b", "</think>\\boxed{27}"), "sample_id": i} for i in range(5)]
+    rows = [{**row, "kind": "latex"} for row in rows]
+    table = metric_frame(compare_graders(rows)).set_index("metric")
+    # a: two say one half, two say 3, so half the credit; by spelling 3 would win alone. Two of five are right.
+    assert table.loc["maj@5", "score"] == 75
+    assert table.loc["pass@1", "score"] == 70
+    assert table.loc["pass@2", "score"] == 100 * (1 + (1 - 3 / 10)) / 2
+    assert table.loc["pass@5", "score"] == 100
+    assert table.loc["dynts_major", "score"] == 50
+    assert (table.lo <= table.score).all()
+    assert (table.score <= table.hi).all()
+    assert set(table.n) == {2}
+    assert set(table.k) == {5}
+    assert set(table["answered %"]) == {90.0}
+
+
+def test_equivalence_does_not_depend_on_the_order():
+    same = equivalence("latex")
+    for first, second, expected in (("x=5", "5", True), ("\\frac12", "0.5", True), ("(1,2)", "(2,1)", False)):
+        assert same(first, second) == same(second, first) == expected
+    assert equivalence("choice")("\\text{(B)}", "B")
+    assert not equivalence("choice")("B", "C")

@@ -1,0 +1,118 @@
+"""Shapes in which the kernels are compiled ahead of time: calls of the wrappers on tensors without storage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from .append_kv import append_kv
+from .compact_slots import compact_slots
+from .decode_attention import decode_attention
+from .key_redundancy import key_redundancy
+from .sample import sample
+from .window_scores import window_scores
+
+FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
+# rows, KV heads, query heads per KV head, head size
+LLAMA = (20, 8, 4, 128)
+QWEN = (20, 4, 7, 128)
+
+
+def _meta(*shape: int, dtype: torch.dtype) -> Tensor:
+    return torch.empty(*shape, dtype=dtype, device="meta")
+
+
+def _decode(shape: tuple[int, int, int, int], slots: int, dtype: torch.dtype, mass: str | None) -> None:
+    rows, heads, group, size = shape
+    keys = _meta(rows, heads, slots, size, dtype=dtype)
+    lengths = _meta(rows, dtype=torch.int32)
+    query = _meta(rows, heads * group, size, dtype=dtype)
+    decode_attention(query, keys, keys, lengths, size**-0.5, mass=mass, impl="triton")
+
+
+def _append(shape: tuple[int, int, int, int], slots: int, dtype: torch.dtype) -> None:
+    rows, heads, group, size = shape
+    keys = _meta(rows, heads, slots, size, dtype=dtype)
+    cos = _meta(rows, size, dtype=dtype)
+    qkv = _meta(rows, heads * (group + 2), size, dtype=dtype)
+    append_kv(qkv, cos, cos, keys, keys, _meta(rows, dtype=torch.int64), impl="triton")
+
+
+def _compact(shape: tuple[int, int, int, int], slots: int, dtype: torch.dtype, kept: int, per_head: bool) -> None:
+    rows, heads, _, size = shape
+    storage = _meta(2, 32, rows, heads, slots, size, dtype=dtype)
+    plan = _meta(32 if per_head else 1, rows, heads if per_head else 1, kept, dtype=torch.int64)
+    compact_slots(storage, _meta(rows, dtype=torch.int64), plan, impl="triton")
+
+
+def _compact_positions() -> None:
+    plan, rows = _meta(1, 20, 1, 2900, dtype=torch.int64), _meta(20, dtype=torch.int64)
+    compact_slots(_meta(1, 1, 20, 1, 5001, 1, dtype=torch.int64), rows, plan, impl="triton")
+
+
+def _redundancy(shape: tuple[int, int, int, int], slots: int, dtype: torch.dtype) -> None:
+    rows, heads, _, size = shape
+    keys = _meta(rows, heads, slots, size, dtype=dtype)
+    key_redundancy(keys, 0.5, lengths=_meta(rows, dtype=torch.int32), impl="triton")
+
+
+def _window(shape: tuple[int, int, int, int], slots: int, window: int, dtype: torch.dtype, group: str) -> None:
+    rows, heads, members, size = shape
+    keys = _meta(rows, heads, slots, size, dtype=dtype)
+    queries = _meta(rows, heads * members, window, size, dtype=dtype)
+    valid, lengths = _meta(rows, window, dtype=torch.bool), _meta(rows, dtype=torch.int32)
+    window_scores(queries, keys, valid, size**-0.5, group=group, lengths=lengths, impl="triton")
+
+
+def _sample(rows: int, vocabulary: int, top_k: int, order: str, dtype: torch.dtype) -> None:
+    keys = _meta(rows, dtype=torch.int64)
+    sample(_meta(rows, vocabulary, dtype=dtype), keys, keys, top_k=top_k, order=order, impl="triton")
+
+
+USES: dict[str, Callable[[], None]] = {
+    "decode-llama-bf16-2501": partial(_decode, LLAMA, 2501, BF16, None),
+    "decode-llama-bf16-5001-mass": partial(_decode, LLAMA, 5001, BF16, "group_mean"),
+    "decode-qwen-fp16-5001-max": partial(_decode, QWEN, 5001, FP16, "group_max"),
+    "decode-qwen-bf16-5001-heads": partial(_decode, QWEN, 5001, BF16, "heads_mean"),
+    "decode-llama-fp32-2501-all": partial(_decode, LLAMA, 2501, FP32, "all"),
+    "decode-96-fp16": partial(_decode, (8, 8, 4, 96), 4096, FP16, None),
+    "decode-80-bf16": partial(_decode, (8, 32, 1, 80), 4096, BF16, None),
+    "decode-256-bf16": partial(_decode, (4, 4, 2, 256), 4096, BF16, None),
+    "decode-256-fp32": partial(_decode, (4, 4, 2, 256), 4096, FP32, None),
+    "decode-32-fp32": partial(_decode, (32, 2, 3, 32), 256, FP32, None),
+    "decode-mqa-bf16": partial(_decode, (4, 1, 32, 128), 4096, BF16, None),
+    "append-llama-bf16": partial(_append, LLAMA, 2501, BF16),
+    "append-80-fp16": partial(_append, (8, 32, 1, 80), 4096, FP16),
+    "append-256-fp32": partial(_append, (4, 4, 2, 256), 4096, FP32),
+    "compact-llama-bf16-shared": partial(_compact, LLAMA, 2501, BF16, 2150, False),
+    "compact-llama-bf16-head": partial(_compact, LLAMA, 5001, BF16, 2900, True),
+    "compact-256-fp32": partial(_compact, (4, 4, 2, 256), 4096, FP32, 2000, True),
+    "compact-positions": _compact_positions,
+    "redundancy-llama-bf16": partial(_redundancy, LLAMA, 5001, BF16),
+    "redundancy-96-fp32": partial(_redundancy, (4, 4, 2, 96), 2501, FP32),
+    "redundancy-256-fp32": partial(_redundancy, (4, 4, 2, 256), 2501, FP32),
+    "redundancy-256-fp16": partial(_redundancy, (4, 4, 2, 256), 2501, FP16),
+    "window-llama-bf16-rkv": partial(_window, LLAMA, 5001, 8, BF16, "max_logits"),
+    "window-qwen-bf16-snapkv": partial(_window, QWEN, 5001, 32, BF16, "mean"),
+    "window-qwen-fp16-max-64": partial(_window, QWEN, 2501, 64, FP16, "max"),
+    "window-96-fp32": partial(_window, (4, 4, 2, 96), 2501, 8, FP32, "max_logits"),
+    "window-64-fp32-32": partial(_window, (4, 4, 2, 64), 2501, 32, FP32, "mean"),
+    "window-256-fp32-16": partial(_window, (4, 4, 2, 256), 2501, 16, FP32, "max"),
+    "window-128-fp32-32": partial(_window, (4, 4, 2, 128), 2501, 32, FP32, "mean"),
+    "window-128-bf16-128": partial(_window, (4, 4, 2, 128), 2501, 128, BF16, "mean"),
+    "sample-llama-bf16": partial(_sample, 20, 128256, 20, "hf", BF16),
+    "sample-qwen-fp32-dynts": partial(_sample, 20, 152064, 20, "dynts", FP32),
+    "sample-top-100": partial(_sample, 20, 152064, 100, "hf", FP32),
+}
+# one use per kernel, what the tests compile by default
+CORE_USES = (
+    "decode-llama-bf16-5001-mass",
+    "append-llama-bf16",
+    "compact-llama-bf16-shared",
+    "redundancy-llama-bf16",
+    "window-llama-bf16-rkv",
+    "sample-llama-bf16",
+)

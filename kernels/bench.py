@@ -1,0 +1,174 @@
+"""Times the kernels on a GPU: `python -m kvrepro.kernels.bench [--out FILE.csv]`.
+
+A row is written only for a kernel whose checks passed on this device in the same run. Kernels are timed inside a CUDA
+graph, so that launches do not count; the level-2 cache is overwritten before every repeat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+
+import torch
+
+from . import checks
+from .bench_cases import CASES
+from .launch import triton_version
+
+# more than any level-2 cache of these devices
+FLUSH_BYTES = 256 * 2**20
+COPY_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Row:
+    """One timing; `fraction_of_copy` is achieved bandwidth over that of a device-to-device copy in the same run."""
+
+    kernel: str
+    case: str
+    provider: str
+    ms_p20: float
+    ms_p50: float
+    ms_p80: float
+    bytes: int
+    gb_per_s: float
+    fraction_of_copy: float
+    graph: bool
+    gpu: str
+    torch: str
+    triton: str | None
+    time: str
+
+
+def require_cuda() -> None:
+    """Refuse to invent numbers.
+
+    Raises:
+        RuntimeError: there is no CUDA or ROCm device.
+    """
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            f"no GPU: torch {torch.__version__} sees no CUDA or ROCm device; kernels are timed on a GPU only"
+        )
+
+
+def time_ms(run: Callable[[], object], *, capture: bool, repeats: int = 20, budget_s: float = 1.0) -> list[float]:
+    """Milliseconds of `run` on the device per repeat, captured in a CUDA graph or launch by launch."""
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            run()
+    torch.cuda.synchronize()
+    play = run
+    if capture:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            run()
+        play = graph.replay
+    flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device="cuda")
+    found, started = [], time.perf_counter()
+    for _ in range(repeats):
+        before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        flush.zero_()
+        before.record()
+        play()
+        after.record()
+        torch.cuda.synchronize()
+        found.append(before.elapsed_time(after))
+        if len(found) >= 3 and time.perf_counter() - started > budget_s:
+            break
+    return found
+
+
+def copy_rate() -> float:
+    """Bytes per second of a device-to-device copy, read and write both counted."""
+    source = torch.empty(COPY_BYTES, dtype=torch.int8, device="cuda")
+    target = torch.empty_like(source)
+    times = time_ms(lambda: target.copy_(source), capture=True)
+    return 2 * COPY_BYTES / (statistics.median(times) / 1e3)
+
+
+def bench(kernels: tuple[str, ...] = checks.STEMS, *, copy: float, passed: set[str]) -> list[Row]:
+    """Rows of the named kernels; those not in `passed` are left out."""
+    rows = []
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    for (kernel, label), make in CASES.items():
+        if kernel not in kernels or kernel not in passed:
+            continue
+        prepared = make("cuda")
+        providers = {"triton": lambda p=prepared: p.run("triton"), "torch": lambda p=prepared: p.run("reference")}
+        for provider, run in (providers | prepared.others).items():
+            # torch twins may read the device, which no capture allows; their rows include the launches
+            captured = provider != "torch"
+            try:
+                times = time_ms(run, capture=captured)
+            except torch.cuda.OutOfMemoryError:
+                # the references hold float32 copies; that they do not fit is no reason to lose the kernel's row
+                print(f"  {kernel} {label} {provider}: out of memory, no row", file=sys.stderr)
+                torch.cuda.empty_cache()
+                continue
+            rate = prepared.bytes / (statistics.median(times) / 1e3)
+            cuts = statistics.quantiles(times, n=5)
+            rows.append(
+                Row(
+                    kernel, label, provider, cuts[0], statistics.median(times), cuts[-1], prepared.bytes, rate / 1e9,
+                    rate / copy, captured, torch.cuda.get_device_name(), torch.__version__, triton_version(), stamp,
+                )
+            )  # fmt: skip
+            print(
+                f"{kernel:17} {label:38} {provider:7} {rows[-1].ms_p50:9.4f} ms {rows[-1].gb_per_s:8.0f} GB/s "
+                f"{rows[-1].fraction_of_copy:6.1%} of copy{'' if captured else '  (with launch time)'}",
+                flush=True,
+            )
+        del prepared, providers
+        torch.cuda.empty_cache()
+    return rows
+
+
+def check_all(kernels: tuple[str, ...] = checks.STEMS) -> list[checks.Result]:
+    """Every case of the kernels on this GPU, those in the shapes of real models included."""
+    return [result for stem in kernels for result in checks.run(stem, "cuda", "triton", large=True)]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check, time, print; exit code 1 without a GPU or with a failed check."""
+    parser = argparse.ArgumentParser(prog="python -m kvrepro.kernels.bench", description=__doc__.splitlines()[0])
+    parser.add_argument("kernels", nargs="*", help=f"of {', '.join(checks.STEMS)} (default: all)")
+    parser.add_argument("--out", help="CSV file to write")
+    args = parser.parse_args(argv)
+    unknown = set(args.kernels) - set(checks.STEMS)
+    if unknown:
+        parser.error(f"unknown kernels {sorted(unknown)}; known: {', '.join(checks.STEMS)}")
+    try:
+        require_cuda()
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    kernels = tuple(args.kernels) or checks.STEMS
+    results = check_all(kernels)
+    failed = [r for r in results if not r.ok]
+    for r in failed:
+        print(f"FAILED {r.stem} {r.case}: {r.errors} limit {r.limit} {r.failure}", file=sys.stderr)
+    copy = copy_rate()
+    print(f"{torch.cuda.get_device_name()}: copy {copy / 1e9:.0f} GB/s")
+    rows = bench(kernels, copy=copy, passed={r.stem for r in results} - {r.stem for r in failed})
+    if args.out:
+        with open(args.out, "w", newline="") as file:
+            writer = csv.DictWriter(file, [f.name for f in fields(Row)])
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in rows)
+    print(
+        json.dumps({"rows": len(rows), "copy_gb_per_s": copy / 1e9, "failed": [f"{r.stem} {r.case}" for r in failed]})
+    )
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""What the benchmark times: one entry per kernel and shape, with the bytes that it cannot avoid moving."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from .append_kv import append_kv
+from .compact_slots import compact_slots
+from .decode_attention import decode_attention
+from .key_redundancy import key_redundancy
+from .sample import sample
+from .window_scores import window_scores
+
+# (KV heads, query heads per KV head, head size, layers) of the models that the bars are set for
+SHAPES = {"llama-8b": (8, 4, 128, 32), "qwen-7b": (4, 7, 128, 28)}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Something to time.
+
+    `run(impl)` does the work once; `bytes` is what it must read and write at least; `others` are library kernels for
+    the same work.
+    """
+
+    run: Callable[[str], object]
+    bytes: int
+    others: dict[str, Callable[[], object]]
+
+
+def _random(*shape: int, device: str) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.bfloat16, device=device)
+
+
+def _decode(model: str, rows: int, slots: int, mass: str | None, device: str) -> Prepared:
+    heads, group, size, _ = SHAPES[model]
+    query = _random(rows, heads * group, size, device=device)
+    keys, values = (_random(rows, heads, slots, size, device=device) for _ in range(2))
+    lengths = torch.full((rows,), slots, dtype=torch.int32, device=device)
+
+    def sdpa() -> torch.Tensor:
+        attend = torch.nn.functional.scaled_dot_product_attention
+        return attend(query[:, :, None], keys, values, enable_gqa=True)
+
+    def run(impl: str) -> object:
+        return decode_attention(query, keys, values, lengths, size**-0.5, mass=mass, impl=impl)
+
+    out_bytes = 0 if mass is None else 4 * rows * slots * (1 if mass == "heads_mean" else heads)
+    return Prepared(run, 2 * 2 * keys.numel() + 2 * 2 * query.numel() + out_bytes, {} if mass else {"sdpa": sdpa})
+
+
+def _append(model: str, rows: int, slots: int, device: str) -> Prepared:
+    heads, group, size, _ = SHAPES[model]
+    qkv, cos = _random(rows, heads * (group + 2), size, device=device), _random(rows, size, device=device)
+    keys, values = (_random(rows, heads, slots, size, device=device) for _ in range(2))
+    at = torch.arange(rows, device=device) % slots
+    needed = 2 * 2 * qkv.numel() + 2 * 2 * cos.numel()
+    return Prepared(lambda impl: append_kv(qkv, cos, cos, keys, values, at, impl=impl), needed, {})
+
+
+def _compact(model: str, rows: int, evicting: int, slots: int, kept: int, device: str) -> Prepared:
+    heads, _, size, layers = SHAPES[model]
+    storage = torch.zeros(2, layers, rows, heads, slots, size, dtype=torch.bfloat16, device=device)
+    g = torch.Generator().manual_seed(0)
+    chosen = torch.stack([torch.randperm(slots, generator=g)[:kept].sort().values for _ in range(evicting)])
+    moved = int((chosen != torch.arange(kept)).sum()) * 2 * layers * heads * size * 2
+    which, plan = torch.arange(evicting, device=device), chosen[None, :, None].contiguous().to(device)
+    return Prepared(lambda impl: compact_slots(storage, which, plan, impl=impl), 2 * moved, {})
+
+
+def _redundancy(model: str, rows: int, slots: int, device: str) -> Prepared:
+    heads, _, size, _ = SHAPES[model]
+    keys = _random(rows, heads, slots, size, device=device)
+    return Prepared(lambda impl: key_redundancy(keys, 0.5, impl=impl), 2 * keys.numel() + 4 * rows * heads * slots, {})
+
+
+def _window(model: str, rows: int, slots: int, window: int, group: str, device: str) -> Prepared:
+    heads, members, size, _ = SHAPES[model]
+    keys = _random(rows, heads, slots, size, device=device)
+    queries = _random(rows, heads * members, window, size, device=device)
+    needed = 2 * keys.numel() + 2 * queries.numel() + 4 * rows * heads * slots
+    return Prepared(
+        lambda impl: window_scores(queries, keys, None, size**-0.5, group=group, impl=impl), needed, {}
+    )  # fmt: skip
+
+
+def _sample(rows: int, vocabulary: int, device: str) -> Prepared:
+    logits = torch.randn(rows, vocabulary, dtype=torch.bfloat16, device=device)
+    keys, steps = torch.arange(rows, device=device), torch.zeros(rows, dtype=torch.int64, device=device)
+    return Prepared(lambda impl: sample(logits, keys, steps, impl=impl), 2 * logits.numel(), {})
+
+
+# (kernel, label) -> maker(device)
+CASES: dict[tuple[str, str], Callable[[str], Prepared]] = {
+    ("decode_attention", "llama-8b B20 n4096"): partial(_decode, "llama-8b", 20, 4096, None),
+    ("decode_attention", "llama-8b B20 n4096 mass"): partial(_decode, "llama-8b", 20, 4096, "group_mean"),
+    ("decode_attention", "llama-8b B20 n2501"): partial(_decode, "llama-8b", 20, 2501, None),
+    ("decode_attention", "qwen-7b B20 n4096"): partial(_decode, "qwen-7b", 20, 4096, None),
+    ("decode_attention", "qwen-7b B20 n4096 mass"): partial(_decode, "qwen-7b", 20, 4096, "heads_mean"),
+    ("decode_attention", "llama-8b B1 n16384"): partial(_decode, "llama-8b", 1, 16384, None),
+    ("append_kv", "llama-8b B20"): partial(_append, "llama-8b", 20, 2501),
+    ("append_kv", "qwen-7b B128"): partial(_append, "qwen-7b", 128, 2501),
+    ("compact_slots", "llama-8b 1 of 20 rows 2501->2150"): partial(_compact, "llama-8b", 20, 1, 2501, 2150),
+    ("compact_slots", "llama-8b 20 rows 5001->2900"): partial(_compact, "llama-8b", 20, 20, 5001, 2900),
+    ("key_redundancy", "llama-8b 1 row n5001"): partial(_redundancy, "llama-8b", 1, 5001),
+    ("key_redundancy", "llama-8b 8 rows n2501"): partial(_redundancy, "llama-8b", 8, 2501),
+    ("window_scores", "llama-8b 20 rows n5001 w8 max_logits"): partial(_window, "llama-8b", 20, 5001, 8, "max_logits"),
+    ("window_scores", "qwen-7b 20 rows n5001 w32 mean"): partial(_window, "qwen-7b", 20, 5001, 32, "mean"),
+    ("sample", "B20 V128256"): partial(_sample, 20, 128256),
+    ("sample", "B128 V152064"): partial(_sample, 128, 152064),
+}

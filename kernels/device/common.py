@@ -1,0 +1,21 @@
+"""What several kernels share."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def dot(a, b, PRECISION: tl.constexpr):
+    """`a @ b` with float32 sums.
+
+    `PRECISION`: `ieee` or `tf32` for the GPU (which only matters for float32 operands); `widened` for Triton's
+    interpreter, which keeps bfloat16 as bare 16-bit integers and would multiply those. Widening is exact, so the
+    operands still carry the rounding of their dtype.
+    """
+    if PRECISION == "widened":
+        product = tl.dot(a.to(tl.float32), b.to(tl.float32))
+    else:
+        product = tl.dot(a, b, input_precision=PRECISION)
+    return product

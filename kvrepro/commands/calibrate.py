@@ -1,0 +1,42 @@
+"""`kvrepro calibrate`: TriAttention's query statistics of a model, from its own traces or from a plain text."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .sources import add_source_arguments, asset_home, collect
+
+NAME = "calibrate"
+HELP = "measure the query statistics that triattention needs"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, where to put the statistics, and what to measure on."""
+    add_source_arguments(parser, "query_statistics", problems=200)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Run the sequences through the model, average its queries, write them with their card."""
+    import torch
+
+    from ..loading import load_model
+    from ..models import model_entry, weights_fingerprint
+    from ..query_statistics import FOLDER, measure_statistics, save_statistics
+
+    torch.set_num_threads(args.threads)
+    entry = model_entry(args.model)
+    folder = args.out or asset_home(entry) / FOLDER
+    model, tokenizer = load_model(entry)
+    sequences, source = collect(args, entry, model, tokenizer, "train", args.problems)
+    statistics = measure_statistics(model, (s.token_ids for s in sequences))
+    n_tokens = sum(len(s.token_ids) for s in sequences)
+    card = {
+        "model": entry.name, "weights": weights_fingerprint(entry), "source": source, "n_sequences": len(sequences),
+        "n_tokens": n_tokens, "seed": args.seed,
+    }  # fmt: skip
+    save_statistics(statistics, folder, card)
+    # near 1: the heads' queries point the same way whatever the token, which is what the method relies on
+    share = (statistics.mean.abs().sum() / statistics.mean_size.sum()).item()
+    print(f"{n_tokens} tokens of {len(sequences)} sequences; |E q| / E|q| = {share:.3f}")
+    return {"folder": str(folder), "n_tokens": n_tokens, "concentration": round(share, 4)}

@@ -1,0 +1,42 @@
+"""`kvrepro traces`: full-cache replies to training questions, kept where they are right."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .settings import add_plan_arguments, plan_of, set_threads, shown_plan
+
+NAME = "traces"
+HELP = "generate full-cache training traces, checked against every benchmark"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Plan, problems and folder."""
+    add_plan_arguments(parser)
+    parser.add_argument("--problems", help="JSONL with question, answer and optionally kind")
+    parser.add_argument("--out", type=Path, help="folder (default: results/predictor/MODEL/traces-HASH)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Generate what is missing; print what became of every reply."""
+    plan = plan_of(args, {"traces.problems": args.problems})
+    if args.dry_run:
+        return shown_plan(plan)
+    from ..predictor_pipeline import LoadedModel, make_traces
+
+    set_threads(args.threads)
+    manifest = make_traces(plan, folder=args.out, loaded=LoadedModel(plan, args.device))
+    for split, counts in manifest["counts"].items():
+        print(f"{split}: " + ", ".join(f"{name} {n}" for name, n in counts.items() if n or name == "kept"))
+    leakage = manifest["leakage"]
+    print(f"no question is in {', '.join(leakage['checked'])}")
+    for name, reason in leakage["unchecked"].items():
+        print(f"NOT checked against {name}: {reason}")
+    return {
+        "folder": manifest["folder"],
+        "counts": manifest["counts"],
+        "leakage": leakage,
+        "wall_s": manifest["wall_s"],
+    }

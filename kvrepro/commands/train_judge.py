@@ -1,0 +1,48 @@
+"""`kvrepro train-judge`: ForesightKV's eviction judge for a model, trained on full-cache traces."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .sources import add_source_arguments, asset_home, collect
+
+NAME = "train-judge"
+HELP = "train the eviction judge that foresight_kv needs"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, where to put the judge, what to train on and for how long."""
+    add_source_arguments(parser, "judge", problems=300)
+    parser.add_argument("--held-out", type=int, default=60, help="problems of the held-out split to score it on")
+    parser.add_argument("--steps", type=int, help="training steps")
+    parser.add_argument("--periods", type=int, nargs=2, metavar=("LOW", "HIGH"), help="tokens between evictions")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Collect sequences, follow them under drawn budgets, fit the judge, write it with its card."""
+    import torch
+
+    from ..judge import FOLDER, save_judge
+    from ..judge_training import JudgeRecipe, train_judge
+    from ..loading import load_model
+    from ..models import model_entry, weights_fingerprint
+
+    torch.set_num_threads(args.threads)
+    given = {"steps": args.steps, "periods": args.periods and tuple(args.periods)}
+    recipe = JudgeRecipe(seed=args.seed, **{name: value for name, value in given.items() if value is not None})
+    entry = model_entry(args.model)
+    folder = args.out or asset_home(entry) / FOLDER
+    model, tokenizer = load_model(entry)
+    train, source = collect(args, entry, model, tokenizer, "train", args.problems)
+    held_out, held_out_source = collect(args, entry, model, tokenizer, "held_out", args.held_out)
+    judge, card = train_judge(model, train, held_out, recipe)
+    card = {
+        "model": entry.name, "weights": weights_fingerprint(entry),
+        "source": {"train": source, "held_out": held_out_source},
+        "stage": "supervised only; the published judge is trained further by reinforcement learning", **card,
+    }  # fmt: skip
+    save_judge(judge, folder, card)
+    for name, value in card["held_out"]["pairwise_accuracy"].items():
+        print(f"held out, pairwise accuracy: {name} {value:.3f}")
+    return {"folder": str(folder), **card["held_out"], "train_s": card["train_s"]}

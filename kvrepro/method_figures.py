@@ -1,0 +1,125 @@
+"""Figures that compare methods: average bars, what pinning the question does, heat maps, fidelity curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .figures import BAR, BAR_EDGE, LINE
+
+
+def average_bars(averages: pd.DataFrame, *, title: str, ax: Axes | None = None) -> Axes:
+    """Mean Pass@1 per method as bars with intervals, the slots held as a dashed line on the right axis.
+
+    Args:
+        averages: `method_table.average_table`.
+
+    Source: the paper's summary figure (arXiv 2601.18383): average Pass@1 and KV cache length per method.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(max(6.0, 0.34 * len(averages) + 1.5), 4.2), layout="constrained")
+    shown = averages.sort_values("pass_at_1", ascending=False, kind="stable", ignore_index=True)
+    x = np.arange(len(shown))
+    score = shown.pass_at_1.to_numpy(float)
+    spread = [score - shown.pass_at_1_lo.to_numpy(float), shown.pass_at_1_hi.to_numpy(float) - score]
+    colours = ["0.72" if m == "full" else LINE if m == "dynts" else BAR for m in shown.method]
+    ax.bar(x, score, width=0.74, color=colours, edgecolor=BAR_EDGE, linewidth=0.6, zorder=1)
+    ax.errorbar(x, score, yerr=np.clip(spread, 0, None), fmt="none", ecolor="0.25", elinewidth=0.8, capsize=1.5)
+    ax.set_xticks(x, shown.label, rotation=60, ha="right", rotation_mode="anchor", size=8)
+    ax.set(ylabel="mean Pass@1 (%), 95 % interval", ylim=(0, 105), xlim=(-0.7, len(shown) - 0.3), title=title)
+    right = ax.twinx()
+    right.plot(x, shown.mean_slots, color="0.35", linestyle="--", linewidth=1.2, marker=".", markersize=4)
+    right.set(ylabel="most slots held (mean over sets, dashed)", ylim=(0, 1.15 * max(shown.mean_slots)))
+    sns.despine(ax=ax, right=False)
+    sns.despine(ax=right, right=False)
+    return ax
+
+
+def pinning_dumbbells(pairs: pd.DataFrame, *, title: str) -> Figure:
+    """Each score alone (hollow) and with the question pinned (filled), one panel per model and benchmark.
+
+    Args:
+        pairs: `method_table.pinning_table`.
+    """
+    panels = list(pairs.groupby(["model", "benchmark"], sort=False))
+    scores = list(dict.fromkeys(pairs.score))
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(3.0 * len(panels) + 1.6, 0.27 * len(scores) + 1.4), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for ax, ((model, benchmark), panel) in zip(axes[0], panels, strict=True):
+        y = [scores.index(s) for s in panel.score]
+        ax.hlines(y, panel.alone, panel.question, color="0.6", linewidth=1.4, zorder=1)
+        ax.scatter(panel.alone, y, s=30, facecolor="white", edgecolor=BAR_EDGE, zorder=2, label="score alone")
+        ax.scatter(panel.question, y, s=30, color=LINE, zorder=2, label="question pinned")
+        ax.set(title=f"{model}\n{benchmark}, budget {panel.budget_tokens.iloc[0]}", xlim=(-4, 104), xlabel="Pass@1 (%)")
+        ax.set_yticks(range(len(scores)), scores)
+        ax.grid(axis="x", color="0.9")
+        sns.despine(ax=ax)
+    axes[0][0].invert_yaxis()
+    axes[0][-1].legend(loc="lower right", frameon=True, fontsize=8)
+    figure.suptitle(title, size=10)
+    return figure
+
+
+def window_ratio_map(frame: pd.DataFrame, *, title: str, ax: Axes | None = None) -> Axes:
+    """Pass@1 of one method over local window and ratio, as in the paper's heat maps (missing cells stay grey).
+
+    Args:
+        frame: summary rows of one model, benchmark and budget with `window` and `ratio`.
+    """
+    ax = plt.gca() if ax is None else ax
+    grid = frame.pivot_table(index="window", columns="ratio", values="pass_at_1").sort_index(ascending=False)
+    ax.set_facecolor("0.85")
+    sns.heatmap(
+        grid, annot=True, fmt=".0f", cmap="Blues", vmin=0, vmax=100, linewidths=0.8, ax=ax,
+        cbar_kws={"label": "Pass@1 (%)"},
+    )  # fmt: skip
+    ax.set(title=title, xlabel="ratio of the other slots kept", ylabel="local window (tokens)")
+    ax.set_yticklabels([str(int(w)) for w in grid.index], rotation=0)
+    return ax
+
+
+FIDELITY_LABELS = {
+    "kl": ("KL to the full cache (nats)", "log"), "agrees": ("same most likely token (share)", "linear"),
+    "answer_log_likelihood": ("log-likelihood of the answer, minus full (nats)", "symlog"),
+}  # fmt: skip
+
+
+def fidelity_curves(
+    table: pd.DataFrame, measure: str, labels: Sequence[str], *, title: str, ax: Axes | None = None
+) -> Axes:
+    """One line per method against the budget, 95 % bands over traces; oracles in black, dynts in orange.
+
+    Args:
+        table: `fidelity_cells.fidelity_table` of one model and benchmark.
+        measure: a key of `FIDELITY_LABELS`.
+        labels: the methods to draw, in the order of the legend.
+    """
+    ax = plt.gca() if ax is None else ax
+    text, scale = FIDELITY_LABELS[measure]
+    others = [label for label in labels if not label.startswith(("oracle", "dynts"))]
+    palette = dict(zip(others, sns.color_palette("husl", max(1, len(others))), strict=False))
+    for i, label in enumerate(labels):
+        line = table[table.label == label].sort_values("budget_tokens")
+        if line.empty:
+            continue
+        is_oracle = label.startswith("oracle")
+        colour = "black" if is_oracle else palette.get(label, LINE)
+        style = (["-", ":"] if is_oracle else ["-", "--", "-."])[i % (2 if is_oracle else 3)]
+        x, low, high = line.budget_tokens, line[f"{measure}_lo"], line[f"{measure}_hi"]
+        if scale == "log":
+            low = low.clip(lower=line[measure] / 20)
+        ax.plot(x, line[measure], color=colour, linestyle=style, linewidth=1.5, marker=".", label=label)
+        ax.fill_between(x, low, high, color=colour, alpha=0.08, linewidth=0)
+    ax.set(xlabel="KV budget (tokens)", ylabel=text, title=title)
+    ax.set_yscale(scale, **({"linthresh": 1.0} if scale == "symlog" else {}))
+    ax.set_xticks(sorted(table.budget_tokens.unique()))
+    sns.despine(ax=ax)
+    return ax

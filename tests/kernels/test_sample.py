@@ -1,0 +1,59 @@
+"""`sample`: the Triton code in the interpreter, the twin token for token against the engine's sampler, bad input."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from kvrepro.kernels.reference_steps import splitmix
+from kvrepro.kernels.sample import sample
+
+from kvrepro.noise import mix
+from kvrepro.sampling import sample_tokens
+from kvrepro.sampling_config import SamplingConfig
+
+from .interpreter import assert_case, case_ids, needs_triton
+
+STEM = "sample"
+
+
+@needs_triton
+@pytest.mark.parametrize("name", case_ids(STEM))
+def test_kernel_equals_its_twin(name):
+    assert_case(STEM, name)
+
+
+@pytest.mark.parametrize("order", ["hf", "dynts"])
+@pytest.mark.parametrize(("temperature", "top_p", "top_k"), [(0.6, 0.95, 20), (1.2, 0.7, 0), (0.8, 1.0, 5), (0, 1, 0)])
+def test_the_twin_draws_the_tokens_of_the_engine(order, temperature, top_p, top_k):
+    torch.manual_seed(0)
+    logits = torch.randn(64, 300) * 3
+    keys, steps = torch.randint(-(2**62), 2**62, (64,)), torch.randint(0, 9999, (64,))
+    wanted = sample_tokens(logits, SamplingConfig(temperature, top_p, top_k, order), keys, steps)
+    found = sample(logits, keys, steps, temperature=temperature, top_p=top_p, top_k=top_k, order=order)
+    assert torch.equal(found, wanted)
+
+
+def test_the_hash_is_that_of_the_engines_noise():
+    torch.manual_seed(0)
+    keys, counters = torch.randint(-(2**63), 2**63 - 1, (1000,)), torch.randint(0, 2**40, (1000,))
+    assert torch.equal(splitmix(keys, counters), mix(keys, counters))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"logits": torch.zeros(9)}, "logits has 1 dimensions"),
+        ({"logits": torch.zeros(2, 9).long()}, "logits is torch.int64"),
+        ({"keys": torch.zeros(3).long()}, "keys has size 3 in dimension 0, expected 2"),
+        ({"steps": torch.zeros(2)}, "steps is torch.float32"),
+        ({"temperature": -1.0}, "temperature=-1.0"),
+        ({"top_p": 0.0}, "top_p=0.0"),
+        ({"top_k": -1}, "top_k=-1"),
+        ({"order": "x"}, "order='x'; known are"),
+        ({"top_k": 0, "impl": "triton"}, "top_k=0 is left to torch"),
+    ],
+)
+def test_bad_input_is_named(changes, message):
+    given = dict(logits=torch.zeros(2, 9), keys=torch.zeros(2).long(), steps=torch.zeros(2).long())
+    with pytest.raises(ValueError, match=message):
+        sample(**(given | changes))

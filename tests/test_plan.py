@@ -1,0 +1,178 @@
+"""The plan against what the engine allocates and against measured times; what it says when things do not fit."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from kvrepro.architectures import model_size
+from kvrepro.cli import main
+from kvrepro.config import CellConfig
+from kvrepro.errors import UnknownNameError
+from kvrepro.estimates import ELSEWHERE, Measurement, expected_speed, expected_tokens, measurements
+from kvrepro.gpus import GPUS, machine
+from kvrepro.methods import METHODS
+from kvrepro.models import model_entry
+from kvrepro.paths import PACKAGE
+from kvrepro.plan import ASSUMED_PROMPT_TOKENS, plan_cell
+from kvrepro.profiles import load_profile
+from kvrepro.runner import run_cell
+
+TINY_TABLE = PACKAGE.parent / "notebooks" / "images" / "tiny-summary.csv"
+
+
+def smoke(**changes) -> CellConfig:
+    values = dict(model="tiny-r1-llama", benchmark="chain-12", n_problems=3, max_new_tokens=40, batch_rows=2)
+    return CellConfig(**{**values, **changes})
+
+
+def paper(**changes) -> CellConfig:
+    values = dict(model="r1-qwen", benchmark="aime24", n_samples=5, max_new_tokens=16384, batch_rows=20)
+    return CellConfig(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"method": "dynts", "budget": 120, "window": 32, "ratio": 0.5, "pin_overflow": "keep_first"},
+        {"method": "window", "budget": 110, "window": 32, "evict_every": 7, "batch_rows": 64},
+        # a budget that no reply can reach: the engine allocates less, and so does the plan
+        {"method": "random", "budget": 4000, "window": 32, "ratio": 0.5},
+    ],
+    ids=["full", "dynts", "window", "roomy"],
+)
+def test_kv_bytes_equal_what_a_cell_allocates(tmp_path, changes):
+    config = smoke(**changes)
+    plan = plan_cell(config, machine(None), [])
+    measured = run_cell(config, tmp_path / "cell")["stats"]
+    assert plan.kv_bytes == measured["kv_bytes"]
+    assert plan.kv_bytes_per_token == measured["bytes_per_slot"]
+    assert (plan.batch_rows, plan.capacity_tokens) == (measured["batch_rows"], measured["capacity_tokens"])
+    assert plan.prompt_source == "exact"
+
+
+def test_kv_bytes_equal_the_published_table_of_the_tiny_profile():
+    table = pd.read_csv(TINY_TABLE)
+    cells = load_profile("tiny").cells
+    assert len(table) == len(cells)
+    for row, config in zip(table.to_dict("records"), cells, strict=True):
+        assert (row["model"], row["benchmark"], row["method"]) == (config.model, config.benchmark, config.method)
+        assert plan_cell(config, machine("h100"), []).kv_bytes == row["kv_bytes_peak"], config.cell_id
+
+
+def test_times_of_cells_left_out_of_the_table_are_met():
+    """Every cell of the tiny grid predicted from the others: the sum within 5 %, most cells within 25 %."""
+    table = pd.read_csv(TINY_TABLE).to_dict("records")
+    known = [Measurement.of(row, ELSEWHERE) for row in table]
+    errors, planned = [], 0.0
+    for row, config in zip(table, load_profile("tiny").cells, strict=True):
+        others = [m for m in known if (m.model, m.benchmark, m.method, m.budget) !=
+                  (config.model, config.benchmark, config.method, config.budget)]  # fmt: skip
+        tokens, _ = expected_tokens(config, others)
+        tps, overhead, _ = expected_speed(config, others)
+        seconds = row["n_problems"] * row["n_samples"] * tokens / tps + overhead
+        errors.append(abs(seconds / row["wall_s"] - 1))
+        planned += seconds
+    measured = sum(row["wall_s"] for row in table)
+    assert abs(planned / measured - 1) < 0.05
+    # two cells share two cores, so single cells are noisy; the cells themselves scatter by as much
+    assert sum(e < 0.25 for e in errors) / len(errors) > 0.8
+    assert max(errors) < 0.5
+
+
+def test_parameters_are_those_that_the_models_are_published_with():
+    published = {
+        "r1-qwen": 7_615_616_512, "r1-llama": 8_030_261_248, "r1-qwen-1.5b": 1_777_088_000, "qwen3-8b": 8_190_735_360,
+        "qwen3-4b": 4_022_468_096, "smollm2-135m": 134_515_008,
+    }  # fmt: skip
+    for name, parameters in published.items():
+        assert model_size(model_entry(name)).parameters == parameters, name
+    # METHODS.md section 1: 56 and 128 KiB a token
+    assert model_size(model_entry("r1-qwen")).kv_bytes_per_token == 56 * 1024
+    assert model_size(model_entry("r1-llama")).kv_bytes_per_token == 128 * 1024
+
+
+def test_a_compressed_paper_cell_on_an_h100():
+    config = paper(method="dynts", budget=5000, window=2000, ratio=0.4, pin_overflow="keep_first")
+    plan = plan_cell(config, machine("h100"), [])
+    assert plan.kv_bytes == 20 * 5001 * 56 * 1024
+    assert plan.prompt_source == "exact", "the schedule alone sets the capacity"
+    assert plan.problem is None
+    room = 80e9 - (1 << 30) - plan.weights_bytes - plan.predictor_bytes
+    assert plan.largest_batch == room // (5001 * 56 * 1024)
+    # nothing is measured: the time is a bound, and says so
+    assert (plan.tokens_source, plan.time_source) == ("limit", "bound")
+    total = 30 * 5 * 16384
+    kept = 2000 + int(0.4 * 3001)
+    read = plan.weights_bytes + 20 * (kept + 5001) / 2 * 56 * 1024
+    assert plan.seconds == pytest.approx(-(-total // 20) * read / 3350e9)
+
+
+def test_a_larger_budget_costs_more_and_a_faster_gpu_less():
+    def seconds(budget, gpu):
+        config = paper(method="window", budget=budget, window=2000, ratio=0.4)
+        return plan_cell(config, machine(gpu), []).seconds
+
+    assert seconds(2500, "h100") < seconds(5000, "h100") < seconds(5000, "a100-80g")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "changes", "message"),
+    [
+        ("t4", {}, r"the weights \(14\.2 GiB\) do not fit .* t4: quantisation"),
+        ("rtx4090", {}, r"20 rows of 0\.93 GiB do not fit .*batch_rows: 7 does"),
+        (
+            "rtx4090",
+            {"model": "r1-llama", "max_new_tokens": 130000},
+            "nor does one row: lower max_new_tokens or use a budget",
+        ),
+        ("b200", {"max_new_tokens": 131000, "batch_rows": 1}, "exceed the model's 131072 positions"),
+    ],
+)
+def test_what_does_not_fit_says_why_and_what_would(gpu, changes, message):
+    import re
+
+    problem = plan_cell(paper(**changes), machine(gpu), []).problem
+    assert problem is not None and re.search(message, problem), problem
+
+
+def test_the_remedy_that_is_named_does_fit():
+    plan = plan_cell(paper(batch_rows=7), machine("rtx4090"), [])
+    assert plan.problem is None
+    assert plan.prompt_source == "assumed"
+    assert plan.capacity_tokens == ASSUMED_PROMPT_TOKENS + 16384
+
+
+def test_cpu_measurements_are_not_taken_for_a_gpus_speed():
+    profile = load_profile("tiny")
+    known = measurements(profile)
+    assert known
+    plan = plan_cell(profile.cells[1], machine("h100"), known)
+    assert plan.tokens_source == ELSEWHERE, "a reply has the same length everywhere"
+    assert plan.time_source == "bound"
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if not m.startswith("oracle")])
+def test_every_method_can_be_planned(method):
+    options = {} if method == "full" else {"budget": 512, "window": 1 if method == "dynts_nolocal" else 64}
+    plan = plan_cell(paper(method=method, **options), machine("h100"), [])
+    assert plan.kv_bytes > 0
+    assert (method == "full") == (plan.capacity_tokens > 16384)
+
+
+def test_the_command_prints_totals_and_one_object(capsys):
+    assert main(["plan", "--profile", "smoke", "--gpu", "h100", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["n_cells"] == len(result["cells"]) == result["fits"] == 5
+    assert result["time_from"] == ["bound", "limit"]
+
+
+def test_mistakes_are_named(capsys, tmp_path):
+    with pytest.raises(UnknownNameError, match="unknown gpu 'h1000'; known: a100-40g"):
+        machine("h1000")
+    assert main(["plan", "--profile", "smoke", "--measured", str(tmp_path / "no.csv")]) == 2
+    assert "no such file" in capsys.readouterr().err
+    assert min(g.bandwidth for g in GPUS.values()) > 1e11
