@@ -105,18 +105,22 @@ def fidelity_curves(
     ax = plt.gca() if ax is None else ax
     text, scale = FIDELITY_LABELS[measure]
     others = [label for label in labels if not label.startswith(("oracle", "dynts"))]
-    palette = dict(zip(others, sns.color_palette("husl", max(1, len(others))), strict=False))
+    # the hues from red to yellow are left to dynts
+    palette = dict(zip(others, sns.husl_palette(len(others) + 4, h=0.2), strict=False))
     for i, label in enumerate(labels):
         line = table[table.label == label].sort_values("budget_tokens")
         if line.empty:
             continue
         is_oracle = label.startswith("oracle")
         colour = "black" if is_oracle else palette.get(label, LINE)
-        style = (["-", ":"] if is_oracle else ["-", "--", "-."])[i % (2 if is_oracle else 3)]
+        is_main = label not in palette and not is_oracle
+        style = (["-", ":"] if is_oracle else ["-"] if is_main else ["-", "--", "-."])
+        style = style[i % len(style)]
         x, low, high = line.budget_tokens, line[f"{measure}_lo"], line[f"{measure}_hi"]
         if scale == "log":
             low = low.clip(lower=line[measure] / 20)
-        ax.plot(x, line[measure], color=colour, linestyle=style, linewidth=1.5, marker=".", label=label)
+        width = 2.6 if is_main else 1.4
+        ax.plot(x, line[measure], color=colour, linestyle=style, linewidth=width, marker=".", label=label)
         ax.fill_between(x, low, high, color=colour, alpha=0.08, linewidth=0)
     ax.set(xlabel="KV budget (tokens)", ylabel=text, title=title)
     ax.set_yscale(scale, **({"linthresh": 1.0} if scale == "symlog" else {}))
