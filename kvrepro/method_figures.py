@@ -114,7 +114,7 @@ def fidelity_curves(
         is_oracle = label.startswith("oracle")
         colour = "black" if is_oracle else palette.get(label, LINE)
         is_main = label not in palette and not is_oracle
-        style = (["-", ":"] if is_oracle else ["-"] if is_main else ["-", "--", "-."])
+        style = ["-", ":"] if is_oracle else ["-"] if is_main else ["-", "--", "-."]
         style = style[i % len(style)]
         x, low, high = line.budget_tokens, line[f"{measure}_lo"], line[f"{measure}_hi"]
         if scale == "log":
