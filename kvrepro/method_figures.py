@@ -15,7 +15,7 @@ from .figures import BAR, BAR_EDGE, LINE
 
 
 def average_bars(averages: pd.DataFrame, *, title: str, ax: Axes | None = None) -> Axes:
-    """Mean Pass@1 per method as bars with intervals, the slots held as a dashed line on the right axis.
+    """Mean Pass@1 per method as bars with intervals, the slots held as a dashed line on the upper axis.
 
     Args:
         averages: `method_table.average_table`.
@@ -23,21 +23,23 @@ def average_bars(averages: pd.DataFrame, *, title: str, ax: Axes | None = None) 
     Source: the paper's summary figure (arXiv 2601.18383): average Pass@1 and KV cache length per method.
     """
     if ax is None:
-        _, ax = plt.subplots(figsize=(max(6.0, 0.34 * len(averages) + 1.5), 4.2), layout="constrained")
+        _, ax = plt.subplots(figsize=(8.4, 0.21 * len(averages) + 1.5), layout="constrained")
     shown = averages.sort_values("pass_at_1", ascending=False, kind="stable", ignore_index=True)
-    x = np.arange(len(shown))
+    y = np.arange(len(shown))
     score = shown.pass_at_1.to_numpy(float)
     spread = [score - shown.pass_at_1_lo.to_numpy(float), shown.pass_at_1_hi.to_numpy(float) - score]
     colours = ["0.72" if m == "full" else LINE if m == "dynts" else BAR for m in shown.method]
-    ax.bar(x, score, width=0.74, color=colours, edgecolor=BAR_EDGE, linewidth=0.6, zorder=1)
-    ax.errorbar(x, score, yerr=np.clip(spread, 0, None), fmt="none", ecolor="0.25", elinewidth=0.8, capsize=1.5)
-    ax.set_xticks(x, shown.label, rotation=60, ha="right", rotation_mode="anchor", size=8)
-    ax.set(ylabel="mean Pass@1 (%), 95 % interval", ylim=(0, 105), xlim=(-0.7, len(shown) - 0.3), title=title)
-    right = ax.twinx()
-    right.plot(x, shown.mean_slots, color="0.35", linestyle="--", linewidth=1.2, marker=".", markersize=4)
-    right.set(ylabel="most slots held (mean over sets, dashed)", ylim=(0, 1.15 * max(shown.mean_slots)))
-    sns.despine(ax=ax, right=False)
-    sns.despine(ax=right, right=False)
+    ax.barh(y, score, height=0.74, color=colours, edgecolor=BAR_EDGE, linewidth=0.6, zorder=1)
+    ax.errorbar(score, y, xerr=np.clip(spread, 0, None), fmt="none", ecolor="0.25", elinewidth=0.8, capsize=1.5)
+    ax.set_yticks(y, shown.label, size=8)
+    ax.set(xlabel="mean Pass@1 (%), 95 % interval", xlim=(0, 105), ylim=(len(shown) - 0.3, -0.7))
+    # over the labels as well: the Axes alone are too narrow for it
+    ax.set_title(title, loc="right", size=10)
+    above = ax.twiny()
+    above.plot(shown.mean_slots, y, color="0.35", linestyle="--", linewidth=1.2, marker=".", markersize=4)
+    above.set(xlabel="most slots held, mean over sets (dashed)", xlim=(0, 1.15 * max(shown.mean_slots)))
+    sns.despine(ax=ax, top=False)
+    sns.despine(ax=above, top=False)
     return ax
 
 
@@ -58,12 +60,16 @@ def pinning_dumbbells(pairs: pd.DataFrame, *, title: str) -> Figure:
         ax.hlines(y, panel.alone, panel.question, color="0.6", linewidth=1.4, zorder=1)
         ax.scatter(panel.alone, y, s=30, facecolor="white", edgecolor=BAR_EDGE, zorder=2, label="score alone")
         ax.scatter(panel.question, y, s=30, color=LINE, zorder=2, label="question pinned")
-        ax.set(title=f"{model}\n{benchmark}, budget {panel.budget_tokens.iloc[0]}", xlim=(-4, 104), xlabel="Pass@1 (%)")
+        ax.set(
+            title=f"{model}\n{benchmark}, budget {int(panel.budget_tokens.iloc[0])}",
+            xlim=(-4, 104),
+            xlabel="Pass@1 (%)",
+        )
         ax.set_yticks(range(len(scores)), scores)
         ax.grid(axis="x", color="0.9")
         sns.despine(ax=ax)
     axes[0][0].invert_yaxis()
-    axes[0][-1].legend(loc="lower right", frameon=True, fontsize=8)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     figure.suptitle(title, size=10)
     return figure
 

@@ -141,6 +141,9 @@ def average_table(cells: list[ScoredCell]) -> pd.DataFrame:
         # the two models answer the same problems, so a drawn problem is drawn for both
         same = {(name, p): f"{name.split(' ')[1]}/{p}" for name, scores in sets.items() for p in scores}
         several = mean_over_sets(sets, same) if len(sets) > 1 else interval(list(next(iter(sets.values())).values()))
+        if several.lo == several.hi:
+            # all replies alike: resampling says nothing, the exact bound for so many distinct problems does
+            several = interval([several.estimate] * several.n_problems)
         peaks = [cell.row["kv_tokens_peak"] for cell in mine.values()]
         rows.append(
             {

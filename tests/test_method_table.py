@@ -79,6 +79,7 @@ def test_averages_need_every_set_and_draw_a_problem_for_both_models():
     assert list(averages.index) == ["full", "dynts"], "h2o lacks a set"
     assert averages.loc["dynts", "pass_at_1"] == pytest.approx(80)
     assert averages.loc["dynts", "n_sets"] == 2
+    assert averages.loc["full", "pass_at_1_lo"] < 90, "100 % of 20 problems is no certainty"
     # both models are right on the same problems, so the mean is as uncertain as one set of 20, not as one of 40
     width = averages.loc["dynts", "pass_at_1_hi"] - averages.loc["dynts", "pass_at_1_lo"]
     assert width == pytest.approx(2 * 1.96 * 100 * (0.8 * 0.2 / 20) ** 0.5, rel=0.15)
@@ -98,8 +99,8 @@ def test_pinning_pairs_differ_by_the_question_alone():
 def test_figures_show_every_row():
     cells = [make_cell("full", 20), make_cell("h2o", 4), make_cell("h2o", 9, options={"pin_question": True})]
     ax = average_bars(average_table(cells), title="t")
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["full", "h2o + question", "h2o"]
-    assert [p.get_height() for p in ax.patches] == [100.0, 45.0, 20.0]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["full", "h2o + question", "h2o"]
+    assert [p.get_width() for p in ax.patches] == [100.0, 45.0, 20.0]
     figure = pinning_dumbbells(pinning_table(method_table(cells)), title="t")
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["h2o"]
     frame = pd.DataFrame({"window": [8, 8, 16], "ratio": [0.5, 0.75, 0.5], "pass_at_1": [10.0, 20.0, 30.0]})
