@@ -57,7 +57,7 @@ CASES: dict[str, MethodCase] = {
     "vase_dkv": MethodCase(published=_REMAINS),
     "triattention": MethodCase(published=_REMAINS, needs=("calibration",)),
     "gkv": MethodCase(_QUERIES, published=_REMAINS),
-    "lazy_eviction": MethodCase({"importance": 0.02}, published=_REMAINS),
+    "lazy_eviction": MethodCase({"importance": 0.1}, published=_REMAINS),
     "foresight_kv": MethodCase(published=_REMAINS, needs=("judge",)),
     "rpc": MethodCase(_QUERIES, published={"window": 8, "ratio": None}),
     "raas": MethodCase(published=_REMAINS),
