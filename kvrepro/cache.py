@@ -239,23 +239,30 @@ class CompressedCache(Cache):
             if not self.lengths:
                 # used as a plain transformers cache: the first call brings the prompts
                 self.lengths, self.seen = [0] * n_rows, [0] * n_rows
-            self._open_step(n_rows, n_new)
+            self.open_step(n_rows, n_new)
+            self.attention_bias = self._bias(n_new)
         # one indexed write for K and V: [B, T, 2, H, D]
         new = torch.stack((keys, values), dim=1).permute(0, 3, 1, 2, 4)
         self.kv[:, layer][:, self._rows, :, self._targets] = new
         if layer == self.shape.layers - 1:
-            self.lengths = [n + n_new for n in self.lengths]
-            self.seen = [n + n_new for n in self.seen]
-        span = self._span
-        return self.kv[0, layer, :n_rows, :, :span], self.kv[1, layer, :n_rows, :, :span]
+            self.close_step(n_new)
+        return self.kv[0, layer, :n_rows, :, : self.span], self.kv[1, layer, :n_rows, :, : self.span]
 
-    def _open_step(self, n_rows: int, n_new: int) -> None:
+    def open_step(self, n_rows: int, n_new: int = 1) -> None:
+        """Begin a step of `n_new` tokens per row: where they go, and their positions.
+
+        For decoders that write K and V themselves; `append` opens and closes its steps on its own.
+
+        Raises:
+            KvreproError: the cache holds another number of rows, or a row is full.
+        """
         if n_rows != self.n_rows:
             raise KvreproError(f"the model was given {n_rows} rows, the cache holds {self.n_rows}")
-        self._span = max(self.lengths) + n_new
-        if self._span > self.capacity:
+        # slots that the longest row uses after the step
+        self.span = max(self.lengths) + n_new
+        if self.span > self.capacity:
             raise KvreproError(
-                f"a row would need {self._span} slots, the cache has {self.capacity}: evict before the next token"
+                f"a row would need {self.span} slots, the cache has {self.capacity}: evict before the next token"
             )
         device = self.kv.device
         steps = torch.arange(n_new, device=device)
@@ -267,14 +274,21 @@ class CompressedCache(Cache):
         self.step_rows, self.step_slots, self.step_positions = self._rows[:, 0], self._targets[:, -1], positions[:, -1]
         for layer_positions in self.positions:
             layer_positions[self._rows, :, self._targets] = positions[:, :, None]
-        self.peak_tokens = max(self.peak_tokens, self._span)
-        ragged = min(self.lengths) + n_new < self._span
-        # 0 where a slot is in use, -inf where it is empty, [B, 1, 1, S]; None when all rows are full up to the span
-        self.attention_bias = None
-        if ragged:
-            empty = torch.arange(self._span, device=device) >= (lengths + n_new)[:, None]
-            bias = torch.zeros(empty.shape, dtype=self.kv.dtype, device=device).masked_fill_(empty, float("-inf"))
-            self.attention_bias = bias[:, None, None]
+        self.peak_tokens = max(self.peak_tokens, self.span)
+
+    def close_step(self, n_new: int = 1) -> None:
+        """The step is done: every row holds and has seen `n_new` more tokens."""
+        self.lengths = [n + n_new for n in self.lengths]
+        self.seen = [n + n_new for n in self.seen]
+
+    def _bias(self, n_new: int) -> Tensor | None:
+        """0 where a slot is in use, -inf where it is empty, `[B, 1, 1, S]`; None when all rows are full up to the span."""
+        if min(self.lengths) + n_new == self.span:
+            return None
+        used = self._targets[:, -1:] + 1
+        empty = torch.arange(self.span, device=used.device) >= used
+        bias = torch.zeros(empty.shape, dtype=self.kv.dtype, device=used.device).masked_fill_(empty, float("-inf"))
+        return bias[:, None, None]
 
     def compact(self, plan: KeepPlan) -> None:
         """Keep the slots of the plan and forget the rest of those rows, in place and in order."""

@@ -22,9 +22,10 @@ from .kernels import reference
 
 if TYPE_CHECKING:
     from .graph_decoder import GraphDecoder
+    from .native_decoder import NativeDecoder
 
 FUSED_TYPES = ("llama", "qwen2")
-DECODERS = ("auto", "fused", "graph", "module")
+DECODERS = ("auto", "native", "fused", "graph", "module")
 
 
 class ModuleDecoder:
@@ -111,39 +112,69 @@ class FusedDecoder:
         return nn.functional.linear(x, self.head.weight, self.head.bias), x
 
 
-def make_decoder(model: PreTrainedModel, kind: str = "auto") -> ModuleDecoder | FusedDecoder | GraphDecoder:
+def make_decoder(
+    model: PreTrainedModel, kind: str = "auto"
+) -> ModuleDecoder | FusedDecoder | NativeDecoder | GraphDecoder:
     """A decoder by name.
 
-    `auto`: what serves the model fastest: `graph` on a GPU, `fused` on a CPU, where the layout is known; else the
-    model's own forward, which a GPU is warned of. `fused`, `graph` (static buffers and CUDA graphs) and `module`
-    insist.
+    `auto`: what serves the model fastest where the layout is known: `graph` on a GPU, `native` on a CPU and `fused`
+    where that cannot be had, which a warning says; else the model's own forward, of which a GPU is warned. `native`
+    (compiled code), `fused` (torch), `graph` (static buffers and CUDA graphs) and `module` insist.
 
     Raises:
         KvreproError: an unknown kind, or one that does not serve the model.
     """
     if kind not in DECODERS:
         raise KvreproError(f"decoder={kind!r}: known are {', '.join(DECODERS)}")
-    on_gpu, is_known = model.device.type == "cuda", FusedDecoder.serves(model)
+    is_known = FusedDecoder.serves(model)
     if kind == "auto":
-        kind = ("graph" if on_gpu else "fused") if is_known else "module"
-        if on_gpu and not is_known:
+        kind = _fastest(model, is_known)
+    if kind == "module":
+        return ModuleDecoder(model)
+    if kind == "graph":
+        from .graph_decoder import GraphDecoder
+
+        return GraphDecoder(model)
+    if not is_known:
+        raise KvreproError(
+            f"decoder={kind!r} serves plain linear layers of model types {', '.join(FUSED_TYPES)} on one device, "
+            f"not this {type(model).__name__} (model type {model.config.model_type!r}); use decoder='auto'"
+        )
+    if kind == "fused":
+        return FusedDecoder(model)
+    from .native_decoder import NativeDecoder, refusal
+
+    if reason := refusal(model):
+        raise KvreproError(f"decoder='native' cannot run: {reason}; use decoder='auto'")
+    return NativeDecoder(model)
+
+
+def _fastest(model: PreTrainedModel, is_known: bool) -> str:
+    """What `auto` stands for; a choice that costs speed is said."""
+    on_gpu = model.device.type == "cuda"
+    if not is_known:
+        if on_gpu:
             warnings.warn(
                 f"{type(model).__name__} (model type {model.config.model_type!r}) decodes through its own forward, "
                 f"launch by launch: CUDA graphs serve plain linear layers of {', '.join(FUSED_TYPES)} on one device. "
                 "Speeds are not those of the graph decoder",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=4,
             )
-    if kind == "graph":
-        from .graph_decoder import GraphDecoder
+        return "module"
+    if on_gpu:
+        return "graph"
+    from .native_decoder import refusal
 
-        return GraphDecoder(model)
-    if kind == "fused" and not is_known:
-        raise KvreproError(
-            f"decoder='fused' serves plain linear layers of model types {', '.join(FUSED_TYPES)} on one device, "
-            f"not this {type(model).__name__} (model type {model.config.model_type!r}); use decoder='auto'"
-        )
-    return FusedDecoder(model) if kind == "fused" else ModuleDecoder(model)
+    reason = refusal(model)
+    if reason is None:
+        return "native"
+    warnings.warn(
+        f"the compiled decode step cannot run ({reason}); torch's products decode instead, slower",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+    return "fused"
 
 
 def rms(x: Tensor, norm: nn.Module) -> Tensor:

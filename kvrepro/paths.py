@@ -36,6 +36,11 @@ def fetched_folder(name: str) -> Path:
     return cache_root() / "models" / name
 
 
+def native_folder() -> Path:
+    """Where compiled code for this machine's processor is kept."""
+    return cache_root() / "native"
+
+
 def user_models_file() -> Path | None:
     """The user's own rows of the model table: `KVREPRO_MODELS`, or `models.yaml` in the project where there is one."""
     given = os.environ.get("KVREPRO_MODELS")

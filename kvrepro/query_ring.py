@@ -28,6 +28,10 @@ class QueryRing:
         """Store `[B, Hq, D]` of one step; `rows` and `positions` are `[B]` int64."""
         self.storage[rows, layer, :, positions % self.width] = query
 
+    def write_layers(self, queries: Tensor, rows: Tensor, positions: Tensor) -> None:
+        """Store the queries of all layers of one step, `[L, B, Hq, D]`."""
+        self.storage[rows, :, :, positions % self.width] = queries.transpose(0, 1)
+
     def admit(self, row: int, queries: Tensor, n_prompt: int) -> None:
         """Store the last queries of a prompt, `[L, Hq, w, D]` with `w = min(width, n_prompt)`."""
         positions = torch.arange(n_prompt - queries.shape[2], n_prompt, device=queries.device)

@@ -1,0 +1,102 @@
+"""Compile the C++ sources of this folder once per machine and load them.
+
+A compiler with OpenMP is all it takes (Triton asks for one as well). The library is built for the processor at hand
+and kept under a name that changes with sources, flags, compiler and processor, so a stale one is never loaded.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+SOURCES = Path(__file__).resolve().parent
+MAIN = "decode_step.cpp"
+COMPILERS = ("c++", "g++", "clang++")
+# products and sums may fuse, but nothing may be reordered: a row's bits must not depend on its neighbours
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
+TIMEOUT_S = 300
+
+
+class NativeUnavailableError(Exception):
+    """The library cannot be had here; the message says why."""
+
+
+@cache
+def load_library(folder: Path) -> ctypes.CDLL:
+    """The compiled decode step, built into `folder` where it is not there yet (about eight seconds).
+
+    Raises:
+        NativeUnavailableError: no compiler, or it failed, or the folder cannot be written.
+    """
+    compiler = find_compiler()
+    target = folder / f"decode_step-{fingerprint(compiler)}.so"
+    if not target.is_file():
+        _build(compiler, target)
+    try:
+        return ctypes.CDLL(str(target))
+    except OSError as error:
+        raise NativeUnavailableError(f"{target} does not load ({error}); delete it to build it anew") from error
+
+
+def find_compiler() -> list[str]:
+    """The command of `CXX`, or the first usual compiler on the path.
+
+    Raises:
+        NativeUnavailableError: there is none.
+    """
+    given = shlex.split(os.environ.get("CXX", ""))
+    if given:
+        return given
+    for name in COMPILERS:
+        if shutil.which(name):
+            return [name]
+    raise NativeUnavailableError(f"no C++ compiler found ({', '.join(COMPILERS)}, or name one in CXX)")
+
+
+def fingerprint(compiler: list[str]) -> str:
+    """Changes with sources, flags, compiler and processor."""
+    digest = hashlib.sha256(" ".join((*compiler, *FLAGS, platform.machine(), _processor())).encode())
+    digest.update(_run([*compiler, "--version"]).encode())
+    for path in sorted([*SOURCES.glob("*.h"), *SOURCES.glob("*.cpp")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _processor() -> str:
+    """Model and features of the processor: what `-march=native` looks at."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor()
+    return "\n".join(line for line in lines if line.startswith(("model name", "flags", "CPU part", "Features")))
+
+
+def _build(compiler: list[str], target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # several processes may build at once: each into a folder of its own, the last rename wins
+        with tempfile.TemporaryDirectory(dir=target.parent) as name:
+            made = Path(name) / target.name
+            _run([*compiler, *FLAGS, str(SOURCES / MAIN), "-o", str(made)])
+            made.replace(target)
+    except OSError as error:
+        raise NativeUnavailableError(f"cannot write {target}: {error}") from error
+
+
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NativeUnavailableError(f"{command[0]}: {error}") from error
+    if done.returncode:
+        complaint = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[-300:])
+        raise NativeUnavailableError(f"{command[0]} ended with code {done.returncode}: {complaint}")
+    return done.stdout

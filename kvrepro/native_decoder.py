@@ -1,0 +1,112 @@
+"""A decode step for a CPU in compiled code: the interface of `FusedDecoder`, near the speed of the memory.
+
+A step of a small batch is bound by reading the weights once. torch's products reach a fifth of that here, and its
+parts of a step wait for each other; this step reads weights and slots where they lie, each once, with all of a layer's
+work in one parallel region. Rows do not influence each other's bits, so a reply does not depend on the batch.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from .cache import CompressedCache
+from .decoder import FusedDecoder
+from .kernels.native.decode_step import DTYPES, DecodeStep, LayerWeights
+from .kernels.native.library import NativeUnavailableError, load_library
+from .paths import native_folder
+
+
+class NativeDecoder:
+    """Steps of the Llama layout in float32 or bfloat16 on a CPU; equal to `FusedDecoder` up to rounding (tested).
+
+    Logits are float32. In bfloat16 weights, keys and values are bfloat16 and everything between them float32.
+
+    Deviates: Hugging Face rounds every intermediate result to bfloat16.
+
+    Args:
+        model: one that `refusal` has nothing against; its projections are fused in place.
+
+    Raises:
+        NativeUnavailableError: the library cannot be built here.
+    """
+
+    def __init__(self, model: PreTrainedModel):
+        fused = FusedDecoder(model)
+        self.embed, self.rotary, self.model = fused.embed, fused.rotary, model
+        head_dim = fused.layers[0].qkv[0].shape[0] // _heads(model)
+        self.step_of_model = DecodeStep(
+            load_library(native_folder()),
+            [
+                LayerWeights(
+                    layer.input_norm.weight.data, layer.qkv, _pair(layer.out), layer.mlp_norm.weight.data,
+                    layer.gate_up, _pair(layer.down), layer.input_norm.variance_epsilon,
+                    layer.mlp_norm.variance_epsilon, layer.scaling,
+                )
+                for layer in fused.layers
+            ],
+            fused.norm.weight.data, fused.norm.variance_epsilon, _pair(fused.head),
+            model.config.num_attention_heads, model.config.num_key_value_heads, head_dim,
+        )  # fmt: skip
+
+    @torch.inference_mode()
+    def step(self, tokens: Tensor, cache: CompressedCache) -> tuple[Tensor, Tensor]:
+        """Feed `[B]` tokens; returns logits `[B, V]` float32 and last hidden states `[B, hidden]` after the norm.
+
+        Raises:
+            KvreproError: rows and tokens differ in number, or a row is full.
+        """
+        step, shape = self.step_of_model, cache.shape
+        cache.open_step(len(tokens))
+        x = self.embed(tokens)
+        cos, sin = (angle[:, 0].float().contiguous() for angle in self.rotary(x, cache.next_positions()))
+        x = x.float()
+        slots, span = cache.step_slots, cache.span
+        sizes = dict(rows=len(tokens), q_heads=shape.q_heads, head_dim=shape.head_dim)
+        if cache.on_mass is None:
+            queries = None if cache.query_ring is None else self._queries(shape.layers, **sizes)
+            step.layers(x, cache.kv, slots, span, cos, sin, queries=queries)
+            if queries is not None:
+                cache.query_ring.write_layers(queries, cache.step_rows, cache.step_positions)
+        else:
+            # a method looks at the attention of every layer before the next one runs
+            mass = torch.empty(len(tokens), shape.kv_heads, shape.q_heads // shape.kv_heads, span)
+            queries = self._queries(1, **sizes)
+            for layer in range(shape.layers):
+                step.layers(x, cache.kv, slots, span, cos, sin, layer, layer + 1, queries, mass)
+                cache.observe(layer, queries[0], mass)
+        cache.close_step()
+        return step.head(x)
+
+    def _queries(self, layers: int, rows: int, q_heads: int, head_dim: int) -> Tensor:
+        return torch.empty(layers, rows, q_heads, head_dim, dtype=self.step_of_model.dtype)
+
+
+@cache
+def unavailable() -> str | None:
+    """Why compiled steps cannot be had on this machine, or None; the first call builds them."""
+    try:
+        load_library(native_folder())
+    except NativeUnavailableError as error:
+        return str(error)
+    return None
+
+
+def refusal(model: PreTrainedModel) -> str | None:
+    """Why the compiled step does not serve this model here, or None."""
+    if model.device.type != "cpu":
+        return f"the model is on {model.device}, not on the CPU"
+    if model.dtype not in DTYPES:
+        return f"the model is {model.dtype}; it serves {', '.join(map(str, DTYPES))}"
+    return unavailable()
+
+
+def _heads(model: PreTrainedModel) -> int:
+    return model.config.num_attention_heads + 2 * model.config.num_key_value_heads
+
+
+def _pair(linear: torch.nn.Linear) -> tuple[Tensor, Tensor | None]:
+    return linear.weight.data, None if linear.bias is None else linear.bias.data
