@@ -282,7 +282,7 @@ class CompressedCache(Cache):
         self.seen = [n + n_new for n in self.seen]
 
     def _bias(self, n_new: int) -> Tensor | None:
-        """0 where a slot is in use, -inf where it is empty, `[B, 1, 1, S]`; None when all rows are full up to the span."""
+        """0 where a slot is in use and -inf where not, `[B, 1, 1, S]`; None when all rows are full up to the span."""
         if min(self.lengths) + n_new == self.span:
             return None
         used = self._targets[:, -1:] + 1

@@ -38,7 +38,7 @@ class NativeDecoder:
         fused = FusedDecoder(model)
         self.embed, self.rotary, self.model = fused.embed, fused.rotary, model
         head_dim = fused.layers[0].qkv[0].shape[0] // _heads(model)
-        self.step_of_model = DecodeStep(
+        self.compiled = DecodeStep(
             load_library(native_folder()),
             [
                 LayerWeights(
@@ -59,11 +59,10 @@ class NativeDecoder:
         Raises:
             KvreproError: rows and tokens differ in number, or a row is full.
         """
-        step, shape = self.step_of_model, cache.shape
+        step, shape = self.compiled, cache.shape
         cache.open_step(len(tokens))
-        x = self.embed(tokens)
-        cos, sin = (angle[:, 0].float().contiguous() for angle in self.rotary(x, cache.next_positions()))
-        x = x.float()
+        x = self.embed(tokens).float()
+        cos, sin = (angle[:, 0].contiguous() for angle in self.rotary(x, cache.next_positions()))
         slots, span = cache.step_slots, cache.span
         sizes = dict(rows=len(tokens), q_heads=shape.q_heads, head_dim=shape.head_dim)
         if cache.on_mass is None:
@@ -82,7 +81,7 @@ class NativeDecoder:
         return step.head(x)
 
     def _queries(self, layers: int, rows: int, q_heads: int, head_dim: int) -> Tensor:
-        return torch.empty(layers, rows, q_heads, head_dim, dtype=self.step_of_model.dtype)
+        return torch.empty(layers, rows, q_heads, head_dim, dtype=self.compiled.dtype)
 
 
 @cache
@@ -96,11 +95,13 @@ def unavailable() -> str | None:
 
 
 def refusal(model: PreTrainedModel) -> str | None:
-    """Why the compiled step does not serve this model here, or None."""
+    """Why the compiled step does not serve this model (of the Llama layout) here, or None."""
     if model.device.type != "cpu":
         return f"the model is on {model.device}, not on the CPU"
-    if model.dtype not in DTYPES:
-        return f"the model is {model.dtype}; it serves {', '.join(map(str, DTYPES))}"
+    dtypes = {p.dtype for p in model.parameters()}
+    if len(dtypes) > 1 or not dtypes <= set(DTYPES):
+        found, served = (", ".join(sorted(map(str, names))) for names in (dtypes, DTYPES))
+        return f"the weights are {found}; it serves one of {served}"
     return unavailable()
 
 

@@ -212,7 +212,7 @@ def test_arguments_change_the_plan_and_keep_its_settings_possible():
 
 def test_an_unknown_variant_lists_the_known_ones(capsys):
     assert main(["bench", "--variants", "vllm"]) == 2
-    assert "known: dynts, generate, kvpress, reference, window" in capsys.readouterr().err
+    assert "known: dynts, dynts_torch, generate, kvpress, reference, window" in capsys.readouterr().err
 
 
 def test_lengths_are_numbers_of_slots():

@@ -134,7 +134,7 @@ def test_the_fused_step_draws_the_same_tokens_as_the_model(random_model, tokeniz
     from kvrepro.tokens import ThinkTags
 
     found = {}
-    for decoder, cls in (("auto", FusedDecoder), ("module", ModuleDecoder)):
+    for decoder, cls in (("fused", FusedDecoder), ("module", ModuleDecoder)):
         chosen = create_method(method, **({} if method == "full" else SIZES))
         engine = Engine(
             random_model, chosen, ThinkTags.of(tokenizer), (), sampling=SamplingConfig(), batch_rows=3,
@@ -143,7 +143,7 @@ def test_the_fused_step_draws_the_same_tokens_as_the_model(random_model, tokeniz
         assert isinstance(engine.decoder, cls)
         requests = [Request(str(i), 0, tuple(p)) for i, p in enumerate(PROMPTS)]
         found[decoder] = {c.request.problem_id: c.token_ids for c in engine.run(requests)}
-    assert found["auto"] == found["module"]
+    assert found["fused"] == found["module"]
 
 
 def test_eviction_noise_does_not_move_sampling(random_model, tokenizer):

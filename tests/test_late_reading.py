@@ -11,7 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from kvrepro.attention import slot_attention
 from kvrepro.completions import Request
-from kvrepro.decoder import FusedDecoder, ModuleDecoder, make_decoder
+from kvrepro.decoder import ModuleDecoder, make_decoder
 from kvrepro.engine import Engine
 from kvrepro.errors import KvreproError
 from kvrepro.graph_decoder import GraphDecoder
@@ -141,12 +141,12 @@ def test_settings_that_cannot_work_are_refused(random_model):
 
 
 def test_decoders_by_name(random_model):
-    assert isinstance(make_decoder(random_model), FusedDecoder)
     assert isinstance(make_decoder(random_model, "module"), ModuleDecoder)
     assert isinstance(make_decoder(random_model, "graph"), GraphDecoder)
     other = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=16))
     assert isinstance(make_decoder(other), ModuleDecoder)
-    with pytest.raises(KvreproError, match="decoder='fused' serves.*not this GPT2LMHeadModel.*use decoder='auto'"):
-        make_decoder(other, "fused")
-    with pytest.raises(KvreproError, match="decoder='fastest': known are auto, fused, graph, module"):
+    for kind in ("fused", "native"):
+        with pytest.raises(KvreproError, match=f"'{kind}' serves.*not this GPT2LMHeadModel.*use decoder='auto'"):
+            make_decoder(other, kind)
+    with pytest.raises(KvreproError, match="decoder='fastest': known are auto, native, fused, graph, module"):
         make_decoder(other, "fastest")

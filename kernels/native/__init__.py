@@ -1,1 +1,1 @@
-"""The decode step for a CPU, compiled on the machine it runs on; what it computes is what the torch decoders compute."""
+"""The decode step for a CPU in C++, compiled on the machine it runs on; the torch decoders define what is correct."""

@@ -72,9 +72,12 @@ static inline void attend_heads(const float *query, const T *keys, const T *valu
     alignas(64) float weights[QUERIES][CHUNK_SLOTS];
     chunk_logits<QUERIES>(query, keys, stride, slots, size, weights);
     for (int g = 0; g < QUERIES; ++g) {
-        float largest = weights[g][0];
-        for (int slot = 1; slot < slots; ++slot) largest = weights[g][slot] > largest ? weights[g][slot] : largest;
-        for (int slot = slots; slot % LANES; ++slot) weights[g][slot] = largest;
+        // the last vector is filled up with a logit, which changes no maximum
+        for (int slot = slots; slot % LANES; ++slot) weights[g][slot] = weights[g][0];
+        Vec most = load(weights[g]);
+        for (int slot = LANES; slot < slots; slot += LANES) most = larger(most, load(weights[g] + slot));
+        float largest = most[0];
+        for (int i = 1; i < LANES; ++i) largest = most[i] > largest ? most[i] : largest;
         for (int slot = 0; slot < slots; slot += LANES)
             store(weights[g] + slot, exponential(load(weights[g] + slot) - largest));
         // what fills the last vector up is no slot

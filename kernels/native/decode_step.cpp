@@ -3,6 +3,8 @@
 // Weights are read where the model holds them. Activations are float32 whatever the weights are. A row's result is the
 // same bit for bit whatever the other rows, the batch size or the number of threads.
 
+#include <ctime>
+
 #include "attention.h"
 #include "linear.h"
 
@@ -38,6 +40,8 @@ struct StepArgs {
     void *queries;
     // [rows, q_heads, span], or null; for one layer
     float *mass;
+    // processor seconds of projections, attention and MLP are added here; or null
+    double *seconds;
 };
 
 struct HeadArgs {
@@ -79,6 +83,28 @@ struct Scratch {
         floats = at;
     }
 };
+
+// Adds the processor time since the last call to a part of a step; only the first thread of the team asks it.
+struct Stopwatch {
+    double *seconds;
+    double last = 0.0;
+
+    static double now() {
+        timespec time;
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+        return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+    }
+    void start() {
+        if (seconds) last = now();
+    }
+    void lap(int part) {
+        if (!seconds) return;
+        double time = now();
+        seconds[part] += time - last;
+        last = time;
+    }
+};
+enum Parts { PROJECTIONS, ATTENTION, MLP };
 
 template <typename T>
 static Linear<T> typed(const LinearArgs &a) {
@@ -223,19 +249,29 @@ template <typename T>
 static void run_layers(const StepArgs &a) {
     const Scratch s(a);
     const int64_t qkv_width = static_cast<int64_t>(a.q_heads + 2 * a.kv_heads) * a.head_dim;
+    Stopwatch watch{a.seconds};
+    watch.start();
 #pragma omp parallel num_threads(a.threads)
     for (int index = a.first_layer; index < a.end_layer; ++index) {
         const LayerArgs &layer = a.layers[index];
         norm_rows<T>(a, s, layer.input_norm, layer.input_eps);
         linear_all(s.normed, a.rows, typed<T>(layer.qkv),
                    [&](int row, int n, float y) { s.qkv[row * qkv_width + n] = y; });
+#pragma omp master
+        watch.lap(PROJECTIONS);
 #pragma omp for schedule(static)
         for (int row = 0; row < a.rows; ++row) rotate_and_write<T>(a, s, index, layer.scaling, row);
         attend<T>(a, s, index);
+#pragma omp master
+        watch.lap(ATTENTION);
         linear_all(s.attended, a.rows, typed<T>(layer.out_proj),
                    [&](int row, int n, float y) { a.x[static_cast<int64_t>(row) * a.hidden + n] += y; });
+#pragma omp master
+        watch.lap(PROJECTIONS);
         norm_rows<T>(a, s, layer.mlp_norm, layer.mlp_eps);
         mlp<T>(a, s, layer);
+#pragma omp master
+        watch.lap(MLP);
     }
 }
 

@@ -6,19 +6,25 @@ weights are. A row's result is the same bit for bit whatever other rows there ar
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from ctypes import CDLL, POINTER, Structure, byref, c_float, c_int32, c_int64, c_void_p
+from ctypes import CDLL, POINTER, Structure, byref, c_double, c_float, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+# parts of a step whose time can be asked for, in the order of the sources; `head` is the call of that name
+PARTS = ("projections", "attention", "mlp")
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """Weights of one layer: `qkv` `[(Hq + 2H) D, hidden]`, `gate_up` `[2 I, hidden]`; each a pair with its bias or None."""
+    """Weights of one layer; each product is a pair of weight and bias, the bias None where there is none.
+
+    `qkv` is `[(Hq + 2H) D, hidden]`, `out` `[hidden, Hq D]`, `gate_up` `[2 I, hidden]`, `down` `[hidden, I]`.
+    """
 
     input_norm: Tensor
     qkv: tuple[Tensor, Tensor | None]
@@ -32,7 +38,7 @@ class LayerWeights:
 
 
 class _Linear(Structure):
-    _fields_ = [("weight", c_void_p), ("bias", c_void_p), ("out", c_int32), ("in_", c_int32)]  # noqa: RUF012
+    _fields_ = [("weight", c_void_p), ("bias", c_void_p), ("out", c_int32), ("in_", c_int32)]
 
     @classmethod
     def of(cls, pair: tuple[Tensor, Tensor | None]) -> _Linear:
@@ -41,25 +47,25 @@ class _Linear(Structure):
 
 
 class _Layer(Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("input_norm", c_void_p), ("mlp_norm", c_void_p), ("qkv", _Linear), ("out", _Linear), ("gate_up", _Linear),
         ("down", _Linear), ("input_eps", c_float), ("mlp_eps", c_float), ("scaling", c_float),
     ]  # fmt: skip
 
 
 class _Step(Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("layers", POINTER(_Layer)), ("first_layer", c_int32), ("end_layer", c_int32), ("rows", c_int32),
         ("span", c_int32), ("threads", c_int32), ("hidden", c_int32), ("q_heads", c_int32), ("kv_heads", c_int32),
         ("head_dim", c_int32), ("intermediate", c_int32), ("keys", c_void_p), ("values", c_void_p),
         ("layer_stride", c_int64), ("row_stride", c_int64), ("head_stride", c_int64), ("slot_stride", c_int64),
         ("slots", c_void_p), ("cos", c_void_p), ("sin", c_void_p), ("x", c_void_p), ("scratch", c_void_p),
-        ("queries", c_void_p), ("mass", c_void_p),
+        ("queries", c_void_p), ("mass", c_void_p), ("seconds", POINTER(c_double)),
     ]  # fmt: skip
 
 
 class _Head(Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("norm", c_void_p), ("eps", c_float), ("head", _Linear), ("rows", c_int32), ("threads", c_int32),
         ("x", c_void_p), ("scratch", c_void_p), ("hidden", c_void_p), ("logits", c_void_p),
     ]  # fmt: skip
@@ -74,9 +80,13 @@ class DecodeStep:
         norm, eps, head: of the end of the model; `head` as a pair of weight and bias.
         q_heads, kv_heads, head_dim: sizes of the attention.
 
+    While `part_ms` is a dict, every call adds its processor milliseconds by part to it (`PARTS` and `head`).
+
     Raises:
         ValueError: a dtype or layout that the step does not serve; names it.
     """
+
+    part_ms: dict[str, float] | None = None
 
     def __init__(
         self, library: CDLL, layers: Sequence[LayerWeights], norm: Tensor, eps: float,
@@ -157,7 +167,11 @@ class DecodeStep:
             None if queries is None else queries.data_ptr(), None if mass is None else mass.data_ptr(),
         )  # fmt: skip
         step.scratch = self._scratch_of(self._count_scratch(byref(step)))
+        if self.part_ms is not None:
+            step.seconds = (c_double * len(PARTS))()
         self._run_layers(byref(step))
+        if self.part_ms is not None:
+            self._add(dict(zip(PARTS, step.seconds[: len(PARTS)], strict=True)))
 
     def head(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Final norm and vocabulary.
@@ -172,16 +186,19 @@ class DecodeStep:
         _expect("x", x, (rows, self.hidden), torch.float32)
         hidden = torch.empty(rows, self.hidden, dtype=self.dtype)
         logits = torch.empty(rows, self.vocabulary)
-        scratch = self._scratch_of(rows * self.hidden)
-        self._run_head(
-            byref(
-                _Head(
-                    self._norm, self._eps, self._head, rows, torch.get_num_threads(), x.data_ptr(), scratch,
-                    hidden.data_ptr(), logits.data_ptr(),
-                )
-            )
+        head = _Head(
+            self._norm, self._eps, self._head, rows, torch.get_num_threads(), x.data_ptr(),
+            self._scratch_of(rows * self.hidden), hidden.data_ptr(), logits.data_ptr(),
         )  # fmt: skip
+        started = time.process_time()
+        self._run_head(byref(head))
+        if self.part_ms is not None:
+            self._add({"head": time.process_time() - started})
         return logits, hidden
+
+    def _add(self, seconds: dict[str, float]) -> None:
+        for part, value in seconds.items():
+            self.part_ms[part] = self.part_ms.get(part, 0.0) + 1e3 * value
 
     def _scratch_of(self, floats: int) -> int:
         if self._scratch.numel() < floats:

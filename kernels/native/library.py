@@ -21,7 +21,8 @@ SOURCES = Path(__file__).resolve().parent
 MAIN = "decode_step.cpp"
 COMPILERS = ("c++", "g++", "clang++")
 # products and sums may fuse, but nothing may be reordered: a row's bits must not depend on its neighbours
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
+FLAGS = ("-std=c++17", "-O3", "-fopenmp", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
+NATIVE = "native"
 TIMEOUT_S = 300
 
 
@@ -30,16 +31,21 @@ class NativeUnavailableError(Exception):
 
 
 @cache
-def load_library(folder: Path) -> ctypes.CDLL:
+def load_library(folder: Path, processor: str = NATIVE) -> ctypes.CDLL:
     """The compiled decode step, built into `folder` where it is not there yet (about eight seconds).
+
+    Args:
+        folder: where libraries are kept.
+        processor: what the compiler's `-march` should be; the machine's own by default.
 
     Raises:
         NativeUnavailableError: no compiler, or it failed, or the folder cannot be written.
     """
     compiler = find_compiler()
-    target = folder / f"decode_step-{fingerprint(compiler)}.so"
+    command = [*compiler, *FLAGS, f"-march={processor}"]
+    target = folder / f"decode_step-{fingerprint(command)}.so"
     if not target.is_file():
-        _build(compiler, target)
+        _build(command, target)
     try:
         return ctypes.CDLL(str(target))
     except OSError as error:
@@ -61,10 +67,10 @@ def find_compiler() -> list[str]:
     raise NativeUnavailableError(f"no C++ compiler found ({', '.join(COMPILERS)}, or name one in CXX)")
 
 
-def fingerprint(compiler: list[str]) -> str:
+def fingerprint(command: list[str]) -> str:
     """Changes with sources, flags, compiler and processor."""
-    digest = hashlib.sha256(" ".join((*compiler, *FLAGS, platform.machine(), _processor())).encode())
-    digest.update(_run([*compiler, "--version"]).encode())
+    digest = hashlib.sha256(" ".join((*command, platform.machine(), _processor())).encode())
+    digest.update(_run([*command, "--version"]).encode())
     for path in sorted([*SOURCES.glob("*.h"), *SOURCES.glob("*.cpp")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
@@ -79,13 +85,13 @@ def _processor() -> str:
     return "\n".join(line for line in lines if line.startswith(("model name", "flags", "CPU part", "Features")))
 
 
-def _build(compiler: list[str], target: Path) -> None:
+def _build(command: list[str], target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # several processes may build at once: each into a folder of its own, the last rename wins
         with tempfile.TemporaryDirectory(dir=target.parent) as name:
             made = Path(name) / target.name
-            _run([*compiler, *FLAGS, str(SOURCES / MAIN), "-o", str(made)])
+            _run([*command, str(SOURCES / MAIN), "-o", str(made)])
             made.replace(target)
     except OSError as error:
         raise NativeUnavailableError(f"cannot write {target}: {error}") from error

@@ -64,34 +64,31 @@ static inline Vec broadcast(float value) { return Vec{} + value; }
 
 // The sums over the lanes of four vectors; the order of additions depends on nothing but LANES.
 static inline void sum_four(Vec a, Vec b, Vec c, Vec d, float *sums) {
+    // halves of two vectors are added until one vector holds the sums of all four
 #if LANES == 16
     Vec ab = SHUFFLE(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
              SHUFFLE(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
     Vec cd = SHUFFLE(c, d, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
              SHUFFLE(c, d, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-    // four lanes of each: a b c d
     Vec all = SHUFFLE(ab, cd, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
               SHUFFLE(ab, cd, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+    all += SHUFFLE(all, all, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+    all += SHUFFLE(all, all, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+    all = SHUFFLE(all, all, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
 #elif LANES == 8
     Vec ab = SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
     Vec cd = SHUFFLE(c, d, 0, 1, 2, 3, 8, 9, 10, 11) + SHUFFLE(c, d, 4, 5, 6, 7, 12, 13, 14, 15);
-#endif
-    float lanes[16];
-#if LANES == 16
-    store(lanes, all);
-#elif LANES == 8
-    store(lanes, ab);
-    store(lanes + 8, cd);
+    Vec all = SHUFFLE(ab, cd, 0, 1, 4, 5, 8, 9, 12, 13) + SHUFFLE(ab, cd, 2, 3, 6, 7, 10, 11, 14, 15);
+    all = SHUFFLE(all, all, 0, 2, 4, 6, 0, 2, 4, 6) + SHUFFLE(all, all, 1, 3, 5, 7, 1, 3, 5, 7);
 #else
-    store(lanes, a);
-    store(lanes + 4, b);
-    store(lanes + 8, c);
-    store(lanes + 12, d);
+    Vec ab = SHUFFLE(a, b, 0, 1, 4, 5) + SHUFFLE(a, b, 2, 3, 6, 7);
+    Vec cd = SHUFFLE(c, d, 0, 1, 4, 5) + SHUFFLE(c, d, 2, 3, 6, 7);
+    Vec all = SHUFFLE(ab, cd, 0, 2, 4, 6) + SHUFFLE(ab, cd, 1, 3, 5, 7);
 #endif
-    for (int i = 0; i < 4; ++i)
-        sums[i] = (lanes[4 * i] + lanes[4 * i + 2]) + (lanes[4 * i + 1] + lanes[4 * i + 3]);
+    memcpy(sums, &all, 4 * sizeof(float));
 }
 
+// The sum over the lanes, added up as `sum_four` does.
 static inline float sum(Vec value) {
     float sums[4];
     sum_four(value, Vec{}, Vec{}, Vec{}, sums);

@@ -13,6 +13,7 @@ from ..figures import BAR_EDGE, FULL, LINE
 
 COLOURS = {
     "generate": FULL, "reference": "#9c755f", "kvpress": "#59a14f", "window": BAR_EDGE, "dynts": LINE,
+    "dynts_torch": "#b07aa1",
 }  # fmt: skip
 PART_COLOURS = dict(
     zip(

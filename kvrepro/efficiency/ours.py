@@ -12,13 +12,14 @@ from transformers import PreTrainedModel
 
 from ..cache import CompressedCache
 from ..completions import Request
-from ..decoder import make_decoder
+from ..decoder import FusedDecoder, make_decoder
 from ..engine import Engine
 from ..gpu_decode import set_length
 from ..kernels import reference
 from ..methods import create_method
 from ..methods.base import EvictionMethod
 from ..methods.views import NEVER, EvictionView, StepView
+from ..native_decoder import NativeDecoder
 from ..predictor.head import ImportancePredictor, PredictorShape
 from ..sampling import sample_tokens
 from ..sampling_config import SamplingConfig
@@ -48,13 +49,15 @@ class OurEngine:
         name: `full`, `window` or `dynts`.
         budget, evict_every: slots after an eviction and tokens between evictions; None for the full cache.
         capacity: slots per row where the method does not bound them.
+        decoder: which decode step, see `make_decoder`.
     """
 
     def __init__(
-        self, model: PreTrainedModel, name: str, budget: int | None = None, evict_every: int = 128, capacity: int = 0
-    ):
+        self, model: PreTrainedModel, name: str, budget: int | None = None, evict_every: int = 128, capacity: int = 0,
+        decoder: str = "auto",
+    ):  # fmt: skip
         self.model, self.method = model, bench_method(name, model, budget, evict_every)
-        self.decoder, self.sampling = make_decoder(model), SamplingConfig()
+        self.kind, self.decoder, self.sampling = decoder, make_decoder(model, decoder), SamplingConfig()
         self.capacity = self.method.schedule.peak_tokens if budget is not None else capacity
         self.evict_every = evict_every
 
@@ -135,7 +138,7 @@ class OurEngine:
         """Whole replies through `Engine` itself; wall and processor seconds, prefill included."""
         engine = Engine(
             self.model, self.method, ThinkTags(()), (), sampling=self.sampling, batch_rows=rows,
-            max_new_tokens=new_tokens,
+            max_new_tokens=new_tokens, decoder=self.kind,
         )  # fmt: skip
         started = time.perf_counter(), time.process_time()
         done = list(engine.run(Request(str(i), 0, (1,) * prompt) for i in range(rows)))
@@ -186,8 +189,15 @@ class Sections:
         self.ms[name] = self.ms.get(name, 0.0) + 1e3 * (time.process_time() - started)
 
     @contextmanager
-    def inside(self, decoder: object) -> Iterator[None]:
+    def inside(self, decoder: NativeDecoder | FusedDecoder) -> Iterator[None]:
         """Time the decoder's own parts inside the block."""
+        if not isinstance(decoder, FusedDecoder):
+            decoder.compiled.part_ms = self.ms
+            try:
+                yield
+            finally:
+                decoder.compiled.part_ms = None
+            return
         linear, attend, append = nn.functional.linear, reference.decode_attention, CompressedCache.append
 
         def timed_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

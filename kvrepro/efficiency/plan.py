@@ -7,12 +7,16 @@ from typing import Any
 
 from .replies import Reply
 
-GENERATE, REFERENCE, KVPRESS, WINDOW, DYNTS = "generate", "reference", "kvpress", "window", "dynts"
-VARIANTS = (GENERATE, REFERENCE, KVPRESS, WINDOW, DYNTS)
-OURS = (WINDOW, DYNTS)
+GENERATE, REFERENCE, KVPRESS = "generate", "reference", "kvpress"
+WINDOW, DYNTS, TORCH_DYNTS = "window", "dynts", "dynts_torch"
+VARIANTS = (GENERATE, REFERENCE, KVPRESS, WINDOW, DYNTS, TORCH_DYNTS)
+# variant -> method and decoder: the last one runs on torch's products, as the baselines do
+OURS = {WINDOW: ("window", "auto"), DYNTS: ("dynts", "auto"), TORCH_DYNTS: ("dynts", "fused")}
+# a step at given positions is timed longer than the others: all that is asked there is whether it changes
+POSITION_STEPS = 4
 TITLES = {
     GENERATE: "transformers.generate, full cache", REFERENCE: "reference-style loop", KVPRESS: "kvpress DecodingPress",
-    WINDOW: "kvrepro window", DYNTS: "kvrepro dynts (untrained head)",
+    WINDOW: "kvrepro window", DYNTS: "kvrepro dynts (untrained head)", TORCH_DYNTS: "kvrepro dynts, torch's products",
 }  # fmt: skip
 
 
@@ -74,11 +78,12 @@ class BenchPlan:
                     {"op": "steps", "length": n, "budget": budget, **base} for n in sorted({self.prompt, budget, end})
                 ]
             if batch == self.long_batch:
+                half = self.evict_every // 2
+                longer = base | {"steps": max(1, min(POSITION_STEPS * self.steps, half - self.warm_up))}
                 found += [
-                    {"op": "steps", "length": self.long_budget + self.evict_every // 2, "budget": self.long_budget,
-                     "seen": n, **base}
+                    {"op": "steps", "length": self.long_budget + half, "budget": self.long_budget, "seen": n, **longer}
                     for n in self.positions
-                ]  # fmt: skip
+                ]
         else:
             budgets = [self.budgets[0], *self.budgets]
             found += [

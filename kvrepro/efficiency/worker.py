@@ -34,6 +34,10 @@ class Worker:
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
             "threads": torch.get_num_threads(), "fingerprint": [float(x) for x in logits[:8]],
         }  # fmt: skip
+        if variant in OURS:
+            from ..decoder import make_decoder
+
+            self.hello["decoder"] = type(make_decoder(self.model, OURS[variant][1])).__name__
         if variant == KVPRESS:
             from importlib.metadata import version
 
@@ -44,7 +48,8 @@ class Worker:
         if self.variant in OURS:
             from .ours import OurEngine
 
-            return OurEngine(self.model, self.variant, budget, evict_every, capacity)
+            method, decoder = OURS[self.variant]
+            return OurEngine(self.model, method, budget, evict_every, capacity, decoder)
         from . import baselines
 
         kinds = {GENERATE: "Generate", REFERENCE: "ReferenceLoop", KVPRESS: "KvpressLoop"}
