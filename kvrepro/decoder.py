@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ DECODERS = ("auto", "native", "fused", "graph", "module")
 
 class ModuleDecoder:
     """Steps through the model's own forward."""
+
+    name: ClassVar[str] = "module"
 
     def __init__(self, model: PreTrainedModel):
         self.model = model
@@ -62,6 +64,8 @@ class _Layer:
 
 class FusedDecoder:
     """Steps of the Llama layout with fused projections; equal to the model up to rounding (tested)."""
+
+    name: ClassVar[str] = "fused"
 
     def __init__(self, model: PreTrainedModel):
         body = model.model

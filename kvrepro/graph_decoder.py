@@ -9,6 +9,7 @@ the tests hold it to `FusedDecoder`. It has not run on a GPU yet; `kvrepro gpu-c
 from __future__ import annotations
 
 import warnings
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,8 @@ class GraphDecoder:
     Raises:
         KvreproError: a model without the layout, or `capture=True` without a GPU.
     """
+
+    name: ClassVar[str] = "graph"
 
     def __init__(self, model: PreTrainedModel, capture: bool | None = None, impl: str = "auto"):
         if not FusedDecoder.serves(model):

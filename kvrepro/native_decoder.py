@@ -8,6 +8,7 @@ work in one parallel region. Rows do not influence each other's bits, so a reply
 from __future__ import annotations
 
 from functools import cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +34,8 @@ class NativeDecoder:
     Raises:
         NativeUnavailableError: the library cannot be built here.
     """
+
+    name: ClassVar[str] = "native"
 
     def __init__(self, model: PreTrainedModel):
         fused = FusedDecoder(model)

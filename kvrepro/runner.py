@@ -76,7 +76,8 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
     stats = RunStats.combined([*_earlier_sessions(done, session), dataclasses.asdict(engine.stats)])
     manifest = {
         "cell_id": config.cell_id, "protocol": PROTOCOL, "config": config.resolved(),
-        "method": _method_row(config, engine), "n_records": len(records), "resumed_records": resumed,
+        "method": _method_row(config, engine), "decoder": engine.decoder.name,
+        "n_records": len(records), "resumed_records": resumed,
         "score": dataclasses.asdict(summarise(records)), "status": _counts(records),
         "stats": {**dataclasses.asdict(stats), "decode_s": stats.decode_s, "decode_tps": stats.decode_tps},
         "evictions": sum(row["evictions"] for row in done.values()),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kvrepro import execution
+from kvrepro import execution, native_decoder
 from kvrepro.config import CellConfig
 from kvrepro.errors import KvreproError, RunError
 from kvrepro.paths import CHECKPOINTS
@@ -73,6 +73,7 @@ def test_manifest_tells_config_origin_score_and_peaks(finished):
     assert manifest["cell_id"] == config.cell_id
     assert manifest["n_records"] == 6
     assert manifest["resumed_records"] == 0
+    assert manifest["decoder"] == ("fused" if native_decoder.unavailable() else "native")
     assert (manifest["score"]["n_problems"], manifest["score"]["n_samples"]) == (3, 2)
     for key in ("versions", "git", "hardware", "weights", "rows_sha256", "started", "ended", "wall_s", "protocol"):
         assert manifest[key] is not None, key

@@ -37,7 +37,7 @@ class Worker:
         if variant in OURS:
             from ..decoder import make_decoder
 
-            self.hello["decoder"] = type(make_decoder(self.model, OURS[variant][1])).__name__
+            self.hello["decoder"] = make_decoder(self.model, OURS[variant][1]).name
         if variant == KVPRESS:
             from importlib.metadata import version
 
