@@ -11,11 +11,10 @@ from functools import cache
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .cache import CompressedCache
-from .decoder import FusedDecoder
 from .kernels.native.decode_step import DTYPES, DecodeStep, LayerWeights
 from .kernels.native.library import NativeUnavailableError, load_library
 from .paths import native_folder
@@ -29,7 +28,8 @@ class NativeDecoder:
     Deviates: Hugging Face rounds every intermediate result to bfloat16.
 
     Args:
-        model: one that `refusal` has nothing against; its projections are fused in place.
+        model: of the Llama layout, and `refusal` has nothing against it. Its weights are read where they lie; they
+            may change there, but not move.
 
     Raises:
         NativeUnavailableError: the library cannot be built here.
@@ -38,21 +38,13 @@ class NativeDecoder:
     name: ClassVar[str] = "native"
 
     def __init__(self, model: PreTrainedModel):
-        fused = FusedDecoder(model)
-        self.embed, self.rotary, self.model = fused.embed, fused.rotary, model
-        head_dim = fused.layers[0].qkv[0].shape[0] // _heads(model)
+        body, config = model.model, model.config
+        self.model, self.embed, self.rotary = model, body.embed_tokens, body.rotary_emb
+        heads = config.num_attention_heads
         self.compiled = DecodeStep(
-            load_library(native_folder()),
-            [
-                LayerWeights(
-                    layer.input_norm.weight.data, layer.qkv, _pair(layer.out), layer.mlp_norm.weight.data,
-                    layer.gate_up, _pair(layer.down), layer.input_norm.variance_epsilon,
-                    layer.mlp_norm.variance_epsilon, layer.scaling,
-                )
-                for layer in fused.layers
-            ],
-            fused.norm.weight.data, fused.norm.variance_epsilon, _pair(fused.head),
-            model.config.num_attention_heads, model.config.num_key_value_heads, head_dim,
+            load_library(native_folder()), [_weights(layer) for layer in body.layers], body.norm.weight.data,
+            body.norm.variance_epsilon, _pair(model.get_output_embeddings()), heads, config.num_key_value_heads,
+            body.layers[0].self_attn.q_proj.weight.shape[0] // heads,
         )  # fmt: skip
 
     @torch.inference_mode()
@@ -108,9 +100,16 @@ def refusal(model: PreTrainedModel) -> str | None:
     return unavailable()
 
 
-def _heads(model: PreTrainedModel) -> int:
-    return model.config.num_attention_heads + 2 * model.config.num_key_value_heads
+def _weights(layer: nn.Module) -> LayerWeights:
+    attention, mlp = layer.self_attn, layer.mlp
+    norms = layer.input_layernorm, layer.post_attention_layernorm
+    return LayerWeights(
+        input_norm=norms[0].weight.data, query=_pair(attention.q_proj), key=_pair(attention.k_proj),
+        value=_pair(attention.v_proj), out=_pair(attention.o_proj), mlp_norm=norms[1].weight.data,
+        gate=_pair(mlp.gate_proj), up=_pair(mlp.up_proj), down=_pair(mlp.down_proj),
+        input_eps=norms[0].variance_epsilon, mlp_eps=norms[1].variance_epsilon, scaling=attention.scaling,
+    )  # fmt: skip
 
 
-def _pair(linear: torch.nn.Linear) -> tuple[Tensor, Tensor | None]:
+def _pair(linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
     return linear.weight.data, None if linear.bias is None else linear.bias.data

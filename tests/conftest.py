@@ -11,6 +11,17 @@ def _results_in_tmp(tmp_path, monkeypatch):
     monkeypatch.setenv("KVREPRO_RESULTS", str(tmp_path / "results"))
 
 
+def has_compiler() -> bool:
+    """Whether the compiled decode step can be built here; where it can, failing to is a failure."""
+    from kvrepro.kernels.native.library import NativeUnavailableError, find_compiler
+
+    try:
+        find_compiler()
+    except NativeUnavailableError:
+        return False
+    return True
+
+
 def make_random_model(kind: str, **overrides):
     """A 2-layer grouped-query model with random weights large enough that attention is far from uniform."""
     import torch

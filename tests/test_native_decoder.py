@@ -16,14 +16,12 @@ from kvrepro.errors import KvreproError
 from kvrepro.native_decoder import NativeDecoder
 from kvrepro.tiny.language import build_tokenizer
 
-from .conftest import make_random_model
+from .conftest import has_compiler, make_random_model
 from .method_cases import BUDGET, fair
 
 PROMPTS = [[1, *random.Random(i).choices(range(20, 200), k=5 + 9 * i)] for i in range(4)]
 METHODS = ("full", "window", "streaming_llm", "dynts", "rkv", "h2o", "lazy_eviction", "raas")
-needs_compiler = pytest.mark.skipif(
-    native_decoder.unavailable() is not None, reason=f"no compiled step here: {native_decoder.unavailable()}"
-)
+needs_compiler = pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler here")
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from kvrepro import execution, native_decoder
+from kvrepro import execution
 from kvrepro.config import CellConfig
 from kvrepro.errors import KvreproError, RunError
 from kvrepro.paths import CHECKPOINTS
 from kvrepro.results import COMPLETIONS, MANIFEST, RECORD_FIELDS, RECORDS, CellFolder, read_records, read_rows
+
+from .conftest import has_compiler
 
 HAS_MODEL = (CHECKPOINTS / "tiny-r1-llama" / "model.safetensors").is_file()
 pytestmark = [
@@ -73,7 +75,7 @@ def test_manifest_tells_config_origin_score_and_peaks(finished):
     assert manifest["cell_id"] == config.cell_id
     assert manifest["n_records"] == 6
     assert manifest["resumed_records"] == 0
-    assert manifest["decoder"] == ("fused" if native_decoder.unavailable() else "native")
+    assert manifest["decoder"] == ("native" if has_compiler() else "fused")
     assert (manifest["score"]["n_problems"], manifest["score"]["n_samples"]) == (3, 2)
     for key in ("versions", "git", "hardware", "weights", "rows_sha256", "started", "ended", "wall_s", "protocol"):
         assert manifest[key] is not None, key

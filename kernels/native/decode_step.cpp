@@ -4,6 +4,7 @@
 // same bit for bit whatever the other rows, the batch size or the number of threads.
 
 #include <ctime>
+#include <initializer_list>
 
 #include "attention.h"
 #include "linear.h"
@@ -17,7 +18,7 @@ struct LinearArgs {
 
 struct LayerArgs {
     const void *input_norm, *mlp_norm;
-    LinearArgs qkv, out_proj, gate_up, down;
+    LinearArgs query, key, value, out, gate, up, down;
     float input_eps, mlp_eps, scaling;
 };
 
@@ -139,10 +140,10 @@ static void silu_product(const float *gate, const float *up, int count, float *t
     memcpy(to + i, rest, sizeof(float) * (count - i));
 }
 
-// Called by every thread of a team: all outputs of a layer, shared out among them.
+// Called by every thread of a team: all outputs of a layer, shared out among them. Nobody waits at the end.
 template <typename T, typename Write>
 static void linear_all(const float *x, int rows, const Linear<T> &layer, Write write) {
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
     for (int begin = 0; begin < layer.out; begin += BLOCK_WIDTH) {
         int end = begin + BLOCK_WIDTH < layer.out ? begin + BLOCK_WIDTH : layer.out;
         linear_block(x, rows, layer, begin, end, write);
@@ -216,9 +217,7 @@ template <typename T>
 static void mlp(const StepArgs &a, const Scratch &s, const LayerArgs &layer) {
     const int wide = a.intermediate;
     // gate and up of the same columns by the same thread, which then multiplies them
-    Linear<T> gate = typed<T>(layer.gate_up), up = gate;
-    up.weight += static_cast<int64_t>(wide) * gate.in;
-    if (up.bias) up.bias += wide;
+    const Linear<T> gate = typed<T>(layer.gate), up = typed<T>(layer.up);
     float *ups = s.gate_up + static_cast<int64_t>(a.rows) * wide;
 #pragma omp for schedule(static)
     for (int begin = 0; begin < wide; begin += BLOCK_WIDTH) {
@@ -234,6 +233,19 @@ static void mlp(const StepArgs &a, const Scratch &s, const LayerArgs &layer) {
     }
     linear_all(s.activated, a.rows, typed<T>(layer.down),
                [&](int row, int n, float y) { a.x[static_cast<int64_t>(row) * a.hidden + n] += y; });
+#pragma omp barrier
+}
+
+// Queries, keys and values side by side, [rows, (Hq + 2 H) D].
+template <typename T>
+static void project(const StepArgs &a, const Scratch &s, const LayerArgs &layer) {
+    const int64_t width = static_cast<int64_t>(a.q_heads + 2 * a.kv_heads) * a.head_dim;
+    float *to = s.qkv;
+    for (const LinearArgs *part : {&layer.query, &layer.key, &layer.value}) {
+        linear_all(s.normed, a.rows, typed<T>(*part), [=](int row, int n, float y) { to[row * width + n] = y; });
+        to += part->out;
+    }
+#pragma omp barrier
 }
 
 template <typename T>
@@ -248,15 +260,13 @@ static void norm_rows(const StepArgs &a, const Scratch &s, const void *weight, f
 template <typename T>
 static void run_layers(const StepArgs &a) {
     const Scratch s(a);
-    const int64_t qkv_width = static_cast<int64_t>(a.q_heads + 2 * a.kv_heads) * a.head_dim;
     Stopwatch watch{a.seconds};
     watch.start();
 #pragma omp parallel num_threads(a.threads)
     for (int index = a.first_layer; index < a.end_layer; ++index) {
         const LayerArgs &layer = a.layers[index];
         norm_rows<T>(a, s, layer.input_norm, layer.input_eps);
-        linear_all(s.normed, a.rows, typed<T>(layer.qkv),
-                   [&](int row, int n, float y) { s.qkv[row * qkv_width + n] = y; });
+        project<T>(a, s, layer);
 #pragma omp master
         watch.lap(PROJECTIONS);
 #pragma omp for schedule(static)
@@ -264,8 +274,9 @@ static void run_layers(const StepArgs &a) {
         attend<T>(a, s, index);
 #pragma omp master
         watch.lap(ATTENTION);
-        linear_all(s.attended, a.rows, typed<T>(layer.out_proj),
+        linear_all(s.attended, a.rows, typed<T>(layer.out),
                    [&](int row, int n, float y) { a.x[static_cast<int64_t>(row) * a.hidden + n] += y; });
+#pragma omp barrier
 #pragma omp master
         watch.lap(PROJECTIONS);
         norm_rows<T>(a, s, layer.mlp_norm, layer.mlp_eps);

@@ -16,22 +16,25 @@ from torch import Tensor
 
 # parts of a step whose time can be asked for, in the order of the sources; `head` is the call of that name
 PARTS = ("projections", "attention", "mlp")
+PRODUCTS = ("query", "key", "value", "out", "gate", "up", "down")
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+Product = tuple[Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """Weights of one layer; each product is a pair of weight and bias, the bias None where there is none.
-
-    `qkv` is `[(Hq + 2H) D, hidden]`, `out` `[hidden, Hq D]`, `gate_up` `[2 I, hidden]`, `down` `[hidden, I]`.
-    """
+    """Weights of one layer; each product is a pair of weight `[out, in]` and bias, None where there is none."""
 
     input_norm: Tensor
-    qkv: tuple[Tensor, Tensor | None]
-    out: tuple[Tensor, Tensor | None]
+    query: Product
+    key: Product
+    value: Product
+    out: Product
     mlp_norm: Tensor
-    gate_up: tuple[Tensor, Tensor | None]
-    down: tuple[Tensor, Tensor | None]
+    gate: Product
+    up: Product
+    down: Product
     input_eps: float
     mlp_eps: float
     scaling: float
@@ -41,15 +44,15 @@ class _Linear(Structure):
     _fields_ = [("weight", c_void_p), ("bias", c_void_p), ("out", c_int32), ("in_", c_int32)]
 
     @classmethod
-    def of(cls, pair: tuple[Tensor, Tensor | None]) -> _Linear:
+    def of(cls, pair: Product) -> _Linear:
         weight, bias = pair
         return cls(_address(weight), None if bias is None else _address(bias), *weight.shape)
 
 
 class _Layer(Structure):
     _fields_ = [
-        ("input_norm", c_void_p), ("mlp_norm", c_void_p), ("qkv", _Linear), ("out", _Linear), ("gate_up", _Linear),
-        ("down", _Linear), ("input_eps", c_float), ("mlp_eps", c_float), ("scaling", c_float),
+        ("input_norm", c_void_p), ("mlp_norm", c_void_p), *((name, _Linear) for name in PRODUCTS),
+        ("input_eps", c_float), ("mlp_eps", c_float), ("scaling", c_float),
     ]  # fmt: skip
 
 
@@ -90,25 +93,26 @@ class DecodeStep:
 
     def __init__(
         self, library: CDLL, layers: Sequence[LayerWeights], norm: Tensor, eps: float,
-        head: tuple[Tensor, Tensor | None], q_heads: int, kv_heads: int, head_dim: int,
+        head: Product, q_heads: int, kv_heads: int, head_dim: int,
     ):  # fmt: skip
-        self.dtype = layers[0].qkv[0].dtype
+        self.dtype = layers[0].query[0].dtype
         # the addresses below are of these tensors
         self.weights = (tuple(layers), norm, head)
         _check(self.dtype, layers, norm, head)
         self.hidden, self.vocabulary = norm.shape[0], head[0].shape[0]
         self.q_heads, self.kv_heads, self.head_dim = q_heads, kv_heads, head_dim
         self.intermediate = layers[0].down[0].shape[1]
-        if head_dim % 2 or q_heads % kv_heads or layers[0].qkv[0].shape[0] != (q_heads + 2 * kv_heads) * head_dim:
+        widths = tuple(layers[0].query[0].shape[:1] + layers[0].key[0].shape[:1])
+        if head_dim % 2 or q_heads % kv_heads or widths != (q_heads * head_dim, kv_heads * head_dim):
             raise ValueError(
-                f"decode_step: {q_heads} query heads on {kv_heads} of {head_dim} channels do not fit a projection to "
-                f"{layers[0].qkv[0].shape[0]}; heads must come in equal groups, with an even number of channels"
+                f"decode_step: {q_heads} query heads on {kv_heads} of {head_dim} channels do not fit projections to "
+                f"{widths[0]} and {widths[1]}; heads must come in equal groups, with an even number of channels"
             )
         self._layers = (_Layer * len(layers))(
             *(
                 _Layer(
-                    _address(w.input_norm), _address(w.mlp_norm), _Linear.of(w.qkv), _Linear.of(w.out),
-                    _Linear.of(w.gate_up), _Linear.of(w.down), w.input_eps, w.mlp_eps, w.scaling,
+                    _address(w.input_norm), _address(w.mlp_norm), *(_Linear.of(getattr(w, name)) for name in PRODUCTS),
+                    w.input_eps, w.mlp_eps, w.scaling,
                 )
                 for w in layers
             )
@@ -207,14 +211,12 @@ class DecodeStep:
         return self._scratch.data_ptr()
 
 
-def _check(
-    dtype: torch.dtype, layers: Sequence[LayerWeights], norm: Tensor, head: tuple[Tensor, Tensor | None]
-) -> None:
+def _check(dtype: torch.dtype, layers: Sequence[LayerWeights], norm: Tensor, head: Product) -> None:
     if dtype not in DTYPES:
         raise ValueError(f"decode_step: weights are {dtype}; it serves {', '.join(map(str, DTYPES))}")
     tensors = [norm, *head]
     for w in layers:
-        tensors += [w.input_norm, w.mlp_norm, *w.qkv, *w.out, *w.gate_up, *w.down]
+        tensors += [w.input_norm, w.mlp_norm, *(t for name in PRODUCTS for t in getattr(w, name))]
     for t in tensors:
         if t is not None and (t.dtype != dtype or not t.is_contiguous() or t.device.type != "cpu"):
             raise ValueError(
