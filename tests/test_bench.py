@@ -226,7 +226,7 @@ def written(tmp_path, **changes):
         "kind": "bench", "device": {"cpu": "a cpu", "threads": 1}, "time": "2026-11-22T00:00:00", "revision": "abc",
         "dtype": "float32", "clock": "cpu", "plan": SMALL.as_dict(), "bytes_per_slot": per_slot,
         "split": [{"rows": 2, "parts": parts}], "settings": [], "bars": [], "confirmed": [],
-        "machine": {"copy_bytes_per_s_cpu": 1e10, "flops_cpu": 5e10},
+        "machine": {"copy_bytes_per_s_cpu": 8e9, "read_bytes_per_s_cpu": 1e10, "flops_cpu": 5e10},
     }  # fmt: skip
     (tmp_path / "bench.json").write_text(json.dumps(report | changes))
     (tmp_path / "other.json").write_text("{}")
@@ -246,6 +246,9 @@ def test_readings_of_a_file_become_frames(tmp_path):
     assert split.share.sum() == pytest.approx(1.0) and split.part.tolist() == ["attention", "mlp", "sample"]
     roof = readings.roofline(reading, 1000)
     assert set(roof.variant) == set(VARIANTS) and (roof.share > 0).all()
+    assert readings.roof_rates(reading) == (1e10, 5e10)
+    (older,) = written(tmp_path, machine={"copy_bytes_per_s_cpu": 8e9, "flops_cpu": 5e10})
+    assert readings.roof_rates(older) == (8e9, 5e10)
     assert "1 thread, float32, processor time, 2026-11-22" in reading.label
 
 

@@ -41,8 +41,9 @@ struct StepArgs {
     void *queries;
     // [rows, q_heads, span], or null; for one layer
     float *mass;
-    // processor seconds of projections, attention and MLP are added here; or null
+    // seconds of projections, attention and MLP by a clock of POSIX are added here; or null
     double *seconds;
+    int32_t clock;
 };
 
 struct HeadArgs {
@@ -85,14 +86,15 @@ struct Scratch {
     }
 };
 
-// Adds the processor time since the last call to a part of a step; only the first thread of the team asks it.
+// Adds the time since the last call to a part of a step; only the first thread of the team asks it.
 struct Stopwatch {
     double *seconds;
+    int32_t clock;
     double last = 0.0;
 
-    static double now() {
+    double now() const {
         timespec time;
-        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+        clock_gettime(static_cast<clockid_t>(clock), &time);
         return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
     }
     void start() {
@@ -260,7 +262,7 @@ static void norm_rows(const StepArgs &a, const Scratch &s, const void *weight, f
 template <typename T>
 static void run_layers(const StepArgs &a) {
     const Scratch s(a);
-    Stopwatch watch{a.seconds};
+    Stopwatch watch{a.seconds, a.clock};
     watch.start();
 #pragma omp parallel num_threads(a.threads)
     for (int index = a.first_layer; index < a.end_layer; ++index) {

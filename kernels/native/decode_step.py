@@ -64,6 +64,7 @@ class _Step(Structure):
         ("layer_stride", c_int64), ("row_stride", c_int64), ("head_stride", c_int64), ("slot_stride", c_int64),
         ("slots", c_void_p), ("cos", c_void_p), ("sin", c_void_p), ("x", c_void_p), ("scratch", c_void_p),
         ("queries", c_void_p), ("mass", c_void_p), ("seconds", POINTER(c_double)),
+        ("clock", c_int32),
     ]  # fmt: skip
 
 
@@ -83,13 +84,15 @@ class DecodeStep:
         norm, eps, head: of the end of the model; `head` as a pair of weight and bias.
         q_heads, kv_heads, head_dim: sizes of the attention.
 
-    While `part_ms` is a dict, every call adds its processor milliseconds by part to it (`PARTS` and `head`).
+    While `part_ms` is a dict, every call adds its milliseconds by part to it (`PARTS` and `head`), by `part_clock` (a
+    clock of the module `time`).
 
     Raises:
         ValueError: a dtype or layout that the step does not serve; names it.
     """
 
     part_ms: dict[str, float] | None = None
+    part_clock: int = time.CLOCK_MONOTONIC
 
     def __init__(
         self, library: CDLL, layers: Sequence[LayerWeights], norm: Tensor, eps: float,
@@ -172,7 +175,7 @@ class DecodeStep:
         )  # fmt: skip
         step.scratch = self._scratch_of(self._count_scratch(byref(step)))
         if self.part_ms is not None:
-            step.seconds = (c_double * len(PARTS))()
+            step.seconds, step.clock = (c_double * len(PARTS))(), self.part_clock
         self._run_layers(byref(step))
         if self.part_ms is not None:
             self._add(dict(zip(PARTS, step.seconds[: len(PARTS)], strict=True)))
@@ -194,10 +197,10 @@ class DecodeStep:
             self._norm, self._eps, self._head, rows, torch.get_num_threads(), x.data_ptr(),
             self._scratch_of(rows * self.hidden), hidden.data_ptr(), logits.data_ptr(),
         )  # fmt: skip
-        started = time.process_time()
+        started = time.clock_gettime(self.part_clock)
         self._run_head(byref(head))
         if self.part_ms is not None:
-            self._add({"head": time.process_time() - started})
+            self._add({"head": time.clock_gettime(self.part_clock) - started})
         return logits, hidden
 
     def _add(self, seconds: dict[str, float]) -> None:

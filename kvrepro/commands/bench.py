@@ -74,6 +74,7 @@ def _plan(args: argparse.Namespace) -> Any:
     given = {
         "batches": args.rows, "budgets": args.budget, "new_tokens": args.new_tokens, "rounds": args.repeats,
         "long_tokens": args.long_tokens, "confirm_tokens": args.confirm_tokens, "steps": args.steps,
+        "clock": args.clock,
     }  # fmt: skip
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if v is not None}
     batches, budgets = given.get("batches", BenchPlan.batches), given.get("budgets", BenchPlan.budgets)

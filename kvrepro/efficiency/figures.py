@@ -106,21 +106,19 @@ def speed_by_budget(bounds: pd.DataFrame, paper: pd.DataFrame, measured: pd.Data
     return figure
 
 
-def roofline(frame: pd.DataFrame, copy_bytes_per_s: float, flops: float, *, title: str, ax: Axes | None = None) -> Axes:
+def roofline(frame: pd.DataFrame, bytes_per_s: float, flops: float, *, title: str, ax: Axes | None = None) -> Axes:
     """Operations a second against operations per byte, both logarithmic, under the roof of this machine."""
     ax = plt.gca() if ax is None else ax
     if frame.empty:
         return _not_measured(ax)
-    x = np.geomspace(frame.intensity.min() / 2, max(frame.intensity.max(), flops / copy_bytes_per_s) * 2, 200)
-    ax.plot(
-        x, np.minimum(flops, x * copy_bytes_per_s) / 1e9, color="0.3", linewidth=1.4, label="roof: copy and product"
-    )
+    x = np.geomspace(frame.intensity.min() / 2, max(frame.intensity.max(), flops / bytes_per_s) * 2, 200)
+    ax.plot(x, np.minimum(flops, x * bytes_per_s) / 1e9, color="0.3", linewidth=1.4)
     markers = dict(zip(sorted(frame.rows.unique()), "osD^v", strict=False))
     for (variant, rows), part in frame.groupby(["variant", "rows"], sort=False):
         style = dict(marker=markers[rows], color=COLOURS[variant], markersize=6)
         ax.plot(part.intensity, part.flops / 1e9, linestyle="none", **style)
     titles = frame.drop_duplicates("variant").set_index("variant").title
-    handles = [plt.Line2D([], [], color="0.3", linewidth=1.4, label="roof: copy and product")]
+    handles = [plt.Line2D([], [], color="0.3", linewidth=1.4, label="roof: memory and product")]
     handles += [plt.Line2D([], [], color=COLOURS[v], linewidth=5, label=title) for v, title in titles.items()]
     handles += [
         plt.Line2D([], [], color="0.3", linestyle="none", marker=marker, label=f"batch {rows}")

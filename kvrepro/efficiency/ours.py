@@ -147,12 +147,12 @@ class OurEngine:
         return time.perf_counter() - started[0], time.process_time() - started[1]
 
     @torch.inference_mode()
-    def split(self, rows: int, length: int, steps: int) -> dict[str, float]:
-        """Where a step's processor time goes, ms: attention, projections, mlp, head, score, evict, sample, host, other.
+    def split(self, rows: int, length: int, steps: int, clock: str) -> dict[str, float]:
+        """Where a step's time goes, ms: attention, projections, mlp, head, score, evict, sample, host, other.
 
         Taken with timers around every part, which cost a little themselves; `evict` is one eviction's share of a step.
         """
-        cache, sections = self._filled_cache(rows), Sections(self.model)
+        cache, sections = self._filled_cache(rows), Sections(self.model, clock)
         with sections.inside(self.decoder):
             self.steps(cache, length, steps, 1, sections=sections)
         found = {name: ms / steps for name, ms in sections.ms.items()}
@@ -160,7 +160,7 @@ class OurEngine:
         inside = sum(found.get(name, 0.0) for name in parts)
         found["other"] = max(0.0, found.pop("step") - inside)
         if self.method.schedule is not None:
-            found["evict"] = self.eviction(rows, 1).medians()["cpu"] / self.evict_every
+            found["evict"] = self.eviction(rows, 1).medians()[clock] / self.evict_every
         return found
 
 
@@ -170,10 +170,11 @@ def _untimed(name: str) -> Iterator[None]:
 
 
 class Sections:
-    """Processor milliseconds by part of a step; products are told apart by the shape of their weight."""
+    """Milliseconds by part of a step, `wall` or `cpu`; torch's products are told apart by the shape of their weight."""
 
-    def __init__(self, model: PreTrainedModel):
+    def __init__(self, model: PreTrainedModel, clock: str):
         self.ms: dict[str, float] = {}
+        self.clock = {"wall": time.CLOCK_MONOTONIC, "cpu": time.CLOCK_PROCESS_CPUTIME_ID}[clock]
         config = model.config
         self.names = {
             (config.vocab_size, config.hidden_size): "head",
@@ -184,15 +185,15 @@ class Sections:
     @contextmanager
     def section(self, name: str) -> Iterator[None]:
         """Add the time of a block."""
-        started = time.process_time()
+        started = time.clock_gettime(self.clock)
         yield
-        self.ms[name] = self.ms.get(name, 0.0) + 1e3 * (time.process_time() - started)
+        self.ms[name] = self.ms.get(name, 0.0) + 1e3 * (time.clock_gettime(self.clock) - started)
 
     @contextmanager
     def inside(self, decoder: NativeDecoder | FusedDecoder) -> Iterator[None]:
         """Time the decoder's own parts inside the block."""
         if not isinstance(decoder, FusedDecoder):
-            decoder.compiled.part_ms = self.ms
+            decoder.compiled.part_ms, decoder.compiled.part_clock = self.ms, self.clock
             try:
                 yield
             finally:

@@ -34,6 +34,7 @@ class BenchPlan:
         rounds: how often everything is measured, variants in turn.
         steps, warm_up: of one stretch.
         confirm_tokens, confirm_batch, confirm_budget: the real run beside the integral; 0 tokens for none.
+        clock: `wall` or `cpu`, of the seconds by part.
     """
 
     batches: tuple[int, ...] = (8, 1, 32)
@@ -51,6 +52,7 @@ class BenchPlan:
     confirm_tokens: int = 512
     confirm_batch: int = 8
     confirm_budget: int = 256
+    clock: str = "wall"
 
     def reply(self, variant: str, budget: int, new_tokens: int) -> Reply:
         """What a row goes through; the full cache knows no budget."""

@@ -162,7 +162,7 @@ def roofline(reading: Reading | None, weights: int) -> pd.DataFrame:
     if reading is None or "machine" not in reading.data:
         return pd.DataFrame(columns=columns)
     plan, data = _plan(reading), reading.data
-    clock, machine = data["clock"], data["machine"]
+    clock, (memory_rate, product_rate) = data["clock"], roof_rates(reading)
     measured, found = Points(data, plan, clock), []
     width = 4 if data["dtype"] == "float32" else 2
     shape = {"layers": 30, "q_heads": 9, "head_dim": 64}
@@ -178,7 +178,7 @@ def roofline(reading: Reading | None, weights: int) -> pd.DataFrame:
                 moved = weights * width + data["bytes_per_slot"] * batch * slots
                 seconds = float(np.median(point[f"{clock}_ms"])) / 1e3
                 intensity = operations / moved
-                roof = min(machine[f"flops_{clock}"], intensity * machine[f"copy_bytes_per_s_{clock}"])
+                roof = min(product_rate, intensity * memory_rate)
                 found.append(
                     {"variant": variant, "title": TITLES[variant], "rows": batch, "slots": slots,
                      "intensity": intensity, "flops": operations / seconds, "roof": roof,
@@ -188,11 +188,15 @@ def roofline(reading: Reading | None, weights: int) -> pd.DataFrame:
 
 
 def roof_rates(reading: Reading | None) -> tuple[float, float]:
-    """Bytes a second of a copy and operations a second of a product, by the measurement's clock; NaN without one."""
+    """Bytes and operations a second that this machine reached, by the measurement's clock; NaN without one.
+
+    Bytes are those of a copy or of a sum over numbers in memory, whichever is more: a step mostly reads.
+    """
     if reading is None or "machine" not in reading.data:
         return float("nan"), float("nan")
     clock, machine = reading.data["clock"], reading.data["machine"]
-    return machine[f"copy_bytes_per_s_{clock}"], machine[f"flops_{clock}"]
+    bytes_per_s = max(machine.get(f"{kind}_bytes_per_s_{clock}", 0.0) for kind in ("copy", "read"))
+    return bytes_per_s, machine[f"flops_{clock}"]
 
 
 def gpu_budget_rows(reading: Reading | None) -> pd.DataFrame:

@@ -75,20 +75,21 @@ class Worker:
             wall, cpu = loop.reply(rows, request["prompt"], request["new_tokens"])
             found = {"wall": 1e3 * wall, "cpu": 1e3 * cpu}
         elif op == "split":
-            found = {"parts": loop.split(rows, request["length"], request["steps"])}
+            found = {"parts": loop.split(rows, request["length"], request["steps"], request["clock"])}
         else:
             raise ValueError(f"op={op!r}: known are steps, eviction, reply, split, machine")
         return {**found, "peak_rss_bytes": peak_rss_bytes(), "is_own_peak": is_own_peak}
 
 
 def machine_rates(dtype: Any, mib: int = 128, size: int = 1024) -> dict[str, float]:
-    """Bytes a second of a copy (read and write counted), operations a second of a square product; by either clock."""
+    """Bytes a second of a copy (read and write counted) and of a sum, operations of a product; by either clock."""
     import torch
 
     source, square = torch.ones(mib * 2**20, dtype=torch.int8), torch.ones(size, size, dtype=dtype)
     target, found = torch.empty_like(source), {}
     for name, work, amount in (
         ("copy_bytes_per_s", lambda: target.copy_(source), 2 * mib * 2**20),
+        ("read_bytes_per_s", source.view(torch.float32).sum, mib * 2**20),
         ("flops", lambda: square @ square, 2 * size**3),
     ):
         laps = Laps()
