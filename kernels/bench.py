@@ -114,6 +114,10 @@ def bench(kernels: tuple[str, ...] = checks.STEMS, *, copy: float, passed: set[s
                 print(f"  {kernel} {label} {provider}: out of memory, no row", file=sys.stderr)
                 torch.cuda.empty_cache()
                 continue
+            except Exception as error:
+                # one provider that cannot run here leaves the others their rows
+                print(f"  {kernel} {label} {provider}: {type(error).__name__}: {error}"[:500], file=sys.stderr)
+                continue
             rate = prepared.bytes / (statistics.median(times) / 1e3)
             cuts = statistics.quantiles(times, n=5)
             rows.append(

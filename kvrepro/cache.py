@@ -7,6 +7,7 @@ next token. Keys are stored rotated at their original position, so moving a slot
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,7 +44,8 @@ class SlotLayer(CacheLayerMixin):
 
     def __init__(self, cache: CompressedCache, index: int):
         super().__init__()
-        self.cache, self.index, self.is_initialized = cache, index, True
+        # not a reference: a cycle would keep the memory of a cache until Python's collector comes by
+        self.cache, self.index, self.is_initialized = weakref.proxy(cache), index, True
         self.keys, self.values = cache.kv[0, index], cache.kv[1, index]
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -109,9 +111,10 @@ class CompressedCache(Cache):
         self.attention_bias: Tensor | None = None
         # set by `attention.slot_attention`: positions and empty slots are then given, nothing is derived from counts
         self.in_slot_attention = False
-        # what a method wants to see of a step; set by `keep_queries` and by the method itself
+        # what a method wants to see of a step; set by `keep_queries` and by the method itself. `on_mass` is given the
+        # cache, so that it need not hold it
         self.query_ring: QueryRing | None = None
-        self.on_mass: Callable[[int, Tensor], None] | None = None
+        self.on_mass: Callable[[CompressedCache, int, Tensor], None] | None = None
         # keys rotated by their slot instead of their position (StreamingLLM's re-indexed positions)
         self.reindexed = False
         self.rotary: Rotary | None = None
@@ -159,7 +162,7 @@ class CompressedCache(Cache):
         if self.query_ring is not None:
             self.query_ring.write(layer, query, self.step_rows, self.step_positions)
         if mass is not None:
-            self.on_mass(layer, mass)
+            self.on_mass(self, layer, mass)
 
     def admit(self, keys: Tensor, values: Tensor) -> int:
         """Add a row from prefilled keys and values `[L, H, P, D]`; returns its index.

@@ -3,7 +3,9 @@
 A row of budget C lives in a cycle: from `kept` slots after an eviction up to `peak`, one token per step. The time of
 a step is measured at the ends and in the middle of the cycle over caches that were filled beforehand, the eviction on
 its own; speed is rows * period / (sum of the steps + one eviction per row). The same is done for the baselines at
-given lengths. Random keys and values serve: no kernel here is faster or slower for their sake.
+given lengths. Random keys and values serve, since kernels do not care what they hold, with one exception: R-KV's
+search for the newest similar key ends at the first hit, and random keys have none, so its eviction is timed at its
+dearest.
 """
 
 from __future__ import annotations

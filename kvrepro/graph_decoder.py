@@ -9,6 +9,8 @@ the tests hold it to `FusedDecoder`. It has not run on a GPU yet; `kvrepro gpu-c
 from __future__ import annotations
 
 import warnings
+import weakref
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -23,6 +25,10 @@ from .kernels.decode_attention import decode_attention
 
 # steps before a capture, so that kernels are compiled and workspaces allocated outside of it
 WARM_UPS = 2
+# batch sizes that have a graph of their own begin here; below it the weights are most of a step, whatever its rows
+FIRST_RUNG = 32
+# rotations whose frequencies depend on the longest position, which transformers reads from the device
+READING_ROPES = ("dynamic", "longrope")
 
 
 class GraphDecoder:
@@ -51,7 +57,16 @@ class GraphDecoder:
         if capture and not on_gpu:
             raise KvreproError(f"capture=True needs a GPU; the model is on {model.device}")
         self.fused, self.capture, self.impl = FusedDecoder(model), on_gpu if capture is None else capture, impl
-        self.cache: CompressedCache | None = None
+        if self.capture and (kind := getattr(self.fused.rotary, "rope_type", "default")) in READING_ROPES:
+            self.capture = False
+            _say_once(f"rope_type={kind!r} reads the device at every step; the step runs launch by launch, slower")
+        # not a reference: the decoder outlives the caches that it has served
+        self._cache_of: Callable[[], CompressedCache | None] = lambda: None
+
+    @property
+    def cache(self) -> CompressedCache | None:
+        """The cache that the static buffers belong to, while it lives."""
+        return self._cache_of()
 
     @torch.inference_mode()
     def step(self, tokens: Tensor, cache: CompressedCache) -> tuple[Tensor, Tensor]:
@@ -85,14 +100,15 @@ class GraphDecoder:
     def _bind(self, cache: CompressedCache) -> None:
         """Make the static buffers for a cache; graphs of another one are dropped."""
         device, rows = cache.kv.device, cache.max_rows
-        self.cache = cache
+        self._cache_of = weakref.ref(cache)
         self._tokens = torch.zeros(rows, dtype=torch.int64, device=device)
         # a row that is not live has length -1: it writes nothing, attends to nothing and does not count on
         self._lengths = torch.full((rows,), -1, dtype=torch.int64, device=device)
         self._seen = torch.zeros(rows, dtype=torch.int64, device=device)
         self._rows = torch.arange(rows, device=device)
         self._on_device: tuple[list[int], list[int]] = ([], [])
-        self._ladder = [*(2**i for i in range(rows.bit_length()) if 2**i < rows), rows]
+        # below the first rung one graph serves all, so that a row's bits do not change when another one leaves
+        self._ladder = [*(n for n in (FIRST_RUNG * 2**i for i in range(16)) if n < rows), rows]
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
         self._pool = None
 
@@ -112,7 +128,8 @@ class GraphDecoder:
                 self._graphs[batch] = self._record(batch)
             except torch.cuda.OutOfMemoryError:
                 raise
-            except RuntimeError as error:
+            except Exception as error:
+                # a kernel that does not compile is no RuntimeError, and no reason to stop either: it may run uncaptured
                 self.capture = False
                 _say_once(f"no CUDA graph could be captured ({error}); the same step runs launch by launch, slower")
                 return self._body(batch)
@@ -127,18 +144,21 @@ class GraphDecoder:
         keep per slot is put back.
         """
         lengths, states = self._lengths.clone(), {k: v.clone() for k, v in self.cache.slot_state.items()}
+        home = torch.cuda.current_stream()
         self._lengths.fill_(-1)
         try:
             stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
+            stream.wait_stream(home)
             with torch.cuda.stream(stream):
                 for _ in range(WARM_UPS):
                     self._body(batch)
-            torch.cuda.current_stream().wait_stream(stream)
+            home.wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=self._pool):
                 logits, hidden = self._body(batch)
         finally:
+            # a capture that fails does not leave its own stream
+            torch.cuda.set_stream(home)
             self._lengths.copy_(lengths)
             for name, state in states.items():
                 self.cache.slot_state[name].copy_(state)

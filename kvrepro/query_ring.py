@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,8 @@ class QueryRing:
 
     def __init__(self, cache, width: int):
         shape = cache.shape
-        self.cache, self.width = cache, width
+        # not a reference: the cache holds its ring
+        self.cache, self.width = weakref.proxy(cache), width
         cache.add_row_state(STATE, shape.layers, shape.q_heads, width, shape.head_dim, dtype=cache.kv.dtype)
 
     @property

@@ -182,3 +182,23 @@ def test_unsupported_attention_is_refused(config, what):
     with pytest.raises(KvreproError, match=what):
         CacheShape.of(config)
     assert CacheShape.of(MistralConfig(sliding_window=None)).kv_heads == 8
+
+
+@pytest.mark.parametrize("method", ["window", "rkv", "h2o", "lazy_eviction", "raas"])
+def test_a_cache_that_nobody_holds_is_gone_at_once(random_model, method):
+    """Caches are most of a GPU's memory; one in a reference cycle stays until Python's collector comes by."""
+    import gc
+    import weakref
+
+    from kvrepro.methods import create_method
+
+    gc.collect()
+    gc.disable()
+    try:
+        cache = CompressedCache(random_model.config, 2, 48)
+        create_method(method, 40, window=8, evict_every=6, protocol="fair").prepare(cache)
+        held = weakref.ref(cache)
+        del cache
+        assert held() is None
+    finally:
+        gc.enable()

@@ -160,3 +160,21 @@ def test_arguments_have_defaults():
     gpu_check.add_arguments(parser)
     args = parser.parse_args(["--out", "x"])
     assert tuple(args.models) == SHAPES and args.rows == 20 and args.limit_s < 480
+
+
+def test_whatever_breaks_in_a_row_is_recorded_and_the_next_row_runs(tmp_path):
+    report = Recorded(tmp_path / "report.json")
+
+    class OutOfResourcesError(Exception):
+        """As Triton's: no RuntimeError."""
+
+    def broken():
+        raise OutOfResourcesError("shared memory, Required: 300000, Hardware limit: 232448")
+
+    report.part("first", broken, model="m")
+    row = {"rows": 1, "decode_tps": 2.0, "step_lengths": [3], "step_ms": [4.0]}
+    report.part("second", lambda: row, model="m")
+    data = json.loads(report.path.read_text())
+    (error,) = data["errors"]
+    assert error["name"] == "first" and error["why"].startswith("OutOfResourcesError: shared memory")
+    assert [r["name"] for r in data["decode"]] == ["second"]

@@ -18,6 +18,7 @@ from kvrepro.graph_decoder import GraphDecoder
 from kvrepro.late_tokens import LateTokens
 from kvrepro.tiny.language import build_tokenizer
 
+from .conftest import make_random_model
 from .method_cases import BUDGET, fair
 
 PROMPTS = [[1, *random.Random(i).choices(range(20, 200), k=5 + 9 * i)] for i in range(4)]
@@ -45,12 +46,15 @@ def test_replies_are_those_of_the_fused_decoder(random_model, tokenizer, method,
         return [(c.token_ids, c.evictions, c.peak_tokens) for c in found]
 
     expected = run()
-    used = []
+    used, steps = [], []
     monkeypatch.setattr(engine, "make_decoder", lambda model, kind: used.append(GraphDecoder(model)) or used[-1])
+    step = GraphDecoder.step
+    monkeypatch.setattr(GraphDecoder, "step", lambda self, tokens, cache: steps.append(1) or step(self, tokens, cache))
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         assert run() == expected
-    assert used[0].capture is False and used[0].cache is not None
+    assert used[0].capture is False and steps
+    assert used[0].cache is None, "the decoder keeps the memory of a cache that is done"
 
 
 def caches(model, rows=3, capacity=12):
@@ -110,8 +114,9 @@ def test_a_warm_up_changes_nothing(random_model):
 
 def test_batches_are_padded_to_a_ladder(random_model):
     decoder = GraphDecoder(random_model)
-    for rows, ladder in ((1, [1]), (8, [1, 2, 4, 8]), (20, [1, 2, 4, 8, 16, 20])):
-        decoder._bind(CompressedCache(random_model.config, rows, 4))
+    for rows, ladder in ((1, [1]), (20, [20]), (32, [32]), (33, [32, 33]), (150, [32, 64, 128, 150])):
+        cache = CompressedCache(random_model.config, rows, 4)
+        decoder._bind(cache)
         assert decoder._ladder == ladder
 
 
@@ -160,3 +165,31 @@ def test_a_capture_that_fails_falls_back_with_a_message(random_model, monkeypatc
         logits, _ = decoder.step(torch.tensor([30, 60]), cache)
     assert torch.allclose(logits, expected, atol=1e-4)
     assert decoder.capture is False
+
+
+def test_a_rotation_that_reads_the_device_is_not_captured(monkeypatch):
+    graph_decoder._said.clear()
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    model = make_random_model("llama", rope_parameters=rope, max_position_embeddings=64)
+    assert GraphDecoder(model, capture=False).capture is False
+    # as on a GPU
+    monkeypatch.setattr(type(model), "device", torch.device("cuda"))
+    with pytest.warns(RuntimeWarning, match="rope_type='dynamic' reads the device at every step"):
+        assert GraphDecoder(model).capture is False
+
+
+@pytest.mark.parametrize("error", [RuntimeError("capture"), TypeError("a kernel that does not compile")])
+@torch.inference_mode()
+def test_after_any_failed_capture_the_step_runs_uncaptured(random_model, monkeypatch, error):
+    graph_decoder._said.clear()
+    decoder, cache = GraphDecoder(random_model), caches(random_model)[1]
+    decoder.capture = True
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+
+    def fail(batch):
+        raise error
+
+    monkeypatch.setattr(decoder, "_record", fail)
+    with pytest.warns(RuntimeWarning, match=f"no CUDA graph could be captured .{error}"):
+        logits, _ = decoder.step(torch.tensor([30, 60]), cache)
+    assert logits.isfinite().all() and decoder.capture is False

@@ -281,10 +281,10 @@ def test_empty_slots_get_no_attention_at_all(random_models):
         original(method, cache)
         inner = cache.on_mass
 
-        def look(layer, attention):
+        def look(cache, layer, attention):
             for row, slot in zip(cache.step_rows.tolist(), cache.step_slots.tolist(), strict=True):
                 seen.append((float(attention[row, ..., slot + 1 :].abs().sum()), attention.shape[-1] - slot - 1))
-            inner(layer, attention)
+            inner(cache, layer, attention)
 
         cache.on_mass = look
 

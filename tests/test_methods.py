@@ -166,7 +166,10 @@ def test_dynts_observes_the_newest_slot_of_each_row(random_model):
     view = make_view(random_model.config, 9, 3)
     method = create_method("dynts", 20, predictor=head)
     method.prepare(view.cache)
-    view.cache.lengths[1] = 6
+    # a step that ends with 9 and 6 slots
+    view.cache.lengths = [8, 5]
+    view.cache.open_step(2)
+    view.cache.close_step()
     hidden = torch.randn(2, 48)
     method.observe(StepView(view.cache, hidden, torch.zeros(2, dtype=torch.int64)))
     state = view.cache.slot_state["importance"][0, :, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import re
 import shutil
@@ -54,8 +55,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.only != "kernels":
         for place, name in enumerate(args.models):
             report.share_time(len(args.models) - place)
-            _decode(report, name, args.rows)
-            torch.cuda.empty_cache()
+            try:
+                _decode(report, name, args.rows)
+            except torch.cuda.OutOfMemoryError as error:
+                # the weights themselves
+                report.data["errors"].append({"name": "weights", "model": name, "why": str(error)[:2000]})
+            free_memory()
     report.data["seconds"] = round(time.perf_counter() - report.started, 1)
     report.write()
     failed = [c["case"] for c in report.data["checks"] if not c["ok"]]
@@ -121,21 +126,36 @@ class Report:
         except TooLargeError as error:
             self.data["skipped"].append({"name": name, **labels, "why": str(error)})
             print(f"{name}: {error}", flush=True)
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:
+            # whatever breaks (a kernel that does not compile, say) is recorded, and the other rows still run
             why = f"{type(error).__name__}: {error}"[:2000]
             self.data["errors"].append({"name": name, **labels, "why": why})
             print(f"{name}: {why}", flush=True)
-        torch.cuda.empty_cache()
         self.write()
+        free_memory()
+
+
+def free_memory() -> None:
+    """Give what is no longer held back to the device; a device that has failed for good is left alone."""
+    import torch
+
+    gc.collect()
+    try:
+        torch.cuda.empty_cache()
+    except RuntimeError as error:
+        print(f"the device does not answer any more: {error}", flush=True)
 
 
 def clocks() -> dict[str, str] | None:
-    """Clocks, power limit and driver as nvidia-smi reports them; None without it."""
+    """Clocks, power limit and driver as nvidia-smi reports them; None without it or where it hangs."""
     fields = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.limit")
     if shutil.which("nvidia-smi") is None:
         return None
     command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader", "--id=0"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    except subprocess.TimeoutExpired:
+        return None
     return dict(zip(fields, done.stdout.strip().split(", "), strict=False)) if done.returncode == 0 else None
 
 

@@ -51,7 +51,7 @@ def _transformers(model, prompts: list[list[int]], new_tokens: int) -> None:
     import torch
     from transformers import DynamicCache
 
-    ids = torch.tensor(prompts)
+    ids = torch.tensor(prompts, device=model.device)
     out = model.generate(
         ids, attention_mask=torch.ones_like(ids), past_key_values=DynamicCache(), max_new_tokens=new_tokens,
         do_sample=True, temperature=0.6, top_k=20, top_p=0.95, eos_token_id=None, pad_token_id=0,

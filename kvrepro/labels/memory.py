@@ -8,19 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import sys
 import time
 
 import torch
 
+from ..efficiency.clock import peak_rss_bytes
 from .attention import AnswerAttention
-
-
-def peak_bytes() -> int:
-    """Most resident memory this process ever had."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def measure(
@@ -33,12 +26,13 @@ def measure(
     key = torch.randn(1, kv_heads, n_tokens, head_dim, generator=generator, dtype=dtype)
     # the product once in small, so that a library's own buffers are not taken for ours
     AnswerAttention(64, 32, query.device).add(query[:, :, :64], key[:, :, :64], head_dim**-0.5)
-    before, started = peak_bytes(), time.perf_counter()
+    # not the process's maximum by getrusage: a child begins with its parent's, which would hide what is measured
+    before, started = peak_rss_bytes(), time.perf_counter()
     attention = AnswerAttention(n_tokens, n_tokens - answer_tokens, query.device)
     attention.add(query, key, head_dim**-0.5)
     total = float(attention.labels.sum())
     return {
-        "extra_bytes": peak_bytes() - before, "seconds": round(time.perf_counter() - started, 2),
+        "extra_bytes": peak_rss_bytes() - before, "seconds": round(time.perf_counter() - started, 2),
         "label_sum": round(total, 4), "full_matrix_bytes": 4 * q_heads * n_tokens**2,
     }  # fmt: skip
 

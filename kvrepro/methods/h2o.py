@@ -43,7 +43,7 @@ class H2OMethod(EvictionMethod):
         """An accumulator per slot, layer and KV head."""
         mass = cache.add_slot_state(MASS, cache.shape.layers, cache.shape.kv_heads)
 
-        def add(layer: int, attention: Tensor) -> None:
+        def add(cache: CompressedCache, layer: int, attention: Tensor) -> None:
             rows, _, _, span = attention.shape
             mass[layer, :rows, :, :span] += attention.mean(2)
 

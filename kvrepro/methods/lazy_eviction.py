@@ -64,7 +64,7 @@ class LazyEvictionMethod(EvictionMethod):
         used, gaps = cache.add_slot_state(LAST_USED, *size), cache.add_slot_state(LONGEST_GAP, *size)
         prompts = cache.add_row_state(PROMPT_TOKENS)
 
-        def see(layer: int, attention: Tensor) -> None:
+        def see(cache: CompressedCache, layer: int, attention: Tensor) -> None:
             rows, _, _, span = attention.shape
             step = (cache.step_positions - prompts[:rows] + 1)[:, None]
             # the token of step t is born at t - 1

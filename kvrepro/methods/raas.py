@@ -45,7 +45,7 @@ class RaaSMethod(EvictionMethod):
         """A timestamp per slot; prompt tokens start at 0."""
         stamps = cache.add_slot_state(STAMP, cache.shape.layers, cache.shape.kv_heads)
 
-        def see(layer: int, attention: Tensor) -> None:
+        def see(cache: CompressedCache, layer: int, attention: Tensor) -> None:
             rows, _, _, span = attention.shape
             mass = attention.mean(2)
             # the threshold counts a row's own slots; those beyond its length have no attention

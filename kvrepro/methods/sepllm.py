@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -19,6 +20,14 @@ SEPARATOR = "is_separator"
 
 # larger than any position, and exact in float32 together with one
 ABOVE_POSITIONS = 2.0**22
+
+
+@lru_cache(maxsize=8)
+def separator_table(separators: tuple[int, ...], device: torch.device) -> Tensor:
+    """1 at the ids of separators, 0 at all others up to one beyond the last; made once, so that no step sends it."""
+    table = torch.zeros(max(separators) + 2)
+    table[list(separators)] = 1.0
+    return table.to(device)
 
 
 @dataclass(frozen=True)
@@ -57,16 +66,17 @@ class SepLLMMethod(EvictionMethod):
 
     def admit(self, cache: CompressedCache, row: int, prefill: Prefill, request: Request) -> None:
         """Flag the prompt's separators."""
-        flags = torch.isin(prefill.token_ids, self._ids(prefill.token_ids))
-        cache.slot_state[SEPARATOR][:, row, :, : len(flags)] = flags.float()
+        flags = self._flags(prefill.token_ids)
+        cache.slot_state[SEPARATOR][:, row, :, : len(flags)] = flags
 
     def observe(self, step: StepView) -> None:
         """Flag the token that was just fed."""
-        flags = torch.isin(step.tokens, self._ids(step.tokens))
-        step.cache.slot_state[SEPARATOR][:, step.rows, :, step.slots] = flags.float()[:, None, None]
+        step.cache.slot_state[SEPARATOR][:, step.rows, :, step.slots] = self._flags(step.tokens)[:, None, None]
 
-    def _ids(self, like: Tensor) -> Tensor:
-        return torch.tensor(self.separators, device=like.device)
+    def _flags(self, tokens: Tensor) -> Tensor:
+        """1 for a separator, `[n]` float32."""
+        table = separator_table(self.separators, tokens.device)
+        return table[tokens.clamp(max=len(table) - 1)]
 
     def score(self, view: EvictionView) -> Tensor:
         """Recency, separators above all others."""

@@ -15,8 +15,9 @@ from ..noise import mix, uniform
 
 NEVER = 2**62  # position of the think-end tag of a row that has not closed its thought
 
-# keys that a method looks at together; above this many values the layers are taken in several blocks
-BLOCK_VALUES = 2**24
+# keys that a method looks at together; above this many values the layers are taken in several blocks. A GPU has the
+# memory, and pays for every block with launches
+BLOCK_VALUES, GPU_BLOCK_VALUES = 2**24, 2**27
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,22 @@ class StepView:
     hidden: Tensor
     tokens: Tensor
 
-    @cached_property
+    # what the decoder left on the device: sending the host's counts there would make every step wait for the last one
+
+    @property
     def rows(self) -> Tensor:
         """`[B]` int64."""
-        return torch.arange(self.cache.n_rows, device=self.cache.kv.device)
+        return self.cache.step_rows
 
-    @cached_property
+    @property
     def slots(self) -> Tensor:
         """`[B]` int64: the slot that each row's newest token lies in."""
-        return torch.tensor(self.cache.lengths, device=self.cache.kv.device) - 1
+        return self.cache.step_slots
 
-    @cached_property
+    @property
     def seen(self) -> Tensor:
         """`[B]` int64: tokens that each row has processed, this one included."""
-        return torch.tensor(self.cache.seen, device=self.cache.kv.device)
+        return self.cache.step_positions + 1
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,11 @@ class EvictionView:
         return self.cache.positions[:, self.rows, :, : self.length]
 
     @cached_property
+    def first_row(self) -> int:
+        """The first row's number; asks the device once."""
+        return int(self.rows[0])
+
+    @cached_property
     def seen(self) -> Tensor:
         """`[R]` int64: tokens that each row has processed; its newest token has position `seen - 1`."""
         # the newest token always lies in the last slot
@@ -107,7 +115,8 @@ class EvictionView:
         """
         shape = self.cache.shape
         per_slot = max(shape.kv_heads * shape.head_dim, values_per_slot)
-        step = max(1, BLOCK_VALUES // max(1, len(self.rows) * self.length * per_slot))
+        most = GPU_BLOCK_VALUES if self.cache.kv.device.type == "cuda" else BLOCK_VALUES
+        step = max(1, most // max(1, len(self.rows) * self.length * per_slot))
         for start in range(0, shape.layers, step):
             yield slice(start, min(start + step, shape.layers))
 
@@ -123,8 +132,7 @@ class EvictionView:
         stored = self.cache.kv[part, layers]
         if len(self.rows) == 1:
             # one row needs no copy
-            row = int(self.rows[0])
-            return stored[:, row : row + 1, :, : self.length]
+            return stored[:, self.first_row : self.first_row + 1, :, : self.length]
         return stored[:, self.rows, :, : self.length]
 
     def queries(self, layers: slice, width: int) -> tuple[Tensor, Tensor]:

@@ -153,7 +153,7 @@ def test_queries_and_attention_are_shown_layer_by_layer():
         cache = filled(model, LENGTHS, poison)
         cache.keep_queries(4)
         caught = seen[name] = []
-        cache.on_mass = lambda layer, mass, caught=caught: caught.append((layer, mass.clone()))
+        cache.on_mass = lambda cache, layer, mass, caught=caught: caught.append((layer, mass.clone()))
         cls(model).step(torch.arange(len(LENGTHS)) + 20, cache)
         caught.append(("queries", cache.query_ring.storage.clone()))
         # without attention the queries come all at once
