@@ -95,12 +95,13 @@ static inline float sum(Vec value) {
     return sums[0];
 }
 
+// A NaN in `b` comes through.
 static inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 static inline Vec smaller(Vec a, Vec b) { return a < b ? a : b; }
 
-// e^x within 2 ulp for x in [-87, 88], clamped outside.
+// e^x within 2 ulp for x in [-87, 88], clamped outside; NaN stays NaN.
 static inline Vec exponential(Vec x) {
-    x = smaller(larger(x, broadcast(-87.0f)), broadcast(88.0f));
+    x = smaller(broadcast(88.0f), larger(broadcast(-87.0f), x));
     // adding and taking away 1.5 * 2^23 rounds to the nearest integer
     const Vec magic = broadcast(12582912.0f);
     Vec n = (x * 1.44269504088896341f + magic) - magic;

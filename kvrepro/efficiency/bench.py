@@ -185,7 +185,7 @@ class Measure:
         budget = plan.long_budget if plan.long_budget in plan.budgets else plan.budgets[-1]
         request = {
             "op": "split", "rows": batch, "budget": budget, "evict_every": plan.evict_every, "length": budget,
-            "steps": max(4, plan.steps), "clock": plan.clock,
+            "steps": min(16, plan.evict_every - 1), "clock": plan.clock,
         }  # fmt: skip
         self.data["split"].append({"variant": DYNTS, **request, **self.workers[DYNTS].ask(request)})
 

@@ -146,6 +146,15 @@ def test_a_row_has_the_same_bits_alone_and_among_others_on_any_number_of_threads
 
 
 @torch.inference_mode()
+def test_a_nan_in_a_slot_in_use_is_not_hidden():
+    model = model_of("llama", SHAPES["H48-Q6-K2-D8-I96"])
+    cache = filled(model, LENGTHS[:3], 0.0)
+    cache.kv[0, 0, 1, 0, 100, 3] = torch.nan
+    logits, _ = NativeDecoder(model).step(torch.arange(3) + 20, cache)
+    assert logits[1].isnan().all() and logits[[0, 2]].isfinite().all()
+
+
+@torch.inference_mode()
 def test_queries_and_attention_are_shown_layer_by_layer():
     model = model_of("llama", SHAPES["H36-Q9-K1-D22-I100"])
     seen = {}
