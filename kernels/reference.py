@@ -1,4 +1,4 @@
-"""Torch twins of the kernels: the definition of correct, and the path that runs on a CPU."""
+"""Torch twins of the kernels: the definition of correct, and the path of a CPU where nothing compiled serves."""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 `ModuleDecoder` serves any decoder and calls the model. `FusedDecoder` serves the Llama layout (Llama, Qwen2 and
 with them the R1 distillations): the same weights with Q, K, V and gate, up each as one product, and no module
 machinery per step, which is most of the time of a small step. The fused weights replace the model's own storage,
-so nothing is held twice and the model still runs.
+so nothing is held twice and the model still runs. `native_decoder` (compiled code, for a CPU) and `graph_decoder` (CUDA
+graphs) serve the same layout faster, each where it can; `make_decoder` chooses.
 """
 
 from __future__ import annotations

@@ -306,6 +306,12 @@ static void run_head(const HeadArgs &a) {
 
 extern "C" {
 
+// so that the two descriptions of these structures cannot drift apart unnoticed
+int32_t kvrepro_bytes_of_linear() { return sizeof(LinearArgs); }
+int32_t kvrepro_bytes_of_layer() { return sizeof(LayerArgs); }
+int32_t kvrepro_bytes_of_step() { return sizeof(StepArgs); }
+int32_t kvrepro_bytes_of_head() { return sizeof(HeadArgs); }
+
 int64_t kvrepro_scratch_floats(const StepArgs *a) { return Scratch(*a).floats; }
 
 void kvrepro_layers_float32(const StepArgs *a) { run_layers<float>(*a); }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 import shutil
+from ctypes import sizeof
 
 import pytest
 import torch
-from kvrepro.kernels.native import library
+from kvrepro.kernels.native import decode_step, library
 from kvrepro.kernels.native.decode_step import DecodeStep
 
 from kvrepro import native_decoder
@@ -96,6 +97,13 @@ def compare(model, lengths, steps=3):
 
 def test_where_there_is_a_compiler_it_builds():
     assert native_decoder.unavailable() is None
+
+
+def test_both_sides_mean_the_same_structures():
+    built = library.load_library(native_decoder.native_folder())
+    for name in ("linear", "layer", "step", "head"):
+        structure = getattr(decode_step, f"_{name.capitalize()}")
+        assert getattr(built, f"kvrepro_bytes_of_{name}")() == sizeof(structure), name
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "bfloat16"])
