@@ -31,6 +31,8 @@ from .tokens import ThinkTags
 GPU_LAG_STEPS = 4
 # prompt tokens that run through the model together; bounds what a long prompt needs beside its cache
 PREFILL_CHUNK = 4096
+# slots of all rows that evict together; bounds what a method needs that compares or attends while it scores
+GROUP_SLOTS = 2**16
 
 
 @dataclass
@@ -239,7 +241,7 @@ class Engine:
         return torch.where(given < 0, sample_tokens(logits, self.sampling, keys, steps), given)
 
     def _evict(self, cache: CompressedCache, rows: list[Row]) -> None:
-        """Compact every row that has filled its budget; rows of equal length go together."""
+        """Compact every row that has filled its budget; rows of equal length go together, as many as memory bears."""
         if self.method.schedule is None:
             return
         due = [
@@ -248,27 +250,32 @@ class Engine:
             if length >= self.method.peak_slots(row.n_prompt, row.completion.evictions)
         ]
         for length, group in groupby(sorted(due, key=cache.lengths.__getitem__), key=cache.lengths.__getitem__):
-            indices = list(group)
-            chosen = [rows[i] for i in indices]
-            view = EvictionView(
-                cache, self._tensor(indices), length, self._tensor([r.n_prompt for r in chosen]),
-                self._tensor([r.answer_from for r in chosen]), self._tensor([r.eviction_key for r in chosen]),
-                self._tensor([r.completion.evictions for r in chosen]),
-            )  # fmt: skip
-            plans, overflow = self.method.plans(view)
-            for plan in plans:
-                cache.compact(plan)
-                self.method.moved(cache, plan)
-                if self.keep_positions:
-                    kept = cache.positions[0, plan.rows, 0, : plan.slots.shape[-1]]
-                    for row, positions in zip(plan.rows.tolist(), kept.tolist(), strict=True):
-                        rows[row].completion.kept_positions.append(positions)
-            self.stats.evictions += len(indices)
-            for row, dropped in zip(chosen, overflow.tolist(), strict=True):
-                self.stats.pin_overflow_tokens += dropped
-                row.completion.pin_overflow_tokens += dropped
-                row.completion.evictions += 1
-                row.completion.peak_tokens = max(row.completion.peak_tokens, length)
+            indices, most = list(group), max(1, GROUP_SLOTS // length)
+            for start in range(0, len(indices), most):
+                self._evict_together(cache, rows, indices[start : start + most], length)
+
+    def _evict_together(self, cache: CompressedCache, rows: list[Row], indices: list[int], length: int) -> None:
+        """Compact some rows that hold `length` slots each."""
+        chosen = [rows[i] for i in indices]
+        view = EvictionView(
+            cache, self._tensor(indices), length, self._tensor([r.n_prompt for r in chosen]),
+            self._tensor([r.answer_from for r in chosen]), self._tensor([r.eviction_key for r in chosen]),
+            self._tensor([r.completion.evictions for r in chosen]),
+        )  # fmt: skip
+        plans, overflow = self.method.plans(view)
+        for plan in plans:
+            cache.compact(plan)
+            self.method.moved(cache, plan)
+            if self.keep_positions:
+                kept = cache.positions[0, plan.rows, 0, : plan.slots.shape[-1]]
+                for row, positions in zip(plan.rows.tolist(), kept.tolist(), strict=True):
+                    rows[row].completion.kept_positions.append(positions)
+        self.stats.evictions += len(indices)
+        for row, dropped in zip(chosen, overflow.tolist(), strict=True):
+            self.stats.pin_overflow_tokens += dropped
+            row.completion.pin_overflow_tokens += dropped
+            row.completion.evictions += 1
+            row.completion.peak_tokens = max(row.completion.peak_tokens, length)
 
     def _take(self, session: Session, rows: list[Row], tokens: list[int]) -> list[Completion]:
         """Append the tokens of a step; finished rows leave the cache and are returned."""

@@ -226,3 +226,26 @@ def test_pins_that_do_not_fit_can_be_cut_by_rule(random_model, tokenizer):
     overflow = {len(c.request.prompt_ids): c.pin_overflow_tokens for c in found}
     assert overflow[max(overflow)] > 0 and overflow[min(overflow)] == 0, "a row counts its own"
     assert engine[0].stats.pin_overflow_tokens == sum(c.pin_overflow_tokens for c in found)
+
+
+@pytest.mark.parametrize("method", ["dynts", "rkv", "random"])
+def test_rows_that_evict_together_may_be_split(random_model, tokenizer, method, monkeypatch):
+    """Groups are cut where the slots of all their rows would be too many to compare at once."""
+    from kvrepro import engine as module
+
+    sizes = []
+    together = module.Engine._evict_together
+
+    def counted(self, cache, rows, indices, length):
+        sizes.append(len(indices))
+        together(self, cache, rows, indices, length)
+
+    monkeypatch.setattr(module.Engine, "_evict_together", counted)
+    found = {}
+    for most, largest in ((2**16, range(3, 6)), (2 * 54, [2]), (1, [1])):
+        sizes.clear()
+        monkeypatch.setattr(module, "GROUP_SLOTS", most)
+        settings = fair(method) | {"max_new_tokens": 60}
+        found[most] = tokens(kvrepro.generate(random_model, tokenizer, [PROMPTS[1]] * 5, method, BUDGET, **settings))
+        assert max(sizes) in largest
+    assert found[1] == found[2 * 54] == found[2**16]
