@@ -30,8 +30,7 @@ class NativeUnavailableError(Exception):
     """The library cannot be had here; the message says why."""
 
 
-@cache
-def load_library(folder: Path, processor: str = NATIVE) -> ctypes.CDLL:
+def ensure_library(folder: Path, processor: str = NATIVE) -> Path:
     """The compiled decode step, built into `folder` where it is not there yet (about eight seconds).
 
     Args:
@@ -41,11 +40,21 @@ def load_library(folder: Path, processor: str = NATIVE) -> ctypes.CDLL:
     Raises:
         NativeUnavailableError: no compiler, or it failed, or the folder cannot be written.
     """
-    compiler = find_compiler()
-    command = [*compiler, *FLAGS, f"-march={processor}"]
+    command = [*find_compiler(), *FLAGS, f"-march={processor}"]
     target = folder / f"decode_step-{fingerprint(command)}.so"
     if not target.is_file():
         _build(command, target)
+    return target
+
+
+@cache
+def load_library(folder: Path, processor: str = NATIVE) -> ctypes.CDLL:
+    """As `ensure_library`, and loaded into this process.
+
+    Raises:
+        NativeUnavailableError: as there, or the file does not load.
+    """
+    target = ensure_library(folder, processor)
     try:
         return ctypes.CDLL(str(target))
     except OSError as error:

@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         )
         return {"profile": args.profile, "cells": len(profile.cells), "exit_code": int(done.returncode != 0)}
     started = time.monotonic()
+    if not args.gpus:
+        _compile_once(profile)
     code = _run_with_progress(args, profile)
     from ..progress import profile_state
 
@@ -71,6 +73,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "profile": args.profile, "cells": len(states), "done": len(states) - len(left), "index": str(index),
         "wall_s": round(time.monotonic() - started, 1), "exit_code": int(code != 0),
     }  # fmt: skip
+
+
+def _compile_once(profile) -> None:
+    """Build the decode step of a CPU before the first cells would all do it at once, inside their times."""
+    from ..kernels.native.library import NativeUnavailableError, ensure_library
+    from ..paths import native_folder
+    from ..results import CellFolder
+
+    if all(CellFolder.of(profile.name, cell).is_complete for cell in profile.cells):
+        return
+    try:
+        ensure_library(native_folder())
+    except NativeUnavailableError as error:
+        print(f"no compiled decode step ({error}): on a CPU torch's products decode instead, slower", file=sys.stderr)
 
 
 def _part(profile, prefixes: list[str]):
