@@ -106,3 +106,26 @@ def test_a_full_row_and_a_wrong_number_of_rows_are_errors(random_model):
     with pytest.raises(KvreproError, match="would need 7 slots, the cache has 6: evict"):
         decoder.step(torch.tensor([5, 6]), cache)
     assert cache.lengths == cache.seen == [6, 6]
+
+
+def test_a_grid_compiles_once_before_its_cells(monkeypatch, capsys):
+    from kvrepro.commands import grid
+    from kvrepro.kernels.native import library
+    from kvrepro.profiles import load_profile
+    from kvrepro.results import CellFolder
+
+    profile, built = load_profile("smoke"), []
+    monkeypatch.setattr(library, "ensure_library", built.append)
+    grid._compile_once(profile)
+    assert built == [native_decoder.native_folder()]
+
+    def nothing(folder):
+        raise library.NativeUnavailableError("no compiler")
+
+    monkeypatch.setattr(library, "ensure_library", nothing)
+    grid._compile_once(profile)
+    assert "no compiled decode step (no compiler): on a CPU torch's products decode" in capsys.readouterr().err
+    # where nothing is left to run, nothing is compiled either
+    monkeypatch.setattr(CellFolder, "is_complete", property(lambda folder: True))
+    grid._compile_once(profile)
+    assert not capsys.readouterr().err

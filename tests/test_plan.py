@@ -78,7 +78,7 @@ def test_times_of_cells_left_out_of_the_table_are_met():
         planned += seconds
     measured = sum(row["wall_s"] for row in table)
     assert abs(planned / measured - 1) < 0.05
-    # two cells share two cores, so single cells are noisy: one misses, the run's first, which found cold files
+    # two cells share two cores, so single cells are noisy
     assert sum(e < 0.25 for e in errors) / len(errors) > 0.95
     assert max(errors) < 0.3
 
