@@ -109,8 +109,9 @@ def test_a_full_row_and_a_wrong_number_of_rows_are_errors(random_model):
 
 
 def test_a_grid_compiles_once_before_its_cells(monkeypatch, capsys):
-    from kvrepro.commands import grid
     from kvrepro.kernels.native import library
+
+    from kvrepro.commands import grid
     from kvrepro.profiles import load_profile
     from kvrepro.results import CellFolder
 
