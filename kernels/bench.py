@@ -95,8 +95,10 @@ def copy_rate() -> float:
     return 2 * COPY_BYTES / (statistics.median(times) / 1e3)
 
 
-def bench(kernels: tuple[str, ...] = checks.STEMS, *, copy: float, passed: set[str]) -> list[Row]:
-    """Rows of the named kernels; those not in `passed` are left out."""
+def bench(
+    kernels: tuple[str, ...] = checks.STEMS, *, copy: float, passed: set[str], failures: list[dict[str, str]]
+) -> list[Row]:  # fmt: skip
+    """Rows of the named kernels; those not in `passed` are left out, and what breaks is added to `failures`."""
     rows = []
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     for (kernel, label), make in CASES.items():
@@ -116,7 +118,9 @@ def bench(kernels: tuple[str, ...] = checks.STEMS, *, copy: float, passed: set[s
                 continue
             except Exception as error:
                 # one provider that cannot run here leaves the others their rows
-                print(f"  {kernel} {label} {provider}: {type(error).__name__}: {error}"[:500], file=sys.stderr)
+                why = f"{type(error).__name__}: {error}"[:2000]
+                failures.append({"name": f"{kernel} {label} {provider}", "why": why})
+                print(f"  {kernel} {label} {provider}: {why}", file=sys.stderr)
                 continue
             rate = prepared.bytes / (statistics.median(times) / 1e3)
             cuts = statistics.quantiles(times, n=5)
@@ -162,16 +166,24 @@ def main(argv: list[str] | None = None) -> int:
         print(f"FAILED {r.stem} {r.case}: {r.errors} limit {r.limit} {r.failure}", file=sys.stderr)
     copy = copy_rate()
     print(f"{torch.cuda.get_device_name()}: copy {copy / 1e9:.0f} GB/s")
-    rows = bench(kernels, copy=copy, passed={r.stem for r in results} - {r.stem for r in failed})
+    broken: list[dict[str, str]] = []
+    rows = bench(kernels, copy=copy, passed={r.stem for r in results} - {r.stem for r in failed}, failures=broken)
     if args.out:
         with open(args.out, "w", newline="") as file:
             writer = csv.DictWriter(file, [f.name for f in fields(Row)])
             writer.writeheader()
             writer.writerows(asdict(row) for row in rows)
     print(
-        json.dumps({"rows": len(rows), "copy_gb_per_s": copy / 1e9, "failed": [f"{r.stem} {r.case}" for r in failed]})
+        json.dumps(
+            {
+                "rows": len(rows),
+                "copy_gb_per_s": copy / 1e9,
+                "failed": [f"{r.stem} {r.case}" for r in failed],
+                "broken": broken,
+            }
+        )
     )
-    return 1 if failed else 0
+    return 1 if failed or broken else 0
 
 
 if __name__ == "__main__":

@@ -178,7 +178,9 @@ def _kernels(report: Report) -> None:
     print(f"kernel checks: {sum(r.ok for r in results)} of {len(results)} passed", flush=True)
     _copy_rate(report)
     report.write()
-    rows = bench.bench(copy=report.data["copy_bytes_per_s"], passed={r.stem for r in results} - wrong)
+    rows = bench.bench(
+        copy=report.data["copy_bytes_per_s"], passed={r.stem for r in results} - wrong, failures=report.data["errors"]
+    )  # fmt: skip
     report.data["kernels"] = [asdict(row) for row in rows]
     report.write()
 

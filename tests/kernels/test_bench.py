@@ -34,3 +34,24 @@ def test_without_a_gpu_nothing_is_measured(capsys):
     assert bench.main([]) == 1
     captured = capsys.readouterr()
     assert "kernels are timed on a GPU only" in captured.err and not captured.out
+
+
+def test_a_provider_that_breaks_is_recorded_and_the_others_keep_their_rows(monkeypatch):
+    class Prepared:
+        bytes, others = 1000, {}
+
+        def run(self, impl):
+            if impl == "triton":
+                raise TypeError("does not compile")
+
+    def timed(run, capture):
+        run()
+        return [1.0] * 6
+
+    monkeypatch.setattr(bench, "CASES", {("sample", "small"): lambda device: Prepared()})
+    monkeypatch.setattr(bench, "time_ms", timed)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "none")
+    failures = []
+    rows = bench.bench(copy=1e9, passed={"sample"}, failures=failures)
+    assert failures == [{"name": "sample small triton", "why": "TypeError: does not compile"}]
+    assert [row.provider for row in rows] == ["torch"]
