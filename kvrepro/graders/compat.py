@@ -13,9 +13,9 @@ from fractions import Fraction
 
 from kvrepro.graders.boxes import find_boxes
 from kvrepro.graders.cleaning import clean, split_top
-from kvrepro.graders.extraction import MAX_ANSWER, THOUGHT_END, Extraction
+from kvrepro.graders.extraction import MAX_ANSWER, Extraction
 from kvrepro.graders.scalars import literal
-from kvrepro.graders.score import Score
+from kvrepro.graders.score import THOUGHT_END, Score
 from kvrepro.graders.strict import Pending
 from kvrepro.graders.wording import number_in_words
 
