@@ -40,7 +40,7 @@ class Completion:
     `status`: `ok` (ended by itself), `length_limit` (cut inside the answer), `truncated` (cut inside the thought) or
     `nan_logits` (the model gave logits that no token can be drawn from: NaN, +inf, or -inf alone). `token_ids` holds
     the reply, its end token included. `has_closed`: the closing tag came; `answer_start`: where the answer begins in
-    `text` (see `tokens.reply_parts`), None while the thought is open. `kept_positions`, when asked for, lists the
+    `text` (see `tokens.reply_parts`), None for an open thought. `kept_positions`, when asked for, lists the
     positions that each eviction kept (first layer and head).
     """
 
@@ -55,6 +55,11 @@ class Completion:
     peak_tokens: int = 0
     pin_overflow_tokens: int = 0
     kept_positions: list[list[int]] | None = None
+
+    @property
+    def n_closed(self) -> int | None:
+        """Tokens up to and including the closing tag; None while the thought is open."""
+        return self.n_thinking_tokens if self.has_closed else None
 
     @property
     def n_answer_tokens(self) -> int:
