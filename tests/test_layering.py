@@ -17,8 +17,8 @@ from kvrepro.paths import PACKAGE
 LAYERS = {
     0: "kvrepro kernels errors paths predictor:table judge:table labels:table planning:table comparison:table",
     # `methods` and `models` themselves are tables (their classes and loaders lie above); the other packages are empty
-    1: "config schedule tokens noise completions results values metrics statistics power graders benchmarks profiles "
-    "sampling_config provenance asset_folder methods:table methods.schedules models:table models.checkpoint_files "
+    1: "config schedule tokens noise completions results json_lines values metrics statistics power graders benchmarks "
+    "profiles sampling_config provenance asset_folder methods:table methods.schedules models:table models.checkpoint_files "
     "models.fetched planning.gpus tiny:table tiny.language tiny.problems tiny.split labels.questions labels.stages "
     "labels.maps predictor.recipe token_picture efficiency.clock",
     2: "cache cache_shape attention decoder graph_decoder native_decoder late_tokens timeline sampling rotary "
