@@ -35,7 +35,8 @@ class CellConfig:
         pin_overflow: `error` or `keep_first`, when pinned tokens do not fit.
         options: the method's own switches and options, for example `{pin_question: true, granularity: head}`.
         n_problems: the first so many problems; None for all.
-        batch_rows: rows decoded together; changes throughput, not tokens.
+        batch_rows: rows decoded together; changes throughput, and tokens only where the manifest says
+            `batch_invariant: false`.
         predictor, calibration, judge: folder of what a method needs beside the weights; None takes the model's own.
         prompt_style: `dynts` (the bare problem) or `deepseek` (asks for steps and a box), for real benchmarks.
     """

@@ -77,6 +77,7 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
     manifest = {
         "cell_id": config.cell_id, "protocol": PROTOCOL, "config": config.resolved(),
         "method": _method_row(config, engine), "decoder": engine.decoder.name,
+        "batch_invariant": engine.decoder.batch_invariant,
         "thought": _thought_row(engine.think, tokenizer, problems[0].question),
         "n_records": len(records), "resumed_records": resumed,
         "score": dataclasses.asdict(summarise(records)), "status": _counts(records),
@@ -133,7 +134,8 @@ def replay_cell(
 ) -> list[tuple[Completion, dict[str, Any]]]:  # fmt: skip
     """The first replies of a cell again, with the positions that each eviction kept, and their records.
 
-    Noise is keyed by seed, problem and sample, so these are the replies of the cell, whatever its batch was.
+    Noise is keyed by seed, problem and sample, so these are the replies of the cell where its manifest says
+    `batch_invariant`; elsewhere they may part where two tokens are nearly as likely, for the batch is another one.
 
     Args:
         n_problems: replies: the first sample of each of the first so many problems.
