@@ -135,6 +135,7 @@ class CellConfig:
         """First eight hex digits over every field, the weights, the rows, the head and the protocol version."""
         from .benchmarks import load_problems, rows_hash
         from .benchmarks.generated import GENERATED
+        from .methods import METHODS
         from .models import model_entry
 
         rows = rows_hash(load_problems(self.benchmark)) if self.benchmark in GENERATED else self.benchmark
@@ -142,6 +143,8 @@ class CellConfig:
         config = {**self.resolved(), "model": model_entry(self.model).name, **dict.fromkeys(self.asset_folders())}
         assets = _fingerprints(self.model, *self._method_asset())
         identity = {"config": config, "protocol": PROTOCOL, "rows": rows, **assets}
+        if (revision := METHODS[self.method].revision) > 1:
+            identity["revision"] = revision
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
     def _method_asset(self) -> tuple[str | None, str | None]:

@@ -521,10 +521,11 @@ class VaSEDKV(PerHead):
 
 
 class TriAttention(Rule):
-    """2.11, the formula with explicit loops over distances and channels."""
+    """2.11, the formula with explicit loops over distances and channels; `t` of the text is the count of tokens seen."""
 
     def scores(self, t, held):
-        row, d = self.row, len(self.row.k[0][0][0])
+        # the token just fed lies at position t, so t + 1 have been seen
+        row, d, n_seen = self.row, len(self.row.k[0][0][0]), t + 1
         total = [dict.fromkeys(held[0][head], 0.0) for head in row.heads]
         for layer in row.layers:
             for head in row.heads:
@@ -532,7 +533,7 @@ class TriAttention(Rule):
                 scored = [j for j in mine[: len(mine) - self.o.window] if j >= row.n_prompt]
                 best = dict.fromkeys(mine, -math.inf)
                 for q_head in row.q_heads(head):
-                    s = {j: self.expected(layer, q_head, head, j, t, d) for j in mine}
+                    s = {j: self.expected(layer, q_head, head, j, n_seen, d) for j in mine}
                     mean = sum(s[j] for j in scored) / len(scored)
                     deviation = math.sqrt(sum((s[j] - mean) ** 2 for j in scored) / len(scored))
                     for j in mine:
@@ -541,7 +542,7 @@ class TriAttention(Rule):
                     total[head][j] += best[j] / len(row.layers)
         return [[total[head] for head in row.heads] for _ in row.layers]
 
-    def expected(self, layer, q_head, head, j, t, d):
+    def expected(self, layer, q_head, head, j, n_seen, d):
         plain = rotation(j, d).T @ self.row.k[layer][head][j]
         found = 0.0
         for f in range(d // 2):
@@ -551,7 +552,7 @@ class TriAttention(Rule):
             amplitude, phase = abs(mean) * abs(key), cmath.phase(mean * key.conjugate())
             extra = (size - abs(mean)) * abs(key)
             for exponent in range(17):
-                found += (amplitude * math.cos(omega * (t - j + 2**exponent) + phase) + extra) / 17
+                found += (amplitude * math.cos(omega * (n_seen - j + 2**exponent) + phase) + extra) / 17
         return found
 
 

@@ -32,13 +32,15 @@ class MethodEntry:
 
     `target`: module and class. `published`: what the method's own paper means by a budget. `only_window`: the window
     that defines the method, if one does. `asset`: the field of a cell that names the trained folder which
-    the method reads; what is in it counts in the cell's hash.
+    the method reads; what is in it counts in the cell's hash. `revision`: raised when the method's own scores change,
+    so that its older cells are not taken for new ones.
     """
 
     target: str
     published: Rule = dynts_rule
     only_window: int | None = None
     asset: str | None = None
+    revision: int = 1
 
 
 # the order is the order of lists and tables
@@ -74,7 +76,7 @@ METHODS: dict[str, MethodEntry] = {
     "random_attention": MethodEntry("random:RandomAttentionMethod", buffer_on_top),
     "vase_attnv": MethodEntry("vase:VaSEAttnVMethod", remains(64, 64, window_is_period=True)),
     "vase_dkv": MethodEntry("vase:VaSEDKVMethod", remains(64, 64, window_is_period=True)),
-    "triattention": MethodEntry("triattention:TriAttentionMethod", remains(0, 128), asset="calibration"),
+    "triattention": MethodEntry("triattention:TriAttentionMethod", remains(0, 128), asset="calibration", revision=2),
     "gkv": MethodEntry("gkv:GKVMethod", remains(16, 128)),
     "lazy_eviction": MethodEntry("lazy_eviction:LazyEvictionMethod", remains(175, 175, window_is_period=True)),
     "foresight_kv": MethodEntry(

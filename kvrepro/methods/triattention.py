@@ -25,7 +25,7 @@ def trigonometric_scores(
 
     Args:
         keys: `[l, R, H, S, D]`, rotation undone.
-        ages: `[l or 1, R, H or 1, S]`, current position minus the key's.
+        ages: `[l or 1, R, H or 1, S]`, tokens seen so far minus the key's position: 1 for the newest.
         frequencies: `[D/2]`, radians per position.
         scaling: the rotation's factor on cos and sin.
 
@@ -91,7 +91,8 @@ class TriAttentionMethod(EvictionMethod):
     def score(self, view: EvictionView) -> Tensor:
         """`[1, R, H, S]`, or `[L, R, H, S]` with `per_layer`."""
         rotary, candidates = view.cache.rotary, view.length - self.schedule.window
-        ages = (view.seen - 1)[None, :, None, None] - view.positions
+        # the original counts from the position that the next token will take
+        ages = view.seen[None, :, None, None] - view.positions
         found = []
         for layers in view.layer_blocks():
             positions = view.positions[layers] if view.positions.shape[0] > 1 else view.positions
