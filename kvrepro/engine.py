@@ -189,7 +189,7 @@ class Engine:
             self.method.observe(StepView(cache, hidden, newest))
         if is_event:
             with timeline.section("evict_s"):
-                self._evict(cache, live.rows)
+                self._evict(cache, live.rows, logits)
         with timeline.section("sample_s"):
             drawn = [live.drawn(row) for row in live.rows] if any(row.forced for row in live.rows) else []
             tokens = self._next(logits, live.rows, drawn, live.keys, live.steps)
@@ -240,7 +240,7 @@ class Engine:
             return given
         return torch.where(given < 0, sample_tokens(logits, self.sampling, keys, steps), given)
 
-    def _evict(self, cache: CompressedCache, rows: list[Row]) -> None:
+    def _evict(self, cache: CompressedCache, rows: list[Row], logits: Tensor) -> None:
         """Compact every row that has filled its budget; rows of equal length go together, as many as memory bears."""
         if self.method.schedule is None:
             return
@@ -252,10 +252,12 @@ class Engine:
         for length, group in groupby(sorted(due, key=cache.lengths.__getitem__), key=cache.lengths.__getitem__):
             indices, most = list(group), max(1, GROUP_SLOTS // length)
             for start in range(0, len(indices), most):
-                self._evict_together(cache, rows, indices[start : start + most], length)
+                self._evict_together(cache, rows, indices[start : start + most], length, logits)
 
-    def _evict_together(self, cache: CompressedCache, rows: list[Row], indices: list[int], length: int) -> None:
-        """Compact some rows that hold `length` slots each."""
+    def _evict_together(
+        self, cache: CompressedCache, rows: list[Row], indices: list[int], length: int, logits: Tensor
+    ) -> None:
+        """Compact some rows that hold `length` slots each; `logits` `[B, V]` of the step are for a message only."""
         chosen = [rows[i] for i in indices]
         view = EvictionView(
             cache, self._tensor(indices), length, self._tensor([r.n_prompt for r in chosen]),
@@ -271,7 +273,7 @@ class Engine:
                 for row, positions in zip(plan.rows.tolist(), kept.tolist(), strict=True):
                     rows[row].completion.kept_positions.append(positions)
         self.stats.evictions += len(indices)
-        for row, dropped in zip(chosen, overflow.tolist(), strict=True):
+        for row, dropped in zip(chosen, self.method.dropped_pins(overflow, view, logits), strict=True):
             self.stats.pin_overflow_tokens += dropped
             row.completion.pin_overflow_tokens += dropped
             row.completion.evictions += 1

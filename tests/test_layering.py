@@ -17,10 +17,11 @@ from kvrepro.paths import PACKAGE
 LAYERS = {
     0: "kvrepro kernels errors paths predictor:table judge:table labels:table planning:table comparison:table",
     # `methods` and `models` themselves are tables (their classes and loaders lie above); the other packages are empty
-    1: "config schedule tokens noise completions results values metrics statistics power graders benchmarks profiles "
-    "sampling_config provenance asset_folder methods:table methods.schedules models:table models.checkpoint_files "
-    "models.fetched planning.gpus tiny:table tiny.language tiny.problems tiny.split labels.questions labels.stages "
-    "labels.maps predictor.recipe token_picture efficiency.clock",
+    1: "config schedule tokens noise completions results values metrics statistics power graders benchmarks "
+    "profiles sampling_config provenance asset_folder methods:table methods.schedules models:table "
+    "models.checkpoint_files models.fetched planning.gpus tiny:table tiny.language tiny.problems tiny.split "
+    "labels.questions labels.stages labels.maps predictor.recipe token_picture efficiency.clock "
+    "methods.declaration",
     2: "cache cache_shape attention decoder graph_decoder native_decoder late_tokens timeline sampling rotary "
     "query_ring prefill models.random_weights models.architectures models.memory models.loading tiny.architecture "
     "tiny.batches tiny.checkpoint",

@@ -161,9 +161,22 @@ def create_method(
     Raises:
         KvreproError: an option that the method does not have, or sizes that do not fit together.
     """
-    cls = method_class(method) if isinstance(method, str) else method
+    cls = method_class(method) if isinstance(method, str) else _own_class(method)
     known = {f.name for f in fields(cls)} - {"schedule"}
     for name in options:
         if name not in known:
             raise UnknownNameError(f"option of method {cls.name}", name, known)
     return cls(schedule=create_schedule(cls.name, budget, window, ratio, evict_every, protocol), **options)
+
+
+def _own_class(given: object) -> type[EvictionMethod]:
+    """A class that a caller passed in place of a name."""
+    base = import_module(".base", __name__).EvictionMethod
+    if not isinstance(given, type) or not issubclass(given, base) or given is base:
+        raise KvreproError(f"method={given!r}: expected a name (kvrepro list methods) or a subclass of EvictionMethod")
+    # a name of the table would bring that row's published schedule, and its name in every table
+    if given.name in METHODS and not given.__module__.startswith(f"{__name__}."):
+        raise KvreproError(
+            f"class {given.__name__} is named {given.name!r}, which is a method of the package: give it another `name`"
+        )
+    return given
