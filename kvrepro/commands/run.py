@@ -76,4 +76,10 @@ def _config(args: argparse.Namespace) -> CellConfig:
             values[name] = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise KvreproError(f"--set {item}: not valid YAML: {error}") from error
+    if args.profile and "model" not in values:
+        shown = [c.cell_id for c in load_profile(args.profile).cells[:3]]
+        raise KvreproError(
+            f"--profile {args.profile} alone names no cell: add --cell with an id or the hash it ends in, such as "
+            f"{', '.join(shown)} (`kvrepro grid {args.profile} --dry-run` prints all)"
+        )
     return CellConfig.from_mapping({**generation_defaults(values.get("model")), **values})
