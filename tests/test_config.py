@@ -206,7 +206,7 @@ def test_hash_covers_weights_and_head(tmp_path):
     for content in ((b"a", b"b"), (b"x", b"b"), (b"x", b"y")):
         for file, data in zip(files, content, strict=True):
             file.write_bytes(data)
-        # fingerprints are kept for the life of a process, so each state needs a path of its own
+        # each state at a path of its own
         place = folder.rename(tmp_path / f"model{len(hashes)}")
         hashes.add(CellConfig.from_mapping({**DYNTS, "model": str(place)}).hash8)
         place.rename(folder)

@@ -15,7 +15,8 @@ from kvrepro.graders.strict import open_score
 # longer answer parts are read by a worker, under its time limit
 MAX_INLINE = 6_000
 MAX_SENT = 500_000
-_ITEM_KEYS = {"response", "gold", "kind", "finish_reason", "options"}
+_ITEM_KEYS = {"response", "gold", "kind", "finish_reason", "options", "answer_start"}
+UNKNOWN_START = -1
 
 
 def grade(
@@ -26,6 +27,7 @@ def grade(
     finish_reason: str = "stop",
     grader: str = "strict",
     options: Mapping[str, str] | None = None,
+    answer_start: int | None = UNKNOWN_START,
 ) -> Score:
     """Grade one reply.
 
@@ -39,7 +41,7 @@ def grade(
     Plain integers and letters are compared here; everything else goes to a worker process that is killed after
     `pool.TIME_LIMIT_S` and may take `worker.MEMORY_BYTES`.
     """
-    started = _start(response, gold, kind, finish_reason, options, grader)
+    started = _start(response, gold, kind, finish_reason, options, answer_start, grader)
     if isinstance(started, Score):
         return started
     from kvrepro.graders.pool import compare_one
@@ -76,12 +78,15 @@ def _fields(item: Mapping[str, Any] | Sequence[Any], position: int) -> tuple[Any
             raise KvreproError(
                 f"item {position} lacks {sorted(missing)} and has unknown {sorted(wrong)}; known: {sorted(_ITEM_KEYS)}"
             )
-        return item["response"], item["gold"], item["kind"], item.get("finish_reason", "stop"), item.get("options")
+        return (
+            item["response"], item["gold"], item["kind"], item.get("finish_reason", "stop"), item.get("options"),
+            item.get("answer_start", UNKNOWN_START),
+        )  # fmt: skip
     if isinstance(item, str) or not 3 <= len(item) <= 4:
         raise KvreproError(
             f"item {position} is {type(item).__name__}; expected (response, gold, kind[, finish_reason])"
         )
-    return item[0], item[1], item[2], item[3] if len(item) > 3 else "stop", None
+    return item[0], item[1], item[2], item[3] if len(item) > 3 else "stop", None, UNKNOWN_START
 
 
 def _start(
@@ -90,11 +95,16 @@ def _start(
     kind: str,
     finish_reason: str,
     options: Mapping[str, str] | None = None,
+    answer_start: int | None = UNKNOWN_START,
     grader: str = "strict",
 ) -> Score | dict[str, Any]:
     check_request(gold, kind, finish_reason, grader)
     if not isinstance(response, str):
         raise KvreproError(f"response is {type(response).__name__}; expected the reply's text")
+    if answer_start is None:
+        return Score(False, "truncated" if finish_reason == "length" else "no_answer", None, "none")
+    if answer_start != UNKNOWN_START:
+        response = THOUGHT_END + response[answer_start:].replace(THOUGHT_END, "")
     if grader == "strict":
         text = answer_part(response, finish_reason)[1]
         if text is not None and len(text) > MAX_INLINE:

@@ -32,14 +32,16 @@ class MethodEntry:
 
     `target`: module and class. `published`: what the method's own paper means by a budget. `only_window`: the window
     that defines the method, if one does. `asset`: the field of a cell that names the trained folder which
-    the method reads; what is in it counts in the cell's hash. `revision`: raised when the method's own scores change,
-    so that its older cells are not taken for new ones.
+    the method reads; what is in it counts in the cell's hash. `reads_separators`: the method reads the model's
+    separators, which count too. `revision`: raised when the method's own scores change, so that its older cells are
+    not taken for new ones.
     """
 
     target: str
     published: Rule = dynts_rule
     only_window: int | None = None
     asset: str | None = None
+    reads_separators: bool = False
     revision: int = 1
 
 
@@ -49,7 +51,7 @@ METHODS: dict[str, MethodEntry] = {
     # the paper's baselines as its repository runs them
     "window_dynts": MethodEntry("recency:WindowDynTSMethod", window_only()),
     "streaming_dynts": MethodEntry("recency:StreamingDynTSMethod", window_only(extra=10)),
-    "sepllm_dynts": MethodEntry("sepllm:SepLLMDynTSMethod"),
+    "sepllm_dynts": MethodEntry("sepllm:SepLLMDynTSMethod", reads_separators=True),
     "h2o_dynts": MethodEntry("h2o:H2ODynTSMethod"),
     "snapkv_dynts": MethodEntry("snapkv:SnapKVDynTSMethod"),
     "rkv_dynts": MethodEntry("rkv:RKVDynTSMethod"),
@@ -57,7 +59,7 @@ METHODS: dict[str, MethodEntry] = {
     "window": MethodEntry("recency:WindowMethod"),
     # all that is not a sink is recent, so a window of its own would change nothing
     "streaming_llm": MethodEntry("recency:StreamingLLMMethod", remains(0, 1)),
-    "sepllm": MethodEntry("sepllm:SepLLMMethod", sinks_separators_window),
+    "sepllm": MethodEntry("sepllm:SepLLMMethod", sinks_separators_window, reads_separators=True),
     "h2o": MethodEntry("h2o:H2OMethod", remains(512, 1)),
     "snapkv": MethodEntry("snapkv:SnapKVMethod", remains(8, 128)),
     "rkv": MethodEntry("rkv:RKVMethod", remains(8, 128)),

@@ -157,6 +157,7 @@ def _longest_prompt(model: str, benchmark: str, n_problems: int | None, style: s
         # the tokenizer first: without it the rows are of no use, and asking the Hub for them takes a while offline
         tokenizer = AutoTokenizer.from_pretrained(entry.source, revision=entry.revision, local_files_only=True)
         problems = load_problems(benchmark, n_problems, style)
-        return max(len(render_prompt(tokenizer, p.question)) for p in problems), EXACT
+        tags = entry.tags(tokenizer)
+        return max(len(render_prompt(tokenizer, p.question, tags)) for p in problems), EXACT
     except (KvreproError, OSError, ValueError):
         return ASSUMED_PROMPT_TOKENS, ASSUMED

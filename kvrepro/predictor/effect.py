@@ -14,7 +14,7 @@ from ..graders import grade
 from ..labels.questions import Question
 from ..methods import create_method
 from ..statistics import interval
-from ..tokens import THINK_END_TEXT, ThinkTags
+from ..tokens import ThinkTags
 from .head import ImportancePredictor
 from .scores import bootstrap
 
@@ -92,7 +92,7 @@ def known_traces(replies: Iterable[Completion]) -> list[KnownTrace]:
 def fidelity_by_score(
     model, tokenizer, traces: Sequence[KnownTrace], budgets: Iterable[int], head: ImportancePredictor, *,
     window: int = 32, ratio: float = 0.75, batch_rows: int = 64, seed: int = 42,
-    think_end: str | None = THINK_END_TEXT,
+    think: ThinkTags | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """How far every kind of `FIDELITY_KINDS` bends the model along known traces, at every budget.
 
@@ -103,7 +103,7 @@ def fidelity_by_score(
         Columns kind, budget_tokens, measure (of `FIDELITY_MEASURES`), mean, lo, hi (bootstrap over traces), n_traces.
     """
     labels = oracle_traces(model, "oracle_answer", traces)
-    think, rows = ThinkTags.of(tokenizer, think_end), []
+    think, rows = think or ThinkTags.of(tokenizer), []
     for budget in budgets:
         for kind in FIDELITY_KINDS:
             name, options = ("oracle_answer", {"traces": labels}) if kind == ORACLE else _scored(kind, head, seed)
