@@ -143,7 +143,7 @@ class CellConfig:
         config = {**self.resolved(), "model": model_entry(self.model).name, **dict.fromkeys(self.asset_folders())}
         assets = _fingerprints(self.model, *self._method_asset())
         identity = {"config": config, "protocol": PROTOCOL, "rows": rows, **assets}
-        if (revision := METHODS[self.method].revision) > 1:
+        if (revision := METHODS[self.method].revision_of(self.options)) > 1:
             identity["revision"] = revision
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 

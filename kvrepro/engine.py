@@ -158,6 +158,7 @@ class Engine:
                 )
                 self.stats.prefill_tokens += len(request.prompt_ids)
             prefill = prefilled[request.prompt_ids]
+            cache.scaling = prefill.scaling
             row = Row(request, self.seed, self.keep_positions)
             self.method.admit(cache, cache.admit(prefill.keys, prefill.values), prefill, request)
             row.completion.peak_tokens = row.n_prompt

@@ -21,7 +21,8 @@ _HOW = "measure them with `kvrepro calibrate MODEL` or give their folder with ca
 
 @dataclass(frozen=True)
 class QueryStatistics:
-    """`mean` `[L, Hq, D/2]` complex64 and `mean_size` `[L, Hq, D/2]` float32, channel `f` paired with `f + D/2`.
+    """`mean` `[L, Hq, D/2]` complex64 and `mean_size` `[L, Hq, D/2]` float32, of the channel pairs that the model turns
+    together (`Rotary.halves`).
 
     Source: TriAttention, arXiv 2604.04921; METHODS.md section 2.11.
     """
@@ -52,9 +53,10 @@ class StatisticsProbe:
     def see(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
         """Add one layer of one sequence: `query` `[1, Hq, n, D]`, rotated."""
         n_tokens = query.shape[2]
-        plain = self.rotary.unrotate(query[0].float(), torch.arange(n_tokens, device=query.device))
+        positions = torch.arange(n_tokens, device=query.device)
+        plain = self.rotary.unrotate(query.float(), positions, layers=slice(layer, layer + 1))[0]
         # double: the sums run over any number of tokens
-        left, right = plain.double().chunk(2, dim=-1)
+        left, right = self.rotary.halves(plain).double().chunk(2, dim=-1)
         pairs = torch.complex(left, right)
         if layer == len(self.sums):
             self.sums.append(torch.zeros_like(pairs[:, 0]))
