@@ -21,7 +21,7 @@ from .live_rows import LiveRows, Row
 from .methods.base import EvictionMethod
 from .methods.views import NEVER, EvictionView, StepView
 from .prefill import Prefill, prefill_prompt
-from .rotary import Rotary
+from .rotary import Rotary, check_length
 from .sampling import sample_tokens
 from .sampling_config import SamplingConfig
 from .timeline import Timeline
@@ -105,7 +105,8 @@ class Engine:
         """Generate all requests and yield each completion as it finishes.
 
         Raises:
-            KvreproError: a prompt that the budget cannot serve; raised before anything is generated.
+            KvreproError: a prompt that the budget cannot serve, or replies beyond the length up to which RoPE's
+                frequencies are fixed; raised before anything is generated.
         """
         waiting = deque(requests)
         if not waiting:
@@ -123,6 +124,7 @@ class Engine:
         if self.method.needs_rotary:
             cache.rotary = Rotary.of(self.model)
         self.method.prepare(cache)
+        check_length(self.model.config, capacity if cache.reindexed else longest + self.max_new_tokens)
         self.stats = RunStats(
             kv_bytes=cache.kv_bytes, capacity_tokens=capacity, bytes_per_slot=cache.bytes_per_slot,
             batch_rows=cache.max_rows,

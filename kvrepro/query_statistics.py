@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from .asset_folder import DEFAULT_FOLDERS, read_asset_folder, write_asset_folder
 from .attention import slot_attention
 from .errors import KvreproError
-from .rotary import Rotary
+from .rotary import Rotary, check_length
 
 FOLDER = DEFAULT_FOLDERS["calibration"]
 _HOW = "measure them with `kvrepro calibrate MODEL` or give their folder with calibration=..."
@@ -87,13 +87,14 @@ def measure_statistics(model: PreTrainedModel, sequences: Iterable[Sequence[int]
     Every token counts once, the prompt's and the first one included.
 
     Raises:
-        KvreproError: no token, or a model without a plain rotary embedding.
+        KvreproError: no token, a model without a plain rotary embedding, or a sequence beyond its fixed frequencies.
 
     Source: TriAttention, arXiv 2604.04921; METHODS.md section 2.11.
     """
     probe = StatisticsProbe(Rotary.of(model))
     with slot_attention(model):
         for tokens in sequences:
+            check_length(model.config, len(tokens))
             ids = torch.tensor([list(tokens)], device=model.device)
             model(input_ids=ids, use_cache=False, logits_to_keep=1, probe=probe)
             probe.next_sequence(len(tokens))

@@ -104,6 +104,34 @@ class Rotary:
         return x.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2) if self.interleaved else x
 
 
+def check_length(config, longest: int) -> None:
+    """Refuse sequences of so many tokens where RoPE's frequencies would change on the way.
+
+    A model's rotary embedding takes one set of frequencies per call, that of the longest row: rows would depend on
+    their neighbours, and keys that were cached before would not fit the queries after.
+
+    Raises:
+        KvreproError: `dynamic` or `longrope` RoPE whose original length these sequences exceed.
+    """
+    text = config.get_text_config(decoder=True)
+    given = getattr(text, "rope_parameters", None) or {}
+    # one set of parameters, or one per type of layer
+    for rope in [p for p in given.values() if isinstance(p, dict)] or [given]:
+        kind = rope.get("rope_type") or "default"
+        if kind != "longrope" and "dynamic" not in kind:
+            continue
+        original = text.max_position_embeddings
+        if kind == "longrope":
+            original = rope.get("original_max_position_embeddings", original)
+        if longest > original:
+            raise KvreproError(
+                f"model type {config.model_type!r} has RoPE of type {kind!r}, whose frequencies change beyond "
+                f"{original} tokens; sequences of up to {longest} tokens would cross that, and rows of a batch would "
+                "take each other's frequencies. Keep prompt and max_new_tokens within it, or load the model with "
+                "rope_parameters that do not depend on the length (default, linear, llama3, yarn)"
+            )
+
+
 @torch.no_grad()
 def _keys_at(model, position: int) -> Tensor:
     """Keys `[L, H, D]` of one token that stands alone: all but their rotation is the same at any position."""
