@@ -151,8 +151,8 @@ class CellConfig:
             "config": config, "protocol": PROTOCOL, "rows": rows_identity(self.benchmark),
             **model_identity(entry, reads_separators=method.reads_separators), **self._trained(entry),
         }  # fmt: skip
-        if method.revision > 1:
-            identity["revision"] = method.revision
+        if (revision := revision_of(self.options)) > 1:
+            identity["revision"] = revision
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
     def _trained(self, entry: ModelEntry) -> dict[str, str | None]:

@@ -49,6 +49,8 @@ FAMILIES = (
     Family("Phi-3", "phi3", "works", {"sliding_window": None}),
     Family("OLMo 2", "olmo2", "works"),
     Family("SmolLM3", "smollm3", "works"),
+    Family("Cohere Command R", "cohere", "works"),
+    Family("Granite", "granite", "works"),
     Family("Gemma 2 as published", "gemma2", "refused: sliding-window layers, soft cap", {}, "sliding_attention"),
     Family("Gemma 2, soft cap left in", "gemma2", "refused: soft cap", {"layer_types": FULL}, "soft cap of 50"),
     Family("Gemma 2, global layers without soft cap", "gemma2", "works",

@@ -34,7 +34,7 @@ class MethodEntry:
     that defines the method, if one does. `asset`: the field of a cell that names the trained folder which
     the method reads; what is in it counts in the cell's hash. `reads_separators`: the method reads the model's
     separators, which count too. `revision`: raised when the method's own scores change, so that its older cells are
-    not taken for new ones.
+    not taken for new ones; `switch_revisions`: of a switch's scores, where it is on.
     """
 
     target: str
@@ -43,6 +43,12 @@ class MethodEntry:
     asset: str | None = None
     reads_separators: bool = False
     revision: int = 1
+    switch_revisions: tuple[tuple[str, int], ...] = ()
+
+    def revision_of(self, options: dict | None) -> int:
+        """The revision that counts under a cell's options."""
+        on = [n for switch, n in self.switch_revisions if (options or {}).get(switch)]
+        return max([self.revision, *on])
 
 
 # the order is the order of lists and tables
@@ -58,7 +64,7 @@ METHODS: dict[str, MethodEntry] = {
     # the same as their authors define them
     "window": MethodEntry("recency:WindowMethod"),
     # all that is not a sink is recent, so a window of its own would change nothing
-    "streaming_llm": MethodEntry("recency:StreamingLLMMethod", remains(0, 1)),
+    "streaming_llm": MethodEntry("recency:StreamingLLMMethod", remains(0, 1), switch_revisions=(("reindex", 2),)),
     "sepllm": MethodEntry("sepllm:SepLLMMethod", sinks_separators_window, reads_separators=True),
     "h2o": MethodEntry("h2o:H2OMethod", remains(512, 1)),
     "snapkv": MethodEntry("snapkv:SnapKVMethod", remains(8, 128)),
