@@ -1,4 +1,4 @@
-"""The command line: parse, call one command, print its result, exit 0 (done), 1 (failed) or 2 (usage)."""
+"""The command line: parse, call one command, print its result, exit 0 (done), 1 (failed), 2 (usage) or 128 + signal."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from importlib import import_module
 
 from .errors import KvreproError, RunError
 from .paths import pin_folders
+from .stopping import Stopped, stopped_by_signals
 
 COMMANDS = (
     "list", "fetch", "plan", "rehearse", "run", "grid", "status", "summary", "traces", "labels", "train", "calibrate",
@@ -37,23 +38,20 @@ def main(argv: list[str] | None = None) -> int:
     pin_folders()
     shown = sys.stdout
     try:
-        if args.json:
-            # what a command prints for people is not wanted; its result is printed below
-            with open(os.devnull, "w") as nowhere:
-                sys.stdout = nowhere
-                result = args.module.run(args)
-                sys.stdout = shown
-        else:
+        # with --json what a command prints for people is not wanted; its result is printed below
+        with stopped_by_signals(), open(os.devnull, "w") as nowhere:
+            sys.stdout = nowhere if args.json else shown
             result = args.module.run(args)
+            sys.stdout = shown
     except KvreproError as error:
         print(f"kvrepro {args.command}: {error}", file=sys.stderr)
         return 2
     except (RunError, OSError) as error:
         print(f"kvrepro {args.command}: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(f"kvrepro {args.command}: stopped; what was finished is kept, the same command goes on", file=sys.stderr)
-        return 130
+        return error.exit_code if isinstance(error, Stopped) else 130
     finally:
         sys.stdout = shown
     exit_code = int(result.pop("exit_code", 0))

@@ -48,7 +48,7 @@ class Worker:
         self.pending = b""
         self.owner = os.getpid()
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "kvrepro.graders.worker"],
+            [sys.executable, "-P", "-m", "kvrepro.child", str(os.getpid()), "kvrepro.graders.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
