@@ -151,7 +151,7 @@ class CellConfig:
             "config": config, "protocol": PROTOCOL, "rows": rows_identity(self.benchmark),
             **model_identity(entry, reads_separators=method.reads_separators), **self._trained(entry),
         }  # fmt: skip
-        if (revision := revision_of(self.options)) > 1:
+        if (revision := method.revision_of(self.options)) > 1:
             identity["revision"] = revision
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 

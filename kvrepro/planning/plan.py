@@ -96,6 +96,12 @@ def cache_bytes(config: CellConfig) -> int:
     return plan_cell(config, Machine("any", 1 << 62, None), []).kv_bytes
 
 
+def disk_bytes(config: CellConfig) -> int:
+    """What the cell may write: every reply at its limit, twice while it is graded, and the notebook."""
+    replies = (config.n_problems or benchmark_entry(config.benchmark).n_problems) * config.n_samples
+    return 2 * replies * config.max_new_tokens * BYTES_PER_TOKEN + NOTEBOOK_BYTES
+
+
 def _problem(
     config: CellConfig, size: ModelSize, machine: Machine, room: int, largest: int, rows: int, capacity: int,
     longest: int,
