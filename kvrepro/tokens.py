@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .errors import KvreproError
@@ -94,8 +94,8 @@ def reply_text(tokenizer, token_ids: Sequence[int], think_end: str | None = THIN
     return text if think_end == THINK_END_TEXT else text.replace(think_end, THINK_END_TEXT)
 
 
-def render_prompt(tokenizer, question: str) -> list[int]:
-    """Ids of the question as the only user message, rendered by the model's own chat template.
+def render_prompt(tokenizer, question: str | Sequence[Mapping[str, str]]) -> list[int]:
+    """Ids of the question as the only user message, or of chat messages, rendered by the model's own chat template.
 
     Source: DynTS `utils/utils.py` (no system prompt, no suffix, no further special tokens).
     """
@@ -103,6 +103,6 @@ def render_prompt(tokenizer, question: str) -> list[int]:
         raise KvreproError(
             f"the tokenizer of {getattr(tokenizer, 'name_or_path', '?')!r} has no chat template: pass token ids instead"
         )
-    messages = [{"role": "user", "content": question}]
+    messages = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     return tokenizer.encode(text, add_special_tokens=False)
