@@ -128,7 +128,7 @@ def _chosen_method(method: object, budget: int | None, options: dict[str, object
     names = ({f.name for f in fields(cls)} | _names(create_method) | _names(generate)) - {"schedule"}
     for name in options:
         if name not in names:
-            raise UnknownNameError(f"argument of generate, or option of method {cls.name},", name, names)
+            raise UnknownNameError(f"option of method {cls.name}", name, names)
     return create_method(cls, budget, **{**options, **method_assets(cls, model, tokenizer, options)})
 
 

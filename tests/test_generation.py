@@ -114,7 +114,7 @@ def test_an_argument_of_the_wrong_type_or_range_is_named(random_models, tokenize
     ("name", "meant"), [("temprature", "temperature"), ("windw", "window"), ("pin_qestion", "pin_question")]
 )
 def test_an_unknown_argument_lists_those_of_generate_and_of_the_method(random_models, tokenizer, name, meant):
-    with pytest.raises(UnknownNameError, match=f"method window, '{name}'; known: .*{meant}") as caught:
+    with pytest.raises(UnknownNameError, match=f"unknown option of method window '{name}'; known: .*{meant}") as caught:
         kvrepro.generate(random_models["llama"], tokenizer, TEXT, "window", 64, **{name: 1})
     assert "schedule" not in str(caught.value)
 
