@@ -15,7 +15,8 @@ from kvrepro.paths import PACKAGE
 
 # layer -> modules, the most specific entry wins; a module may import its own layer as long as no circle forms
 LAYERS = {
-    0: "kvrepro kernels errors paths predictor:table judge:table labels:table planning:table comparison:table",
+    0: "kvrepro kernels errors parameter_values prompt_forms paths predictor:table judge:table labels:table "
+    "planning:table comparison:table",
     # `methods` and `models` themselves are tables (their classes and loaders lie above); the other packages are empty
     1: "config schedule tokens noise completions results values metrics statistics power graders benchmarks "
     "profiles sampling_config provenance asset_folder methods:table methods.schedules models:table "

@@ -1,4 +1,4 @@
-"""A method of one's own: README's example, what a view gives, and every mistake by name at the first eviction or before."""
+"""A method of one's own: README's example, what a view gives, and every mistake by name."""
 
 from __future__ import annotations
 

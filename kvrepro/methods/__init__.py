@@ -5,12 +5,14 @@ Classes are imported when they are asked for: listing names and checking paramet
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ..errors import KvreproError, UnknownNameError
+from ..parameter_values import typed
 from ..schedule import FAIR, Schedule, resolve_protocol
+from .declaration import checked_options, option_types
 from .schedules import (
     Rule,
     buffer_on_top,
@@ -108,14 +110,17 @@ def check_method_name(name: str) -> None:
         raise UnknownNameError("method", name, METHODS)
 
 
-def method_class(name: str) -> type[EvictionMethod]:
-    """The class behind a name.
+def method_class(method: str | type[EvictionMethod]) -> type[EvictionMethod]:
+    """The class behind a name; a class of a caller's own is checked and stays what it is.
 
     Raises:
         UnknownNameError: no such method; lists the known ones.
+        KvreproError: neither a name nor a subclass of `EvictionMethod`, or a class with the name of another method.
     """
-    check_method_name(name)
-    module, cls = METHODS[name].target.split(":")
+    if not isinstance(method, str):
+        return _own_class(method)
+    check_method_name(method)
+    module, cls = METHODS[method].target.split(":")
     return getattr(import_module(f".{module}", __name__), cls)
 
 
@@ -130,8 +135,14 @@ def create_schedule(
             None means `as_published` where a ratio is given and `fair` elsewhere.
 
     Raises:
-        KvreproError: sizes that do not fit together, a budget for `full`, or none for another method.
+        KvreproError: sizes of the wrong type or that do not fit together, a budget for `full`, or none for another
+            method.
     """
+    budget, window, evict_every = (
+        typed(name, value, int | None)
+        for name, value in (("budget", budget), ("window", window), ("evict_every", evict_every))
+    )
+    ratio, protocol = typed("ratio", ratio, float | None), typed("protocol", protocol, str | None)
     if method == "full":
         given = {"budget": budget, "window": window, "ratio": ratio, "evict_every": evict_every, "protocol": protocol}
         for name, value in given.items():
@@ -167,13 +178,10 @@ def create_method(
         options: the method's own fields and switches.
 
     Raises:
-        KvreproError: an option that the method does not have, or sizes that do not fit together.
+        KvreproError: an option that the method does not have or of the wrong type, or sizes that do not fit together.
     """
-    cls = method_class(method) if isinstance(method, str) else _own_class(method)
-    known = {f.name for f in fields(cls)} - {"schedule"}
-    for name in options:
-        if name not in known:
-            raise UnknownNameError(f"option of method {cls.name}", name, known)
+    cls = method_class(method)
+    options = checked_options(cls.name, options, option_types(cls))
     return cls(schedule=create_schedule(cls.name, budget, window, ratio, evict_every, protocol), **options)
 
 

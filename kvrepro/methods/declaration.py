@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Mapping
 from dataclasses import fields
+from typing import Any
 
 from ..errors import KvreproError, UnknownNameError
+from ..parameter_values import typed
 
 NEEDS = ("predictor", "calibration", "judge", "separators", "trace")
 ATTENTION = ("none", "queries", "step")
+# options of these types can come from a file or a command line, and are checked; others are objects
+_SCALARS = {t.__name__: t for t in (bool, int, float, str)}
 
 
 def declare(cls: type) -> None:
@@ -59,3 +64,29 @@ def check_decorated(cls: type) -> None:
                 f"class {base.__name__} sets {', '.join(own)} but is no dataclass, so Python ignores it: write "
                 "`@dataclass(frozen=True)` above the class"
             )
+
+
+def option_types(cls: type) -> dict[str, str]:
+    """Options of a method class, each with its declared type as text."""
+    kinds = {f.name: f.type for f in fields(cls) if f.name != "schedule"}
+    return {n: k if isinstance(k, str) else k.__name__ if isinstance(k, type) else str(k) for n, k in kinds.items()}
+
+
+def checked_options(method: str, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
+    """Options of a method with numbers, texts and booleans of their declared type.
+
+    Args:
+        known: names and types, from `option_types`.
+
+    Raises:
+        UnknownNameError: an option that the method does not have.
+        KvreproError: an option of the wrong type.
+    """
+    found = {}
+    for name, value in options.items():
+        if name not in known:
+            raise UnknownNameError(f"option of method {method}", name, known)
+        kind = _SCALARS.get(known[name].removesuffix(" | None"))
+        allowed = kind if kind is None or " | None" not in known[name] else kind | None
+        found[name] = value if kind is None else typed(f"option {name} of method {method}", value, allowed)
+    return found
