@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from .errors import KvreproError, UnknownNameError
+from .parameter_values import as_mapping, typed
 from .sampling_config import SamplingConfig
 from .schedule import resolve_protocol
 
@@ -70,8 +70,9 @@ class CellConfig:
         from .models import asset_location, model_entry
 
         # a notebook calls the constructor itself, so types are checked here; 1 and 1.0 must not differ in their hash
+        object.__setattr__(self, "options", as_mapping("parameter options", self.options) or None)
         for name, expected in get_type_hints(CellConfig).items():
-            object.__setattr__(self, name, _typed(name, getattr(self, name), expected))
+            object.__setattr__(self, name, typed(f"parameter {name}", getattr(self, name), expected))
         entry = model_entry(self.model)
         if self.model != entry.name:
             # a folder or a Hub id: notebooks run elsewhere, so a path must not depend on where the caller stands
@@ -138,7 +139,7 @@ class CellConfig:
         """First eight hex digits over all that changes tokens or scores.
 
         Every field; weights, files and row of the model; rows of the benchmark; the trained folder that the method
-        reads; the versions of the method and of the protocol.
+        reads; the method's revision and the protocol's version.
         """
         from .benchmarks import rows_identity
         from .methods import METHODS
@@ -152,8 +153,8 @@ class CellConfig:
             "config": config, "protocol": PROTOCOL, "rows": rows_identity(self.benchmark),
             **model_identity(entry, reads_separators=method.reads_separators), **self._trained(entry),
         }  # fmt: skip
-        if method.version > 1:
-            identity["method_version"] = method.version
+        if (revision := method.revision_of(self.options)) > 1:
+            identity["revision"] = revision
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
     def _trained(self, entry: ModelEntry) -> dict[str, str | None]:
@@ -195,22 +196,6 @@ def _check_method(config: CellConfig) -> None:
             raise KvreproError(f"options holds {name!r}={value!r}: expected names with numbers, texts or booleans")
     if config.pin_overflow not in PIN_OVERFLOW:
         raise KvreproError(f"pin_overflow={config.pin_overflow!r}: known are {', '.join(PIN_OVERFLOW)}")
-
-
-def _typed(name: str, value: Any, expected: Any) -> Any:
-    """`value` if it has the declared type; integers pass as floats, nothing else is converted."""
-    allowed = get_args(expected) if get_origin(expected) in (types.UnionType,) else (expected,)
-    if value is None and type(None) in allowed:
-        return None
-    if isinstance(value, bool) or value is None:
-        pass
-    elif isinstance(value, int) and float in allowed and int not in allowed:
-        return float(value)
-    elif any(isinstance(value, t) for t in allowed if t is not type(None)):
-        return value
-    wanted = " or ".join(t.__name__ for t in allowed if t is not type(None))
-    hint = " (in YAML write 1.0e-3, not 1e-3, for a float)" if isinstance(value, str) and float in allowed else ""
-    raise KvreproError(f"parameter {name}={value!r} is {type(value).__name__}, expected {wanted}{hint}")
 
 
 # short names of the switches that tables compare

@@ -22,9 +22,8 @@ from .errors import KvreproError
 from .graders import grade_many
 from .metrics import summarise
 from .models import model_entry, predictor_fingerprint, predictor_source, weights_fingerprint
-from .models.loading import default_device, load_model, resolved_revision
-from .models.memory import check_fits
-from .planning.plan import cache_bytes
+from .models.loading import load_model, resolved_revision
+from .preflight import check_cells
 from .provenance import git_revision, hardware, package_versions
 from .results import COMPLETIONS, MANIFEST, RECORDS
 from .tokens import ThinkTags, opened_by_us, reply_parts
@@ -57,7 +56,7 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
     session = uuid.uuid4().hex
     problems, origin = load_with_origin(config.benchmark, config.n_problems, config.prompt_style)
     entry = model_entry(config.model)
-    check_fits(entry, device or default_device(), cache_bytes(config))
+    check_cells([config], device)
     model, tokenizer = load_model(entry, device)
     done = _finished(folder / COMPLETIONS, config)
     resumed = len(done)

@@ -54,6 +54,8 @@ FAMILIES = (
            {"use_sliding_window": True, "sliding_window": 256, "max_window_layers": 2}),
     Family("OLMo 2", "olmo2", "works"),
     Family("SmolLM3", "smollm3", "works"),
+    Family("Cohere Command R", "cohere", "works"),
+    Family("Granite", "granite", "works"),
     Family("Gemma 2 as published", "gemma2", "refused: sliding-window layers, soft cap",
            {"sliding_window": 64}, "sliding_attention"),
     Family("Gemma 2, soft cap left in", "gemma2", "refused: soft cap", {"layer_types": FULL}, "soft cap of 50"),

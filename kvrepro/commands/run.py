@@ -24,6 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--params", help="YAML file with the cell's parameters")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one parameter; repeatable")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved parameters and the cell's folder")
+    # of the grid, which has checked all its cells already
+    parser.add_argument("--checked", action="store_true", help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -42,6 +44,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if folder.is_complete:
         print("complete")
     else:
+        if not args.checked:
+            from ..preflight import check_cells
+
+            check_cells([config])
         run_cell_notebook(profile, config)
     manifest = read_manifest(folder.path)
     score = manifest["score"]
@@ -76,4 +82,10 @@ def _config(args: argparse.Namespace) -> CellConfig:
             values[name] = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise KvreproError(f"--set {item}: not valid YAML: {error}") from error
+    if args.profile and "model" not in values:
+        shown = [c.cell_id for c in load_profile(args.profile).cells[:3]]
+        raise KvreproError(
+            f"--profile {args.profile} alone names no cell: add --cell with an id or the hash it ends in, such as "
+            f"{', '.join(shown)} (`kvrepro grid {args.profile} --dry-run` prints all)"
+        )
     return CellConfig.from_mapping({**generation_defaults(values.get("model")), **values})

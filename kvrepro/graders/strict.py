@@ -28,16 +28,16 @@ MAX_GOLD = 2000
 
 @dataclass(frozen=True)
 class Pending:
-    """An answer that needs the value rules (in a worker) to be compared."""
+    """An answer that needs the value rules to be compared."""
 
     extraction: Extraction
 
 
 def open_score(
-    response: str, gold: str, kind: str, finish_reason: str, options: Mapping[str, str] | None
+    response: str, gold: str, kind: str, finish_reason: str, options: Mapping[str, str], answer_start: int | None
 ) -> Score | Pending:
-    """Score where reading the text is enough, else what is left to compare."""
-    status, text = answer_part(response, finish_reason)
+    """Score where reading the text is enough, else what is left to compare; the arguments are those of `grade`."""
+    status, text = answer_part(response, finish_reason, answer_start)
     if text is None:
         return Score(False, status, None, "thought")
     letter = _GOLD_CHOICE.match(gold)
@@ -59,7 +59,7 @@ def open_score(
 
 
 def _score_choice(
-    response: str, text: str, gold: str, letter: re.Match[str] | None, options: Mapping[str, str] | None
+    response: str, text: str, gold: str, letter: re.Match[str] | None, options: Mapping[str, str]
 ) -> Score:
     listed = dict(options) if options else option_texts.listed_options(response)
     gold_letter = letter[1] if letter else option_texts.letter_of_option(gold, listed) if listed else None

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ..errors import KvreproError
-from ..rotary import turn
 from .query_window import QueryWindowMethod
 from .views import EvictionView
 
@@ -60,19 +59,20 @@ class ExpectedAttentionMethod(QueryWindowMethod):
             queries, positions = view.queries(layers, self.ring_width)
             # the first tokens are outliers: as queries they are not counted, as keys they are not ranked
             there = (positions >= self.sinks).float()[None, :, None, None, :, None]
-            plain = rotary.unrotate(queries.float(), positions[None, :, None, None]) * there
+            plain = rotary.unrotate(queries.float(), positions[None, :, None, None], layers=layers) * there
             count = there.sum(-2, keepdim=True).clamp(min=1)
             mean = plain.sum(-2, keepdim=True) / count
             centred = (plain - mean) * there
-            mean = turn(mean[..., 0, :], cos, sin)
-            keys = view.keys(layers).float()
-            logits = torch.einsum("lrhgd,lrhsd->lrhgs", mean, keys) * size**-0.5
+            mean = rotary.turn(mean[..., 0, :], cos, sin, layers)
+            keys, scaling = view.keys(layers).float(), view.scaling(layers)
+            logits = torch.einsum("lrhgd,lrhsd->lrhgs", mean, keys) * scaling
             if self.use_covariance:
                 covariance = centred.transpose(-1, -2) @ centred / count
-                turned = turn(covariance, cos[:, :, :, None], sin[:, :, :, None])
-                turned = turn(turned.transpose(-1, -2), cos[:, :, :, None], sin[:, :, :, None])
+                average = cos[:, :, :, None], sin[:, :, :, None]
+                turned = rotary.turn(covariance, *average, layers)
+                turned = rotary.turn(turned.transpose(-1, -2), *average, layers)
                 through = torch.einsum("lrhsd,lrhgde->lrhgse", keys, turned)
-                logits = logits + torch.einsum("lrhgse,lrhse->lrhgs", through, keys) / (2 * size)
+                logits = logits + torch.einsum("lrhgse,lrhse->lrhgs", through, keys) * (scaling**2 / 2)
             slots = view.positions[layers] if view.positions.shape[0] > 1 else view.positions
             logits = logits.masked_fill((slots < self.sinks)[:, :, :, None], float("-inf"))
             found.append(logits.softmax(-1).mean(3) * view.values(layers).float().norm(dim=-1))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 
 from ..comparison.fidelity import KnownTrace, measure_fidelity, oracle_traces, summarise_fidelity
-from ..completions import OK, Completion
+from ..completions import OK, WITHOUT_ANSWER, Completion
 from ..generation import generate
-from ..graders import grade
+from ..graders import grade_many
 from ..labels.questions import Question
 from ..methods import create_method
 from ..statistics import interval
@@ -66,10 +67,13 @@ def generate_by_score(
 
 
 def _pass_at_1(kind, budget, questions, replies: list[Completion], n_samples: int) -> dict[str, object]:
-    means = []
-    for i, question in enumerate(questions):
-        mine = replies[i * n_samples : (i + 1) * n_samples]
-        means.append(sum(grade(r.text, question.gold, question.kind).correct for r in mine) / n_samples)
+    items = [
+        {"response": reply.text, "gold": question.gold, "kind": question.kind,
+         "answer_start": None if reply.status in WITHOUT_ANSWER else reply.answer_start}
+        for i, question in enumerate(questions) for reply in replies[i * n_samples : (i + 1) * n_samples]
+    ]  # fmt: skip
+    correct = [score.correct for score in grade_many(items, workers=1)]
+    means = np.reshape(correct, (len(questions), n_samples)).mean(axis=1)
     found = interval(means)
     return {
         "kind": kind, "budget_tokens": budget, "pass_at_1": 100 * found.estimate, "lo": 100 * found.lo,
