@@ -82,8 +82,10 @@ def test_up_to_the_original_length_replies_are_transformers_own(kind, decoder):
     with torch.inference_mode():
         # what a longer run leaves in the module is gone
         model(input_ids=torch.tensor([list(range(20, 120))]))
-    for rows in (1, 3):
-        assert replies(engine_of(model, FITS, rows, decoder)) == expected
+    for rows, chunk in ((1, 4096), (3, 7)):
+        engine = engine_of(model, FITS, rows, decoder)
+        engine.prefill_chunk = chunk
+        assert replies(engine) == expected
 
 
 @pytest.mark.parametrize(("family", "kind"), [("llama", "dynamic"), ("llama", "longrope"), ("phi3", "longrope")])
