@@ -28,7 +28,7 @@ LAYERS = {
     3: "methods labels.attention labels.memory predictor.head predictor.loss predictor.cost judge.head "
     "query_statistics future_attention assets",
     4: "engine live_rows gpu_decode generation comparison.fidelity labels predictor judge tiny.train",
-    5: "runner execution summary progress figures report pictures comparison efficiency predictor.figures "
+    5: "runner execution resolution summary progress figures report pictures comparison efficiency predictor.figures "
     "predictor.pipeline models.fetching planning tiny.card",
     6: "cli __main__ commands",
 }
