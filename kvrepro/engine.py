@@ -22,7 +22,7 @@ from .live_rows import LiveRows, Row
 from .methods.base import EvictionMethod
 from .methods.views import NEVER, EvictionView, StepView
 from .prefill import Prefill, prefill_prompt
-from .rotary import Rotary
+from .rotary import Rotary, check_length
 from .sampling import NOT_FINITE, sample_tokens, where_finite
 from .sampling_config import SamplingConfig
 from .timeline import Timeline
@@ -106,7 +106,8 @@ class Engine:
         """Generate all requests and yield each completion as it finishes.
 
         Raises:
-            KvreproError: a prompt that the budget cannot serve; raised before anything is generated.
+            KvreproError: a prompt that the budget cannot serve, or replies beyond the length up to which RoPE's
+                frequencies are fixed; raised before anything is generated.
 
         Warns where replies ended with `nan_logits`: how many, and in which dtype.
         """
@@ -126,6 +127,7 @@ class Engine:
         if self.method.needs_rotary:
             cache.rotary = Rotary.of(self.model)
         self.method.prepare(cache)
+        check_length(self.model.config, capacity if cache.reindexed else longest + self.max_new_tokens)
         self.stats = RunStats(
             kv_bytes=cache.kv_bytes, capacity_tokens=capacity, bytes_per_slot=cache.bytes_per_slot,
             batch_rows=cache.max_rows,
@@ -172,6 +174,7 @@ class Engine:
                 )
                 self.stats.prefill_tokens += len(request.prompt_ids)
             prefill = prefilled[request.prompt_ids]
+            cache.scaling = prefill.scaling
             row = Row(request, self.seed, self.keep_positions)
             self.method.admit(cache, cache.admit(prefill.keys, prefill.values), prefill, request)
             row.completion.peak_tokens = row.n_prompt
@@ -273,10 +276,12 @@ class Engine:
         for length, group in groupby(sorted(due, key=cache.lengths.__getitem__), key=cache.lengths.__getitem__):
             indices, most = list(group), max(1, GROUP_SLOTS // length)
             for start in range(0, len(indices), most):
-                self._evict_together(cache, rows, indices[start : start + most], length)
+                self._evict_together(cache, rows, indices[start : start + most], length, logits)
 
-    def _evict_together(self, cache: CompressedCache, rows: list[Row], indices: list[int], length: int) -> None:
-        """Compact some rows that hold `length` slots each."""
+    def _evict_together(
+        self, cache: CompressedCache, rows: list[Row], indices: list[int], length: int, logits: Tensor
+    ) -> None:
+        """Compact some rows that hold `length` slots each; `logits` `[B, V]` of the step are for a message only."""
         chosen = [rows[i] for i in indices]
         view = EvictionView(
             cache, self._tensor(indices), length, self._tensor([r.n_prompt for r in chosen]),
@@ -292,7 +297,7 @@ class Engine:
                 for row, positions in zip(plan.rows.tolist(), kept.tolist(), strict=True):
                     rows[row].completion.kept_positions.append(positions)
         self.stats.evictions += len(indices)
-        for row, dropped in zip(chosen, overflow.tolist(), strict=True):
+        for row, dropped in zip(chosen, self.method.dropped_pins(overflow, view, logits), strict=True):
             self.stats.pin_overflow_tokens += dropped
             row.completion.pin_overflow_tokens += dropped
             row.completion.evictions += 1

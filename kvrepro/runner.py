@@ -22,9 +22,8 @@ from .errors import KvreproError
 from .graders import grade_many
 from .metrics import summarise
 from .models import model_entry, predictor_fingerprint, predictor_source, weights_fingerprint
-from .models.loading import default_device, load_model, resolved_revision
-from .models.memory import check_fits
-from .planning.plan import cache_bytes
+from .models.loading import load_model, resolved_revision
+from .preflight import check_cells
 from .provenance import git_revision, hardware, package_versions
 from .results import COMPLETIONS, MANIFEST, RECORDS
 from .tokens import ThinkTags, opened_by_us, reply_parts
@@ -57,7 +56,7 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
     session = uuid.uuid4().hex
     problems, origin = load_with_origin(config.benchmark, config.n_problems, config.prompt_style)
     entry = model_entry(config.model)
-    check_fits(entry, device or default_device(), cache_bytes(config))
+    check_cells([config], device)
     model, tokenizer = load_model(entry, device)
     done = _finished(folder / COMPLETIONS, config)
     resumed = len(done)
@@ -77,6 +76,7 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
     manifest = {
         "cell_id": config.cell_id, "protocol": PROTOCOL, "config": config.resolved(),
         "method": _method_row(config, engine), "decoder": engine.decoder.name,
+        "batch_invariant": engine.decoder.batch_invariant,
         "thought": _thought_row(engine.think, tokenizer, problems[0].question),
         "n_records": len(records), "resumed_records": resumed,
         "score": dataclasses.asdict(summarise(records)), "status": _counts(records),
@@ -133,7 +133,8 @@ def replay_cell(
 ) -> list[tuple[Completion, dict[str, Any]]]:  # fmt: skip
     """The first replies of a cell again, with the positions that each eviction kept, and their records.
 
-    Noise is keyed by seed, problem and sample, so these are the replies of the cell, whatever its batch was.
+    Noise is keyed by seed, problem and sample, so these are the replies of the cell where its manifest says
+    `batch_invariant`; elsewhere they may part where two tokens are nearly as likely, for the batch is another one.
 
     Args:
         n_problems: replies: the first sample of each of the first so many problems.

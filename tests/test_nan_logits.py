@@ -124,3 +124,47 @@ def test_a_float16_overflow_is_noticed():
     wide = model.to(torch.bfloat16)
     found, _ = run(wide, decoder="module")
     assert {c.status for c in found.values()} == {"length_limit"}
+
+
+def test_nothing_is_compared_along_a_trace_whose_logits_are_not_finite(model):
+    from kvrepro.comparison.fidelity import measure_fidelity
+    from kvrepro.errors import KvreproError
+
+    from .test_fidelity import TRACES
+
+    broken = poisoned(model, TRACES[1].reply_ids[30])
+    method = create_method("window", BUDGET, **fair("window"))
+    with (
+        pytest.warns(RuntimeWarning, match="nan_logits"),
+        pytest.raises(KvreproError, match=r"along \d of 3 traces \(.*b.*\) are not finite in torch.float32"),
+    ):
+        measure_fidelity(broken, TRACES, method)
+
+
+def test_a_model_without_finite_logits_answers_from_no_part_of_a_thought(model):
+    from kvrepro.errors import KvreproError
+    from kvrepro.labels.kept_thoughts import answers_from_parts
+    from kvrepro.labels.traces import Trace
+    from kvrepro.tiny.language import build_tokenizer
+
+    trace = Trace([1, *range(20, 40)], 4, 14, 15, "p", gold="7")
+    with pytest.raises(KvreproError, match="logits in torch.float32 are not finite"):
+        answers_from_parts(
+            poisoned(model, 25), build_tokenizer(), [(trace, {"label": torch.rand(10)})], [1.0], max_new_tokens=4
+        )
+
+
+def test_a_summary_says_which_cells_hold_such_replies(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    from kvrepro.config import CellConfig
+    from kvrepro.profiles import Profile
+    from kvrepro.summary import summarise_profile
+
+    config = CellConfig(model="r1-llama", benchmark="chain-12")
+    manifest = {"cell_id": config.cell_id, "status": {"ok": 5, NAN_LOGITS: 3}, "n_records": 8}
+    monkeypatch.setattr("kvrepro.summary.CellFolder.of", lambda *_: SimpleNamespace(is_complete=True, path=tmp_path))
+    monkeypatch.setattr("kvrepro.summary.read_manifest", lambda path: manifest)
+    monkeypatch.setattr("kvrepro.summary.summary_row", lambda *_: {})
+    with pytest.warns(RuntimeWarning, match=f"{config.cell_id}: 3 of 8 replies ended with status nan_logits"):
+        summarise_profile(Profile("single", "", (config,)))

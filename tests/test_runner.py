@@ -76,6 +76,7 @@ def test_manifest_tells_config_origin_score_and_peaks(finished):
     assert manifest["n_records"] == 6
     assert manifest["resumed_records"] == 0
     assert manifest["decoder"] == ("native" if has_compiler() else "fused")
+    assert manifest["batch_invariant"] == has_compiler()
     assert (manifest["score"]["n_problems"], manifest["score"]["n_samples"]) == (3, 2)
     for key in ("versions", "git", "hardware", "weights", "rows_sha256", "started", "ended", "wall_s", "protocol"):
         assert manifest[key] is not None, key

@@ -51,7 +51,7 @@ class Worker:
         paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "kvrepro.graders.worker"],
+            [sys.executable, "-P", "-m", "kvrepro.child", str(os.getpid()), "kvrepro.graders.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

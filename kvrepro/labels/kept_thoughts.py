@@ -22,6 +22,7 @@ from ..errors import KvreproError, UnknownNameError
 from ..generation import end_token_ids
 from ..graders import grade
 from ..predictor.scores import top_count
+from ..sampling import NOT_FINITE, where_finite
 from ..tokens import ThinkTags, reply_parts
 from .traces import Trace
 
@@ -133,7 +134,12 @@ def _answer(decoder, cache, rows, tag, ends, max_new_tokens) -> list[tuple[KeptT
     for token in tag:
         logits, _ = decoder.step(torch.full((len(live),), token, device=cache.kv.device), cache)
     for step in range(max_new_tokens):
-        tokens = logits.argmax(-1).tolist()
+        tokens = where_finite(logits, logits.argmax(-1)).tolist()
+        if NOT_FINITE in tokens:
+            raise KvreproError(
+                f"the model's logits in {cache.kv.dtype} are not finite, so it answers nothing: load it in bfloat16 or "
+                "float32"
+            )
         for index in reversed(range(len(live))):
             live[index][0].answer.append(tokens[index])
             if tokens[index] in ends or step + 1 == max_new_tokens:

@@ -28,6 +28,7 @@ from ..labels.stages import (
 )
 from ..labels.traces import KEPT, TRACES, generate_traces, options_identity, select_traces
 from ..models import weights_fingerprint
+from ..models.identity import model_identity
 from ..models.loading import load_model
 from ..results import read_rows
 from .head import CARD_FILE, FOLDER, save_predictor
@@ -109,7 +110,7 @@ def make_traces(
     loaded = loaded or LoadedModel(plan)
     questions, origin = plan_questions(plan)
     identity = {
-        "stage": "traces", "weights": weights_fingerprint(plan.entry), "questions": questions_hash(questions),
+        "stage": "traces", **model_identity(plan.entry), "questions": questions_hash(questions),
         "options": options_identity(plan.traces),
     }  # fmt: skip
     target = StageFolder(folder or stage_path(plan.entry.name, "traces", identity))
