@@ -22,6 +22,8 @@ from kvrepro.graders.score import Score
 from kvrepro.graders.strict import Pending, close_score, open_score
 
 MEMORY_BYTES = 2 * 1024**3
+# between two looks whether the parent lives
+WATCH_S = 1.0
 # how a serving process ends: nothing more to do, math-verify is to be imported first, or an error was reported
 DONE, NEEDS_SYMBOLIC, FAILED = 0, 3, 4
 
@@ -135,11 +137,15 @@ class Keeper:
     def run(self) -> None:
         """Fork serving processes until the parent closes the pipe."""
         signal.signal(signal.SIGTERM, self.end)
+        parent = os.getppid()
+        signal.signal(signal.SIGALRM, lambda *_: self.end() if os.getppid() != parent else None)
+        signal.setitimer(signal.ITIMER_REAL, WATCH_S, WATCH_S)
         send(self.output, {"stage": "ready"})
         while True:
             self.child = os.fork()
             if self.child == 0:
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                for number in (signal.SIGTERM, signal.SIGALRM):
+                    signal.signal(number, signal.SIG_DFL)
                 os._exit(Session(self.output).serve())
             _, status = os.waitpid(self.child, 0)
             self.child = 0

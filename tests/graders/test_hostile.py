@@ -177,6 +177,16 @@ def test_a_forked_process_gets_workers_of_its_own():
         assert mine.process.poll() is None
 
 
+def test_workers_outlive_the_threads_that_started_them():
+    items = [(f"</think>\\boxed{{{i}/7}}", f"\\frac{{{i}}}{{7}}", "latex") for i in range(1, 9)]
+    assert all(score.correct for score in grade_many(items, workers=2))
+    started = [worker.process for worker in pool._idle if worker.process is not None]
+    assert len(started) >= 2
+    # the system takes a moment to act on the end of a thread
+    time.sleep(0.5)
+    assert all(process.poll() is None for process in started)
+
+
 def test_an_interrupt_is_for_the_parent():
     half = request("</think>\\boxed{1/2}")
     with pool.worker() as mine:
@@ -193,7 +203,7 @@ def test_a_worker_whose_parent_was_killed_ends_by_itself():
         "worker = pool.Worker(); worker.start()\n"
         "print(worker.process.pid, flush=True)\n"
         f"request = {request(ENDLESS, '5')!r}\n"
-        "threading.Thread(target=lambda: worker.score(request, 0.5), daemon=True).start()\n"
+        "threading.Thread(target=lambda: worker.score(request, 3600), daemon=True).start()\n"
         "time.sleep(0.2); os._exit(9)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
