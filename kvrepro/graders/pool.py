@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kvrepro.errors import KvreproError
+from kvrepro.errors import KvreproError, RunError
 from kvrepro.graders.score import Score
 
 TIME_LIMIT_S = 8.0
@@ -43,9 +43,18 @@ class Worker:
         self.pending = b""
 
     def start(self) -> None:
-        """Start the process unless it runs; it imports this package from where the parent did."""
+        """Start the process unless it runs; it imports this package from where the parent did.
+
+        Raises:
+            KvreproError: a system without fork.
+            RunError: it does not start.
+        """
         if self.process is not None and self.process.poll() is None:
             return
+        if not hasattr(os, "fork"):
+            raise KvreproError(
+                f"replies are graded in processes that {sys.platform} cannot fork; grade on Linux, macOS or WSL"
+            )
         self.close()
         package = Path(__file__).resolve().parents[2]
         paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -59,7 +68,13 @@ class Worker:
             env=environment,
         )
         _running.add(self)
-        self.line(time.monotonic() + START_LIMIT_S)
+        try:
+            self.line(time.monotonic() + START_LIMIT_S)
+        except (WorkerTimeoutError, WorkerDiedError) as error:
+            self.close()
+            raise RunError(
+                f"the process that grades did not start; `{sys.executable} -m kvrepro.graders.worker` shows why"
+            ) from error
 
     def close(self) -> None:
         """Kill the process, if there is one."""

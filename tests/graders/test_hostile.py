@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from kvrepro.errors import KvreproError, UnknownNameError
+from kvrepro.errors import KvreproError, RunError, UnknownNameError
 from kvrepro.graders import Score, grade, grade_many, pool
 from kvrepro.graders.equivalence import equivalence
 
@@ -150,6 +150,19 @@ def test_a_worker_stays_alive_for_the_next_reply():
     with pool.worker() as second:
         assert second is first
         assert second.process is process
+
+
+def test_a_worker_that_cannot_start_is_an_error_and_no_verdict(monkeypatch):
+    monkeypatch.setattr(pool, "_idle", [])
+    with monkeypatch.context() as without:
+        without.setattr(sys, "executable", "/bin/false")
+        with pytest.raises(RunError, match="did not start"):
+            grade_many([("</think>5", "5", "integer")])
+    with monkeypatch.context() as without:
+        without.delattr(os, "fork")
+        with pytest.raises(KvreproError, match="cannot fork"):
+            grade("</think>5", "5", "integer")
+    assert grade("</think>5", "5", "integer").correct
 
 
 def test_threads_do_not_share_a_worker():
