@@ -1,7 +1,7 @@
 # The grid of one profile: a rule per cell, one for the figures. Run it with `kvrepro grid PROFILE`.
 import sys
 
-from kvrepro.paths import project_root, results_root
+from kvrepro.paths import PACKAGE, results_root
 from kvrepro.profiles import load_profile
 from kvrepro.workflow import mark_of
 
@@ -9,7 +9,7 @@ PROFILE = load_profile(config.get("profile", "tiny"))
 ROOT = results_root() / PROFILE.name
 CELLS = {cell.cell_id: cell for cell in PROFILE.cells}
 MARKS = [mark_of(PROFILE.name, cell) for cell in CELLS]
-FIGURE_CODE = [str(project_root() / "kvrepro" / name) for name in ("figures.py", "comparison/figures.py", "comparison/table.py", "report.py", "pictures.py", "token_picture.py", "summary.py")]
+FIGURE_CODE = [str(PACKAGE / name) for name in ("figures.py", "comparison/figures.py", "comparison/table.py", "report.py", "pictures.py", "token_picture.py", "summary.py")]
 
 wildcard_constraints:
     cell="|".join(map(str, CELLS)) or "none",

@@ -33,7 +33,8 @@ class CellConfig:
         protocol: what a budget means: `fair` (what remains after an eviction, for every method) or `as_published`;
             None takes `as_published` where a ratio is given and `fair` elsewhere. None for `full`.
         pin_overflow: `error` or `keep_first`, when pinned tokens do not fit.
-        options: the method's own switches and options, for example `{pin_question: true, granularity: head}`.
+        options: the method's own switches and options, for example `{pin_question: true, granularity: head}`, or
+            their JSON text.
         n_problems: the first so many problems; None for all.
         batch_rows: rows decoded together; changes throughput, and tokens only where the manifest says
             `batch_invariant: false`.
@@ -89,7 +90,7 @@ class CellConfig:
             if value is not None and value < 1:
                 raise KvreproError(f"{name}={value}: must be at least 1")
         _ = self.sampling
-        _check_method(self)
+        object.__setattr__(self, "options", _check_method(self))
         if self.method != "full":
             object.__setattr__(self, "protocol", resolve_protocol(self.protocol, self.ratio))
 
@@ -107,6 +108,24 @@ class CellConfig:
             if name not in values:
                 raise KvreproError(f"parameter {name!r} is missing; give at least model and benchmark")
         return cls(**values)
+
+    @classmethod
+    def fitted(cls, **values: Any) -> tuple[CellConfig, dict[str, Any]]:
+        """A cell without the sizes that its method does not have, for a caller who only changes the method.
+
+        Returns:
+            The cell, and what was left out, by name. Of parameters that are a cell already, nothing is.
+
+        Raises:
+            KvreproError: as `from_mapping`.
+        """
+        from .methods import check_method_name, idle_sizes
+
+        method = values.get("method", cls.method)
+        check_method_name(method)
+        idle = idle_sizes(method, values.get("protocol"), values.get("window"))
+        left_out = {name: values[name] for name in idle if values.get(name) is not None}
+        return cls.from_mapping({name: v for name, v in values.items() if name not in left_out}), left_out
 
     @property
     def sampling(self) -> SamplingConfig:
@@ -180,9 +199,9 @@ class CellConfig:
         return f"{model}/{self.benchmark}/{self.method}-{budget}/{self.hash8}"
 
 
-def _check_method(config: CellConfig) -> None:
-    """Build the schedule once, so that sizes that do not fit fail before a model is loaded."""
-    from .methods import check_method_name, create_schedule
+def _check_method(config: CellConfig) -> dict[str, Any] | None:
+    """Build the schedule once, so that sizes that do not fit fail before a model is loaded; returns the options."""
+    from .methods import cell_options, check_method_name, create_schedule
     from .schedule import PIN_OVERFLOW
 
     check_method_name(config.method)
@@ -192,10 +211,9 @@ def _check_method(config: CellConfig) -> None:
     for name, value in (config.options or {}).items():
         if name in FIELD_NAMES:
             raise KvreproError(f"options may not hold {name}={value!r}: it is a parameter of the cell itself")
-        if not isinstance(name, str) or not isinstance(value, str | int | float | bool):
-            raise KvreproError(f"options holds {name!r}={value!r}: expected names with numbers, texts or booleans")
     if config.pin_overflow not in PIN_OVERFLOW:
         raise KvreproError(f"pin_overflow={config.pin_overflow!r}: known are {', '.join(PIN_OVERFLOW)}")
+    return config.options and cell_options(config.method, config.options)
 
 
 # short names of the switches that tables compare

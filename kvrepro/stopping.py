@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import psutil
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # those that this system has
-GRACE_S = 2.0  # what processes get to end by themselves
+GRACE_S = 1.0  # what processes get to end by themselves
+UNWIND_S = 3.0  # what this process gets to end its own clean-up
 
 
 class Stopped(KeyboardInterrupt):
@@ -46,7 +47,7 @@ def stopped_by_signals() -> Iterator[None]:
         _each(found, "terminate")
         # a clean-up that waits for a child which does not end must not wait for ever
         watch.append(threading.Timer(GRACE_S, _kill, (found,)))
-        watch.append(threading.Timer(2 * GRACE_S, os._exit, (128 + number,)))
+        watch.append(threading.Timer(UNWIND_S, os._exit, (128 + number,)))
         for timer in watch:
             timer.daemon = True
             timer.start()

@@ -27,6 +27,7 @@ from .profiles import Profile
 from .results import MANIFEST, CellFolder
 
 POLL_S = 0.5
+FAILED = "failed"  # how the line of a failed cell begins
 _QUIET = ("--quiet", "rules")
 
 
@@ -107,7 +108,7 @@ def failures(profile: Profile, since: float) -> list[str]:
             continue
         log = log_of(profile.name, cell.cell_id)
         if log.is_file() and log.stat().st_mtime >= since:
-            lines.append(f"failed: {cell.cell_id}: {_reason(log)} (log: {log})")
+            lines.append(f"{FAILED}: {cell.cell_id}: {_reason(log)} (log: {log})")
         else:
             lines.append(f"not started: {cell.cell_id}")
     return lines

@@ -86,7 +86,8 @@ def test_integers_pass_as_floats_and_stay_floats():
         ({"protocol": "fair"}, "ratio=0.75 in protocol 'fair'"),
         ({"protocol": "mine"}, "known are fair, as_published"),
         ({"options": {"budget": 3}}, "options may not hold budget"),
-        ({"options": {"sinks": [3]}}, "options holds 'sinks'"), ({"pin_overflow": "drop"}, "error, keep_first"),
+        ({"options": {"sinks": [3]}}, r"option sinks of method dynts=\[3\] is list"),
+        ({"pin_overflow": "drop"}, "error, keep_first"),
         ({"budget": None}, "'dynts' needs a budget"), ({"method": "full"}, "never evicts.*budget=192"),
     ],
 )  # fmt: skip

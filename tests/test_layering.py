@@ -29,8 +29,8 @@ LAYERS = {
     3: "methods labels.attention labels.memory predictor.head predictor.loss predictor.cost judge.head "
     "query_statistics future_attention assets",
     4: "engine live_rows gpu_decode generation comparison.fidelity labels predictor judge tiny.train",
-    5: "kernel preflight workflow runner execution summary progress figures report pictures comparison efficiency "
-    "predictor.figures predictor.pipeline models.fetching planning tiny.card",
+    5: "kernel preflight workflow runner execution summary progress figures report pictures comparison "
+    "efficiency predictor.figures predictor.pipeline models.fetching planning tiny.card resolution",
     6: "cli __main__ commands",
 }
 LAYER_OF = {

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from kvrepro.completions import Request
 from kvrepro.engine import Engine
 from kvrepro.errors import KvreproError
 from kvrepro.methods import create_method
 from kvrepro.query_statistics import measure_statistics
+from kvrepro.rotary import Rotary
 from kvrepro.sampling_config import SamplingConfig
 from kvrepro.tokens import ThinkTags
 
@@ -82,8 +83,10 @@ def test_up_to_the_original_length_replies_are_transformers_own(kind, decoder):
     with torch.inference_mode():
         # what a longer run leaves in the module is gone
         model(input_ids=torch.tensor([list(range(20, 120))]))
-    for rows in (1, 3):
-        assert replies(engine_of(model, FITS, rows, decoder)) == expected
+    for rows, chunk in ((1, 4096), (3, 7)):
+        engine = engine_of(model, FITS, rows, decoder)
+        engine.prefill_chunk = chunk
+        assert replies(engine) == expected
 
 
 @pytest.mark.parametrize(("family", "kind"), [("llama", "dynamic"), ("llama", "longrope"), ("phi3", "longrope")])
@@ -102,6 +105,21 @@ def test_frequencies_that_do_not_depend_on_the_length_serve_any(kind):
     expected = generated(model, 60)
     for rows in (1, 3):
         assert replies(engine_of(model, 60, rows)) == expected
+
+
+@pytest.mark.parametrize("kind", [*BY_LENGTH, *FIXED])
+def test_unrotated_keys_are_what_was_projected(kind):
+    """Frequencies and the factor on cosines are the model's; what a longer run leaves in the module is gone."""
+    model, caught, cache = make((BY_LENGTH | FIXED)[kind]), [], DynamicCache()
+    with torch.inference_mode():
+        model(input_ids=torch.tensor([list(range(20, 120))]))
+    rotary = Rotary.of(model)
+    hook = model.model.layers[0].self_attn.k_proj.register_forward_hook(lambda _, args, out: caught.append(out[0]))
+    with torch.inference_mode():
+        model(input_ids=torch.tensor([list(range(20, 20 + ORIGINAL))]), past_key_values=cache)
+    hook.remove()
+    plain = rotary.unrotate(cache.layers[0].keys[0], torch.arange(ORIGINAL))
+    torch.testing.assert_close(plain, caught[0].unflatten(-1, (2, -1)).transpose(0, 1), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", BY_LENGTH)

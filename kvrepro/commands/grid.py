@@ -76,18 +76,19 @@ def _run(args: argparse.Namespace, whole: Profile, profile: Profile, command: li
         print(line, file=sys.stderr)
     n_cells, n_done = len(profile.cells), len(profile.cells) - len(missing)
     index = results_root() / profile.name / "index.html"
-    if (missing or args.only) and n_done:
-        # failed cells stop the figures' rule, and a part has none: draw what there is, the rest as missing
+    if code and missing and not any(line.startswith(workflow.FAILED) for line in missing):
+        raise workflow.snakemake_error(profile.name)
+    if n_done and (code or args.only):
+        # failed cells stop the figures' rule, and a part has none: draw what there is, the rest as missing. Where
+        # only the figures failed, this says why
         from ..report import write_report
 
         write_report(whole)
-    elif code and not missing:
-        raise workflow.snakemake_error(profile.name)
     if not missing:
         print(f"{n_cells} cells done; open {index}")
     return {
         "profile": args.profile, "cells": n_cells, "done": n_done, "index": str(index),
-        "wall_s": round(time.monotonic() - started, 1), "exit_code": int(bool(missing or code)),
+        "wall_s": round(time.monotonic() - started, 1), "exit_code": int(bool(missing)),
     }  # fmt: skip
 
 

@@ -37,8 +37,12 @@ def open_compat(response: str, gold: str, kind: str) -> Score | Pending:
         return _open_choice(text, gold)
     text = text[-200_000:]
     boxes = find_boxes(text)
-    if boxes:
+    last = text.rfind("boxed")
+    if boxes and boxes[-1].end > last:
         answer, rule = boxes[-1].content, "boxed"
+    elif last >= 0:
+        # the command as a word: whatever follows it is the answer
+        answer, rule = text[last + len("boxed") :].split("$")[0].strip(), "boxed"
     elif (cut := max(text.rfind("he answer is"), text.rfind("final answer is"))) >= 0:
         answer, rule = text[cut:].split(" is", 1)[1].split(".\n")[0].strip().rstrip("."), "phrase"
     else:

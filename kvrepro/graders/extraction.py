@@ -87,16 +87,13 @@ def _last_tagged(text: str) -> str:
     return found
 
 
-def extract(text: str, finish_reason: str = "stop", is_numeric: bool = False) -> Extraction:
+def extract(text: str, is_numeric: bool = False) -> Extraction:
     """Answer of an answer part: last box, else last announced answer, else a concluding line.
 
     Args:
         is_numeric: whether a concluding line must hold a number to be an answer.
     """
-    boxes = [box for box in find_boxes(text) if box.content.strip(" .$\\{}")]
-    if boxes and not boxes[-1].is_closed and finish_reason == "length":
-        # the limit cut the box open: what it holds is a beginning
-        return Extraction("no_answer", None, "open_box")
+    boxes = [box for box in find_boxes(text) if not box.is_empty]
     if boxes:
         return _from_boxes(text, boxes)
     text = text[-MAX_WORDING:]

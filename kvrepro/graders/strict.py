@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kvrepro.graders import choice, option_texts
+from kvrepro.graders.boxes import withdrawn_until
 from kvrepro.graders.cleaning import clean
 from kvrepro.graders.extraction import Extraction, answer_part, extract
 from kvrepro.graders.score import Score
@@ -40,10 +41,13 @@ def open_score(
     status, text = answer_part(response, finish_reason, answer_start)
     if text is None:
         return Score(False, status, None, "thought")
+    # an empty or cut-off box takes back what was said before it, and is an answer only if one follows
+    cut = withdrawn_until(text, finish_reason)
+    text = text[cut:]
     letter = _GOLD_CHOICE.match(gold)
     if kind == "choice" or (kind == "latex" and letter is not None and letter[2] is None):
         return _score_choice(response, text, gold, letter, options)
-    extraction = extract(text, finish_reason, is_numeric=kind in ("integer", "number"))
+    extraction = extract(text, is_numeric=kind in ("integer", "number"))
     if extraction.rule in ("none", "final_line", "last_value") and kind == "latex" and is_wording(clean(gold)):
         # `She is facing east.`: the last line is the answer if the gold is made of words, or what it emphasises
         line = choice.final_line(text)
@@ -51,7 +55,7 @@ def open_score(
         line = bold[-1] if bold else line
         extraction = Extraction("ok", line, "final_line") if 0 < len(line) <= 200 else extraction
     if extraction.status != "ok" or extraction.answer is None:
-        return Score(False, extraction.status, extraction.answer, extraction.rule)
+        return Score(False, extraction.status, extraction.answer, "empty_box" if cut else extraction.rule)
     first, second = _PLAIN_ANSWER.match(gold), _PLAIN_ANSWER.match(extraction.answer)
     if first and second and first[0].isascii() and second[0].isascii():
         return Score(int(first[1]) == int(second[1]), "ok", extraction.answer, f"{extraction.rule}:literal")

@@ -5,14 +5,16 @@ Classes are imported when they are asked for: listing names and checking paramet
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ..errors import KvreproError, UnknownNameError
 from ..parameter_values import typed
-from ..schedule import FAIR, Schedule, resolve_protocol
-from .declaration import checked_options, option_types
+from ..schedule import AS_PUBLISHED, FAIR, Schedule, resolve_protocol
+from .declaration import SCALARS, checked_options, option_types
+from .declared_options import declared_options
 from .schedules import (
     Rule,
     buffer_on_top,
@@ -52,6 +54,8 @@ class MethodEntry:
         on = [n for switch, n in self.switch_revisions if (options or {}).get(switch)]
         return max([self.revision, *on])
 
+
+FULL = "full"
 
 # the order is the order of lists and tables
 METHODS: dict[str, MethodEntry] = {
@@ -110,6 +114,50 @@ def check_method_name(name: str) -> None:
         raise UnknownNameError("method", name, METHODS)
 
 
+def cell_options(method: str, options: Mapping[str, object]) -> dict[str, object]:
+    """Options of a cell, checked without loading the method's class: numbers, texts and booleans of the declared type.
+
+    Raises:
+        UnknownNameError: an option that the method does not have, or that no cell can hold.
+        KvreproError: an option of the wrong type, or for `full`, which never evicts.
+    """
+    if method == FULL:
+        _refuse_for_full(options)
+    known = declared_options(METHODS[method].target)
+    return checked_options(method, options, {n: k for n, k in known.items() if k.removesuffix(" | None") in SCALARS})
+
+
+def idle_sizes(method: str, protocol: str | None, window: int | None) -> tuple[str, ...]:
+    """Sizes that mean nothing to a method, of which a caller who only changes the method may have set some.
+
+    Args:
+        window: as given; one that is not the method's own counts among them.
+    """
+    if method == FULL:
+        return ("budget", "window", "ratio", "evict_every", "protocol", "options")
+    entry = METHODS[method]
+    idle = [] if entry.only_window is None or window == entry.only_window else ["window"]
+    if protocol == AS_PUBLISHED:
+        idle += [
+            name for name, value in (("ratio", 0.5), ("evict_every", 1)) if not _published_takes(entry, name, value)
+        ]
+    return tuple(idle)
+
+
+def _published_takes(entry: MethodEntry, name: str, value: float) -> bool:
+    try:
+        # a budget above every window of the table
+        entry.published("", 2**20, **{"window": None, "ratio": None, "evict_every": None, name: value})
+    except KvreproError:
+        return False
+    return True
+
+
+def _refuse_for_full(given: Mapping[str, object]) -> None:
+    for name, value in given.items():
+        raise KvreproError(f"method 'full' never evicts, so {name}={value} would mean nothing; leave it out")
+
+
 def method_class(method: str | type[EvictionMethod]) -> type[EvictionMethod]:
     """The class behind a name; a class of a caller's own is checked and stays what it is.
 
@@ -143,11 +191,9 @@ def create_schedule(
         for name, value in (("budget", budget), ("window", window), ("evict_every", evict_every))
     )
     ratio, protocol = typed("ratio", ratio, float | None), typed("protocol", protocol, str | None)
-    if method == "full":
+    if method == FULL:
         given = {"budget": budget, "window": window, "ratio": ratio, "evict_every": evict_every, "protocol": protocol}
-        for name, value in given.items():
-            if value is not None:
-                raise KvreproError(f"method 'full' never evicts, so {name}={value} would mean nothing; leave it out")
+        _refuse_for_full({name: value for name, value in given.items() if value is not None})
         return None
     if budget is None:
         raise KvreproError(f"method {method!r} needs a budget in tokens, for example budget=256")
@@ -182,6 +228,9 @@ def create_method(
     """
     cls = method_class(method)
     options = checked_options(cls.name, options, option_types(cls))
+    if cls.name == FULL:
+        # what pinned tokens do when they do not fit is a parameter of every cell
+        _refuse_for_full({name: value for name, value in options.items() if name != "pin_overflow"})
     return cls(schedule=create_schedule(cls.name, budget, window, ratio, evict_every, protocol), **options)
 
 

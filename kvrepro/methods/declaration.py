@@ -14,7 +14,7 @@ from ..parameter_values import typed
 NEEDS = ("predictor", "calibration", "judge", "separators", "trace")
 ATTENTION = ("none", "queries", "step")
 # options of these types can come from a file or a command line, and are checked; others are objects
-_SCALARS = {t.__name__: t for t in (bool, int, float, str)}
+SCALARS = {t.__name__: t for t in (bool, int, float, str)}
 
 
 def declare(cls: type) -> None:
@@ -86,7 +86,7 @@ def checked_options(method: str, options: Mapping[str, Any], known: Mapping[str,
     for name, value in options.items():
         if name not in known:
             raise UnknownNameError(f"option of method {method}", name, known)
-        kind = _SCALARS.get(known[name].removesuffix(" | None"))
+        kind = SCALARS.get(known[name].removesuffix(" | None"))
         allowed = kind if kind is None or " | None" not in known[name] else kind | None
         found[name] = value if kind is None else typed(f"option {name} of method {method}", value, allowed)
     return found

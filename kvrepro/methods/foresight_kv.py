@@ -81,8 +81,10 @@ class ForesightKVMethod(QueryWindowMethod):
     Source: ForesightKV, arXiv 2602.03203, `evaluation/rkv/compression/foresightkv.py`; METHODS.md section 2.14.
     Deviates: the short sums cover the last 16, 8 and 32 queries, as the names say (in the code the slice hits another
     axis and all three equal the full sum), and the decayed sum is carried along instead of rebuilt. The prompt counts
-    as one block of the decayed sum, so no queries are kept beyond a block (the original keeps all until the first
-    eviction).
+    as one block of the decayed sum, so no queries are kept beyond a block. At a row's first eviction maximum, minimum
+    and sum cover the last block, as in the original's training and at all later ones (its code covers all queries that
+    it has kept so far, up to 1,500). Features lie query head by query head, in the original's weights feature by
+    feature.
     """
 
     name: ClassVar[str] = "foresight_kv"

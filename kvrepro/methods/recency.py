@@ -38,6 +38,7 @@ class WindowDynTSMethod(WindowMethod):
     """Keep the last `window` tokens and nothing else, when the budget is exceeded.
 
     Source: DynTS, arXiv 2601.18383, `inference/window.py` (sink_type=none); METHODS.md section 2.2.
+    Deviates: rows evict each on their own, as in `dynts`.
     """
 
     name: ClassVar[str] = "window_dynts"
@@ -135,8 +136,9 @@ class StreamingDynTSMethod(WindowMethod):
     """Keep the first 10 tokens of each prompt and the last `window`, at their original positions.
 
     Source: DynTS, arXiv 2601.18383, `inference/window.py` (sink_type=native); METHODS.md section 2.3.
-    Deviates: the published flag "first eviction" is never reset, so that from the second batch on padding takes the
-    place of the sinks of all but the longest row; here sinks are always a row's own first tokens.
+    Deviates: rows evict each on their own, as in `dynts`. The published flag "first eviction" is never
+    reset, so that from the second batch on padding takes the place of the sinks of all but the longest row; here sinks
+    are always a row's own first tokens.
     """
 
     name: ClassVar[str] = "streaming_dynts"
