@@ -368,3 +368,19 @@ def test_a_cell_counts_replies_without_finite_logits(tmp_path, monkeypatch):
     assert manifest["status"] == {"nan_logits": 3}
     assert manifest["score"]["pass_at_1"] == 0
     assert {(r["text"], r["correct"]) for r in read_records(tmp_path)} == {("", False)}
+
+
+def test_a_copy_whose_template_opens_no_thought_runs_like_the_original(tmp_path, monkeypatch):
+    import shutil
+
+    copy = shutil.copytree(CHECKPOINTS / "tiny-r1-llama", tmp_path / "copy")
+    template = (copy / "chat_template.jinja").read_text()
+    (copy / "chat_template.jinja").write_text(template.replace("<think>\\n", ""))
+    (tmp_path / "models.yaml").write_text(f"copy: {{source: {copy}, dtype: float32}}\n")
+    monkeypatch.setenv("KVREPRO_MODELS", str(tmp_path / "models.yaml"))
+    found = {}
+    for name in ("tiny-r1-llama", "copy"):
+        manifest = run_cell(build(SETTINGS, model=name, n_problems=1), tmp_path / f"{name}-cell")
+        found[name] = read_records(tmp_path / f"{name}-cell")
+        assert manifest["thought"]["start_appended"] == (name == "copy")
+    assert found["copy"] == found["tiny-r1-llama"]
