@@ -77,9 +77,10 @@ def test_looking_does_not_make_a_run_fail(tmp_path):
     ids=lambda a: a[0],
 )  # fmt: skip
 def test_the_command_line_starts_where_unix_modules_are_missing(arguments):
-    # as on Windows; a module that is None cannot be imported. No process is started, so nothing of this needs them
+    # as on Windows; a module that is None cannot be imported. No process is started, so nothing of ours needs them;
+    # what others import on this system is there already
     program = (
-        "import sys\nimport subprocess\nfor name in ('fcntl', 'resource'):\n"
+        "import sys\nimport subprocess, psutil\nfor name in ('fcntl', 'resource'):\n"
         "    sys.modules[name] = None\n"
         "import signal\ndel signal.SIGHUP\n"
         "from kvrepro.cli import main\nsys.exit(main(sys.argv[1:]))"
