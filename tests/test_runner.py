@@ -250,24 +250,22 @@ def test_a_kernel_that_dies_is_a_failed_cell_and_no_traceback(monkeypatch):
 
 
 HOLD_LOCK = """
-import fcntl, sys, time
-file = open(sys.argv[1], "w")
-fcntl.flock(file, fcntl.LOCK_EX)
-print("held", flush=True)
-time.sleep(60)
+import pathlib, sys, time
+from kvrepro.locks import held
+with held(pathlib.Path(sys.argv[1]), "x"):
+    print("held", flush=True)
+    time.sleep(60)
 """
 
 
 def test_a_cell_that_another_process_runs_is_refused_and_shown_as_running():
     config = build(WINDOW)
     folder = CellFolder.of("single", config)
-    folder.partial.mkdir(parents=True)
-    lock = folder.partial / execution.LOCK
-    holder = subprocess.Popen([sys.executable, "-c", HOLD_LOCK, str(lock)], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen([sys.executable, "-c", HOLD_LOCK, str(folder.lock)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline().strip() == "held"
         assert execution.is_running(folder)
-        with pytest.raises(KvreproError, match=f"{config.hash8} is being run by another process"):
+        with pytest.raises(KvreproError, match=f"{config.hash8} is being run by another process, pid {holder.pid} "):
             execution.run_cell_notebook("single", config)
     finally:
         holder.kill()
