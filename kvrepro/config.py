@@ -6,14 +6,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from .errors import KvreproError, UnknownNameError
 from .parameter_values import as_mapping, typed
 from .sampling_config import SamplingConfig
 from .schedule import resolve_protocol
+
+if TYPE_CHECKING:
+    from .models import ModelEntry
 
 # raised when a change of the engine changes tokens or scores, so that old cells are not taken for new ones
 PROTOCOL = 1
@@ -34,7 +36,8 @@ class CellConfig:
         options: the method's own switches and options, for example `{pin_question: true, granularity: head}`, or
             their JSON text.
         n_problems: the first so many problems; None for all.
-        batch_rows: rows decoded together; changes throughput, not tokens.
+        batch_rows: rows decoded together; changes throughput, and tokens only where the manifest says
+            `batch_invariant: false`.
         predictor, calibration, judge: folder of what a method needs beside the weights; None takes the model's own.
         prompt_style: `dynts` (the bare problem) or `deepseek` (asks for steps and a box), for real benchmarks.
     """
@@ -152,29 +155,41 @@ class CellConfig:
 
     @property
     def hash8(self) -> str:
-        """First eight hex digits over every field, the weights, the rows, the head and the protocol version."""
-        from .benchmarks import load_problems, rows_hash
-        from .benchmarks.generated import GENERATED
-        from .models import model_entry
+        """First eight hex digits over all that changes tokens or scores.
 
-        rows = rows_hash(load_problems(self.benchmark)) if self.benchmark in GENERATED else self.benchmark
-        # folders count by what is in them, not by where they are
-        config = {**self.resolved(), "model": model_entry(self.model).name, **dict.fromkeys(self.asset_folders())}
-        assets = _fingerprints(self.model, *self._method_asset())
-        identity = {"config": config, "protocol": PROTOCOL, "rows": rows, **assets}
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-
-    def _method_asset(self) -> tuple[str | None, str | None]:
-        """Which folder beside the weights the method reads, by field and path; the model's own where none is named."""
-        from .asset_folder import DEFAULT_FOLDERS
+        Every field; weights, files and row of the model; rows of the benchmark; the trained folder that the method
+        reads; the method's revision and the protocol's version.
+        """
+        from .benchmarks import rows_identity
         from .methods import METHODS
         from .models import model_entry
+        from .models.identity import model_identity
+
+        entry, method = model_entry(self.model), METHODS[self.method]
+        # folders count by what is in them, not by where they are
+        config = {**self.resolved(), "model": entry.name, **dict.fromkeys(self.asset_folders())}
+        identity = {
+            "config": config, "protocol": PROTOCOL, "rows": rows_identity(self.benchmark),
+            **model_identity(entry, reads_separators=method.reads_separators), **self._trained(entry),
+        }  # fmt: skip
+        if (revision := method.revision_of(self.options)) > 1:
+            identity["revision"] = revision
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+    def _trained(self, entry: ModelEntry) -> dict[str, str | None]:
+        """The field of the folder beside the weights that the method reads, with what identifies its content."""
+        from .asset_folder import DEFAULT_FOLDERS
+        from .methods import METHODS
+        from .models import predictor_fingerprint
+        from .models.checkpoint_files import folder_fingerprint
 
         field = METHODS[self.method].asset
-        if field in (None, "predictor"):
+        if field is None:
+            return {}
+        if field == "predictor":
             # where a head comes from, the model table knows: a folder or the Hub
-            return field, self.predictor
-        return field, getattr(self, field) or str(Path(model_entry(self.model).source) / DEFAULT_FOLDERS[field])
+            return {field: predictor_fingerprint(entry, self.predictor)}
+        return {field: folder_fingerprint(Path(getattr(self, field) or Path(entry.source) / DEFAULT_FOLDERS[field]))}
 
     @property
     def cell_id(self) -> str:
@@ -182,18 +197,6 @@ class CellConfig:
         budget = "none" if self.budget is None else self.budget
         model = self.model.rstrip("/").rsplit("/", 1)[-1]
         return f"{model}/{self.benchmark}/{self.method}-{budget}/{self.hash8}"
-
-
-@cache
-def _fingerprints(model: str, asset: str | None, folder: str | None) -> dict[str, str | None]:
-    from .models import model_entry, predictor_fingerprint, weights_fingerprint
-    from .models.checkpoint_files import folder_fingerprint
-
-    entry = model_entry(model)
-    if asset is None:
-        return {"weights": weights_fingerprint(entry)}
-    own = predictor_fingerprint(entry, folder) if asset == "predictor" else folder_fingerprint(Path(folder))
-    return {"weights": weights_fingerprint(entry), asset: own}
 
 
 def _check_method(config: CellConfig) -> dict[str, Any] | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any, get_type_hints
 
@@ -19,22 +20,42 @@ from .methods.base import EvictionMethod
 from .parameter_values import typed
 from .prompt_forms import Prompt, listed, token_ids
 from .sampling_config import SamplingConfig
-from .tokens import THINK_END_TEXT, ThinkTags, render_prompt, reply_text
+from .tokens import THINK_END_TEXT, ThinkTags, render_prompt, reply_parts
 
 
 def end_token_ids(model: PreTrainedModel, tokenizer) -> list[int]:
-    """Tokens that end a reply: the generation config's, else the tokenizer's."""
-    ids = model.generation_config.eos_token_id
-    ids = tokenizer.eos_token_id if ids is None else ids
-    return list(ids) if isinstance(ids, list | tuple) else [] if ids is None else [ids]
+    """Tokens that end a reply: the generation config's, else the tokenizer's.
+
+    Warns where none of the generation config's is the end token of the tokenizer (or of the model's configuration,
+    where the tokenizer has none): replies would then end elsewhere than they do in a chat.
+    """
+    ids = _as_list(model.generation_config.eos_token_id)
+    others = {"the tokenizer": _as_list(tokenizer.eos_token_id), "config.json": _as_list(model.config.eos_token_id)}
+    known = next((named for named in others.values() if named), [])
+    if ids and known and not set(ids) & set(known):
+        named = ", ".join(f"{place} names {_shown(tokenizer, found)}" for place, found in others.items() if found)
+        warnings.warn(
+            f"generation_config.json ends replies at {_shown(tokenizer, ids)}, but {named}. The one of "
+            "generation_config.json is used; correct eos_token_id there if replies run on or stop early",
+            RuntimeWarning, stacklevel=2,
+        )  # fmt: skip
+    return ids or _as_list(tokenizer.eos_token_id)
+
+
+def _as_list(ids: int | Sequence[int] | None) -> list[int]:
+    return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
+
+
+def _shown(tokenizer, ids: Sequence[int]) -> str:
+    return " or ".join(f"{tokenizer.convert_ids_to_tokens(i)!r} ({i})" for i in ids)
 
 
 def generate(
     model: PreTrainedModel, tokenizer, prompts: Prompt | Iterable[Prompt],
     method: str | type[EvictionMethod] | EvictionMethod = "full", budget: int | None = None, *, n_samples: int = 1,
     batch_rows: int = 32, max_new_tokens: int = 1024, seed: int = 0, temperature: float = 0.6, top_p: float = 0.95,
-    top_k: int = 20, sampling_order: str = "hf", think_end: str | None = THINK_END_TEXT, keep_positions: bool = False,
-    engine: list | None = None, **options: object,
+    top_k: int = 20, sampling_order: str = "hf", think_end: str | None = THINK_END_TEXT, think_start: str | None = None,
+    open_thought: str | None = None, keep_positions: bool = False, engine: list | None = None, **options: object,
 ) -> list[Completion]:  # fmt: skip
     """Generate replies under a KV budget.
 
@@ -46,6 +67,9 @@ def generate(
         budget: slots per row; leave out for `full` and for a built method.
         n_samples: replies per prompt.
         think_end: the tag that ends the thought; None for a model that does not think.
+        think_start: the tag that opens it; None takes `think_end` without its `/`.
+        open_thought: what happens where the chat template does not end a prompt with that tag: `always` appends it and
+            a newline, `template` leaves the prompt alone, None does too, but warns.
         keep_positions: record what every eviction kept.
         engine: pass an empty list to receive the `Engine` and with it the run's `stats`.
         options: window, ratio, evict_every, protocol and the method's own options.
@@ -62,15 +86,15 @@ def generate(
     settings = _typed_settings(
         budget=budget, n_samples=n_samples, batch_rows=batch_rows, max_new_tokens=max_new_tokens, seed=seed,
         temperature=temperature, top_p=top_p, top_k=top_k, sampling_order=sampling_order, think_end=think_end,
-        keep_positions=keep_positions,
+        think_start=think_start, open_thought=open_thought, keep_positions=keep_positions,
     )  # fmt: skip
     if not isinstance(engine, list | None):
         raise KvreproError(f"engine={engine!r}: expected an empty list, which receives the Engine")
     sampling = SamplingConfig(*(settings[name] for name in ("temperature", "top_p", "top_k", "sampling_order")))
     chosen = _chosen_method(method, settings["budget"], options, model, tokenizer)
     vocab_size = model.get_input_embeddings().num_embeddings
-    prompt_ids = token_ids(listed(prompts), lambda prompt: render_prompt(tokenizer, prompt), vocab_size)
-    think = ThinkTags.of(tokenizer, think_end)
+    think = ThinkTags.of(tokenizer, *(settings[name] for name in ("think_end", "think_start", "open_thought")))
+    prompt_ids = token_ids(listed(prompts), lambda prompt: render_prompt(tokenizer, prompt, think), vocab_size)
     runner = Engine(
         model,
         chosen,
@@ -86,7 +110,9 @@ def generate(
     ]
     done = {}
     for completion in runner.run(requests):
-        completion.text = reply_text(tokenizer, completion.token_ids, think_end)
+        completion.text, completion.answer_start = reply_parts(
+            tokenizer, completion.token_ids, completion.n_closed, think
+        )
         done[completion.request] = completion
     return [done[request] for request in requests]
 

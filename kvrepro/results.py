@@ -39,6 +39,11 @@ class CellFolder:
         return self.path.with_name(f".{self.path.name}.partial")
 
     @property
+    def lock(self) -> Path:
+        """The lock of an unfinished run; beside its folder, which is removed while the lock is held."""
+        return self.path.with_name(f".{self.path.name}.lock")
+
+    @property
     def is_complete(self) -> bool:
         """True once all three files are in place; the manifest comes last."""
         return all((self.path / name).is_file() for name in (MANIFEST, RECORDS, NOTEBOOK))

@@ -27,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="check the cell and print the values that it would run with"
     )
+    # of the grid, which has checked all its cells already
+    parser.add_argument("--checked", action="store_true", help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -52,6 +54,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if folder.is_complete:
         print("complete")
     else:
+        if not args.checked:
+            from ..preflight import check_cells
+
+            check_cells([config])
         run_cell_notebook(profile, config)
     manifest = read_manifest(folder.path)
     score = manifest["score"]
@@ -79,4 +85,10 @@ def _config(args: argparse.Namespace) -> CellConfig:
             raise KvreproError(f"{args.params} holds {type(loaded).__name__}, expected a mapping of parameters")
         values |= loaded
     values |= set_values(args.set, "budget=192")
+    if args.profile and "model" not in values:
+        shown = [c.cell_id for c in load_profile(args.profile).cells[:3]]
+        raise KvreproError(
+            f"--profile {args.profile} alone names no cell: add --cell with an id or the hash it ends in, such as "
+            f"{', '.join(shown)} (`kvrepro grid {args.profile} --dry-run` prints all)"
+        )
     return CellConfig.from_mapping({**generation_defaults(values.get("model")), **values})

@@ -36,13 +36,23 @@ class MethodEntry:
 
     `target`: module and class. `published`: what the method's own paper means by a budget. `only_window`: the window
     that defines the method, if one does. `asset`: the field of a cell that names the trained folder which
-    the method reads; what is in it counts in the cell's hash.
+    the method reads; what is in it counts in the cell's hash. `reads_separators`: the method reads the model's
+    separators, which count too. `revision`: raised when the method's own scores change, so that its older cells are
+    not taken for new ones; `switch_revisions`: of a switch's scores, where it is on.
     """
 
     target: str
     published: Rule = dynts_rule
     only_window: int | None = None
     asset: str | None = None
+    reads_separators: bool = False
+    revision: int = 1
+    switch_revisions: tuple[tuple[str, int], ...] = ()
+
+    def revision_of(self, options: dict | None) -> int:
+        """The revision that counts under a cell's options."""
+        on = [n for switch, n in self.switch_revisions if (options or {}).get(switch)]
+        return max([self.revision, *on])
 
 
 FULL = "full"
@@ -53,15 +63,15 @@ METHODS: dict[str, MethodEntry] = {
     # the paper's baselines as its repository runs them
     "window_dynts": MethodEntry("recency:WindowDynTSMethod", window_only()),
     "streaming_dynts": MethodEntry("recency:StreamingDynTSMethod", window_only(extra=10)),
-    "sepllm_dynts": MethodEntry("sepllm:SepLLMDynTSMethod"),
+    "sepllm_dynts": MethodEntry("sepllm:SepLLMDynTSMethod", reads_separators=True),
     "h2o_dynts": MethodEntry("h2o:H2ODynTSMethod"),
     "snapkv_dynts": MethodEntry("snapkv:SnapKVDynTSMethod"),
     "rkv_dynts": MethodEntry("rkv:RKVDynTSMethod"),
     # the same as their authors define them
     "window": MethodEntry("recency:WindowMethod"),
     # all that is not a sink is recent, so a window of its own would change nothing
-    "streaming_llm": MethodEntry("recency:StreamingLLMMethod", remains(0, 1)),
-    "sepllm": MethodEntry("sepllm:SepLLMMethod", sinks_separators_window),
+    "streaming_llm": MethodEntry("recency:StreamingLLMMethod", remains(0, 1), switch_revisions=(("reindex", 2),)),
+    "sepllm": MethodEntry("sepllm:SepLLMMethod", sinks_separators_window, reads_separators=True),
     "h2o": MethodEntry("h2o:H2OMethod", remains(512, 1)),
     "snapkv": MethodEntry("snapkv:SnapKVMethod", remains(8, 128)),
     "rkv": MethodEntry("rkv:RKVMethod", remains(8, 128)),
@@ -80,7 +90,7 @@ METHODS: dict[str, MethodEntry] = {
     "random_attention": MethodEntry("random:RandomAttentionMethod", buffer_on_top),
     "vase_attnv": MethodEntry("vase:VaSEAttnVMethod", remains(64, 64, window_is_period=True)),
     "vase_dkv": MethodEntry("vase:VaSEDKVMethod", remains(64, 64, window_is_period=True)),
-    "triattention": MethodEntry("triattention:TriAttentionMethod", remains(0, 128), asset="calibration"),
+    "triattention": MethodEntry("triattention:TriAttentionMethod", remains(0, 128), asset="calibration", revision=2),
     "gkv": MethodEntry("gkv:GKVMethod", remains(16, 128)),
     "lazy_eviction": MethodEntry("lazy_eviction:LazyEvictionMethod", remains(175, 175, window_is_period=True)),
     "foresight_kv": MethodEntry(

@@ -27,6 +27,10 @@ class EvictionMethod:
     A subclass defines `score` and, if it carries state, `prepare`, `admit` and `observe`. Everything else is
     switches. It is a frozen dataclass; switches have types, `granularity: str = "head"`.
 
+    Deviates, for every method: a row evicts when it is full itself (DynTS' loop evicts the whole batch when its longest
+    row is), padding does not exist, kept slots stay in the order of time, ties go to the earlier slot, and a prompt
+    longer than the budget is refused where some originals compress it while they read it.
+
     Attributes:
         schedule: when rows evict and how many slots stay; None for a cache that never evicts.
         granularity: `shared` (one kept set for all layers and heads), `layer` or `head` (per layer and KV head).

@@ -132,8 +132,17 @@ class EvictionView:
         per_slot = max(shape.kv_heads * shape.head_dim, values_per_slot)
         most = GPU_BLOCK_VALUES if self.cache.kv.device.type == "cuda" else BLOCK_VALUES
         step = max(1, most // max(1, len(self.rows) * self.length * per_slot))
-        for start in range(0, shape.layers, step):
-            yield slice(start, min(start + step, shape.layers))
+        start, scaling = 0, self.cache.scaling
+        while start < shape.layers:
+            # layers of one block share their attention scale
+            other = next((i for i in range(start, shape.layers) if scaling[i] != scaling[start]), shape.layers)
+            stop = min(start + step, other)
+            yield slice(start, stop)
+            start = stop
+
+    def scaling(self, layers: slice) -> float:
+        """The factor that a block of layers (see `layer_blocks`) puts on the dot products of queries and keys."""
+        return self.cache.scaling[layers.start]
 
     def keys(self, layers: int | slice) -> Tensor:
         """The cached keys, rotated: `[R, H, S, D]` of one layer, `[l, R, H, S, D]` of a slice.

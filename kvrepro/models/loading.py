@@ -73,6 +73,29 @@ def resolved_revision(entry: ModelEntry) -> str | None:
     return Path(found).parent.name if isinstance(found, str) else None
 
 
+def check_available(entry: ModelEntry, device: str | None = None) -> None:
+    """Look for the weights without loading them; of a Hub model that is not here yet, the configuration is fetched.
+
+    Raises:
+        KvreproError: what `load_model` would raise for weights that are missing or meant for another device.
+    """
+    from huggingface_hub import constants, hf_hub_download, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    _check_source(entry)
+    _placement(entry, device or default_device())
+    if entry.is_folder:
+        return
+    try:
+        hf_hub_download(entry.source, "config.json", revision=entry.revision)
+        folder = Path(snapshot_download(entry.source, revision=entry.revision, local_files_only=True))
+    except (LocalEntryNotFoundError, OSError) as error:
+        raise KvreproError(_explained(entry, error)) from error
+    if constants.HF_HUB_OFFLINE:
+        # what is missing of a copy cannot be fetched
+        check_folder(folder)
+
+
 def _check_source(entry: ModelEntry) -> None:
     """Find what is missing in a folder before anything is read."""
     row = MODELS.get(entry.name)

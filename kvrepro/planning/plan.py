@@ -11,9 +11,10 @@ from ..config import CellConfig
 from ..errors import KvreproError
 from ..methods import create_method, method_class
 from ..methods.base import EvictionMethod
-from ..models import model_entry
+from ..models import ModelEntry, model_entry, predictor_source
 from ..models.architectures import ModelSize, model_size
-from ..models.memory import GIB, RESERVE_BYTES
+from ..models.memory import GIB, RESERVE_BYTES, rows_that_fit
+from ..predictor.head import PredictorShape
 from ..tokens import render_prompt
 from .estimates import BOUND, GIVEN, NOTHING, Measurement, expected_speed, expected_tokens
 from .gpus import Machine
@@ -29,9 +30,10 @@ BYTES_PER_TOKEN, NOTEBOOK_BYTES = 5, 60_000
 class CellPlan:
     """One cell. Sizes in bytes, times in seconds; `kv_bytes` is batch_rows x capacity_tokens x kv_bytes_per_token.
 
+    `predictor_bytes` is the head's in the model's dtype, of the published widths where no head is named or at hand.
     `prompt_source` is `exact` or `assumed`. `tokens_source` and `time_source` are one of the three kinds of `measured`,
-    or: `limit` (every reply runs to max_new_tokens), `bound` (weights and cache read once a step at the data sheet's
-    bandwidth: no run is faster, real ones are slower), `unknown`.
+    or: `limit` (every reply runs to max_new_tokens), `bound` (what a step must read, weights
+    and cache, at the data sheet's bandwidth: no run is faster, real ones are slower), `unknown`.
     """
 
     cell_id: str
@@ -79,10 +81,10 @@ def plan_cell(config: CellConfig, machine: Machine, known: list[Measurement]) ->
         prompt_source = EXACT
     replies = (config.n_problems or benchmark_entry(config.benchmark).n_problems) * config.n_samples
     rows = min(config.batch_rows, replies)
-    predictor = size.predictor_bytes if "predictor" in method_class(config.method).needs else 0
+    predictor = _head_bytes(config, entry, size)
     reserve = RESERVE_BYTES["cpu" if machine.name.endswith("CPU") else "cuda"]
     room = machine.memory_bytes - reserve - size.weights_bytes - predictor
-    largest = max(0, room // (capacity * size.kv_bytes_per_token))
+    largest = rows_that_fit(room, size.kv_bytes_per_token, capacity, size.vocabulary)
     new_tokens, tokens_source = expected_tokens(config, known)
     tps, seconds, time_source = _time(config, size, machine, known, rows, replies, new_tokens, longest, method.schedule)
     return CellPlan(
@@ -94,8 +96,23 @@ def plan_cell(config: CellConfig, machine: Machine, known: list[Measurement]) ->
 
 
 def cache_bytes(config: CellConfig) -> int:
-    """K and V storage that the cell will allocate; for the check before anything is loaded."""
-    return plan_cell(config, Machine("any", 1 << 62, None), []).kv_bytes
+    """K, V and head that the cell will allocate beside the weights; for the check before anything is loaded."""
+    plan = plan_cell(config, Machine("any", 1 << 62, None), [])
+    return plan.memory_bytes - plan.weights_bytes
+
+
+def _head_bytes(config: CellConfig, entry: ModelEntry, size: ModelSize) -> int:
+    if "predictor" not in method_class(config.method).needs:
+        return 0
+    source = predictor_source(entry, config.predictor)
+    known = None if source is None else PredictorShape.on_disk(source)
+    return (known or PredictorShape.published(size.hidden)).parameters * size.element_bytes
+
+
+def disk_bytes(config: CellConfig) -> int:
+    """What the cell may write: every reply at its limit, twice while it is graded, and the notebook."""
+    replies = (config.n_problems or benchmark_entry(config.benchmark).n_problems) * config.n_samples
+    return 2 * replies * config.max_new_tokens * BYTES_PER_TOKEN + NOTEBOOK_BYTES
 
 
 def _problem(
@@ -138,7 +155,7 @@ def _time(
         slots = longest + new_tokens / 2
     else:
         slots = min((schedule.kept_tokens + schedule.peak_tokens) / 2, longest + new_tokens / 2)
-    read = size.weights_bytes + rows * slots * size.kv_bytes_per_token
+    read = size.step_weights_bytes + rows * slots * size.kv_bytes_per_token
     seconds = math.ceil(total / rows) * read / machine.bandwidth
     return total / seconds, seconds, BOUND
 
@@ -164,5 +181,5 @@ def _prompt_lengths(model: str, benchmark: str, n_problems: int | None, style: s
     entry = model_entry(model)
     # the tokenizer first: without it the rows are of no use, and asking the Hub for them takes a while offline
     tokenizer = AutoTokenizer.from_pretrained(entry.source, revision=entry.revision, local_files_only=True)
-    problems = load_problems(benchmark, n_problems, style)
-    return {p.problem_id: len(render_prompt(tokenizer, p.question)) for p in problems}
+    problems, tags = load_problems(benchmark, n_problems, style), entry.tags(tokenizer)
+    return {p.problem_id: len(render_prompt(tokenizer, p.question, tags)) for p in problems}
