@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import matplotlib
 import pytest
@@ -15,6 +16,7 @@ from kvrepro.methods import METHODS, method_class
 from kvrepro.methods.declaration import option_types
 from kvrepro.methods.declared_options import declared_options
 from kvrepro.paths import PACKAGE
+from kvrepro.preflight import check_cells
 from kvrepro.profiles import load_profile, profile_names
 from kvrepro.resolution import resolve_cell
 from kvrepro.results import configs_beside, write_atomic
@@ -162,7 +164,7 @@ def test_the_values_are_those_that_the_run_records(tmp_path, changes):
 def test_defaults_are_filled_in_and_nothing_is_null():
     values = resolve_cell(config(method="dynts", budget=192)).values()
     assert None not in values.values()
-    expected = {"window": 76, "evict_every": 24, "protocol": "fair", "peak_tokens": 128 + 0, "dtype": "float32"}
+    expected = {"window": 76, "evict_every": 24, "protocol": "fair", "dtype": "float32"}
     # replies of 60 tokens cannot reach the budget
     expected["peak_tokens"] = values["prompt_tokens"][1] + 60
     assert {name: values[name] for name in expected} == expected
@@ -201,6 +203,7 @@ DRY = [
         {"method": "full", "budget": "null", "options": "{sinks: 4}"},
         "'full' never evicts, so sinks=4 would mean nothing",
     ),
+    ({"method": "dynts", "predictor": "/nowhere"}, "no importance predictor in /nowhere"),
     ({"method": "sepllm", "options": "{separators: abc}"}, "unknown option of method sepllm 'separators'"),
 ]
 
@@ -216,10 +219,20 @@ def test_what_a_run_refuses_a_dry_run_refuses(capsys, monkeypatch, changes, mess
     items = [part for name, value in chosen.items() for part in ("--set", f"{name}={value}")]
     assert main(["run", *items, *flags]) == 2
     out, err = capsys.readouterr()
-    assert out == ""
-    import re
-
+    assert "cell_id" not in out
     assert re.search(message, err), err
+
+
+def test_a_grid_refuses_a_prompt_beyond_the_budget_before_its_first_cell():
+    cells = [config(method="window", budget=budget) for budget in (60, 160, 64)]
+    with pytest.raises(KvreproError, match="nothing was started") as caught:
+        check_cells(cells)
+    found = str(caught.value).splitlines()[1:]
+    assert found == [
+        f"{cell.cell_id}: problem chain-12-000: the prompt has 68 tokens, more than budget={cell.budget}; raise the "
+        "budget"
+        for cell in (cells[0], cells[2])
+    ]
 
 
 def test_a_dry_run_prints_the_values_of_the_run_and_what_the_budget_means(capsys):
