@@ -29,7 +29,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 
 notebooks: $(READY)  ## every notebook with its default (smoke) parameters
-	KVREPRO_RESULTS=$$(mktemp -d) MPLBACKEND=agg $(BIN)/python -m pytest -q --nbval-lax --nbval-cell-timeout 300 --nbval-kernel-startup-timeout 240 notebooks
+	KVREPRO_RESULTS=$$(mktemp -d) MPLBACKEND=agg $(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout 300 --nbval-kernel-startup-timeout 240 notebooks
 
 rehearse: $(READY)  ## the GPU profile on random stand-ins
 	$(BIN)/kvrepro rehearse --cores $(CORES)

@@ -1,14 +1,15 @@
 # The grid of one profile: a rule per cell, one for the figures. Run it with `kvrepro grid PROFILE`.
-import json
 import sys
 
-from kvrepro.paths import project_root, results_root
+from kvrepro.paths import PACKAGE, results_root
 from kvrepro.profiles import load_profile
+from kvrepro.workflow import mark_of
 
 PROFILE = load_profile(config.get("profile", "tiny"))
 ROOT = results_root() / PROFILE.name
 CELLS = {cell.cell_id: cell for cell in PROFILE.cells}
-FIGURE_CODE = [str(project_root() / "kvrepro" / name) for name in ("figures.py", "comparison/figures.py", "comparison/table.py", "report.py", "pictures.py", "token_picture.py", "summary.py")]
+MARKS = [mark_of(PROFILE.name, cell) for cell in CELLS]
+FIGURE_CODE = [str(PACKAGE / name) for name in ("figures.py", "comparison/figures.py", "comparison/table.py", "report.py", "pictures.py", "token_picture.py", "summary.py")]
 
 wildcard_constraints:
     cell="|".join(map(str, CELLS)) or "none",
@@ -16,26 +17,21 @@ wildcard_constraints:
 localrules: figures
 
 rule all:
-    input: ROOT / "index.html"
+    input: MARKS, ROOT / "index.html"
 
 rule cell:
-    input: "notebooks/cell.ipynb"
-    output:
-        ROOT / "{cell}" / "run.ipynb",
-        ROOT / "{cell}" / "records.jsonl",
-        ROOT / "{cell}" / "manifest.json",
-    params:
-        # identity of the cell; resources stay out of it, or a changed limit would rerun finished cells
-        config=lambda wildcards: json.dumps(CELLS[wildcards.cell].resolved(), sort_keys=True),
+    # a mark and no results: Snakemake deletes the outputs of a job that fails or is begun again
+    output: touch(mark_of(PROFILE.name, "{cell}"))
     # one GPU per cell where GPUs are counted (`--gpus N`); without a limit the count means nothing
     resources: gpu=1
+    # in the shell's place, so that the cell's parent is Snakemake and it ends with it
     shell:
-        "mkdir -p {ROOT}/logs && {sys.executable} -m kvrepro run --profile {PROFILE.name} --cell {wildcards.cell}"
-        " > {ROOT}/logs/$(echo {wildcards.cell} | tr / _).log 2>&1"
+        "mkdir -p {ROOT}/logs && exec {sys.executable} -m kvrepro.child $PPID kvrepro run --profile {PROFILE.name}"
+        " --cell {wildcards.cell} --checked > {ROOT}/logs/$(echo {wildcards.cell} | tr / _).log 2>&1"
 
 rule figures:
     input:
-        expand(str(ROOT / "{cell}" / "manifest.json"), cell=CELLS),
+        MARKS,
         f"notebooks/{PROFILE.notebook}.ipynb",
         FIGURE_CODE,
     output:
@@ -43,4 +39,4 @@ rule figures:
         ROOT / "summary.csv",
         ROOT / f"{PROFILE.notebook}.ipynb",
     shell:
-        "{sys.executable} -m kvrepro summary {PROFILE.name} > {ROOT}/summary.log 2>&1"
+        "exec {sys.executable} -m kvrepro.child $PPID kvrepro summary {PROFILE.name} > {ROOT}/summary.log 2>&1"

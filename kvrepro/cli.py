@@ -1,4 +1,4 @@
-"""The command line: parse, call one command, print its result, exit 0 (done), 1 (failed) or 2 (usage)."""
+"""The command line: parse, call one command, print its result, exit 0 (done), 1 (failed), 2 (usage) or 128 + signal."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import NoReturn
 from . import __version__
 from .errors import KvreproError, RunError, did_you_mean
 from .paths import pin_folders
+from .stopping import Stopped, stopped_by_signals
 
 COMMANDS = (
     "list", "fetch", "plan", "rehearse", "run", "grid", "status", "summary", "traces", "labels", "train", "calibrate",
@@ -82,14 +83,11 @@ def _run(args: argparse.Namespace) -> int:
     shown = sys.stdout
     try:
         pin_folders()
-        if args.json:
-            # what a command prints for people is not wanted; its result is printed below
-            with open(os.devnull, "w") as nowhere:
-                sys.stdout = nowhere
-                result = args.module.run(args)
-                sys.stdout = shown
-        else:
+        # with --json what a command prints for people is not wanted; its result is printed below
+        with stopped_by_signals(), open(os.devnull, "w") as nowhere:
+            sys.stdout = nowhere if args.json else shown
             result = args.module.run(args)
+            sys.stdout = shown
     except KvreproError as error:
         print(f"kvrepro {args.command}: {error}", file=sys.stderr)
         return 2
@@ -98,9 +96,9 @@ def _run(args: argparse.Namespace) -> int:
             raise
         print(f"kvrepro {args.command}: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(f"kvrepro {args.command}: stopped; what was finished is kept, the same command goes on", file=sys.stderr)
-        return INTERRUPTED
+        return error.exit_code if isinstance(error, Stopped) else INTERRUPTED
     finally:
         sys.stdout = shown
     exit_code = int(result.pop("exit_code", 0))

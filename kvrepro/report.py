@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 import pandas as pd
 
-from .paths import results_root
-from .pictures import PictureSet
+from .execution import execute_notebook, notebook_parameters
+from .paths import project_root, results_root
+from .pictures import PictureSet, reply_pictures
 from .profiles import Profile
 from .results import write_atomic
+from .summary import write_summary
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#222}"
@@ -23,6 +26,35 @@ _HEADERS = (
     "model", "benchmark", "method", "budget", "Pass@1 (%)", "95 % interval", "n x k", "truncated (%)", "mean tokens",
     "tokens/s", "peak slots", "KV bytes", "evictions", "wall (s)", "notebook",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was drawn: a row per finished cell, the page, and the number of replies on it."""
+
+    frame: pd.DataFrame
+    index: Path
+    n_pictures: int
+
+
+def write_report(profile: Profile, n_pictures: int | None = None) -> Report:
+    """Write `summary.csv`, the executed figure notebook and the page; missing cells are drawn as missing.
+
+    Args:
+        n_pictures: replies per model and method drawn as text; None leaves it to `pictures.reply_pictures`.
+
+    Raises:
+        RunError: a cell's files cannot be read, or the notebook failed.
+    """
+    frame = write_summary(profile)
+    source = project_root() / "notebooks" / f"{profile.notebook}.ipynb"
+    known = notebook_parameters(source)
+    parameters = {"profile": profile.name, "run_missing": False}
+    execute_notebook(
+        source, results_root() / profile.name / source.name, {k: v for k, v in parameters.items() if k in known}
+    )
+    pictures = reply_pictures(profile, set(frame.cell_id), n_pictures)
+    return Report(frame, write_index(profile, frame, pictures), sum(len(found.pictures) for found in pictures))
 
 
 def write_index(profile: Profile, frame: pd.DataFrame, pictures: Sequence[PictureSet] = ()) -> Path:

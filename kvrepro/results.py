@@ -39,6 +39,11 @@ class CellFolder:
         return self.path.with_name(f".{self.path.name}.partial")
 
     @property
+    def lock(self) -> Path:
+        """The lock of an unfinished run; beside its folder, which is removed while the lock is held."""
+        return self.path.with_name(f".{self.path.name}.lock")
+
+    @property
     def is_complete(self) -> bool:
         """True once all three files are in place; the manifest comes last."""
         return all((self.path / name).is_file() for name in (MANIFEST, RECORDS, NOTEBOOK))
@@ -144,3 +149,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise RunError(f"{path} holds {type(manifest).__name__}, expected an object: delete the folder and run again")
     return manifest
+
+
+def configs_beside(folder: Path) -> list[dict[str, Any]]:
+    """Configurations of the finished cells that lie beside a cell's folder: those of its model and benchmark."""
+    found = []
+    for path in sorted(folder.resolve().parent.parent.glob(f"*/*/{MANIFEST}")):
+        try:
+            found.append(read_manifest(path.parent)["config"])
+        except (RunError, KeyError):
+            # a broken neighbour is no reason to stop this cell; whoever reads its numbers is told
+            continue
+    return found

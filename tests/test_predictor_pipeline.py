@@ -98,7 +98,7 @@ def reply(tokenizer, text, status="ok"):
     ids = tokenizer.encode(text, add_special_tokens=False)
     think, found = ThinkTags.of(tokenizer), Completion(Request("q", 0, (1, 2)), ids, status)
     closed = [i + 1 for i in range(len(ids)) if think.closes(ids[: i + 1])]
-    found.n_thinking_tokens = closed[0] if closed else len(ids)
+    found.has_closed, found.n_thinking_tokens = bool(closed), closed[0] if closed else len(ids)
     return found
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -30,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Build the stand-ins once, run the grid on them offline, say what it took."""
+    from ..child import child_command
     from ..errors import KvreproError
     from ..paths import hub_environment, results_root
     from ..planning.rehearsal import NOTE, build_hub, write_rows
@@ -56,21 +55,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         card.write_text(json.dumps(content, indent=1) + "\n")
     print(f"stand-ins in {hub}: {NOTE}", file=sys.stderr)
     # a process of its own: where the Hub is, is read once, when its library is imported
-    command = [sys.executable, "-m", "kvrepro", "grid", profile.name, "--cores", str(args.cores), "--json"]
+    command = child_command("kvrepro", "grid", profile.name, "--cores", str(args.cores), "--json")
     environment = {**os.environ, **hub_environment(hub, rows, table)}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    try:
-        output, _ = process.communicate()
-    except BaseException:
-        # the grid stops its cells when it is interrupted; killed outright it would leave them running
-        process.send_signal(signal.SIGINT)
-        process.wait()
-        raise
-    last = output.strip().splitlines()
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    last = done.stdout.strip().splitlines()
     result = json.loads(last[-1]) if last else {}
     minutes = (time.monotonic() - started) / 60
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = (used.ru_utime + used.ru_stime) / 60
+    used = os.times()
+    cpu = (used.children_user + used.children_system) / 60
     print(
         f"{result.get('done', 0)} of {len(profile.cells)} cells of {profile.rehearses} rehearsed in {minutes:.1f} min "
         f"({cpu:.1f} min of processor time)"
@@ -80,5 +72,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "rehearses": profile.rehearses,
         "minutes": round(minutes, 2),
         "cpu_minutes": round(cpu, 2),
-        "exit_code": int(process.returncode != 0),
+        "exit_code": int(done.returncode != 0),
     }

@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 from ..errors import KvreproError
-from ..paths import project_root, results_root
 from ..profiles import load_profile
 
 NAME = "summary"
@@ -25,24 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Draw from what is finished; missing cells are drawn as missing."""
-    from ..execution import execute_notebook, notebook_parameters
-    from ..pictures import reply_pictures
-    from ..report import write_index
-    from ..summary import write_summary
+    from ..report import write_report
 
     if args.pictures is not None and args.pictures < 0:
         raise KvreproError(f"--pictures={args.pictures}: a number of replies, 0 for none")
     profile = load_profile(args.profile)
-    folder = results_root() / profile.name
-    frame = write_summary(profile)
-    print(frame.drop(columns=["cell_id"]).to_string(index=False, max_colwidth=20))
-    source = project_root() / "notebooks" / f"{profile.notebook}.ipynb"
-    parameters = {"profile": profile.name, "run_missing": False}
-    known = notebook_parameters(source)
-    execute_notebook(source, folder / source.name, {k: v for k, v in parameters.items() if k in known})
-    pictures = reply_pictures(profile, set(frame.cell_id), args.pictures)
-    index = write_index(profile, frame, pictures)
+    report = write_report(profile, args.pictures)
+    print(report.frame.drop(columns=["cell_id"]).to_string(index=False, max_colwidth=20))
     return {
-        "profile": profile.name, "cells": len(frame), "of": len(profile.cells), "index": str(index),
-        "pictures": sum(len(found.pictures) for found in pictures),
+        "profile": profile.name, "cells": len(report.frame), "of": len(profile.cells), "index": str(report.index),
+        "pictures": report.n_pictures,
     }  # fmt: skip

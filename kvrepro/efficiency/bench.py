@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..child import child_command
 from ..errors import RunError
 from ..paths import PACKAGE
 from . import kvpress_environment
@@ -35,7 +36,9 @@ class WorkerProcess:
             environment["GOMP_SPINCOUNT"] = "0"
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by `close`)
         self.process = subprocess.Popen(
-            [str(python), "-m", "kvrepro.efficiency.worker", variant, str(model_folder), dtype, str(threads)],
+            child_command(
+                "kvrepro.efficiency.worker", variant, str(model_folder), dtype, str(threads), python=str(python)
+            ),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment,
             cwd=model_folder,
         )  # fmt: skip

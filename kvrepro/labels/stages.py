@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -15,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import KvreproError, RunError
+from ..locks import held
 from ..paths import results_root
 from ..provenance import git_revision, hardware, package_versions
 from ..results import append_row, read_rows, write_atomic
 
-MANIFEST, IDENTITY, SESSIONS, LOCK = "manifest.json", "identity.json", "sessions.jsonl", "lock"
+MANIFEST, IDENTITY, SESSIONS = "manifest.json", "identity.json", "sessions.jsonl"
 # raised when a change of the code changes what a stage writes, so that old folders are not taken for new ones
 STAGE_PROTOCOL = 1
 
@@ -64,7 +64,8 @@ class StageFolder:
         """
         self.partial.mkdir(parents=True, exist_ok=True)
         identity = as_json(identity)
-        with self._locked() if is_main else nullcontext():
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        with held(lock, f"the stage of {self.path}") if is_main else nullcontext():
             known = self.partial / IDENTITY
             if known.is_file() and json.loads(known.read_text()) != identity:
                 raise KvreproError(
@@ -78,15 +79,6 @@ class StageFolder:
             finally:
                 if is_main and self.partial.is_dir():
                     append_row(self.partial / SESSIONS, {"wall_s": round(time.monotonic() - started, 3)})
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self.partial / LOCK).open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise KvreproError(f"{self.path} is being made by another process; wait for it or stop it") from error
-            yield
 
     def publish(self, manifest: dict[str, Any], started: float, device: str) -> dict[str, Any]:
         """Add provenance and times, write the manifest, and rename the working folder into place.
@@ -105,7 +97,7 @@ class StageFolder:
             "wall_s": round(before + time.monotonic() - started, 2), "versions": package_versions(),
             "git": git_revision(), "hardware": hardware(device),
         }  # fmt: skip
-        for name in (LOCK, IDENTITY, SESSIONS):
+        for name in (IDENTITY, SESSIONS):
             (self.partial / name).unlink(missing_ok=True)
         write_atomic(self.partial / self.manifest_name, json.dumps(manifest, indent=1) + "\n")
         old = self.path.with_name(f".{self.path.name}.old")

@@ -10,6 +10,7 @@ from ..benchmarks import benchmark_entry, load_problems
 from ..config import CellConfig
 from ..errors import KvreproError
 from ..methods import create_method, method_class
+from ..methods.base import EvictionMethod
 from ..models import ModelEntry, model_entry, predictor_source
 from ..models.architectures import ModelSize, model_size
 from ..models.memory import GIB, RESERVE_BYTES, rows_that_fit
@@ -71,8 +72,9 @@ def plan_cell(config: CellConfig, machine: Machine, known: list[Measurement]) ->
     """
     entry = model_entry(config.model)
     size = model_size(entry)
-    longest, prompt_source = _longest_prompt(config.model, config.benchmark, config.n_problems, config.prompt_style)
-    method = _method(config)
+    prompts = prompt_lengths(config)
+    longest, prompt_source = (ASSUMED_PROMPT_TOKENS, ASSUMED) if prompts is None else (max(prompts.values()), EXACT)
+    method = sized_method(config)
     capacity = method.capacity_slots(longest, config.max_new_tokens)
     if capacity < longest + config.max_new_tokens and method.schedule is not None:
         # the schedule decides: the prompt's length does not matter
@@ -105,6 +107,12 @@ def _head_bytes(config: CellConfig, entry: ModelEntry, size: ModelSize) -> int:
     source = predictor_source(entry, config.predictor)
     known = None if source is None else PredictorShape.on_disk(source)
     return (known or PredictorShape.published(size.hidden)).parameters * size.element_bytes
+
+
+def disk_bytes(config: CellConfig) -> int:
+    """What the cell may write: every reply at its limit, twice while it is graded, and the notebook."""
+    replies = (config.n_problems or benchmark_entry(config.benchmark).n_problems) * config.n_samples
+    return 2 * replies * config.max_new_tokens * BYTES_PER_TOKEN + NOTEBOOK_BYTES
 
 
 def _problem(
@@ -152,22 +160,26 @@ def _time(
     return total / seconds, seconds, BOUND
 
 
-def _method(config: CellConfig):
+def sized_method(config: CellConfig) -> EvictionMethod:
     """The cell's method with stand-ins for what it needs from files: only its sizes are asked for."""
     stand_ins = {need: (0,) if need == "separators" else object() for need in method_class(config.method).needs}
     return create_method(config.method, **{**config.method_options(), **stand_ins})
 
 
+def prompt_lengths(config: CellConfig) -> dict[str, int] | None:
+    """Tokens of each problem's prompt, None where tokenizer or rows are not on this machine."""
+    try:
+        return dict(_prompt_lengths(config.model, config.benchmark, config.n_problems, config.prompt_style))
+    except (KvreproError, OSError, ValueError):
+        return None
+
+
 @lru_cache(maxsize=64)
-def _longest_prompt(model: str, benchmark: str, n_problems: int | None, style: str) -> tuple[int, str]:
-    """Tokens of the longest prompt, counted where tokenizer and rows are on this machine."""
+def _prompt_lengths(model: str, benchmark: str, n_problems: int | None, style: str) -> dict[str, int]:
     from transformers import AutoTokenizer
 
     entry = model_entry(model)
-    try:
-        # the tokenizer first: without it the rows are of no use, and asking the Hub for them takes a while offline
-        tokenizer = AutoTokenizer.from_pretrained(entry.source, revision=entry.revision, local_files_only=True)
-        problems = load_problems(benchmark, n_problems, style)
-        return max(len(render_prompt(tokenizer, p.question)) for p in problems), EXACT
-    except (KvreproError, OSError, ValueError):
-        return ASSUMED_PROMPT_TOKENS, ASSUMED
+    # the tokenizer first: without it the rows are of no use, and asking the Hub for them takes a while offline
+    tokenizer = AutoTokenizer.from_pretrained(entry.source, revision=entry.revision, local_files_only=True)
+    problems, tags = load_problems(benchmark, n_problems, style), entry.tags(tokenizer)
+    return {p.problem_id: len(render_prompt(tokenizer, p.question, tags)) for p in problems}

@@ -13,6 +13,7 @@ FLAWS = [
     ("</think>\\boxed{3159.2}", "3159", "integer", "relative tolerance 1e-4"),
     ("I think \\boxed{27} but", "27", "integer", "an unfinished thought is graded"),
     ("</think>I tried 26 and 27", "27", "integer", "the last number of the text counts"),
+    ("</think>\\boxed{26}, in \\boxed 27 $ as asked", "27", "integer", "whatever follows the last `boxed` counts"),
     ("</think>It is a mass", "A", "choice", "the article is a letter"),
     ("</think>The answer is A is wrong, so D", "A", "choice", "the first letter after the phrase"),
 ]
