@@ -116,7 +116,7 @@ def _output_is_closed() -> bool:
         watched = select.poll()
         # without events asked for, only an error of the pipe is reported
         watched.register(sys.stdout.fileno(), 0)
-    except (AttributeError, OSError):
-        # Windows has no poll, and an output that is captured no file
+    except (AttributeError, ValueError, OSError):
+        # Windows has no poll; an output that is captured is no file, and with --json it may be shut already
         return False
     return bool(watched.poll(0))
