@@ -77,15 +77,24 @@ def test_keys_values_and_queries_of_a_layer_are_those_of_its_slice():
             ):  # fmt: skip
                 assert torch.equal(one, many[0])
             assert view.keys(layer).shape == (rows, 2, 30, 8)
+            assert view.scaling(layer) == view.scaling(part) == view.scaling(slice(None)) == 8**-0.5
             assert view.queries(layer, 3)[0].shape == (rows, 2, 3, 3, 8)
 
 
 @pytest.mark.parametrize("layers", [2, -3, 1.0, True, None, [0, 1], "0"])
 def test_a_layer_that_does_not_exist_is_named(layers):
     view = crafted_view(create_method("snapkv", 24, **FAIR, obs_window=4), 30)
-    for look in (view.keys, view.values, lambda chosen: view.queries(chosen, 4)):
+    for look in (view.keys, view.values, view.scaling, lambda chosen: view.queries(chosen, 4)):
         with pytest.raises(KvreproError, match=r"layers=.*: expected a number from 0 to 1 or a slice of the 2 layers"):
             look(layers)
+
+
+def test_layers_of_different_scale_have_no_scale_together():
+    view = crafted_view(create_method("window", 24, **FAIR), 30)
+    view.cache.scaling = (0.5, 0.25)
+    assert [view.scaling(layer) for layer in (0, 1)] == [view.scaling(block) for block in view.layer_blocks()]
+    with pytest.raises(KvreproError, match="differ in their scale .*: take them from view.layer_blocks"):
+        view.scaling(slice(0, 2))
 
 
 def test_queries_and_state_that_were_not_declared_say_how():

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     config = _config(args)
     profile = args.profile or "single"
     folder = CellFolder.of(profile, config)
-    # what a dry run accepts, a run accepts
+    # what a dry run accepts, a run accepts: both look at the same things, in the same order
     resolved = resolve_cell(config)
     row = {"cell_id": config.cell_id, "folder": str(folder.path), "budget_meaning": resolved.budget_line}
     if args.dry_run:
@@ -49,15 +49,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     print(resolved.budget_line)
     if args.profile and (note := resolved.protocol_note(c.resolved() for c in load_profile(profile).cells)):
         print(note)
+    if not folder.is_complete and not args.checked:
+        from ..preflight import check_cells
+
+        check_cells([config])
     if args.dry_run:
         return {**row, "complete": folder.is_complete, "config": config.resolved(), "resolved": resolved.values()}
     if folder.is_complete:
         print("complete")
     else:
-        if not args.checked:
-            from ..preflight import check_cells
-
-            check_cells([config])
         run_cell_notebook(profile, config)
     manifest = read_manifest(folder.path)
     score = manifest["score"]

@@ -138,16 +138,15 @@ def idle_sizes(method: str, protocol: str | None, window: int | None) -> tuple[s
     entry = METHODS[method]
     idle = [] if entry.only_window is None or window == entry.only_window else ["window"]
     if protocol == AS_PUBLISHED:
-        idle += [
-            name for name, value in (("ratio", 0.5), ("evict_every", 1)) if not _published_takes(entry, name, value)
-        ]
+        probes = {"ratio": (0.5, None), "evict_every": (None, 1)}
+        idle += [name for name, sizes in probes.items() if not _published_takes(entry, *sizes)]
     return tuple(idle)
 
 
-def _published_takes(entry: MethodEntry, name: str, value: float) -> bool:
+def _published_takes(entry: MethodEntry, ratio: float | None, evict_every: int | None) -> bool:
     try:
         # a budget above every window of the table
-        entry.published("", 2**20, **{"window": None, "ratio": None, "evict_every": None, name: value})
+        entry.published("", 2**20, None, ratio, evict_every)
     except KvreproError:
         return False
     return True

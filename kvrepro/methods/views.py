@@ -140,9 +140,18 @@ class EvictionView:
             yield slice(start, stop)
             start = stop
 
-    def scaling(self, layers: slice) -> float:
-        """The factor that a block of layers (see `layer_blocks`) puts on the dot products of queries and keys."""
-        return self.cache.scaling[layers.start]
+    def scaling(self, layers: int | slice) -> float:
+        """The factor that one layer, or a block of them (see `layer_blocks`), puts on the dot products.
+
+        Raises:
+            KvreproError: layers whose factors differ, or neither a layer of the model nor a slice.
+        """
+        factors = set(self.cache.scaling[self._layers(layers)[0]])
+        if len(factors) != 1:
+            raise KvreproError(
+                f"layers={layers!r} differ in their scale ({factors}): take them from view.layer_blocks()"
+            )
+        return factors.pop()
 
     def keys(self, layers: int | slice) -> Tensor:
         """The cached keys, rotated: `[R, H, S, D]` of one layer, `[l, R, H, S, D]` of a slice.
