@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,7 +156,7 @@ def test_a_worker_stays_alive_for_the_next_reply():
 def test_a_worker_that_cannot_start_is_an_error_and_no_verdict(monkeypatch):
     monkeypatch.setattr(pool, "_idle", [])
     with monkeypatch.context() as without:
-        without.setattr(sys, "executable", "/bin/false")
+        without.setattr(sys, "executable", shutil.which("false"))
         with pytest.raises(RunError, match="did not start"):
             grade_many([("</think>5", "5", "integer")])
     with monkeypatch.context() as without:
