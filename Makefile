@@ -41,8 +41,9 @@ bench: $(READY)  ## the engine beside transformers.generate, a reference-style l
 gpu-check:  ## kernels and decoding on one GPU, under 8 minutes; JSON into OUT
 	$(PYTHON) -m kvrepro gpu-check --out $(OUT)
 
+# Jupyter refuses to start for root, the only user of most containers, unless told that it is meant
 lab: $(READY)  ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab --notebook-dir notebooks
+	$(BIN)/jupyter lab --notebook-dir notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 clean:
 	rm -rf $(VENV) results logs .snakemake .pytest_cache .ruff_cache *.egg-info build

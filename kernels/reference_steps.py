@@ -12,6 +12,8 @@ from torch import Tensor
 GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+# stands for the token of a row whose logits are not finite
+NOT_FINITE = -1
 
 
 def live_slots(lengths: Tensor | None, rows: int, span: int, device: torch.device) -> Tensor:
@@ -85,7 +87,7 @@ def sample(
 ) -> Tensor:
     """As `kvrepro.kernels.sample.sample`: `logits` `[B, V]`, `keys` and `steps` `[B]` int64; returns `[B]` int64."""
     if temperature == 0:
-        return logits.argmax(-1)
+        return where_finite(logits, logits.argmax(-1))
     scaled = logits.float() / temperature
     width = min(top_k, scaled.shape[-1]) if top_k else scaled.shape[-1]
     top, tokens = scaled.topk(width, dim=-1)
@@ -98,4 +100,17 @@ def sample(
     bits = _shift_right(splitmix(splitmix(keys, steps)[:, None], tokens), 41)
     noise = -torch.log(-torch.log((bits.float() + 0.5) * 2.0**-23))
     choice = (top + noise).argmax(-1, keepdim=True)
-    return tokens.gather(-1, choice).squeeze(-1)
+    return where_finite(logits, tokens.gather(-1, choice).squeeze(-1), tokens[:, 0])
+
+
+def where_finite(logits: Tensor, tokens: Tensor, largest: Tensor | None = None) -> Tensor:
+    """`tokens` `[B]`, but `NOT_FINITE` where the row's logits hold NaN, +inf or nothing but -inf.
+
+    The largest logit decides, because torch ranks NaN above all: no further pass over the vocabulary, and no value is
+    read by the host.
+
+    Args:
+        largest: `[B]` int64, where each row's largest logit stands; None where that is the token itself.
+    """
+    peak = logits.gather(-1, (tokens if largest is None else largest)[:, None])[:, 0]
+    return torch.where(peak.isfinite(), tokens, NOT_FINITE)

@@ -39,7 +39,7 @@ def sample(
         impl: `auto`, `triton` or `reference`.
 
     Returns:
-        `[B]` int64 token ids.
+        `[B]` int64 token ids; -1 for a row whose logits hold NaN, +inf or nothing but -inf.
 
     Raises:
         ValueError: shapes, dtypes or settings that do not fit; names the number.

@@ -15,6 +15,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 
 from .cache import CompressedCache
+from .cache_shape import acting_window
 from .errors import KvreproError
 from .kernels import reference
 from .prefill import PrefillProbe
@@ -37,6 +38,8 @@ def slots_attention(
     Raises:
         KvreproError: the model asks for attention that slots do not offer (sinks, soft cap, sliding window).
     """
+    if acting_window(module.config) is None:
+        kwargs.pop("sliding_window", None)
     for name in ("s_aux", "softcap", "sliding_window"):
         if kwargs.get(name) is not None:
             raise KvreproError(

@@ -118,6 +118,8 @@ class CompressedCache(Cache):
         # keys rotated by their slot instead of their position (StreamingLLM's re-indexed positions)
         self.reindexed = False
         self.rotary: Rotary | None = None
+        # the factor on dot products of queries and keys, per layer; the engine puts the model's own here
+        self.scaling: tuple[float, ...] = (s.head_dim**-0.5,) * s.layers
         super().__init__(layers=[SlotLayer(self, i) for i in range(s.layers)])
 
     @property

@@ -23,7 +23,7 @@ class CacheShape:
         """Read the sizes of a decoder.
 
         Raises:
-            KvreproError: the model has sliding-window, cross or recurrent layers, or heads of unequal size.
+            KvreproError: cross or recurrent layers, a sliding window that can act, or heads of unequal size.
         """
         text = config.get_text_config(decoder=True)
         name = f"model type {config.model_type!r}"
@@ -31,11 +31,13 @@ class CacheShape:
         if getattr(config, "is_encoder_decoder", False):
             raise KvreproError(f"{name} uses cross attention; {plain}")
         kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
-        windowed = getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True)
+        window = acting_window(text)
+        if not window and getattr(text, "sliding_window", None):
+            kinds.discard("sliding_attention")
         if kinds - {"full_attention"}:
             raise KvreproError(f"{name} has layers of type {', '.join(sorted(kinds - {'full_attention'}))}; {plain}")
-        if windowed and not getattr(text, "layer_types", None):
-            raise KvreproError(f"{name} has a sliding window of {text.sliding_window} tokens; {plain}")
+        if window and not getattr(text, "layer_types", None):
+            raise KvreproError(f"{name} has a sliding window of {window} tokens; {plain}")
         # caps and sinks change the softmax itself; the slot attention would silently leave them out
         if cap := getattr(text, "attn_logit_softcapping", None):
             raise KvreproError(f"{name} has an attention soft cap of {cap:g}; {plain}")
@@ -47,3 +49,15 @@ class CacheShape:
         kv_heads = getattr(text, "num_key_value_heads", None) or q_heads
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // q_heads
         return cls(text.num_hidden_layers, kv_heads, q_heads, head_dim)
+
+
+def acting_window(text) -> int | None:
+    """The sliding window of a decoder's configuration, tokens; None where there is none, or none that can act.
+
+    A window that is no smaller than the longest position hides nothing (Phi-4-mini's is twice that).
+    """
+    window = getattr(text, "sliding_window", None)
+    if not window or not getattr(text, "use_sliding_window", True):
+        return None
+    longest = getattr(text, "max_position_embeddings", None)
+    return None if longest is not None and window >= longest else window

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import select
 import sys
 from importlib import import_module
+from typing import NoReturn
 
-from .errors import KvreproError, RunError
+from . import __version__
+from .errors import KvreproError, RunError, did_you_mean
 from .paths import pin_folders
 from .stopping import Stopped, stopped_by_signals
 
@@ -17,27 +21,68 @@ COMMANDS = (
     "train-judge", "bench", "gpu-check", "grade", "power",
 )  # fmt: skip
 _MODULES = {"list": "listing", "train-judge": "train_judge", "gpu-check": "gpu_check"}
+# what a shell reports for a program that a signal ended: 128 and the signal's number
+INTERRUPTED, OUTPUT_CLOSED = 128 + 2, 128 + 13
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints name the choice or the option that was probably meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and complaint, exit with 2."""
+        if choice := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            message += did_you_mean(choice[1], re.findall(r"[\w.-]+", choice[2]))
+        elif unknown := re.search(r"unrecognized arguments: (--[\w-]+)", message):
+            message += did_you_mean(unknown[1], [o for a in self._actions for o in a.option_strings])
+        super().error(message)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with every subcommand."""
-    parser = argparse.ArgumentParser(prog="kvrepro", description="Reproduce results on KV-cache compression.")
+    parser = Parser(prog="kvrepro", description="Reproduce results on KV-cache compression.")
+    parser.add_argument("--version", action="version", version=f"kvrepro {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True)
     for name in COMMANDS:
         module = import_module(f".commands.{_MODULES.get(name, name)}", __package__)
         sub = subparsers.add_parser(module.NAME, help=module.HELP, description=module.HELP)
         module.add_arguments(sub)
         sub.add_argument("--json", action="store_true", help="print nothing but one JSON object")
-        sub.set_defaults(module=module)
+        sub.set_defaults(module=module, parser=sub)
     return parser
 
 
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The arguments of one command; what it does not know is its own complaint, not that of `kvrepro`."""
+    args, unknown = build_parser().parse_known_args(argv)
+    if unknown:
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return args
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; the last line of output is one JSON object."""
-    args = build_parser().parse_args(argv)
-    pin_folders()
+    """Run one command; the last line of output is one JSON object.
+
+    A reader that has seen enough (`kvrepro list methods | head`) ends the program without a word.
+    """
+    try:
+        try:
+            return _run(parse(argv))
+        finally:
+            # what is still buffered must meet a closed pipe or a full disk here and not when Python ends
+            print(end="", flush=True)
+    except OSError as error:
+        closed = isinstance(error, BrokenPipeError) and _output_is_closed()
+        if not closed:
+            print(f"kvrepro: {error}", file=sys.stderr)
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return OUTPUT_CLOSED if closed else 1
+
+
+def _run(args: argparse.Namespace) -> int:
     shown = sys.stdout
     try:
+        pin_folders()
         # with --json what a command prints for people is not wanted; its result is printed below
         with stopped_by_signals(), open(os.devnull, "w") as nowhere:
             sys.stdout = nowhere if args.json else shown
@@ -47,16 +92,31 @@ def main(argv: list[str] | None = None) -> int:
         print(f"kvrepro {args.command}: {error}", file=sys.stderr)
         return 2
     except (RunError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _output_is_closed():
+            raise
         print(f"kvrepro {args.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         print(f"kvrepro {args.command}: stopped; what was finished is kept, the same command goes on", file=sys.stderr)
         if isinstance(error, Stopped):
             # nothing is left to tidy up, and an orderly end with torch loaded takes seconds on a busy machine
+            shown.flush()
             os._exit(error.exit_code)
-        return 130
+        return INTERRUPTED
     finally:
         sys.stdout = shown
     exit_code = int(result.pop("exit_code", 0))
     print(json.dumps(result))
     return exit_code
+
+
+def _output_is_closed() -> bool:
+    """Has the reader of our output gone, or was it the pipe to a worker that broke?"""
+    try:
+        watched = select.poll()
+        # without events asked for, only an error of the pipe is reported
+        watched.register(sys.stdout.fileno(), 0)
+    except (AttributeError, ValueError, OSError):
+        # Windows has no poll; an output that is captured is no file, and with --json it may be shut already
+        return False
+    return bool(watched.poll(0))

@@ -8,7 +8,9 @@ from typing import Any
 
 from .errors import KvreproError
 
-OK, LENGTH_LIMIT, TRUNCATED = "ok", "length_limit", "truncated"
+OK, LENGTH_LIMIT, TRUNCATED, NAN_LOGITS = "ok", "length_limit", "truncated", "nan_logits"
+# a reply that ended so has no answer, whatever its text holds
+WITHOUT_ANSWER = (TRUNCATED, NAN_LOGITS)
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,10 @@ class Request:
 class Completion:
     """One finished sample.
 
-    `status`: `ok` (ended by itself), `length_limit` (cut inside the answer) or `truncated` (cut inside the
-    thought). `token_ids` holds the reply, its end token included. `kept_positions`, when asked for, lists the
+    `status`: `ok` (ended by itself), `length_limit` (cut inside the answer), `truncated` (cut inside the thought) or
+    `nan_logits` (the model gave logits that no token can be drawn from: NaN, +inf, or -inf alone). `token_ids` holds
+    the reply, its end token included. `has_closed`: the closing tag came; `answer_start`: where the answer begins in
+    `text` (see `tokens.reply_parts`), None for an open thought. `kept_positions`, when asked for, lists the
     positions that each eviction kept (first layer and head).
     """
 
@@ -44,11 +48,18 @@ class Completion:
     token_ids: list[int] = field(default_factory=list)
     status: str = ""
     text: str = ""
+    answer_start: int | None = None
+    has_closed: bool = False
     n_thinking_tokens: int = 0
     evictions: int = 0
     peak_tokens: int = 0
     pin_overflow_tokens: int = 0
     kept_positions: list[list[int]] | None = None
+
+    @property
+    def n_closed(self) -> int | None:
+        """Tokens up to and including the closing tag; None while the thought is open."""
+        return self.n_thinking_tokens if self.has_closed else None
 
     @property
     def n_answer_tokens(self) -> int:

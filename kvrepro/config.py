@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from .errors import KvreproError, UnknownNameError
+from .parameter_values import as_mapping, typed
 from .sampling_config import SamplingConfig
 from .schedule import resolve_protocol
+
+if TYPE_CHECKING:
+    from .models import ModelEntry
 
 # raised when a change of the engine changes tokens or scores, so that old cells are not taken for new ones
 PROTOCOL = 1
@@ -31,9 +33,11 @@ class CellConfig:
         protocol: what a budget means: `fair` (what remains after an eviction, for every method) or `as_published`;
             None takes `as_published` where a ratio is given and `fair` elsewhere. None for `full`.
         pin_overflow: `error` or `keep_first`, when pinned tokens do not fit.
-        options: the method's own switches and options, for example `{pin_question: true, granularity: head}`.
+        options: the method's own switches and options, for example `{pin_question: true, granularity: head}`, or
+            their JSON text.
         n_problems: the first so many problems; None for all.
-        batch_rows: rows decoded together; changes throughput, not tokens.
+        batch_rows: rows decoded together; changes throughput, and tokens only where the manifest says
+            `batch_invariant: false`.
         predictor, calibration, judge: folder of what a method needs beside the weights; None takes the model's own.
         prompt_style: `dynts` (the bare problem) or `deepseek` (asks for steps and a box), for real benchmarks.
     """
@@ -67,8 +71,9 @@ class CellConfig:
         from .models import asset_location, model_entry
 
         # a notebook calls the constructor itself, so types are checked here; 1 and 1.0 must not differ in their hash
+        object.__setattr__(self, "options", as_mapping("parameter options", self.options) or None)
         for name, expected in get_type_hints(CellConfig).items():
-            object.__setattr__(self, name, _typed(name, getattr(self, name), expected))
+            object.__setattr__(self, name, typed(f"parameter {name}", getattr(self, name), expected))
         entry = model_entry(self.model)
         if self.model != entry.name:
             # a folder or a Hub id: notebooks run elsewhere, so a path must not depend on where the caller stands
@@ -85,7 +90,7 @@ class CellConfig:
             if value is not None and value < 1:
                 raise KvreproError(f"{name}={value}: must be at least 1")
         _ = self.sampling
-        _check_method(self)
+        object.__setattr__(self, "options", _check_method(self))
         if self.method != "full":
             object.__setattr__(self, "protocol", resolve_protocol(self.protocol, self.ratio))
 
@@ -103,6 +108,24 @@ class CellConfig:
             if name not in values:
                 raise KvreproError(f"parameter {name!r} is missing; give at least model and benchmark")
         return cls(**values)
+
+    @classmethod
+    def fitted(cls, **values: Any) -> tuple[CellConfig, dict[str, Any]]:
+        """A cell without the sizes that its method does not have, for a caller who only changes the method.
+
+        Returns:
+            The cell, and what was left out, by name. Of parameters that are a cell already, nothing is.
+
+        Raises:
+            KvreproError: as `from_mapping`.
+        """
+        from .methods import check_method_name, idle_sizes
+
+        method = values.get("method", cls.method)
+        check_method_name(method)
+        idle = idle_sizes(method, values.get("protocol"), values.get("window"))
+        left_out = {name: values[name] for name in idle if values.get(name) is not None}
+        return cls.from_mapping({name: v for name, v in values.items() if name not in left_out}), left_out
 
     @property
     def sampling(self) -> SamplingConfig:
@@ -132,29 +155,41 @@ class CellConfig:
 
     @property
     def hash8(self) -> str:
-        """First eight hex digits over every field, the weights, the rows, the head and the protocol version."""
-        from .benchmarks import load_problems, rows_hash
-        from .benchmarks.generated import GENERATED
-        from .models import model_entry
+        """First eight hex digits over all that changes tokens or scores.
 
-        rows = rows_hash(load_problems(self.benchmark)) if self.benchmark in GENERATED else self.benchmark
-        # folders count by what is in them, not by where they are
-        config = {**self.resolved(), "model": model_entry(self.model).name, **dict.fromkeys(self.asset_folders())}
-        assets = _fingerprints(self.model, *self._method_asset())
-        identity = {"config": config, "protocol": PROTOCOL, "rows": rows, **assets}
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-
-    def _method_asset(self) -> tuple[str | None, str | None]:
-        """Which folder beside the weights the method reads, by field and path; the model's own where none is named."""
-        from .asset_folder import DEFAULT_FOLDERS
+        Every field; weights, files and row of the model; rows of the benchmark; the trained folder that the method
+        reads; the method's revision and the protocol's version.
+        """
+        from .benchmarks import rows_identity
         from .methods import METHODS
         from .models import model_entry
+        from .models.identity import model_identity
+
+        entry, method = model_entry(self.model), METHODS[self.method]
+        # folders count by what is in them, not by where they are
+        config = {**self.resolved(), "model": entry.name, **dict.fromkeys(self.asset_folders())}
+        identity = {
+            "config": config, "protocol": PROTOCOL, "rows": rows_identity(self.benchmark),
+            **model_identity(entry, reads_separators=method.reads_separators), **self._trained(entry),
+        }  # fmt: skip
+        if (revision := method.revision_of(self.options)) > 1:
+            identity["revision"] = revision
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+    def _trained(self, entry: ModelEntry) -> dict[str, str | None]:
+        """The field of the folder beside the weights that the method reads, with what identifies its content."""
+        from .asset_folder import DEFAULT_FOLDERS
+        from .methods import METHODS
+        from .models import predictor_fingerprint
+        from .models.checkpoint_files import folder_fingerprint
 
         field = METHODS[self.method].asset
-        if field in (None, "predictor"):
+        if field is None:
+            return {}
+        if field == "predictor":
             # where a head comes from, the model table knows: a folder or the Hub
-            return field, self.predictor
-        return field, getattr(self, field) or str(Path(model_entry(self.model).source) / DEFAULT_FOLDERS[field])
+            return {field: predictor_fingerprint(entry, self.predictor)}
+        return {field: folder_fingerprint(Path(getattr(self, field) or Path(entry.source) / DEFAULT_FOLDERS[field]))}
 
     @property
     def cell_id(self) -> str:
@@ -164,21 +199,9 @@ class CellConfig:
         return f"{model}/{self.benchmark}/{self.method}-{budget}/{self.hash8}"
 
 
-@cache
-def _fingerprints(model: str, asset: str | None, folder: str | None) -> dict[str, str | None]:
-    from .models import model_entry, predictor_fingerprint, weights_fingerprint
-    from .models.checkpoint_files import folder_fingerprint
-
-    entry = model_entry(model)
-    if asset is None:
-        return {"weights": weights_fingerprint(entry)}
-    own = predictor_fingerprint(entry, folder) if asset == "predictor" else folder_fingerprint(Path(folder))
-    return {"weights": weights_fingerprint(entry), asset: own}
-
-
-def _check_method(config: CellConfig) -> None:
-    """Build the schedule once, so that sizes that do not fit fail before a model is loaded."""
-    from .methods import check_method_name, create_schedule
+def _check_method(config: CellConfig) -> dict[str, Any] | None:
+    """Build the schedule once, so that sizes that do not fit fail before a model is loaded; returns the options."""
+    from .methods import cell_options, check_method_name, create_schedule
     from .schedule import PIN_OVERFLOW
 
     check_method_name(config.method)
@@ -188,26 +211,9 @@ def _check_method(config: CellConfig) -> None:
     for name, value in (config.options or {}).items():
         if name in FIELD_NAMES:
             raise KvreproError(f"options may not hold {name}={value!r}: it is a parameter of the cell itself")
-        if not isinstance(name, str) or not isinstance(value, str | int | float | bool):
-            raise KvreproError(f"options holds {name!r}={value!r}: expected names with numbers, texts or booleans")
     if config.pin_overflow not in PIN_OVERFLOW:
         raise KvreproError(f"pin_overflow={config.pin_overflow!r}: known are {', '.join(PIN_OVERFLOW)}")
-
-
-def _typed(name: str, value: Any, expected: Any) -> Any:
-    """`value` if it has the declared type; integers pass as floats, nothing else is converted."""
-    allowed = get_args(expected) if get_origin(expected) in (types.UnionType,) else (expected,)
-    if value is None and type(None) in allowed:
-        return None
-    if isinstance(value, bool) or value is None:
-        pass
-    elif isinstance(value, int) and float in allowed and int not in allowed:
-        return float(value)
-    elif any(isinstance(value, t) for t in allowed if t is not type(None)):
-        return value
-    wanted = " or ".join(t.__name__ for t in allowed if t is not type(None))
-    hint = " (in YAML write 1.0e-3, not 1e-3, for a float)" if isinstance(value, str) and float in allowed else ""
-    raise KvreproError(f"parameter {name}={value!r} is {type(value).__name__}, expected {wanted}{hint}")
+    return config.options and cell_options(config.method, config.options)
 
 
 # short names of the switches that tables compare

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from transformers import PreTrainedModel
 
 from .attention import slot_attention
 from .cache import CompressedCache
-from .completions import LENGTH_LIMIT, OK, TRUNCATED, Completion, Request, RowStep, RunStats
+from .completions import LENGTH_LIMIT, NAN_LOGITS, OK, TRUNCATED, Completion, Request, RowStep, RunStats
 from .decoder import make_decoder
 from .errors import KvreproError
 from .late_tokens import LateTokens
@@ -21,8 +22,8 @@ from .live_rows import LiveRows, Row
 from .methods.base import EvictionMethod
 from .methods.views import NEVER, EvictionView, StepView
 from .prefill import Prefill, prefill_prompt
-from .rotary import Rotary
-from .sampling import sample_tokens
+from .rotary import Rotary, check_length
+from .sampling import NOT_FINITE, sample_tokens, where_finite
 from .sampling_config import SamplingConfig
 from .timeline import Timeline
 from .tokens import ThinkTags
@@ -105,7 +106,10 @@ class Engine:
         """Generate all requests and yield each completion as it finishes.
 
         Raises:
-            KvreproError: a prompt that the budget cannot serve; raised before anything is generated.
+            KvreproError: a prompt that the budget cannot serve, or replies beyond the length up to which RoPE's
+                frequencies are fixed; raised before anything is generated.
+
+        Warns where replies ended with `nan_logits`: how many, and in which dtype.
         """
         waiting = deque(requests)
         if not waiting:
@@ -123,6 +127,7 @@ class Engine:
         if self.method.needs_rotary:
             cache.rotary = Rotary.of(self.model)
         self.method.prepare(cache)
+        check_length(self.model.config, capacity if cache.reindexed else longest + self.max_new_tokens)
         self.stats = RunStats(
             kv_bytes=cache.kv_bytes, capacity_tokens=capacity, bytes_per_slot=cache.bytes_per_slot,
             batch_rows=cache.max_rows,
@@ -131,7 +136,18 @@ class Engine:
         session = Session(cache, LiveRows(cache.max_rows, device), LateTokens(self.lag), Timeline(self.stats, device))
         try:
             with slot_attention(self.model, cache):
-                yield from self._loop(session, waiting)
+                n_broken = 0
+                for completion in self._loop(session, waiting):
+                    n_broken += completion.status == NAN_LOGITS
+                    yield completion
+            if n_broken:
+                dtype = str(self.model.dtype).removeprefix("torch.")
+                warnings.warn(
+                    f"{n_broken} replies ended with status {NAN_LOGITS} and count as wrong: the model's logits in "
+                    f"{dtype} were not finite. "
+                    + ("Run it in bfloat16 or float32" if dtype == "float16" else "Check its weights"),
+                    RuntimeWarning, stacklevel=2,
+                )  # fmt: skip
         finally:
             session.timeline.settle()
             self.stats.kv_tokens_peak = cache.peak_tokens
@@ -158,6 +174,7 @@ class Engine:
                 )
                 self.stats.prefill_tokens += len(request.prompt_ids)
             prefill = prefilled[request.prompt_ids]
+            cache.scaling = prefill.scaling
             row = Row(request, self.seed, self.keep_positions)
             self.method.admit(cache, cache.admit(prefill.keys, prefill.values), prefill, request)
             row.completion.peak_tokens = row.n_prompt
@@ -189,7 +206,7 @@ class Engine:
             self.method.observe(StepView(cache, hidden, newest))
         if is_event:
             with timeline.section("evict_s"):
-                self._evict(cache, live.rows)
+                self._evict(cache, live.rows, logits)
         with timeline.section("sample_s"):
             drawn = [live.drawn(row) for row in live.rows] if any(row.forced for row in live.rows) else []
             tokens = self._next(logits, live.rows, drawn, live.keys, live.steps)
@@ -232,15 +249,19 @@ class Engine:
         return finished
 
     def _next(self, logits: Tensor, rows: list[Row], drawn: list[int], keys: Tensor, steps: Tensor) -> Tensor:
-        """The next token of each row, `[B]`: drawn, or given by a request that forces it (`drawn`: its index)."""
+        """The next token of each row, `[B]`: drawn, or given by a request that forces it (`drawn`: its index).
+
+        `NOT_FINITE` for a row whose logits are not finite, forced or not; the host notices when it reads the token.
+        """
         if not any(row.forced for row in rows):
             return sample_tokens(logits, self.sampling, keys, steps)
         given = self._tensor([-1 if r.forced is None else r.forced[n] for r, n in zip(rows, drawn, strict=True)])
+        given = where_finite(logits, given, logits.argmax(-1))
         if all(row.forced for row in rows):
             return given
         return torch.where(given < 0, sample_tokens(logits, self.sampling, keys, steps), given)
 
-    def _evict(self, cache: CompressedCache, rows: list[Row]) -> None:
+    def _evict(self, cache: CompressedCache, rows: list[Row], logits: Tensor) -> None:
         """Compact every row that has filled its budget; rows of equal length go together, as many as memory bears."""
         if self.method.schedule is None:
             return
@@ -249,13 +270,18 @@ class Engine:
             for i, (row, length) in enumerate(zip(rows, cache.lengths, strict=True))
             if length >= self.method.peak_slots(row.n_prompt, row.completion.evictions)
         ]
+        if due:
+            # a row without finite logits ends with this step; its keys may hold NaN, which no method can rank
+            due = [i for i, ok in zip(due, logits[due].amax(-1).isfinite().tolist(), strict=True) if ok]
         for length, group in groupby(sorted(due, key=cache.lengths.__getitem__), key=cache.lengths.__getitem__):
             indices, most = list(group), max(1, GROUP_SLOTS // length)
             for start in range(0, len(indices), most):
-                self._evict_together(cache, rows, indices[start : start + most], length)
+                self._evict_together(cache, rows, indices[start : start + most], length, logits)
 
-    def _evict_together(self, cache: CompressedCache, rows: list[Row], indices: list[int], length: int) -> None:
-        """Compact some rows that hold `length` slots each."""
+    def _evict_together(
+        self, cache: CompressedCache, rows: list[Row], indices: list[int], length: int, logits: Tensor
+    ) -> None:
+        """Compact some rows that hold `length` slots each; `logits` `[B, V]` of the step are for a message only."""
         chosen = [rows[i] for i in indices]
         view = EvictionView(
             cache, self._tensor(indices), length, self._tensor([r.n_prompt for r in chosen]),
@@ -271,7 +297,7 @@ class Engine:
                 for row, positions in zip(plan.rows.tolist(), kept.tolist(), strict=True):
                     rows[row].completion.kept_positions.append(positions)
         self.stats.evictions += len(indices)
-        for row, dropped in zip(chosen, overflow.tolist(), strict=True):
+        for row, dropped in zip(chosen, self.method.dropped_pins(overflow, view, logits), strict=True):
             self.stats.pin_overflow_tokens += dropped
             row.completion.pin_overflow_tokens += dropped
             row.completion.evictions += 1
@@ -283,31 +309,38 @@ class Engine:
         for row, token in reversed(list(zip(rows, tokens, strict=True))):
             if row.ended:
                 continue
+            if token == NOT_FINITE:
+                finished.append(self._end(session, row, NAN_LOGITS))
+                continue
             reply = row.completion.token_ids
             self.stats.decoded_tokens += bool(reply)
             reply.append(token)
             if row.answer_from == NEVER and (n_tag := self.think.closes(reply)):
-                row.completion.n_thinking_tokens = len(reply)
+                row.completion.has_closed, row.completion.n_thinking_tokens = True, len(reply)
                 row.answer_from = row.n_prompt + len(reply) - n_tag
             is_last = len(reply) == row.limit(self.max_new_tokens)
             is_ok = token in self.eos_ids if row.forced is None else is_last and len(reply) == len(row.forced)
             if is_ok or is_last:
-                finished.append(self._end(session, row, is_ok))
+                finished.append(self._end(session, row, OK if is_ok else LENGTH_LIMIT))
         return finished
 
-    def _end(self, session: Session, row: Row, is_ok: bool) -> Completion:
+    def _end(self, session: Session, row: Row, status: str) -> Completion:
         """Close a completion and free its row; the last row moves into the gap, in the cache and here."""
         cache, live, completion = session.cache, session.live, row.completion
         # a model that does not think has nothing but an answer
         in_thought = row.answer_from == NEVER and bool(self.think.end)
         if in_thought:
             completion.n_thinking_tokens = len(completion.token_ids)
-        completion.status = OK if is_ok else TRUNCATED if in_thought else LENGTH_LIMIT
+        completion.status = TRUNCATED if in_thought and status == LENGTH_LIMIT else status
         index = live.rows.index(row)
         # slots that the row took after its end, unnoticed, are not its reply's
-        held = cache.lengths[index] - (live.drawn(row) - len(completion.token_ids))
+        n_drawn = len(completion.token_ids) + (status == NAN_LOGITS)
+        held = cache.lengths[index] - (live.drawn(row) - n_drawn)
         completion.peak_tokens = max(completion.peak_tokens, held)
         row.ended = True
+        if status == NAN_LOGITS:
+            # the row that moves here may be shorter, and 0 times the NaN of an unused slot is NaN
+            cache.kv[:, :, index] = 0
         cache.release(index)
         live.release(index)
         return completion

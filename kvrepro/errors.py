@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class KvreproError(ValueError):
@@ -13,8 +14,16 @@ class UnknownNameError(KvreproError):
     """A name that is not in its table."""
 
     def __init__(self, kind: str, given: object, known: Iterable[str]):
-        super().__init__(f"unknown {kind} {given!r}; known: {', '.join(sorted(known))}")
+        names = sorted(known)
+        super().__init__(f"unknown {kind} {given!r}; known: {', '.join(names)}{did_you_mean(given, names)}")
 
 
 class RunError(RuntimeError):
     """A run that was asked for correctly and failed: full disk, broken records. Exit code 1."""
+
+
+def did_you_mean(given: object, known: Iterable[str]) -> str:
+    """` (did you mean ...?)` with the one known name that is spelled most like `given`, empty where none is."""
+    by_spelling = {name.casefold(): name for name in known}
+    close = get_close_matches(str(given).casefold(), by_spelling, n=1)
+    return f" (did you mean {by_spelling[close[0]]!r}?)" if close else ""

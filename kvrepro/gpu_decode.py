@@ -28,6 +28,7 @@ from .kernels.sample import sample
 from .late_tokens import LateTokens
 from .methods.base import EvictionMethod
 from .methods.views import NEVER, EvictionView, StepView
+from .models.memory import rows_that_fit
 
 SAMPLING = dict(temperature=0.6, top_k=20, top_p=0.95)
 # a prompt of the usual length, for methods that pin it
@@ -65,12 +66,10 @@ def synchronize(device: torch.device) -> None:
 def largest_batch(model: PreTrainedModel, capacity: int, most: int = 512) -> int:
     """Rows of `capacity` slots that fit into the free memory of the model's GPU, 0 if not even one does."""
     shape = CacheShape.of(model.config)
-    row = 2 * shape.layers * shape.kv_heads * shape.head_dim * capacity * model.dtype.itemsize
+    slot = 2 * shape.layers * shape.kv_heads * shape.head_dim * model.dtype.itemsize
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info(model.device)
-    # logits in float32 and the vocabulary's candidates, once more for the sampler
-    row += 3 * 4 * model.config.vocab_size
-    return max(0, min(most, (free - RESERVED_BYTES) // row))
+    return min(most, rows_that_fit(free - RESERVED_BYTES, slot, capacity, model.config.vocab_size))
 
 
 def filled_cache(model: PreTrainedModel, method: EvictionMethod, rows: int, capacity: int) -> CompressedCache:

@@ -46,6 +46,7 @@ class GraphDecoder:
     """
 
     name: ClassVar[str] = "graph"
+    batch_invariant: ClassVar[bool] = False
 
     def __init__(self, model: PreTrainedModel, capture: bool | None = None, impl: str = "auto"):
         if not FusedDecoder.serves(model):

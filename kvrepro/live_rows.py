@@ -78,14 +78,15 @@ class LiveRows:
         return self.n_steps - row.entered + 1
 
     def admit(self, row: Row, token: int) -> None:
-        """Append a row that has drawn its first token."""
+        """Append a row that has drawn its first token, or none (below 0)."""
         row.entered = self.n_steps
-        self._state[:, len(self.rows)] = torch.tensor([token, row.sampling_key, 1])
+        self._state[:, len(self.rows)] = torch.tensor([max(0, token), row.sampling_key, 1])
         self.rows.append(row)
 
     def advance(self, tokens: Tensor) -> None:
-        """Every row has drawn a token, `tokens` `[B]` int64."""
-        self.newest.copy_(tokens)
+        """Every row has drawn a token, `tokens` `[B]` int64; a row that could draw none (below 0) is fed token 0."""
+        # such a row is stepped on until the host has read what it drew, and no embedding has an index below 0
+        torch.clamp(tokens, min=0, out=self.newest)
         self.steps.add_(1)
         self.n_steps += 1
 

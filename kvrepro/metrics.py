@@ -16,6 +16,7 @@ import numpy as np
 
 from kvrepro.errors import KvreproError
 from kvrepro.statistics import interval
+from kvrepro.values import as_floats, check_count, check_values
 
 Record = Mapping[str, Any]
 Equivalence = Callable[[str, str], bool]
@@ -50,6 +51,8 @@ def group_by_problem(records: Iterable[Record]) -> dict[str, list[Record]]:
     groups: dict[str, dict[Any, Record]] = {}
     unscored = 0
     for record in records:
+        if not isinstance(record, Mapping):
+            raise KvreproError(f"got {type(record).__name__} {record!r:.60}; expected records, one mapping per reply")
         missing = {"problem_id", "sample_id", "correct"} - set(record)
         if missing:
             raise KvreproError(f"a record lacks {sorted(missing)}; it has {sorted(record)}. Is this a records file?")
@@ -96,9 +99,12 @@ def pass_at_values(n_samples: int, n_correct: Sequence[int], k: int) -> np.ndarr
 
     Source: arXiv 2107.03374, section 2.1.
     """
-    if not 1 <= k <= n_samples:
-        raise KvreproError(f"pass@{k} needs at least {k} samples per problem and k >= 1; there are {n_samples}")
-    wrong = n_samples - np.asarray(n_correct, dtype=float)
+    correct = check_values(n_correct, name="numbers of right samples")
+    if correct.min() < 0 or correct.max() > n_samples or (correct % 1).any():
+        raise KvreproError(f"numbers of right samples {list(n_correct)[:5]}; expected whole numbers up to {n_samples}")
+    if check_count(k, f"pass@{k}: k") > n_samples:
+        raise KvreproError(f"pass@{k} needs at least {k} samples per problem; there are {n_samples}")
+    wrong = n_samples - correct
     factors = [np.clip((wrong - i) / (n_samples - i), 0.0, 1.0) for i in range(k)]
     return 1.0 - np.prod(factors, axis=0)
 
@@ -114,6 +120,16 @@ def same_text(first: str, second: str) -> bool:
     return "".join(first.split()).casefold() == "".join(second.split()).casefold()
 
 
+def answer_of(record: Record) -> str | None:
+    """The extracted answer; None where there is none, which a data frame may have turned into NaN."""
+    answer = record.get("answer")
+    if answer is None or isinstance(answer, str):
+        return answer
+    if isinstance(answer, float) and np.isnan(answer):
+        return None
+    raise KvreproError(f"problem {record.get('problem_id')!r} has the answer {answer!r}; expected text or None")
+
+
 def answer_classes(samples: Sequence[Record], equivalent: Equivalence = same_text) -> list[list[Record]]:
     """Samples with an answer, grouped without looking at the gold.
 
@@ -122,7 +138,7 @@ def answer_classes(samples: Sequence[Record], equivalent: Equivalence = same_tex
     """
     classes: list[list[Record]] = []
     for record in samples:
-        answer = record.get("answer")
+        answer = answer_of(record)
         if answer is None:
             continue
         for members in classes:
@@ -160,8 +176,9 @@ def maj_values(
     groups = group_by_problem(records)
     n_samples = len(next(iter(groups.values())))
     size = n_samples if k is None else k
-    if not 1 <= size <= n_samples:
-        raise KvreproError(f"maj@{size} needs at least {size} samples per problem and k >= 1; there are {n_samples}")
+    check_count(n_subsets, "n_subsets")
+    if check_count(size, f"maj@{size}: k") > n_samples:
+        raise KvreproError(f"maj@{size} needs at least {size} samples per problem; there are {n_samples}")
     if size == n_samples:
         return {name: maj_value(samples, equivalent) for name, samples in groups.items()}
     generator = np.random.default_rng(seed)
@@ -204,20 +221,22 @@ def metric_rows(records: Iterable[Record], equivalent: Equivalence = same_text) 
 
 def answered_share(records: Sequence[Record]) -> float:
     """Share of replies from which an answer was extracted."""
-    return float(np.mean([record.get("answer") is not None for record in records]))
+    return float(check_values([answer_of(record) is not None for record in records]).mean())
 
 
 def truncated_share(records: Sequence[Record]) -> float:
     """Share of replies that hit the token limit, in the thought or after it."""
-    return float(np.mean([record.get("status") in LIMIT_STATUSES for record in records]))
+    return float(check_values([record.get("status") in LIMIT_STATUSES for record in records]).mean())
 
 
 def mean_tokens(records: Sequence[Record], *keys: str) -> float:
     """Mean over replies of the sum of the named token counts."""
-    absent = sum(1 for record in records if any(record.get(key) is None for key in keys))
+    counts = [[record.get(key) for key in keys] for record in records]
+    # a count that a data frame lost is NaN
+    absent = sum(any(count is None or count != count for count in row) for row in counts)
     if absent:
         raise KvreproError(f"{absent} of {len(records)} records lack a count in {keys}; they were not written by a run")
-    return float(np.mean([sum(record[key] for key in keys) for record in records]))
+    return float(check_values([sum(row) for row in counts], name="token counts").mean())
 
 
 def dynts_throughput(batch_steps: Sequence[int], batch_step_time_s: Sequence[float], batch_size: int) -> float:
@@ -226,7 +245,8 @@ def dynts_throughput(batch_steps: Sequence[int], batch_step_time_s: Sequence[flo
     Source: Robin930/DynTS a55dc37, `eval.py`. It counts finished rows as producing and leaves prefill, sampling and
     eviction out of the time; never compare it with a wall-clock rate.
     """
-    steps, times = np.asarray(batch_steps, dtype=float), check_times(batch_step_time_s)
+    steps, times = as_floats(batch_steps, "step counts"), check_times(batch_step_time_s)
+    check_count(batch_size, "batch_size")
     if steps.shape != times.shape:
         raise KvreproError(f"{steps.size} step counts but {times.size} times; expected one of each per batch")
     return float((steps / times * batch_size).mean())
@@ -239,8 +259,8 @@ def dynts_latency(step_times_s: Sequence[float]) -> float:
 
 def check_times(times_s: Sequence[float]) -> np.ndarray:
     """Seconds as an array; none, zero or unmeasured ones are errors."""
-    times = np.asarray(times_s, dtype=float)
-    if times.size == 0 or not (np.isfinite(times) & (times > 0)).all():
+    times = as_floats(times_s, "times")
+    if times.size == 0 or not (times > 0).all():
         raise KvreproError(f"got {times.size} times; expected at least one, all finite and above 0 seconds")
     return times
 

@@ -36,6 +36,7 @@ class NativeDecoder:
     """
 
     name: ClassVar[str] = "native"
+    batch_invariant: ClassVar[bool] = True
 
     def __init__(self, model: PreTrainedModel):
         body, config = model.model, model.config

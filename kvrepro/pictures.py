@@ -132,7 +132,6 @@ def _pictured(config, model, tokenizer, head, completion, record: dict[str, Any]
     """One reply, shaded by the head's prediction, or by the answer's attention where there is no head."""
     from .labels.attention import label_sequence
     from .labels.observations import predicted_importance
-    from .tokens import ThinkTags
 
     entry, prompt = model_entry(config.model), completion.request.prompt_ids
     sequence, thought = [*prompt, *completion.token_ids], len(prompt) + completion.n_thinking_tokens
@@ -143,7 +142,7 @@ def _pictured(config, model, tokenizer, head, completion, record: dict[str, Any]
         scores, shading = label_sequence(model, sequence, thought).labels, "the attention that the answer pays"
     else:
         scores, shading = None, "nothing, for want of a head and of an answer"
-    tag = len(ThinkTags.of(tokenizer, entry.think_end).end) if has_answer else 0
+    tag = len(entry.tags(tokenizer).end) if has_answer else 0
     picture = picture_of(
         tokenizer, sequence, len(prompt), thought - tag, scores, completion.kept_positions,
         f"{entry.title} | {config.benchmark} | {config.label} {config.budget} | {record['problem_id']}",

@@ -9,6 +9,7 @@ import numpy as np
 
 from kvrepro.errors import KvreproError
 from kvrepro.statistics import interval
+from kvrepro.values import check_count, check_fraction, check_matrix
 
 MAX_SAMPLES = 1024
 MAX_PROBLEMS = 10_000_000
@@ -28,20 +29,30 @@ class PowerModel:
     between: float
     within: float
 
+    def __post_init__(self) -> None:
+        if not (0 <= self.between < np.inf and 0 <= self.within < np.inf):
+            raise KvreproError(f"between={self.between}, within={self.within}; expected variances, finite and >= 0")
+
     def stderr(self, n_problems: int, n_samples: int) -> float:
         """Standard error of the mean difference."""
+        check_count(n_problems, "n_problems", 2)
+        check_count(n_samples, "n_samples")
         return float(np.sqrt(self.between / n_problems + self.within / (n_problems * n_samples)))
 
     def power(self, difference: float, n_problems: int, n_samples: int, alpha: float = 0.05) -> float:
         """Chance that a two-sided paired t test at level `alpha` finds a true `difference` (a fraction)."""
-        _check(difference, n_problems, n_samples)
+        _check(difference, alpha=alpha)
         return self._chance(difference, n_problems, n_samples, alpha)
 
     def _chance(self, difference: float, n_problems: int, n_samples: int, alpha: float) -> float:
         from scipy import stats
 
         degrees = n_problems - 1
-        shift = abs(difference) / self.stderr(n_problems, n_samples)
+        stderr = self.stderr(n_problems, n_samples)
+        if stderr == 0:
+            # without noise every difference shows
+            return 1.0
+        shift = abs(difference) / stderr
         cut = stats.t.ppf(1 - alpha / 2, degrees)
         return float(stats.nct.sf(cut, degrees, shift) + stats.nct.cdf(-cut, degrees, shift))
 
@@ -49,10 +60,16 @@ class PowerModel:
         """Smallest difference that is found with chance `power`."""
         from scipy import optimize
 
+        _check(power=power, alpha=alpha)
+        if power <= alpha:
+            raise KvreproError(f"power={power}, alpha={alpha}; expected a power above alpha, which chance alone gives")
+
         def gap(difference: float) -> float:
             return self._chance(difference, n_problems, n_samples, alpha) - power
 
         stderr = self.stderr(n_problems, n_samples)
+        if stderr == 0:
+            return 0.0
         highest = stderr
         while gap(highest) < 0:
             highest *= 2
@@ -60,12 +77,14 @@ class PowerModel:
 
     def samples_needed(self, difference: float, n_problems: int, power: float = 0.8, alpha: float = 0.05) -> int | None:
         """Fewest samples per problem; None if no number up to `MAX_SAMPLES` is enough with these problems."""
+        _check(power=power)
         if self.power(difference, n_problems, MAX_SAMPLES, alpha) < power:
             return None
         return _fewest(lambda n: self.power(difference, n_problems, n, alpha) >= power, 1, MAX_SAMPLES)
 
     def problems_needed(self, difference: float, n_samples: int, power: float = 0.8, alpha: float = 0.05) -> int:
         """Fewest problems with `n_samples` each."""
+        _check(power=power)
         low, high = 2, 4
         while self.power(difference, high, n_samples, alpha) < power:
             low, high = high, high * 2
@@ -82,11 +101,11 @@ def _fewest(is_enough: Callable[[int], bool], low: int, high: int) -> int:
     return low
 
 
-def _check(difference: float, n_problems: int, n_samples: int) -> None:
+def _check(difference: float = 1.0, power: float = 0.8, alpha: float = 0.05) -> None:
     if not 0 < abs(difference) <= 1:
         raise KvreproError(f"difference={difference}; expected a fraction above 0 and up to 1 (2.6 points are 0.026)")
-    if n_problems < 2 or n_samples < 1:
-        raise KvreproError(f"n_problems={n_problems}, n_samples={n_samples}; expected at least 2 and 1")
+    check_fraction(power, "power")
+    check_fraction(alpha, "alpha")
 
 
 def assumed_model(score: float, spread: float = 0.35, agreement: float = 0.9) -> PowerModel:
@@ -98,18 +117,19 @@ def assumed_model(score: float, spread: float = 0.35, agreement: float = 0.9) ->
         agreement: correlation over problems of the two methods' chances.
     """
     variance = spread**2
-    if not 0 < score < 1 or variance > score * (1 - score) or not -1 <= agreement <= 1:
+    is_possible = 0 < score < 1 and spread >= 0 and variance <= score * (1 - score)
+    if not (is_possible and -1 <= agreement <= 1):
         raise KvreproError(
             f"score={score}, spread={spread}, agreement={agreement}; expected 0 < score < 1, "
             f"spread <= {np.sqrt(max(0.0, score * (1 - score))):.3f} at this score, agreement from -1 to 1"
         )
-    return PowerModel(between=2 * variance * (1 - agreement), within=2 * (score * (1 - score) - variance))
+    return PowerModel(between=2 * variance * (1 - agreement), within=max(0.0, 2 * (score * (1 - score) - variance)))
 
 
 def estimated_model(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> PowerModel:
     """Model from two cells' [problems, samples] verdicts on the same problems in the same order."""
-    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[0] or a.shape[0] < 2 or min(a.shape[1], b.shape[1]) < 2:
+    a, b = check_matrix(first, "verdicts"), check_matrix(second, "verdicts")
+    if a.shape[0] != b.shape[0] or min(a.shape[1], b.shape[1]) < 2:
         raise KvreproError(
             f"verdicts of shape {a.shape} and {b.shape}; expected the same problems and at least two samples"
         )
@@ -137,6 +157,12 @@ def simulated_coverage(
     """  # fmt: skip
     from scipy import stats
 
+    check_fraction(chance, "chance")
+    check_count(n_problems, "n_problems", 2)
+    check_count(n_samples, "n_samples")
+    check_count(n_cells, "n_cells")
+    if not 0 < concentration < np.inf:
+        raise KvreproError(f"concentration={concentration}; expected a number above 0")
     generator = np.random.default_rng(seed)
     chances = generator.beta(chance * concentration, (1 - chance) * concentration, (n_cells, n_problems))
     cells = generator.binomial(n_samples, chances) / n_samples

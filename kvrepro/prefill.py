@@ -23,6 +23,7 @@ class Prefill:
         queries: `[L, Hq, w, D]`, the last queries; None unless a method keeps queries.
         mass: `[L, H, G, P]` float32: attention that each token got, summed over the prompt's queries; None unless
             asked for.
+        scaling: per layer, the factor that the model puts on the dot products of queries and keys.
     """
 
     token_ids: Tensor
@@ -31,11 +32,12 @@ class Prefill:
     logits: Tensor
     queries: Tensor | None = None
     mass: Tensor | None = None
+    scaling: tuple[float, ...] = ()
 
 
 @dataclass
 class PrefillProbe:
-    """Collects queries and attention while a prompt runs through the model, layer by layer, chunk by chunk.
+    """Collects scales, queries and attention while a prompt runs through the model, layer by layer, chunk by chunk.
 
     `n_queries` last queries are kept (0 for none); with `with_mass` the attention of all queries is summed, block by
     block, so that no P x P matrix exists.
@@ -45,14 +47,11 @@ class PrefillProbe:
     with_mass: bool = False
     queries: dict[int, Tensor] = field(default_factory=dict)
     mass: dict[int, Tensor] = field(default_factory=dict)
-
-    @property
-    def is_idle(self) -> bool:
-        """Nothing is asked for."""
-        return not self.n_queries and not self.with_mass
+    scaling: dict[int, float] = field(default_factory=dict)
 
     def see(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
         """Look at a chunk in one layer: `query` `[1, Hq, T, D]`, `key` `[1, H, P, D]` up to its end, both rotated."""
+        self.scaling[layer] = scaling
         if self.n_queries:
             before = [self.queries[layer]] if layer in self.queries else []
             self.queries[layer] = torch.cat([*before, query[0]], dim=1)[:, -self.n_queries :]
@@ -77,7 +76,8 @@ class PrefillProbe:
             torch.stack([found[layer] for layer in sorted(found)]) if found else None
             for found in (self.queries, self.mass)
         )
-        return Prefill(token_ids, keys, values, logits, queries, mass)
+        scaling = tuple(self.scaling[layer] for layer in sorted(self.scaling))
+        return Prefill(token_ids, keys, values, logits, queries, mass, scaling)
 
 
 def prefill_prompt(
@@ -91,9 +91,8 @@ def prefill_prompt(
     """
     cache, probe, device = DynamicCache(), PrefillProbe(n_queries, with_mass), model.device
     ids = torch.tensor([prompt_ids], device=device)
-    seen = {} if probe.is_idle else {"probe": probe}
     for part in ids.split(chunk, dim=1):
-        out = model(input_ids=part, past_key_values=cache, use_cache=True, logits_to_keep=1, **seen)
+        out = model(input_ids=part, past_key_values=cache, use_cache=True, logits_to_keep=1, probe=probe)
     keys = torch.stack([layer.keys[0].to(device) for layer in cache.layers])
     values = torch.stack([layer.values[0].to(device) for layer in cache.layers])
     return probe.finish(ids[0], keys, values, out.logits[0, -1].to(device))

@@ -17,6 +17,7 @@ from .models.loading import check_available, default_device
 from .models.memory import GIB, check_fits
 from .paths import results_root
 from .planning.plan import cache_bytes, disk_bytes
+from .resolution import resolve_cell
 
 
 def check_cells(cells: Sequence[CellConfig], device: str | None = None) -> None:
@@ -61,9 +62,10 @@ def _causes(cell: CellConfig, device: str, looked: dict[tuple, str | None]) -> l
     if weights is None:
         found += [
             cause((cell.model, cell.method, *cell.asset_folders().values()), lambda: _check_assets(cell, entry)),
-            _refusal(lambda: check_fits(entry, device, cache_bytes(cell))),
+            # sizes, options and prompts, without which there is no cache to fit
+            _refusal(lambda: resolve_cell(cell)) or _refusal(lambda: check_fits(entry, device, cache_bytes(cell))),
         ]
-    return [text for text in found if text is not None]
+    return list(dict.fromkeys(text for text in found if text is not None))
 
 
 def _refusal(check: Callable[[], object]) -> str | None:

@@ -12,7 +12,7 @@ import yaml
 from .config import CellConfig
 from .errors import KvreproError, UnknownNameError
 from .models import generation_defaults
-from .paths import project_root
+from .paths import profiles_folder, project_root
 
 _ASSETS = ("predictor", "calibration", "judge")
 _KEYS = {"title", "notebook", "methods", "defaults", "panels", "paper_marks"}
@@ -54,7 +54,7 @@ class Profile:
 
 def profile_names() -> list[str]:
     """Names of the YAML files in `nbs_params/`."""
-    return sorted(p.stem for p in (project_root() / "nbs_params").glob("*.yaml"))
+    return sorted(p.stem for p in profiles_folder().glob("*.yaml"))
 
 
 def load_profile(name: str) -> Profile:
@@ -66,7 +66,7 @@ def load_profile(name: str) -> Profile:
     """
     if name not in profile_names():
         raise UnknownNameError("profile", name, profile_names())
-    return parse_profile(name, project_root() / "nbs_params" / f"{name}.yaml")
+    return parse_profile(name, profiles_folder() / f"{name}.yaml")
 
 
 def parse_profile(name: str, path: Path) -> Profile:

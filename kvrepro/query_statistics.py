@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from .asset_folder import DEFAULT_FOLDERS, read_asset_folder, write_asset_folder
 from .attention import slot_attention
 from .errors import KvreproError
-from .rotary import Rotary
+from .rotary import Rotary, check_length
 
 FOLDER = DEFAULT_FOLDERS["calibration"]
 _HOW = "measure them with `kvrepro calibrate MODEL` or give their folder with calibration=..."
@@ -21,7 +21,8 @@ _HOW = "measure them with `kvrepro calibrate MODEL` or give their folder with ca
 
 @dataclass(frozen=True)
 class QueryStatistics:
-    """`mean` `[L, Hq, D/2]` complex64 and `mean_size` `[L, Hq, D/2]` float32, channel `f` paired with `f + D/2`.
+    """`mean` `[L, Hq, D/2]` complex64 and `mean_size` `[L, Hq, D/2]` float32, of the channel pairs that the model turns
+    together (`Rotary.halves`).
 
     Source: TriAttention, arXiv 2604.04921; METHODS.md section 2.11.
     """
@@ -52,9 +53,10 @@ class StatisticsProbe:
     def see(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
         """Add one layer of one sequence: `query` `[1, Hq, n, D]`, rotated."""
         n_tokens = query.shape[2]
-        plain = self.rotary.unrotate(query[0].float(), torch.arange(n_tokens, device=query.device))
+        positions = torch.arange(n_tokens, device=query.device)
+        plain = self.rotary.unrotate(query.float(), positions, layers=slice(layer, layer + 1))[0]
         # double: the sums run over any number of tokens
-        left, right = plain.double().chunk(2, dim=-1)
+        left, right = self.rotary.halves(plain).double().chunk(2, dim=-1)
         pairs = torch.complex(left, right)
         if layer == len(self.sums):
             self.sums.append(torch.zeros_like(pairs[:, 0]))
@@ -85,13 +87,14 @@ def measure_statistics(model: PreTrainedModel, sequences: Iterable[Sequence[int]
     Every token counts once, the prompt's and the first one included.
 
     Raises:
-        KvreproError: no token, or a model without a plain rotary embedding.
+        KvreproError: no token, a model without a plain rotary embedding, or a sequence beyond its fixed frequencies.
 
     Source: TriAttention, arXiv 2604.04921; METHODS.md section 2.11.
     """
     probe = StatisticsProbe(Rotary.of(model))
     with slot_attention(model):
         for tokens in sequences:
+            check_length(model.config, len(tokens))
             ids = torch.tensor([list(tokens)], device=model.device)
             model(input_ids=ids, use_cache=False, logits_to_keep=1, probe=probe)
             probe.next_sequence(len(tokens))

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from .config import CellConfig
-from .errors import RunError
+from .errors import KvreproError, RunError
+from .json_lines import lines_of
 from .paths import results_root
 
 NOTEBOOK, RECORDS, MANIFEST = "run.ipynb", "records.jsonl", "manifest.json"
@@ -91,9 +92,9 @@ def read_rows(path: Path, *, drop_cut_tail: bool = False) -> Iterator[dict[str, 
         RunError: a line that cannot be read; names file and line.
     """
     try:
-        lines = path.read_text().split("\n")
-    except UnicodeDecodeError as error:
-        raise RunError(f"{path} is no text file ({error}): delete {path.parent} and run the cell again") from error
+        lines = lines_of(path.read_bytes(), str(path))
+    except KvreproError as error:
+        raise RunError(f"{error}: delete {path.parent} and run the cell again") from error
     for number, line in enumerate(lines, start=1):
         is_tail = number == len(lines)
         if is_tail and not line:
@@ -149,3 +150,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise RunError(f"{path} holds {type(manifest).__name__}, expected an object: delete the folder and run again")
     return manifest
+
+
+def configs_beside(folder: Path) -> list[dict[str, Any]]:
+    """Configurations of the finished cells that lie beside a cell's folder: those of its model and benchmark."""
+    found = []
+    for path in sorted(folder.resolve().parent.parent.glob(f"*/*/{MANIFEST}")):
+        try:
+            found.append(read_manifest(path.parent)["config"])
+        except (RunError, KeyError):
+            # a broken neighbour is no reason to stop this cell; whoever reads its numbers is told
+            continue
+    return found

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from . import results
 from .benchmarks import Problem, benchmark_entry, load_with_origin, rows_hash
 from .benchmarks.prompts import prompt_hash
-from .completions import OK, Completion, Request, RunStats
+from .completions import OK, WITHOUT_ANSWER, Completion, Request, RunStats
 from .config import PROTOCOL, CellConfig
 from .errors import KvreproError
 from .graders import grade_many
@@ -26,7 +26,7 @@ from .models.loading import load_model, resolved_revision
 from .preflight import check_cells
 from .provenance import git_revision, hardware, package_versions
 from .results import COMPLETIONS, MANIFEST, RECORDS
-from .tokens import reply_text
+from .tokens import ThinkTags, opened_by_us, reply_parts
 
 # what a reply carries only until its cell is complete
 _WORKING_FIELDS = ("cell_id", "session", "stats")
@@ -64,7 +64,7 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
     waiting = [r for r in requests if (r.problem_id, r.sample_id) not in done]
     with tqdm(total=len(requests), initial=resumed, desc=f"{config.method}-{config.budget}", file=sys.stderr) as bar:
         for completion in engine.run(waiting):
-            row = _completion_row(completion, tokenizer, entry.think_end)
+            row = _completion_row(completion, tokenizer, engine.think)
             # a killed run leaves its times with its last reply
             row |= {"cell_id": config.cell_id, "session": session, "stats": dataclasses.asdict(engine.stats)}
             results.append_row(folder / COMPLETIONS, row)
@@ -76,6 +76,8 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
     manifest = {
         "cell_id": config.cell_id, "protocol": PROTOCOL, "config": config.resolved(),
         "method": _method_row(config, engine), "decoder": engine.decoder.name,
+        "batch_invariant": engine.decoder.batch_invariant,
+        "thought": _thought_row(engine.think, tokenizer, problems[0].question),
         "n_records": len(records), "resumed_records": resumed,
         "score": dataclasses.asdict(summarise(records)), "status": _counts(records),
         "stats": {**dataclasses.asdict(stats), "decode_s": stats.decode_s, "decode_tps": stats.decode_tps},
@@ -102,7 +104,7 @@ def _prepare(config: CellConfig, model, tokenizer, problems: list[Problem]):
     from .engine import Engine
     from .generation import end_token_ids
     from .methods import create_method, method_class
-    from .tokens import ThinkTags, render_prompt
+    from .tokens import render_prompt
 
     options = config.method_options()
     entry = model_entry(config.model)
@@ -110,12 +112,13 @@ def _prepare(config: CellConfig, model, tokenizer, problems: list[Problem]):
     if entry.separators is not None:
         given["separators"] = named_separator_ids(tokenizer, entry.separators)
     options |= method_assets(method_class(config.method), model, tokenizer, given)
+    think = entry.tags(tokenizer)
     engine = Engine(
-        model, create_method(config.method, **options), ThinkTags.of(tokenizer, entry.think_end),
+        model, create_method(config.method, **options), think,
         end_token_ids(model, tokenizer), sampling=config.sampling, batch_rows=config.batch_rows,
         max_new_tokens=config.max_new_tokens, seed=config.seed,
     )  # fmt: skip
-    prompts = {p.problem_id: tuple(render_prompt(tokenizer, p.question)) for p in problems}
+    prompts = {p.problem_id: tuple(render_prompt(tokenizer, p.question, think)) for p in problems}
     for problem_id, prompt in prompts.items():
         try:
             engine.method.check_prompt(len(prompt))
@@ -130,7 +133,8 @@ def replay_cell(
 ) -> list[tuple[Completion, dict[str, Any]]]:  # fmt: skip
     """The first replies of a cell again, with the positions that each eviction kept, and their records.
 
-    Noise is keyed by seed, problem and sample, so these are the replies of the cell, whatever its batch was.
+    Noise is keyed by seed, problem and sample, so these are the replies of the cell where its manifest says
+    `batch_invariant`; elsewhere they may part where two tokens are nearly as likely, for the batch is another one.
 
     Args:
         n_problems: replies: the first sample of each of the first so many problems.
@@ -144,8 +148,7 @@ def replay_cell(
     engine.keep_positions = True
     done = {c.request.problem_id: c for c in engine.run([r for r in requests if r.sample_id == 0])}
     completions = [done[p.problem_id] for p in problems]
-    think_end = model_entry(config.model).think_end
-    rows = [_completion_row(completion, tokenizer, think_end) for completion in completions]
+    rows = [_completion_row(completion, tokenizer, engine.think) for completion in completions]
     return list(zip(completions, _graded(problems, rows, config), strict=True))
 
 
@@ -173,10 +176,11 @@ def _earlier_sessions(done: dict[tuple[str, int], dict[str, Any]], current: str)
     return [stats for session, stats in last.items() if session != current]
 
 
-def _completion_row(completion: Completion, tokenizer, think_end: str) -> dict[str, Any]:
+def _completion_row(completion: Completion, tokenizer, think: ThinkTags) -> dict[str, Any]:
+    text, answer_start = reply_parts(tokenizer, completion.token_ids, completion.n_closed, think)
     return {
         "problem_id": completion.request.problem_id, "sample_id": completion.request.sample_id,
-        "status": completion.status, "text": reply_text(tokenizer, completion.token_ids, think_end),
+        "status": completion.status, "text": text, "answer_start": answer_start,
         "n_prompt_tokens": len(completion.request.prompt_ids), "n_thinking_tokens": completion.n_thinking_tokens,
         "n_answer_tokens": completion.n_answer_tokens, "evictions": completion.evictions,
         "peak_tokens": completion.peak_tokens, "pin_overflow_tokens": completion.pin_overflow_tokens,
@@ -190,7 +194,8 @@ def _graded(problems: list[Problem], rows: list[dict[str, Any]], config: CellCon
     options = {p.problem_id: p.lettered_options for p in problems}
     items = [
         {"response": row["text"], "gold": golds[row["problem_id"]], "kind": kind, "options": options[row["problem_id"]],
-         "finish_reason": "stop" if row["status"] == OK else "length"}
+         "finish_reason": "stop" if row["status"] == OK else "length",
+         **{name: row[name] for name in ("answer_start",) if name in row}}
         for row in rows
     ]  # fmt: skip
     scores = grade_many(items, workers=1)
@@ -198,12 +203,24 @@ def _graded(problems: list[Problem], rows: list[dict[str, Any]], config: CellCon
     for row, score in zip(rows, scores, strict=True):
         # how generation ended comes first: a cut reply is cut, whatever the grader found in it
         status = row["status"] if row["status"] != OK else score.status
+        # nor is anything an answer where the thought never ended, or where no further token could be drawn
+        lacks = row["status"] in WITHOUT_ANSWER
         graded.append(
             {**{name: value for name, value in row.items() if name not in _WORKING_FIELDS},
-             "status": status, "answer": score.answer, "gold": golds[row["problem_id"]],
-             "correct": score.correct, "rule": score.rule}
+             "status": status, "answer": None if lacks else score.answer, "gold": golds[row["problem_id"]],
+             "correct": score.correct and not lacks, "rule": score.rule}
         )  # fmt: skip
     return graded
+
+
+def _thought_row(think: ThinkTags, tokenizer, question: str) -> dict[str, Any] | None:
+    """The tags, and how the thought was opened; None for a model that does not think."""
+    if think.text is None:
+        return None
+    return {
+        "start": think.start, "end": think.text, "open_thought": think.open_thought or "template",
+        "start_appended": opened_by_us(tokenizer, question, think),
+    }  # fmt: skip
 
 
 def _method_row(config: CellConfig, engine) -> dict[str, Any]:

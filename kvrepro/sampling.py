@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from .kernels.reference_steps import NOT_FINITE, where_finite
 from .kernels.sample import sample
 from .noise import gumbel, mix
 from .sampling_config import SamplingConfig
+
+__all__ = ["NOT_FINITE", "sample_tokens", "where_finite"]
 
 
 def sample_tokens(logits: Tensor, config: SamplingConfig, keys: Tensor, steps: Tensor) -> Tensor:
@@ -18,15 +21,16 @@ def sample_tokens(logits: Tensor, config: SamplingConfig, keys: Tensor, steps: T
         steps: `[B]` int64, index of the token being drawn within its reply.
 
     Returns:
-        `[B]` int64 token ids. The noise is tied to (key, step, token id): two methods that see nearly the
-        same logits draw the same token, whatever the batch looks like.
+        `[B]` int64 token ids, `NOT_FINITE` for a row that no token can be drawn from: NaN or +inf among its logits, or
+        nothing but -inf. The noise is tied to (key, step, token id): two methods that see nearly the same logits draw
+        the same token, whatever the batch looks like.
     """
     if logits.is_cuda:
         # one kernel instead of a dozen launches; the wrapper warns where it falls back
         settings = dict(temperature=config.temperature, top_k=config.top_k, top_p=config.top_p, order=config.order)
         return sample(logits, keys, steps, **settings)
     if config.temperature == 0:
-        return logits.argmax(-1)
+        return where_finite(logits, logits.argmax(-1))
     scaled = logits.float() / config.temperature
     size = scaled.shape[-1]
     width = min(config.top_k, size) if config.top_k else size
@@ -39,4 +43,4 @@ def sample_tokens(logits: Tensor, config: SamplingConfig, keys: Tensor, steps: T
         top = top.masked_fill(before >= config.top_p, float("-inf"))
     noise = gumbel(mix(keys, steps)[:, None], tokens)
     choice = (top + noise).argmax(-1, keepdim=True)
-    return tokens.gather(-1, choice).squeeze(-1)
+    return where_finite(logits, tokens.gather(-1, choice).squeeze(-1), tokens[:, 0])

@@ -45,6 +45,9 @@ class Schedule:
       window slots included, and the next eviction comes `evict_every` tokens later. Peak `budget + evict_every`.
 
     `kept` overrides how many remain where a paper says neither (DynTS' window baseline keeps its window only).
+
+    Deviates: the ratio is the decimal number that was written, so that 0.29 of 100 slots are 29. DynTS' code rounds
+    down the binary product, 28.999999999999996, and keeps one slot less there.
     """
 
     budget: int
@@ -94,7 +97,7 @@ class Schedule:
             return self.kept
         if self.ratio is None:
             return self.budget
-        # a ratio such as 0.3 is not exact in binary; the guard keeps floor(0.3 * 3000) at 900
+        # a ratio such as 0.29 is not exact in binary; the guard keeps floor(0.29 * 100) at 29
         return self.window + int(self.ratio * (self.peak_tokens - self.window) + 1e-9)
 
     @property

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from kvrepro.errors import KvreproError, UnknownNameError
+from kvrepro.values import check_count, check_fraction, check_matrix, check_values, paired_values
 
 INTERVAL_METHODS = ("wilson", "t", "bootstrap")
 N_RESAMPLES = 10_000
@@ -44,25 +46,6 @@ class Comparison:
     method: str
 
 
-def check_values(values: Sequence[float], least: int = 1) -> np.ndarray:
-    """Per-problem values as a float array; empty, missing and non-finite ones are errors, never zero."""
-    array = np.asarray(values, dtype=float)
-    if array.ndim != 1 or array.size < least:
-        raise KvreproError(f"got values of shape {array.shape}; expected one value per problem, at least {least}")
-    if not np.isfinite(array).all():
-        raise KvreproError(
-            f"{int((~np.isfinite(array)).sum())} of {array.size} values are not finite; score them first"
-        )
-    return array
-
-
-def check_confidence(confidence: float) -> float:
-    """A fraction, not a percentage."""
-    if not 0 < confidence < 1:
-        raise KvreproError(f"confidence={confidence}; expected a fraction between 0 and 1 such as 0.95")
-    return confidence
-
-
 def clustered_stderr(values: Sequence[float]) -> float:
     """Standard error of the mean of per-problem values: sqrt(sum (p_i - p)^2 / (n (n - 1))).
 
@@ -85,7 +68,7 @@ def interval(values: Sequence[float], confidence: float = 0.95, method: str = "w
     that no interval has width zero.
     """
     array = check_values(values)
-    check_confidence(confidence)
+    check_fraction(confidence, "confidence")
     if method not in INTERVAL_METHODS:
         raise UnknownNameError("interval method", method, INTERVAL_METHODS)
     if array.min() < 0 or array.max() > 1:
@@ -159,10 +142,9 @@ def two_stage_bootstrap(
     Args:
         within: also redraw the samples inside each drawn problem (for small k).
     """
-    matrix = np.asarray(scores, dtype=float)
-    if matrix.ndim != 2 or matrix.shape[0] < 2:
-        raise KvreproError(f"got scores of shape {matrix.shape}; expected [problems >= 2, samples]")
-    check_confidence(confidence)
+    matrix = check_matrix(scores)
+    check_count(n_resamples, "n_resamples", 2)
+    check_fraction(confidence, "confidence")
     generator = np.random.default_rng(seed)
     n, k = matrix.shape
     draws = np.empty(n_resamples)
@@ -179,8 +161,8 @@ def two_stage_bootstrap(
 
 
 def paired_comparison(
-    first: Mapping[str, float],
-    second: Mapping[str, float],
+    first: Mapping[Any, float] | Sequence[float],
+    second: Mapping[Any, float] | Sequence[float],
     confidence: float = 0.95,
     *,
     method: str = "t",
@@ -189,27 +171,24 @@ def paired_comparison(
     """Difference of two cells on the same problems, with the noise they share taken out.
 
     Args:
-        first, second: problem id -> mean over samples. The ids must agree.
+        first, second: problem id -> value, or both as a list, tuple or array in the same order of problems. A value is
+            a number or a boolean, or the list of the problem's samples, whose mean counts. Two pandas series are
+            paired by their index, as mappings are.
         method: `t` (t interval and t test on the differences) or `permutation` (the p-value from 10,000 sign flips).
-    Raises: KvreproError where the problems differ: an unpaired comparison must be asked for by selecting problems.
+    Raises: KvreproError where the problems or their numbers differ, or a value is missing: an unpaired comparison must
+        be asked for by selecting problems.
     """
     if method not in ("t", "permutation"):
         raise UnknownNameError("comparison method", method, ("t", "permutation"))
-    if set(first) != set(second):
-        only = sorted(set(first) ^ set(second))
-        raise KvreproError(
-            f"the cells do not have the same problems: {len(only)} are in one only (first: {only[:3]}). "
-            "Compare cells of one benchmark, or select the shared problems."
-        )
-    check_confidence(confidence)
-    keys = sorted(first)
-    differences = check_values([first[key] - second[key] for key in keys], least=2)
+    check_fraction(confidence, "confidence")
+    one, other = paired_values(first, second)
+    differences = one - other
     mean, n = float(differences.mean()), differences.size
     stderr = clustered_stderr(differences)
     half = _t_quantile(confidence, n - 1) * stderr
-    if stderr == 0:
+    if np.ptp(differences) < 1e-12:
         # all differences equal: certain if they are not zero, and no evidence at all if they are
-        p_value = 1.0 if mean == 0 else 0.5 ** (n - 1)
+        p_value = 1.0 if abs(mean) < 1e-12 else 0.5 ** (n - 1)
     elif method == "t":
         from scipy import stats
 
@@ -223,11 +202,14 @@ def paired_comparison(
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Holm-adjusted p-values of a table of comparisons, in the order given."""
-    if not p_values:
-        raise KvreproError("no p-values given; Holm needs at least one comparison")
+    if not isinstance(p_values, Mapping) or not p_values:
+        raise KvreproError(f"p_values={p_values!r}; Holm needs a mapping of at least one comparison to its p-value")
+    found = check_values(list(p_values.values()), name="p-values")
+    if found.min() < 0 or found.max() > 1:
+        raise KvreproError(f"p-values from {found.min():g} to {found.max():g}; expected fractions between 0 and 1")
     from statsmodels.stats.multitest import multipletests
 
-    adjusted = multipletests(check_values(list(p_values.values())), method="holm")[1]
+    adjusted = multipletests(found, method="holm")[1]
     return {name: float(p) for name, p in zip(p_values, adjusted, strict=True)}
 
 
@@ -248,17 +230,23 @@ def mean_over_sets(
     different problems are drawn apart, so each keeps its number of problems: problems are grouped by the sets that
     they occur in, and drawn within their group.
     """
-    if not sets:
+    if not isinstance(sets, Mapping) or not sets or not all(isinstance(values, Mapping) for values in sets.values()):
         raise KvreproError("no sets given; expected set name -> problem id -> value")
-    check_confidence(confidence)
+    check_count(n_resamples, "n_resamples", 2)
+    check_fraction(confidence, "confidence")
     known = same_problem or {}
     copies: dict[tuple[str, ...], dict[str, float]] = {}
     for name, values in sets.items():
-        check_values(list(values.values()))
+        check_values(list(values.values()), name=f"values of {name}")
         for problem_id, value in values.items():
             key = known.get((name, problem_id))
             owner = ("shared", key) if key is not None else ("alone", name, problem_id)
-            copies.setdefault(owner, {})[name] = value
+            mine = copies.setdefault(owner, {})
+            if name in mine:
+                raise KvreproError(
+                    f"same_problem says that two problems of {name} are {key!r}; expected one copy a set"
+                )
+            mine[name] = value
     names = list(sets)
     groups: dict[tuple[str, ...], list[list[float]]] = {}
     for values in copies.values():

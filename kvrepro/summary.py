@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pandas as pd
 
+from .completions import NAN_LOGITS
 from .config import CellConfig
 from .paths import results_root
 from .profiles import Profile
@@ -45,7 +47,14 @@ def summarise_profile(profile: Profile) -> pd.DataFrame:
     for config in profile.cells:
         folder = CellFolder.of(profile.name, config)
         if folder.is_complete:
-            rows.append(summary_row(config, read_manifest(folder.path)))
+            manifest = read_manifest(folder.path)
+            if broken := manifest.get("status", {}).get(NAN_LOGITS):
+                warnings.warn(
+                    f"{config.cell_id}: {broken} of {manifest['n_records']} replies ended with status {NAN_LOGITS} and "
+                    "count as wrong; the model's logits were not finite in its dtype",
+                    RuntimeWarning, stacklevel=2,
+                )  # fmt: skip
+            rows.append(summary_row(config, manifest))
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return frame.astype({"budget_tokens": "Int64"})
 

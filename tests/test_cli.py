@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from kvrepro import results
 from kvrepro.cli import COMMANDS, main
 from kvrepro.config import FIELD_NAMES, CellConfig
 from kvrepro.errors import RunError
-from kvrepro.paths import results_root
+from kvrepro.paths import PACKAGE, results_root
 from kvrepro.results import MANIFEST, NOTEBOOK, RECORDS, CellFolder
 
 CELL = ["--set", "model=tiny-r1-llama", "--set", "benchmark=chain-12"]
@@ -95,6 +96,84 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
     assert "usage: kvrepro" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "command", "meant"),
+    [
+        (["lst", "models"], "kvrepro", "'list'"),
+        (["list", "method"], "kvrepro list", "'methods'"),
+        (["grid", "smoke", "--olny", "x"], "kvrepro grid", "'--only'"),
+    ],
+)
+def test_a_misspelt_command_choice_or_option_is_answered_with_the_right_one(capsys, arguments, command, meant):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"{command}: error: ") and last.endswith(f"(did you mean {meant}?)")
+
+
+def test_what_resembles_nothing_gets_no_suggestion(call):
+    assert "did you mean" not in call("status", "zzz")[2]
+
+
+def test_version_is_that_of_the_package_and_of_its_metadata(capsys):
+    import tomllib
+
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    declared = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]["version"]
+    assert (caught.value.code, capsys.readouterr().out) == (0, f"kvrepro {declared}\n")
+
+
+@pytest.mark.parametrize("name", ["KVREPRO_ROOT", "KVREPRO_DATA", "KVREPRO_MODELS"])
+def test_an_environment_variable_that_names_nothing_is_refused_by_name(call, monkeypatch, tmp_path, name):
+    monkeypatch.setenv(name, str(tmp_path / "absent"))
+    code, out, err = call("list", "profiles")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"kvrepro list: {name}={tmp_path / 'absent'}: there is no such ")
+
+
+def test_a_root_without_parameter_files_is_refused_and_lists_nothing(call, monkeypatch, tmp_path):
+    monkeypatch.setenv("KVREPRO_ROOT", str(tmp_path))
+    code, out, err = call("list", "profiles")
+    assert (code, out) == (2, "")
+    assert f"{tmp_path} has no folder nbs_params: set KVREPRO_ROOT" in err
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["list", "methods"], ["list", "methods", "--json"]])
+def test_a_reader_that_goes_away_ends_the_program_without_a_word(arguments, unbuffered):
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-m", "kvrepro", *arguments]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=environment, text=True, check=False)
+    os.close(writing)
+    # what a shell says of a program that the closed pipe ended
+    assert (done.returncode, done.stderr) == (128 + 13, "")
+
+
+@pytest.mark.parametrize("json_flag", [[], ["--json"]])
+def test_a_pipe_that_breaks_inside_a_command_is_an_error(call, monkeypatch, json_flag):
+    def broken(kind):
+        raise BrokenPipeError(32, "Broken pipe", "worker")
+
+    monkeypatch.setattr("kvrepro.commands.listing._models", lambda: broken("models"))
+    code, out, err = call("list", "models", *json_flag)
+    assert (code, out) == (1, "")
+    assert "Broken pipe" in err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a full device")
+def test_a_full_disk_is_one_line_and_exit_code_1():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "kvrepro", "list", "models"]
+        environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["kvrepro: [Errno 28] No space left on device"]
+
+
 def test_help_names_every_command(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
@@ -150,9 +229,14 @@ def test_cell_of_a_profile_is_found_by_its_hash(call):
         (["run", "--set", "model=tiny-r1-llama", "--set", "benchmark=nonsense"], "chain-12, chain-23"),
         (["run", "--cell", "00000000"], "give --profile as well"),
         (["run", "--profile", "smoke", "--cell", "00000000"], "tiny-r1-llama/chain-12/full-none/"),
+        (["run", "--profile", "smoke"], "add --cell with an id or the hash it ends in, such as tiny-r1-llama/chain-12"),
+        (["run", "--profile", "smoke", "--set", "seed=1"], "`kvrepro grid smoke --dry-run` prints all"),
         (["run", "--profile", "smoek", *CELL, "--dry-run"], "unknown profile 'smoek'; known: "),
         (["run", "--profile", "smoek", "--cell", "x"], "unknown profile 'smoek'; known: "),
         (["status", "smoek"], "unknown profile 'smoek'; known: "),
+        (["status", "smoek"], "(did you mean 'smoke'?)"),
+        (["run", *CELL, "--set", "temprature=1"], "(did you mean 'temperature'?)"),
+        (["plan", "--profile", "smoke", "--gpu", "H100"], "(did you mean 'h100'?)"),
         (["summary", "smoek"], "unknown profile 'smoek'; known: "),
         (["grid", "smoek"], "unknown profile 'smoek'; known: "),
         (["grid", "smoke", "--cores", "0"], "--cores 0: must be at least 1"),
@@ -189,7 +273,7 @@ def test_a_finished_cell_is_reported_and_not_run_again(call, monkeypatch):
     monkeypatch.setattr("kvrepro.execution.run_cell_notebook", lambda *a: pytest.fail("ran again"))
     code, out, _ = call("run", *CELL)
     assert code == 0
-    assert out.splitlines()[0] == "complete"
+    assert "complete" in out.splitlines()
     assert "Pass@1 50.0 % [25.0, 75.0], n=4, k=1, 100 tokens/s" in out
     assert json.loads(out.splitlines()[-1])["folder"] == str(folder.path)
 

@@ -86,7 +86,8 @@ def test_integers_pass_as_floats_and_stay_floats():
         ({"protocol": "fair"}, "ratio=0.75 in protocol 'fair'"),
         ({"protocol": "mine"}, "known are fair, as_published"),
         ({"options": {"budget": 3}}, "options may not hold budget"),
-        ({"options": {"sinks": [3]}}, "options holds 'sinks'"), ({"pin_overflow": "drop"}, "error, keep_first"),
+        ({"options": {"sinks": [3]}}, r"option sinks of method dynts=\[3\] is list"),
+        ({"pin_overflow": "drop"}, "error, keep_first"),
         ({"budget": None}, "'dynts' needs a budget"), ({"method": "full"}, "never evicts.*budget=192"),
     ],
 )  # fmt: skip
@@ -182,6 +183,30 @@ def test_another_head_leaves_the_cells_of_other_methods_alone():
         assert (dataclasses.replace(base, predictor="org/head").hash8 != base.hash8) == changes
 
 
+def test_a_raised_revision_gives_cells_of_that_method_alone_another_hash(monkeypatch):
+    from kvrepro.methods import METHODS
+
+    cells = [CellConfig.from_mapping({**BASE, "method": m, "budget": 160}) for m in ("snapkv", "window")]
+    first = [cell.hash8 for cell in cells]
+    hashes = set()
+    for revision in (1, 2, 3):
+        monkeypatch.setitem(METHODS, "snapkv", dataclasses.replace(METHODS["snapkv"], revision=revision))
+        hashes.add(cells[0].hash8)
+        assert cells[1].hash8 == first[1]
+    assert len(hashes) == 3
+    streaming = [
+        CellConfig.from_mapping({**BASE, "method": "streaming_llm", "budget": 160, "options": options})
+        for options in (None, {"reindex": True})
+    ]
+    before = [cell.hash8 for cell in streaming]
+    # keys that are moved no longer drift; where none is moved nothing has changed
+    entry = dataclasses.replace(METHODS["streaming_llm"], switch_revisions=())
+    monkeypatch.setitem(METHODS, "streaming_llm", entry)
+    assert [cell.hash8 == old for cell, old in zip(streaming, before, strict=True)] == [True, False]
+    # the age of a key was off by one in the first
+    assert METHODS["triattention"].revision == 2
+
+
 def test_hash_covers_weights_and_head(tmp_path):
     folder = tmp_path / "model"
     (folder / "importance").mkdir(parents=True)
@@ -191,7 +216,7 @@ def test_hash_covers_weights_and_head(tmp_path):
     for content in ((b"a", b"b"), (b"x", b"b"), (b"x", b"y")):
         for file, data in zip(files, content, strict=True):
             file.write_bytes(data)
-        # fingerprints are kept for the life of a process, so each state needs a path of its own
+        # each state at a path of its own
         place = folder.rename(tmp_path / f"model{len(hashes)}")
         hashes.add(CellConfig.from_mapping({**DYNTS, "model": str(place)}).hash8)
         place.rename(folder)

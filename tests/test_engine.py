@@ -236,9 +236,9 @@ def test_rows_that_evict_together_may_be_split(random_model, tokenizer, method, 
     sizes = []
     together = module.Engine._evict_together
 
-    def counted(self, cache, rows, indices, length):
+    def counted(self, cache, rows, indices, length, logits):
         sizes.append(len(indices))
-        together(self, cache, rows, indices, length)
+        together(self, cache, rows, indices, length, logits)
 
     monkeypatch.setattr(module.Engine, "_evict_together", counted)
     found = {}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 import tomllib
 from importlib.metadata import version as installed_version
 
@@ -102,3 +105,15 @@ def test_installed_dependencies_satisfy_the_declared_ranges():
         if requirement.marker is None or requirement.marker.evaluate():
             found = plain(installed_version(requirement.name))
             assert requirement.specifier.contains(found, prereleases=True), f"{text}, installed {found}"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(("user", "allowed"), [("0", True), ("1000", False)], ids=["root", "another user"])
+def test_make_lab_lets_root_in_and_no_flag_weakens_it_for_others(tmp_path, user, allowed):
+    (tmp_path / "id").write_text(f"#!/bin/sh\necho {user}\n")
+    (tmp_path / "id").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    command = ["make", "--dry-run", "--directory", str(ROOT), "lab"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    (lab,) = [line for line in done.stdout.splitlines() if "jupyter lab" in line]
+    assert ("--allow-root" in lab) == allowed

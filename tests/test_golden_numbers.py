@@ -8,14 +8,21 @@ import torch
 from kvrepro.kernels.reference_scores import key_redundancy, window_scores
 from torch.nn import functional
 
+from kvrepro.cache import CompressedCache
 from kvrepro.future_attention import future_maxima
 from kvrepro.labels.attention import label_sequence
 from kvrepro.methods.key_scores import KeyDiffMethod
 from kvrepro.methods.lazy_eviction import recurrence_score
 from kvrepro.methods.query_window import pool
+from kvrepro.methods.triattention import TriAttentionMethod
+from kvrepro.methods.views import NEVER, EvictionView
 from kvrepro.predictor.head import ImportancePredictor, PredictorShape
+from kvrepro.query_statistics import QueryStatistics
+from kvrepro.rotary import Rotary
+from kvrepro.schedule import Schedule
 
 from . import transcriptions
+from .crafted import config
 from .oracle import Seen, oracle_logits
 
 REDUNDANCY_KEYS = torch.tensor([[1.0, 0], [1, 0], [0, 1], [1, 0], [0.6, 0.8]])
@@ -86,6 +93,25 @@ def test_a_token_important_at_birth_alone_outranks_one_that_recurs_every_ten_ste
     recurring = recurrence_score(torch.tensor(10.0), torch.tensor(torch.arange(10.0).tolist()))
     assert float(birth_only) == pytest.approx(1.0, abs=1e-6)
     assert recurring.max() < 0.54 < birth_only
+
+
+def test_triattention_takes_the_newest_token_as_one_token_old():
+    """By hand: one channel that turns by pi per position, so a distance of 1 (odd) and 16 even ones.
+
+    A key of even age scores (16 - 1) / 17 and one of odd age minus that; the newest of four has age 1. Standardised
+    over the four that is +1 and -1.
+    """
+    cache = CompressedCache(config(layers=1, q_heads=1, kv_heads=1, head_dim=2), 1, 8, "head")
+    cache.rotary = Rotary(torch.tensor([torch.pi]))
+    one = torch.ones(1, 1, 1)
+    statistics = QueryStatistics(one.to(torch.complex64), one)
+    method = TriAttentionMethod(schedule=Schedule(3), calibration=statistics)
+    method.prepare(cache)
+    keys = cache.rotary.rotate(torch.tensor([1.0, 0.0]).expand(4, 2), torch.arange(4))[None, None]
+    cache.admit(keys, keys)
+    zero = torch.zeros(1, dtype=torch.int64)
+    scores = method.score(EvictionView(cache, zero, 4, zero, zero + NEVER, zero, zero))
+    torch.testing.assert_close(scores[0, 0, 0], torch.tensor([1.0, -1.0, 1.0, -1.0]), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("max", [3, 3, 4, 4, 4, 9]), ("avg", [4 / 3, 2, 3, 7 / 3, 5 / 3, 9])])

@@ -15,21 +15,22 @@ from kvrepro.paths import PACKAGE
 
 # layer -> modules, the most specific entry wins; a module may import its own layer as long as no circle forms
 LAYERS = {
-    0: "kvrepro kernels errors paths predictor:table judge:table labels:table planning:table comparison:table",
+    0: "kvrepro kernels errors parameter_values prompt_forms paths predictor:table judge:table labels:table "
+    "planning:table comparison:table",
     # `methods` and `models` themselves are tables (their classes and loaders lie above); the other packages are empty
-    1: "config schedule tokens noise completions results metrics statistics power graders benchmarks profiles "
-    "locks child stopping sampling_config provenance asset_folder methods:table methods.schedules models:table "
-    "models.checkpoint_files "
-    "models.fetched planning.gpus tiny:table tiny.language tiny.problems tiny.split labels.questions labels.stages "
-    "labels.maps predictor.recipe token_picture efficiency.clock",
+    1: "config schedule tokens noise completions results values metrics statistics power graders benchmarks "
+    "profiles sampling_config provenance asset_folder methods:table methods.schedules models:table "
+    "models.checkpoint_files models.fetched planning.gpus tiny:table tiny.language tiny.problems tiny.split "
+    "labels.questions labels.stages labels.maps predictor.recipe token_picture efficiency.clock "
+    "methods.declaration models.identity locks child stopping json_lines",
     2: "cache cache_shape attention decoder graph_decoder native_decoder late_tokens timeline sampling rotary "
     "query_ring prefill models.random_weights models.architectures models.memory models.loading tiny.architecture "
     "tiny.batches tiny.checkpoint",
     3: "methods labels.attention labels.memory predictor.head predictor.loss predictor.cost judge.head "
     "query_statistics future_attention assets",
     4: "engine live_rows gpu_decode generation comparison.fidelity labels predictor judge tiny.train",
-    5: "kernel preflight workflow runner execution summary progress figures report pictures comparison efficiency "
-    "predictor.figures predictor.pipeline models.fetching planning tiny.card",
+    5: "kernel preflight workflow runner execution summary progress figures report pictures comparison "
+    "efficiency predictor.figures predictor.pipeline models.fetching planning tiny.card resolution",
     6: "cli __main__ commands",
 }
 LAYER_OF = {

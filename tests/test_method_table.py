@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from kvrepro.comparison.figures import average_bars, fidelity_curves, pinning_dumbbells, window_ratio_map
-from kvrepro.comparison.table import ScoredCell, average_table, method_table, pinning_table
+from kvrepro.comparison.table import ScoredCell, average_table, explain_protocol, method_table, pinning_table
 from kvrepro.config import CellConfig
 from kvrepro.errors import KvreproError
 from kvrepro.paths import PACKAGE
@@ -67,6 +67,16 @@ def test_a_table_that_mixes_protocols_is_refused():
             function(cells)
         with pytest.raises(KvreproError, match="no finished cell"):
             function([])
+
+
+@pytest.mark.parametrize(
+    ("protocol", "meaning"),
+    [("fair", "the same for every method"), ("as_published", "may hold different numbers of slots")],
+)
+def test_the_protocol_that_is_stated_is_the_one_that_ran(protocol, meaning):
+    table = method_table([make_cell("full", 20), make_cell("dynts", 16, protocol=protocol)])
+    stated = explain_protocol(table)
+    assert stated.startswith(f"protocol {protocol}: ") and meaning in stated
 
 
 def test_averages_need_every_set_and_draw_a_problem_for_both_models():

@@ -44,6 +44,12 @@ def test_schedule_golden_numbers(budget, window, ratio, k, kept, first_step, per
     assert evictions[1] - evictions[0] == period
 
 
+def test_a_ratio_is_the_decimal_number_that_was_written():
+    # the published code takes floor of the binary product
+    assert math.floor(0.29 * 100) == 28
+    assert Schedule(99, 0, 0.29).kept_tokens == 29
+
+
 def test_schedule_without_ratio_keeps_the_budget():
     s = Schedule(256, 16, evict_every=64)
     assert (s.kept_tokens, s.peak_tokens, s.slack_tokens, s.period_steps) == (256, 320, 64, 64)

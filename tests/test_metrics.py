@@ -126,3 +126,33 @@ def test_dynts_throughput_and_latency_by_hand():
     assert metrics.dynts_latency([1.0, 2.5]) == 3.5
     with pytest.raises(KvreproError, match="above 0"):
         metrics.dynts_latency([1.0, 0.0])
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        (metrics.pass_at_values, (5, [6], 1), "right samples"), (metrics.pass_at_values, (5, [-1], 1), "right samples"),
+        (metrics.pass_at_values, (5, [1.5], 1), "whole numbers"), (metrics.pass_at_values, (5, [NAN], 1), "not finite"),
+        (metrics.pass_at_values, (5, [], 1), "at least 1"), (metrics.pass_at_values, (5, [1], True), "pass@True"),
+        (metrics.pass_at_values, (5, [1], 2.5), "pass@2.5"), (metrics.maj_values, (cell(VERDICTS), "2"), "maj@2"),
+        (metrics.pass_at_1, (["a", "b"],), "one mapping per reply"), (metrics.pass_at_1, ([1],), "one mapping per"),
+        (metrics.answered_share, ([],), "at least 1"), (metrics.truncated_share, ([],), "at least 1"),
+        (metrics.answered_share, ([{"answer": 5}],), "expected text or None"),
+        (metrics.mean_tokens, ([], "n_thinking_tokens"), "at least 1"),
+        (metrics.mean_tokens, ([{"n_thinking_tokens": NAN}], "n_thinking_tokens"), "lack a count"),
+        (metrics.dynts_throughput, ([NAN], [1.0], 2), "not finite"),
+        (metrics.dynts_throughput, ([1], [1.0], 0), "batch_size"), (metrics.dynts_latency, (["1"],), "numbers"),
+    ],
+)  # fmt: skip
+def test_input_that_is_no_data_is_named(function, arguments, message):
+    with pytest.raises(KvreproError, match=message):
+        function(*arguments)
+
+
+def test_an_answer_that_a_data_frame_made_nan_is_none():
+    rows = [record("p", 0, False, answer=NAN), record("p", 1, False, answer=NAN), record("p", 2, True, answer="1")]
+    assert metrics.answered_share(rows) == pytest.approx(1 / 3)
+    assert metrics.maj_at(rows) == 1.0

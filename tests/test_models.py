@@ -38,7 +38,7 @@ def test_the_papers_models_are_pinned_to_a_commit():
         entry = model_entry(name)
         assert len(entry.revision) == 40 and set(entry.revision) <= set("0123456789abcdef")
         assert weights_fingerprint(entry) == f"hub:{entry.source}@{entry.revision}"
-        assert (entry.think_start, entry.think_end) == ("<think>", "</think>")
+        assert (entry.opening_tag, entry.think_end) == ("<think>", "</think>")
         assert generation_defaults(name) == {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
 
 

@@ -100,6 +100,16 @@ def test_the_cell_notebook_reads_records_with_the_check_against_the_manifest():
     assert "read_rows(" not in text
 
 
+def test_a_notebook_that_takes_a_profile_reads_the_protocol_from_its_cells():
+    takers = [p for p in NOTEBOOKS if source(parameters_cell(p)).startswith("profile:")]
+    assert {"main_table.ipynb", "ablations.ipynb"} <= {p.name for p in takers}
+    for path in takers:
+        claimed = re.search(r"[Pp]rotocol `(fair|as_published)`", "\n".join(source(c) for c in cells(path, "markdown")))
+        assert not claimed, f"{path.name} claims {claimed[0]} of cells that it does not choose"
+        if "method_table(" in (code := "\n".join(source(c) for c in cells(path))):
+            assert "print(explain_protocol(table))" in code or "print(protocol)" in code
+
+
 @each_notebook
 def test_no_output_is_stored_outside_cells_that_keep_theirs(path):
     for cell in cells(path):

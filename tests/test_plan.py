@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -16,7 +17,7 @@ from kvrepro.models.architectures import model_size
 from kvrepro.paths import PACKAGE
 from kvrepro.planning.estimates import ELSEWHERE, Measurement, expected_speed, expected_tokens, measurements
 from kvrepro.planning.gpus import GPUS, machine
-from kvrepro.planning.plan import ASSUMED_PROMPT_TOKENS, plan_cell
+from kvrepro.planning.plan import ASSUMED_PROMPT_TOKENS, cache_bytes, plan_cell
 from kvrepro.profiles import load_profile
 from kvrepro.runner import run_cell
 
@@ -119,14 +120,56 @@ def test_a_compressed_paper_cell_on_an_h100():
     assert plan.kv_bytes == 20 * 5001 * 56 * 1024
     assert plan.prompt_source == "exact", "the schedule alone sets the capacity"
     assert plan.problem is None
+    assert plan.predictor_bytes == 2 * (3584 * 8192 + 8192 * 2048 + 2048), "no head is named: the published widths"
     room = 80e9 - (1 << 30) - plan.weights_bytes - plan.predictor_bytes
-    assert plan.largest_batch == room // (5001 * 56 * 1024)
+    # beside its cache a row takes three times its logits in float32
+    assert plan.largest_batch == room // (5001 * 56 * 1024 + 3 * 4 * 152064)
     # nothing is measured: the time is a bound, and says so
     assert (plan.tokens_source, plan.time_source) == ("limit", "bound")
     total = 30 * 5 * 16384
     kept = 2000 + int(0.4 * 3001)
-    read = plan.weights_bytes + 20 * (kept + 5001) / 2 * 56 * 1024
+    # a step reads one line per row of the embedding table
+    read = plan.weights_bytes - 2 * 152064 * 3584 + 20 * (kept + 5001) / 2 * 56 * 1024
     assert plan.seconds == pytest.approx(-(-total // 20) * read / 3350e9)
+
+
+def test_a_head_is_counted_with_the_sizes_that_its_card_says():
+    config = next(c for c in load_profile("tiny").cells if c.method == "dynts")
+    stored = (Path(model_entry(config.model).source) / "importance" / "model.safetensors").stat().st_size
+    plan = plan_cell(config, machine("h100"), [])
+    # the file is the weights and a short header
+    assert stored - 1000 < plan.predictor_bytes < stored
+    assert cache_bytes(config) == plan.kv_bytes + plan.predictor_bytes
+
+
+def test_a_head_in_the_local_copy_of_a_hub_repository_is_counted_with_its_own_sizes(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    commit = "0" * 40
+    copy = tmp_path / "models--me--head"
+    (copy / "snapshots" / commit).mkdir(parents=True)
+    (copy / "refs").mkdir()
+    (copy / "refs" / "main").write_text(commit)
+    shape = {"hidden": 192, "first": 7, "second": 3}
+    (copy / "snapshots" / commit / "card.json").write_text(json.dumps({"shape": shape}))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    cell = smoke(method="dynts", budget=120, window=32, predictor="me/head")
+    assert plan_cell(cell, machine("h100"), []).predictor_bytes == 4 * (192 * 7 + 7 * 3 + 3)
+    absent = smoke(method="dynts", budget=120, window=32, predictor="me/absent")
+    assert plan_cell(absent, machine("h100"), []).predictor_bytes == 4 * (192 * 8192 + 8192 * 2048 + 2048)
+
+
+def test_the_notebook_and_the_plan_name_the_same_largest_batch(monkeypatch):
+    from kvrepro.efficiency import bounds
+
+    monkeypatch.setattr("kvrepro.planning.plan._longest_prompt", lambda *a: (ASSUMED_PROMPT_TOKENS, "assumed"))
+    table = bounds.largest_batch([bounds.ModelBytes.of(name) for name in bounds.TITLES], [2500, 4500])
+    dynts = dict(method="dynts", window=2000, ratio=0.4, pin_overflow="keep_first")
+    for row in table.itertuples():
+        name = {"R1-Llama": "r1-llama", "R1-Qwen": "r1-qwen"}[row.model]
+        budget = {} if pd.isna(row.budget_tokens) else {**dynts, "budget": int(row.budget_tokens)}
+        plan = plan_cell(paper(model=name, **budget), machine("h100"), [])
+        assert (row.rows, row.slots) == (plan.largest_batch, plan.capacity_tokens), row
 
 
 def test_a_larger_budget_costs_more_and_a_faster_gpu_less():

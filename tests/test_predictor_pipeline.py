@@ -20,6 +20,7 @@ from kvrepro.labels.labelling import LabelOptions, Workers, build_dataset, label
 from kvrepro.labels.questions import Question
 from kvrepro.labels.stages import StageFolder, check_same_model, stage_path
 from kvrepro.labels.traces import KEPT, TRACES, Trace, TraceOptions, judge, select_traces
+from kvrepro.models.identity import model_identity
 from kvrepro.predictor.pipeline import LoadedModel, make_head, make_labels, make_traces
 from kvrepro.predictor.plan import PredictorPlan
 from kvrepro.results import append_row, read_rows, write_rows
@@ -95,11 +96,18 @@ def test_finished_folders_are_left_alone_and_other_settings_refused(traces, load
         make_traces(other, folder=traces_file(traces).parent, loaded=loaded)
 
 
+def test_traces_of_a_changed_template_are_others(traces, loaded, monkeypatch):
+    changed = {**model_identity(PLAN.entry), "files": "another template"}
+    monkeypatch.setattr("kvrepro.predictor.pipeline.model_identity", lambda entry: changed)
+    with pytest.raises(KvreproError, match="traces of other settings"):
+        make_traces(PLAN, folder=traces_file(traces).parent, loaded=loaded)
+
+
 def reply(tokenizer, text, status="ok"):
     ids = tokenizer.encode(text, add_special_tokens=False)
     think, found = ThinkTags.of(tokenizer), Completion(Request("q", 0, (1, 2)), ids, status)
     closed = [i + 1 for i in range(len(ids)) if think.closes(ids[: i + 1])]
-    found.n_thinking_tokens = closed[0] if closed else len(ids)
+    found.has_closed, found.n_thinking_tokens = bool(closed), closed[0] if closed else len(ids)
     return found
 
 

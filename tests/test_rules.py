@@ -63,16 +63,27 @@ def recording(request, random_models) -> Recording:
     return found
 
 
-def rule_of(recording: Recording, row: int, protocol: str) -> transcriptions.Rule:
-    """The transcription of the recording's method, with the numbers that the run was given."""
-    name, sizes = recording.method.name, sizes_of(recording.method.name, protocol)
+def rule_of(
+    recording: Recording, row: int, protocol: str, sizes: dict | None = None, **geometry
+) -> transcriptions.Rule:
+    """The transcription of the recording's method, with the numbers that the run was given.
+
+    `geometry`: what the model does otherwise than Llama, see `transcriptions.Row`.
+    """
+    name = recording.method.name
+    sizes = sizes_of(name, protocol) if sizes is None else sizes
     numpy = [
         [part.double().numpy() for part in parts]
         for parts in (recording.oracle[row].queries, recording.oracle[row].keys, recording.oracle[row].values)
     ]
     sequence, n_prompt = recording.sequence(row), len(recording.requests[row].prompt_ids)
     data = transcriptions.Row(
-        *numpy, sequence, n_prompt, recording.answer_from(row), problem_id=recording.requests[row].problem_id
+        *numpy,
+        sequence,
+        n_prompt,
+        recording.answer_from(row),
+        problem_id=recording.requests[row].problem_id,
+        **geometry,
     )
     if "predictor" in sizes:
         with torch.inference_mode():

@@ -76,6 +76,7 @@ def test_manifest_tells_config_origin_score_and_peaks(finished):
     assert manifest["n_records"] == 6
     assert manifest["resumed_records"] == 0
     assert manifest["decoder"] == ("native" if has_compiler() else "fused")
+    assert manifest["batch_invariant"] == has_compiler()
     assert (manifest["score"]["n_problems"], manifest["score"]["n_samples"]) == (3, 2)
     for key in ("versions", "git", "hardware", "weights", "rows_sha256", "started", "ended", "wall_s", "protocol"):
         assert manifest[key] is not None, key
@@ -310,3 +311,74 @@ def test_the_text_of_an_option_counts_as_its_letter():
     [graded] = _graded([problem], [row], SimpleNamespace(benchmark="gpqa_d"))
     assert (graded["correct"], graded["answer"]) == (True, "C")
     assert "12 m" not in json.dumps(graded)
+
+
+@pytest.mark.parametrize(("status", "is_right"), [("ok", True), ("truncated", False), ("nan_logits", False)])
+def test_a_reply_that_has_no_answer_is_never_correct(status, is_right):
+    """Whatever its text holds: a thought that mentions the closing tag and a box is still a thought."""
+    from types import SimpleNamespace
+
+    from kvrepro.benchmarks import Problem
+    from kvrepro.runner import _graded
+
+    row = {"problem_id": "p", "sample_id": 0, "status": status, "text": "x</think>It is \\boxed{7}.", "answer_start": 9}
+    [graded] = _graded([Problem("p", "?", "7")], [row], SimpleNamespace(benchmark="chain-12"))
+    assert (graded["correct"], graded["answer"], graded["status"]) == (is_right, "7" if is_right else None, status)
+
+
+def test_the_answer_is_graded_from_where_the_token_ids_say():
+    from types import SimpleNamespace
+
+    from kvrepro.benchmarks import Problem
+    from kvrepro.runner import _graded
+
+    text = "x</think>It is \\boxed{7}, after </think> as they say."
+    rows = [
+        {"problem_id": "p", "sample_id": i, "status": "ok", "text": text, "answer_start": start}
+        for i, start in enumerate((9, None))
+    ]
+    first, second = _graded([Problem("p", "?", "7")], rows, SimpleNamespace(benchmark="chain-12"))
+    assert (first["answer"], first["correct"], first["answer_start"]) == ("7", True, 9)
+    assert (second["answer"], second["correct"]) == (None, False)
+
+
+def test_records_and_manifest_say_where_answers_begin_and_who_opened_the_thought(finished):
+    _, folder, manifest = finished
+    assert manifest["thought"] == {
+        "start": "<think>", "end": "</think>", "open_thought": "always", "start_appended": False,
+    }  # fmt: skip
+    assert {r["answer_start"] for r in read_records(folder)} == {None}
+
+
+def test_a_cell_counts_replies_without_finite_logits(tmp_path, monkeypatch):
+    import kvrepro.runner
+
+    load = kvrepro.runner.load_model
+
+    def broken(entry, device=None):
+        model, tokenizer = load(entry, device)
+        model.model.norm.weight.data.fill_(float("inf"))
+        return model, tokenizer
+
+    monkeypatch.setattr("kvrepro.runner.load_model", broken)
+    with pytest.warns(RuntimeWarning, match="3 replies ended with status nan_logits"):
+        manifest = run_cell(build(SETTINGS), tmp_path)
+    assert manifest["status"] == {"nan_logits": 3}
+    assert manifest["score"]["pass_at_1"] == 0
+    assert {(r["text"], r["correct"]) for r in read_records(tmp_path)} == {("", False)}
+
+
+def test_a_copy_whose_template_opens_no_thought_runs_like_the_original(tmp_path, monkeypatch):
+    import shutil
+
+    copy = shutil.copytree(CHECKPOINTS / "tiny-r1-llama", tmp_path / "copy")
+    template = (copy / "chat_template.jinja").read_text()
+    (copy / "chat_template.jinja").write_text(template.replace("<think>\\n", ""))
+    (tmp_path / "models.yaml").write_text(f"copy: {{source: {copy}, dtype: float32}}\n")
+    monkeypatch.setenv("KVREPRO_MODELS", str(tmp_path / "models.yaml"))
+    found = {}
+    for name in ("tiny-r1-llama", "copy"):
+        manifest = run_cell(build(SETTINGS, model=name, n_problems=1), tmp_path / f"{name}-cell")
+        found[name] = read_records(tmp_path / f"{name}-cell")
+        assert manifest["thought"]["start_appended"] == (name == "copy")
+    assert found["copy"] == found["tiny-r1-llama"]

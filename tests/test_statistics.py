@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 
 from kvrepro import statistics
 from kvrepro.errors import KvreproError, UnknownNameError
-from kvrepro.power import PowerModel, assumed_model, estimated_model
+from kvrepro.power import PowerModel, assumed_model, estimated_model, simulated_coverage
 
 N, K = 30, 5
 
@@ -115,6 +119,132 @@ def test_paired_comparison_by_hand_and_without_difference():
 def test_comparison_of_different_problems_is_an_error():
     with pytest.raises(KvreproError, match="same problems"):
         statistics.paired_comparison({"a": 1.0, "b": 0.0}, {"a": 1.0, "c": 0.0})
+
+
+def forms(values):
+    """One cell's values per problem in every form that a caller may hold them."""
+    return {
+        "list": values.tolist(), "tuple": tuple(values.tolist()), "array": values, "series": pd.Series(values),
+        "mapping": {f"p{i:03d}": value for i, value in enumerate(values.tolist())},
+        "samples": [[value, value] for value in values.tolist()], "matrix": np.stack([values, values], axis=1),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [bool, int, float])
+@pytest.mark.parametrize("n", [2, 7, 40])
+def test_paired_comparison_agrees_with_scipy_in_every_form(dtype, n):
+    generator = np.random.default_rng(n)
+    first, second = generator.random((2, n)) if dtype is float else generator.integers(0, 2, (2, n)).astype(dtype)
+    # no two differences alike for both sides
+    first[:2], second[:2] = [1, 0], [0, 0]
+    expected = stats.ttest_rel(first.astype(float), second.astype(float))
+    bounds = expected.confidence_interval(0.95)
+    for name, one in forms(first).items():
+        found = statistics.paired_comparison(one, forms(second)[name])
+        assert found.p_value == pytest.approx(expected.pvalue), name
+        assert (found.lo, found.hi) == pytest.approx((bounds.low, bounds.high)), name
+        assert found.difference == pytest.approx(np.mean(first.astype(float) - second)), name
+        assert found.n_problems == n, name
+
+
+def test_booleans_are_values_and_no_indices():
+    found = statistics.paired_comparison([True] * 50 + [False] * 50, [False] * 50 + [True] * 50)
+    assert (found.difference, found.p_value) == (0.0, 1.0)
+
+
+def test_permutation_agrees_with_scipy():
+    first, second = np.random.default_rng(9).random((2, 10))
+    exact = stats.permutation_test((first, second), lambda a, b: np.mean(a - b), permutation_type="samples")
+    found = statistics.paired_comparison(list(first), list(second), method="permutation")
+    # four standard errors of 10,000 sign flips; scipy enumerates all 1,024
+    assert found.p_value == pytest.approx(exact.pvalue, abs=4 * np.sqrt(0.25 / 10_000))
+
+
+def test_series_are_paired_by_their_index_and_mappings_by_their_keys():
+    first, second = np.random.default_rng(3).random((2, 12))
+    names = [f"p{i}" for i in range(12)]
+    one, other = pd.Series(first, names), pd.Series(second, names)
+    expected = statistics.paired_comparison(first, second)
+    assert statistics.paired_comparison(one, other[::-1]) == statistics.paired_comparison(one, other)
+    assert statistics.paired_comparison(one, other[::-1]).p_value == pytest.approx(expected.p_value)
+    assert statistics.paired_comparison(dict(one), other[::-1].to_dict()).p_value == pytest.approx(expected.p_value)
+    with pytest.raises(KvreproError, match="same problems"):
+        statistics.paired_comparison(one, other.rename({"p3": "q3"}))
+    with pytest.raises(KvreproError, match="twice in its index"):
+        statistics.paired_comparison(one, other.rename({"p3": "p4"}))
+
+
+def test_equal_differences_are_as_certain_as_their_number_allows():
+    # 0.3 - 0.2 and 0.4 - 0.3 differ in their last bit, which is no noise
+    found = statistics.paired_comparison([0.3, 0.4, 0.9, 1.0], [0.2, 0.3, 0.8, 0.9])
+    assert found.p_value == 0.125
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ([1, 0, 1], [1, 0], "3 problems and second 2"), ([], [], "at least 2"), ([1], [0], "at least 2"),
+        ([1, float("nan")], [0, 1], "first are not finite"), ([1, 0], [None, 1], "second"),
+        (["1", "0"], ["0", "0"], "numbers or booleans"), ([1, "0"], [0, 0], "numbers or booleans"),
+        ({"a": 1, "b": 0}, [1, 0], "one side names its problems"), ("10", "01", "numbers or booleans"),
+        ([[1, 0], []], [[1], [0]], "not finite"), (1, 0, "expected one value per problem"),
+        (np.zeros((2, 2, 2)), np.zeros((2, 2, 2)), "expected one value per problem"),
+        ({"a": 1, "b": None}, {"a": 1, "b": 0}, "first"), ([1, 0j], [0, 1], "numbers or booleans"),
+        (pd.Series([1, None, 1], dtype="Int64"), pd.Series([1, 0, 1]), "first"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_paired_is_named(first, second, message):
+    with pytest.raises(KvreproError, match=message):
+        statistics.paired_comparison(first, second)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[True, False, True], [1, 0, 1], np.array([1, 0, 1], dtype=np.int8), (1.0, 0.0, 1.0), pd.Series([1, 0, 1]),
+     [Fraction(1), Fraction(0), Fraction(1)], [np.float32(1), np.bool_(False), 1]],
+)  # fmt: skip
+def test_every_number_is_a_value(values):
+    assert statistics.interval(values) == statistics.interval([1.0, 0.0, 1.0])
+    assert statistics.clustered_stderr(values) == statistics.clustered_stderr([1.0, 0.0, 1.0])
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        (statistics.interval, (["0.5", "1"],), "numbers"), (statistics.interval, ({"a": 1},), "mapping"),
+        (statistics.interval, ([0.5, 1], "0.95"), "confidence"), (statistics.interval, ([0.5, 1], True), "confidence"),
+        (statistics.interval, ([[0.5], [1, 0]],), "values"), (statistics.clustered_stderr, ([1],), "at least 2"),
+        (statistics.two_stage_bootstrap, ([[1, NAN], [0, 1]],), "not finite"),
+        (statistics.two_stage_bootstrap, ([[1, 0], [1]],), "scores"),
+        (statistics.two_stage_bootstrap, ([[], []],), "samples >= 1"), (statistics.holm, ([0.1, 0.2],), "mapping"),
+        (statistics.holm, ({"a": 1.5},), "from 1.5"), (statistics.holm, ({},), "at least one"),
+        (statistics.mean_over_sets, ({"a": [1, 0]},), "set name"),
+        (statistics.mean_over_sets, ({"a": {"x": 1}}, {}, 95), "confidence"),
+        (statistics.mean_over_sets, ({"a": {"x": 1, "y": 0}}, {("a", "x"): "k", ("a", "y"): "k"}), "one copy a set"),
+        (estimated_model, ([[1, NAN], [0, 1]], [[1, 0], [0, 1]]), "not finite"), (estimated_model, ([], []), "shape"),
+        (assumed_model, (0.5, NAN), "spread"), (assumed_model, (0.5, -0.3), "spread"),
+        (PowerModel, (NAN, 0.1), "variances"), (PowerModel, (-1, 0.1), "variances"),
+        (PowerModel(0.1, 0.1).power, (0.05, 30.0, 5), "n_problems"),
+        (PowerModel(0.1, 0.1).power, (0.05, 30, True), "n_samples"),
+        (PowerModel(0.1, 0.1).problems_needed, (0.05, 5, 1.0), "power"),
+        (PowerModel(0.1, 0.1).samples_needed, (0.05, 30, 80), "power"),
+        (PowerModel(0.1, 0.1).detectable, (30, 5, 0.05, 0.05), "above alpha"),
+        (simulated_coverage, (1.0,), "chance"), (simulated_coverage, (0.5, 30, 0), "n_samples"),
+        (simulated_coverage, (NAN,), "chance"),
+    ],
+)  # fmt: skip
+def test_input_that_is_no_data_is_named(function, arguments, message):
+    with pytest.raises(KvreproError, match=message):
+        function(*arguments)
+
+
+def test_without_noise_every_difference_is_found():
+    model = estimated_model([[1, 1], [0, 0]], [[1, 1], [0, 0]])
+    assert model.power(0.01, 2, 1) == 1.0
+    assert model.detectable(2, 1) == 0.0
 
 
 def test_holm_by_hand():

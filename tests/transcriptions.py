@@ -29,6 +29,9 @@ class Row:
     answer_from: int
     importance: list[float] | None = None
     problem_id: str = "0"
+    scale: float | None = None  # of dot products; 1 / sqrt(d) unless the model has its own
+    interleaved: bool = False  # RoPE turns channels 2f and 2f + 1 together, else f and f + d/2
+    still: tuple[int, ...] = ()  # layers without RoPE
 
     @property
     def layers(self) -> range:
@@ -46,6 +49,16 @@ class Row:
         """Query heads that read a KV head."""
         return range(head * self.group, (head + 1) * self.group)
 
+    @property
+    def factor(self) -> float:
+        """On dot products of queries and keys."""
+        return 1 / math.sqrt(self.k[0][0].shape[1]) if self.scale is None else self.scale
+
+    def rotation(self, layer: int, position: int) -> np.ndarray:
+        """RoPE of a layer as a d x d matrix."""
+        d = self.k[0][0].shape[1]
+        return rotation(0 if layer in self.still else position, d, interleaved=self.interleaved)
+
 
 # ------------------------------------------------------------------------------------------------ small pieces
 
@@ -59,7 +72,7 @@ def softmax(logits: dict) -> dict:
 
 def logits_of(row: Row, layer: int, q_head: int, i: int, visible) -> dict:
     query, keys = row.q[layer][q_head][i], row.k[layer][q_head // row.group]
-    return {j: float(query @ keys[j]) / math.sqrt(len(query)) for j in visible}
+    return {j: float(query @ keys[j]) * row.factor for j in visible}
 
 
 def attend(row: Row, layer: int, q_head: int, i: int, held) -> dict:
@@ -78,8 +91,8 @@ def mean_attention(row: Row, i: int, held) -> dict:
 
 
 def pool(scores: dict, kernel: int, kind: str) -> dict:
-    """Stride 1 along the slots; maxima ignore what lies beyond the edges, averages count it as zeros."""
-    order, half, found = sorted(scores), kernel // 2, {}
+    """Stride 1 in the order of `scores`; maxima ignore what lies beyond the edges, averages count it as 0."""
+    order, half, found = list(scores), kernel // 2, {}
     for index, j in enumerate(order):
         around = [scores[order[x]] for x in range(index - half, index + half + 1) if 0 <= x < len(order)]
         found[j] = max(around) if kind == "max" else sum(around) / kernel
@@ -110,13 +123,19 @@ def recurrence_score(mri: float, delta: float) -> float:
     return over(1 + delta / (mri + 1e-5)) + (over(mri - 1) if mri > 0 else 0.0)
 
 
-def rotation(position: int, d: int, base: float = 10000.0) -> np.ndarray:
-    """RoPE as a d x d matrix; channel f is paired with f + d/2."""
+def channel_pair(f: int, d: int, interleaved: bool) -> tuple[int, int]:
+    """The two channels that turn together at frequency f."""
+    return (2 * f, 2 * f + 1) if interleaved else (f, f + d // 2)
+
+
+def rotation(position: int, d: int, base: float = 10000.0, *, interleaved: bool = False) -> np.ndarray:
+    """RoPE as a d x d matrix."""
     matrix = np.zeros((d, d))
     for f in range(d // 2):
         angle = position * base ** (-2 * f / d)
-        matrix[f, f] = matrix[f + d // 2, f + d // 2] = math.cos(angle)
-        matrix[f, f + d // 2], matrix[f + d // 2, f] = -math.sin(angle), math.sin(angle)
+        a, b = channel_pair(f, d, interleaved)
+        matrix[a, a] = matrix[b, b] = math.cos(angle)
+        matrix[a, b], matrix[b, a] = -math.sin(angle), math.sin(angle)
     return matrix
 
 
@@ -154,6 +173,7 @@ class Rule:
     pins_question: bool = False
     pins_answer: bool = False
     sinks: int = 0
+    by_score: bool = False  # slots in the order of their scores, as some originals leave them; else of time
     number: int = 0  # evictions so far
     last_eviction: int | None = None  # decode step of the last one
 
@@ -198,7 +218,8 @@ class Rule:
                 candidates, recent = mine[: len(mine) - window], mine[len(mine) - window :]
                 s = found if isinstance(found, dict) else found[layer][head]
                 ranked = sorted(candidates, key=lambda j: (-math.inf if self.is_pinned(j) else -s[j], j))
-                kept[-1].append(sorted(ranked[: self.room(len(mine), candidates)]) + recent)
+                best = ranked[: self.room(len(mine), candidates)]
+                kept[-1].append((best if self.by_score else sorted(best)) + recent)
         return kept
 
 
@@ -521,10 +542,11 @@ class VaSEDKV(PerHead):
 
 
 class TriAttention(Rule):
-    """2.11, the formula with explicit loops over distances and channels."""
+    """2.11, the formula with explicit loops over distances and channels; its `t` is the count of tokens seen."""
 
     def scores(self, t, held):
-        row, d = self.row, len(self.row.k[0][0][0])
+        # the token just fed lies at position t, so t + 1 have been seen
+        row, d, n_seen = self.row, len(self.row.k[0][0][0]), t + 1
         total = [dict.fromkeys(held[0][head], 0.0) for head in row.heads]
         for layer in row.layers:
             for head in row.heads:
@@ -532,7 +554,7 @@ class TriAttention(Rule):
                 scored = [j for j in mine[: len(mine) - self.o.window] if j >= row.n_prompt]
                 best = dict.fromkeys(mine, -math.inf)
                 for q_head in row.q_heads(head):
-                    s = {j: self.expected(layer, q_head, head, j, t, d) for j in mine}
+                    s = {j: self.expected(layer, q_head, head, j, n_seen, d) for j in mine}
                     mean = sum(s[j] for j in scored) / len(scored)
                     deviation = math.sqrt(sum((s[j] - mean) ** 2 for j in scored) / len(scored))
                     for j in mine:
@@ -541,17 +563,18 @@ class TriAttention(Rule):
                     total[head][j] += best[j] / len(row.layers)
         return [[total[head] for head in row.heads] for _ in row.layers]
 
-    def expected(self, layer, q_head, head, j, t, d):
-        plain = rotation(j, d).T @ self.row.k[layer][head][j]
+    def expected(self, layer, q_head, head, j, n_seen, d):
+        plain = self.row.rotation(layer, j).T @ self.row.k[layer][head][j]
         found = 0.0
         for f in range(d // 2):
-            key, omega = complex(plain[f], plain[f + d // 2]), 10000.0 ** (-2 * f / d)
+            a, b = channel_pair(f, d, self.row.interleaved)
+            key, omega = complex(plain[a], plain[b]), 0.0 if layer in self.row.still else 10000.0 ** (-2 * f / d)
             mean = complex(self.o.calibration.mean[layer, q_head, f])
             size = float(self.o.calibration.mean_size[layer, q_head, f])
             amplitude, phase = abs(mean) * abs(key), cmath.phase(mean * key.conjugate())
             extra = (size - abs(mean)) * abs(key)
             for exponent in range(17):
-                found += (amplitude * math.cos(omega * (t - j + 2**exponent) + phase) + extra) / 17
+                found += (amplitude * math.cos(omega * (n_seen - j + 2**exponent) + phase) + extra) / 17
         return found
 
 
@@ -650,13 +673,13 @@ class ExpectedAttention(PerHead):
     """2.19 with explicit d x d rotations; positions to come are absolute."""
 
     def one(self, t, layer, head, mine):
-        row, d = self.row, len(self.row.k[0][0][0])
+        row = self.row
         ranked = [j for j in mine if j >= self.sinks]
-        average = sum(rotation(t + 1 + x, d) for x in range(self.o.future)) / self.o.future
+        average = sum(row.rotation(layer, t + 1 + x) for x in range(self.o.future)) / self.o.future
         found = dict.fromkeys(mine, 0.0)
         for q_head in row.q_heads(head):
             queries = [
-                rotation(i, d).T @ row.q[layer][q_head][i]
+                row.rotation(layer, i).T @ row.q[layer][q_head][i]
                 for i in last_queries(row, t, self.o.obs_window)
                 if i >= self.sinks
             ]
@@ -666,7 +689,7 @@ class ExpectedAttention(PerHead):
             logits = {}
             for j in ranked:
                 key = row.k[layer][head][j]
-                logits[j] = float(mean @ key) / math.sqrt(d) + float(key @ covariance @ key) / (2 * d)
+                logits[j] = float(mean @ key) * row.factor + float(key @ covariance @ key) * row.factor**2 / 2
             for j, a in softmax(logits).items():
                 found[j] += a / row.group * float(np.linalg.norm(row.v[layer][head][j]))
         return found

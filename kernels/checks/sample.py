@@ -24,6 +24,7 @@ class Case:
     top_p: float = 0.95
     order: str = "hf"
     dtype: str = "fp32"
+    broken: bool = False  # the first rows hold logits that no token can be drawn from
 
 
 CASES = [
@@ -37,6 +38,8 @@ CASES = [
     Case(4, 1100, 1.0, 1, 0.5),
     Case(4, 1500, 0.6, 20, 0.95, "hf", "fp16"),
     Case(4, 1500, 0.6, 20, 0.95, "dynts", "bf16"),
+    Case(6, 2500, broken=True),
+    Case(6, 2500, 1.0, 5, 1.0, "dynts", "fp16", broken=True),
 ]
 LARGE_CASES = [
     Case(20, 128256, dtype="fp32"),
@@ -53,6 +56,10 @@ def inputs(case: Case, device: str) -> tuple[torch.Tensor, torch.Tensor, torch.T
     for row in logits:
         chosen = torch.randperm(case.vocabulary, generator=g)[:200]
         row[chosen] = torch.randperm(200, generator=g)[: len(chosen)] / 8.0 - 12.0
+    if case.broken:
+        # NaN of both signs in different chunks, +inf, nothing finite; a masked vocabulary and the last row are sound
+        logits[0, 3], logits[1, -1] = float("nan"), -torch.tensor(float("nan"))
+        logits[2, 7], logits[3], logits[4, ::2] = float("inf"), float("-inf"), float("-inf")
     keys = torch.randint(-(2**63), 2**63 - 1, (case.rows,), generator=g)
     steps = torch.randint(0, 20000, (case.rows,), generator=g)
     return logits.to(DTYPES[case.dtype]).to(device), keys.to(device), steps.to(device)

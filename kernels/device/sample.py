@@ -48,6 +48,8 @@ def chunk_kernel(
     token = part * CHUNK + tl.arange(0, CHUNK)
     live = token < size
     value = tl.load(logits + row * logit_row + token, mask=live, other=float("-inf")).to(tl.float32)
+    # either sign of NaN has to come out on top, as in torch, for the row to be seen as not finite
+    value = tl.where(value != value, float("inf"), value)
     if WITH_SUM:
         x = tl.div_rn(value, scale)
         peak = tl.max(x, 0)
@@ -107,4 +109,8 @@ def draw_kernel(
     uniform = ((mixed >> 41).to(tl.int32).to(tl.float32) + 0.5) * (1.0 / 8388608.0)
     score = tl.where(live, x - tl.log(-tl.log(uniform)), float("-inf"))
     chosen = tl.argmax(score, 0)
-    tl.store(tokens + row, tl.sum(tl.where(place == chosen, token, 0), 0))
+    drawn = tl.sum(tl.where(place == chosen, token, 0), 0)
+    # NaN or +inf somewhere, or nothing but -inf: no token can be drawn
+    largest = tl.max(tl.where(live, value, float("-inf")), 0)
+    is_finite = (largest > float("-inf")) & (largest < float("inf"))
+    tl.store(tokens + row, tl.where(is_finite, drawn, -1))

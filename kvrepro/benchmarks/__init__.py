@@ -13,7 +13,7 @@ from .table import ANSWER_KINDS, Benchmark, Problem
 
 __all__ = [
     "ANSWER_KINDS", "Benchmark", "Problem", "benchmark_entry", "benchmark_names", "check_prompt_style", "is_local",
-    "load_problems", "load_with_origin", "rows_hash",
+    "load_problems", "load_with_origin", "rows_hash", "rows_identity",
 ]  # fmt: skip
 
 
@@ -85,6 +85,20 @@ def rows_hash(problems: list[Problem]) -> str:
     for p in problems:
         digest.update("\x1f".join((p.problem_id, p.question, p.gold, "")).encode())
     return digest.hexdigest()
+
+
+def rows_identity(name: str) -> str:
+    """What stands for a benchmark's rows in a cell's hash.
+
+    The rows' hash where they ship with the package; the name for published rows, which the table pins to a commit or to
+    a reference file; the name and the file's hash for rows on this machine that are not the reference.
+    """
+    if name in GENERATED:
+        return rows_hash(load_problems(name))
+    if not is_local(name):
+        return name
+    digest = hashlib.sha256((data_dir() / f"{name}.jsonl").read_bytes()).hexdigest()
+    return name if digest == benchmark_entry(name).reference_sha256 else f"{name}:{digest}"
 
 
 def _real() -> dict[str, Benchmark]:

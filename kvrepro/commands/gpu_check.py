@@ -198,7 +198,7 @@ def _decode(report: Report, name: str, rows: int, device: str = "cuda") -> None:
     model = build(true_shape(name), device)
     weights, copy = step_weight_bytes(model), report.data["copy_bytes_per_s"]
     hidden = model.config.hidden_size
-    predictor = ImportancePredictor(PredictorShape(hidden, 8192, 2048)).to(device, model.dtype).eval()
+    predictor = ImportancePredictor(PredictorShape.published(hidden)).to(device, model.dtype).eval()
     labels = {"model": name}
 
     def budget(method: str, tokens: int, batch: int, decoder: str = "graph") -> dict[str, Any]:

@@ -76,8 +76,8 @@ def _totals(plans: list) -> dict[str, Any]:
     )
     if "bound" in kinds:
         print(
-            "bound: weights and cache read once a step at the data sheet's bandwidth. No run is faster; real ones are "
-            "slower by a factor that is not known until the first cell is measured."
+            "bound: weights without the embedding table and the cache, read once a step at the data sheet's bandwidth. "
+            "No run is faster; real ones are slower by a factor that is not known until the first cell is measured."
         )
     if "limit" in kinds:
         print("limit: no cell of that model and benchmark is measured, so every reply is counted at max_new_tokens.")

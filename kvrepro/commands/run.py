@@ -12,6 +12,7 @@ from ..errors import KvreproError, UnknownNameError
 from ..models import generation_defaults
 from ..profiles import load_profile, profile_names
 from ..results import CellFolder, read_manifest
+from .settings import set_values
 
 NAME = "run"
 HELP = "run one cell: of a profile, from a parameter file, or from --set values"
@@ -23,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cell", help="id or hash of a cell of the profile")
     parser.add_argument("--params", help="YAML file with the cell's parameters")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one parameter; repeatable")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved parameters and the cell's folder")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check the cell and print the values that it would run with"
+    )
     # of the grid, which has checked all its cells already
     parser.add_argument("--checked", action="store_true", help=argparse.SUPPRESS)
 
@@ -31,23 +34,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run the cell or say that it is complete."""
     from ..execution import run_cell_notebook
+    from ..resolution import resolve_cell
 
     if args.profile and args.profile not in profile_names():
         raise UnknownNameError("profile", args.profile, profile_names())
     config = _config(args)
     profile = args.profile or "single"
     folder = CellFolder.of(profile, config)
-    row = {"cell_id": config.cell_id, "folder": str(folder.path)}
+    # what a dry run accepts, a run accepts: both look at the same things, in the same order
+    resolved = resolve_cell(config)
+    row = {"cell_id": config.cell_id, "folder": str(folder.path), "budget_meaning": resolved.budget_line}
     if args.dry_run:
-        print(yaml.safe_dump(config.resolved(), sort_keys=False), end="")
-        return {**row, "complete": folder.is_complete, "config": config.resolved()}
+        print(yaml.safe_dump(resolved.values(), sort_keys=False), end="")
+    print(resolved.budget_line)
+    if args.profile and (note := resolved.protocol_note(c.resolved() for c in load_profile(profile).cells)):
+        print(note)
+    if not folder.is_complete and not args.checked:
+        from ..preflight import check_cells
+
+        check_cells([config])
+    if args.dry_run:
+        return {**row, "complete": folder.is_complete, "config": config.resolved(), "resolved": resolved.values()}
     if folder.is_complete:
         print("complete")
     else:
-        if not args.checked:
-            from ..preflight import check_cells
-
-            check_cells([config])
         run_cell_notebook(profile, config)
     manifest = read_manifest(folder.path)
     score = manifest["score"]
@@ -74,12 +84,11 @@ def _config(args: argparse.Namespace) -> CellConfig:
         if not isinstance(loaded, dict):
             raise KvreproError(f"{args.params} holds {type(loaded).__name__}, expected a mapping of parameters")
         values |= loaded
-    for item in args.set:
-        name, separator, text = item.partition("=")
-        if not separator:
-            raise KvreproError(f"--set {item}: expected NAME=VALUE")
-        try:
-            values[name] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise KvreproError(f"--set {item}: not valid YAML: {error}") from error
+    values |= set_values(args.set, "budget=192")
+    if args.profile and "model" not in values:
+        shown = [c.cell_id for c in load_profile(args.profile).cells[:3]]
+        raise KvreproError(
+            f"--profile {args.profile} alone names no cell: add --cell with an id or the hash it ends in, such as "
+            f"{', '.join(shown)} (`kvrepro grid {args.profile} --dry-run` prints all)"
+        )
     return CellConfig.from_mapping({**generation_defaults(values.get("model")), **values})

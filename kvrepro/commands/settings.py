@@ -1,8 +1,9 @@
-"""Arguments that `kvrepro traces`, `labels` and `train` share."""
+"""Arguments that several commands share: `--set`, and those of `kvrepro traces`, `labels` and `train`."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -23,22 +24,36 @@ def plan_of(args: argparse.Namespace, more: dict[str, Any] | None = None):
     """The plan with `--set` values and `more` settings (None means not given).
 
     Raises:
-        KvreproError: a value that is no KEY=VALUE.
+        KvreproError: a value that is no NAME=VALUE.
     """
     from ..predictor.plan import load_plan
 
     if args.threads < 1:
         raise KvreproError(f"--threads={args.threads}; expected at least 1")
     settings = {name: value for name, value in (more or {}).items() if value is not None}
-    for text in args.set:
-        name, mark, value = text.partition("=")
-        if not mark:
-            raise KvreproError(f"--set {text!r}: expected KEY=VALUE, such as traces.n_train=50")
-        settings[name] = yaml.safe_load(value)
+    settings |= set_values(args.set, "traces.n_train=50")
     plan = load_plan(args.plan).changed(settings)
     # a mistake in the training settings is found before hours of traces, not after
     _ = plan.recipe()
     return plan
+
+
+def set_values(items: Sequence[str], example: str) -> dict[str, Any]:
+    """The values of `--set NAME=VALUE`, read as YAML, of which JSON is a part.
+
+    Raises:
+        KvreproError: an item without `=`, or a value that cannot be read.
+    """
+    values = {}
+    for item in items:
+        name, mark, text = item.partition("=")
+        if not mark or not name:
+            raise KvreproError(f"--set {item}: expected NAME=VALUE, such as {example}")
+        try:
+            values[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise KvreproError(f"--set {item}: not valid YAML: {error}") from error
+    return values
 
 
 def shown_plan(plan, width: int | None = None) -> dict[str, Any]:

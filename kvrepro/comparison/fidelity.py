@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..completions import Request
+from ..completions import NAN_LOGITS, Request
 from ..engine import Engine, Row
 from ..errors import KvreproError
 from ..methods.base import EvictionMethod
@@ -122,7 +122,8 @@ def measure_fidelity(
         own token), is_answer.
 
     Raises:
-        KvreproError: a trace without prompt or reply, or a prompt that the budget cannot serve.
+        KvreproError: a trace without prompt or reply, a prompt that the budget cannot serve, or logits that are not
+            finite.
     """
     for trace in traces:
         if not trace.prompt_ids or not trace.reply_ids:
@@ -138,8 +139,12 @@ def measure_fidelity(
         on_logits=comparison,
     )  # fmt: skip
     requests = [Request(t.problem_id, t.sample_id, t.prompt_ids, t.reply_ids) for t in traces]
-    for _ in engine.run(requests):
-        pass
+    broken = [c.request.problem_id for c in engine.run(requests) if c.status == NAN_LOGITS]
+    if broken:
+        raise KvreproError(
+            f"the logits along {len(broken)} of {len(traces)} traces ({', '.join(broken[:3])}) are not finite in "
+            f"{model.dtype}: there is nothing to compare; load the model in bfloat16 or float32"
+        )
     return comparison.frame(traces)
 
 

@@ -44,12 +44,14 @@ def known_traces(config: CellConfig, model, tokenizer) -> list:
     from .fidelity import KnownTrace
 
     problems = load_problems(config.benchmark, config.n_problems, config.prompt_style)
+    entry = model_entry(config.model)
     sampling = {name: getattr(config, name) for name in ("temperature", "top_p", "top_k", "sampling_order", "seed")}
     replies = generate(
         model, tokenizer, [p.question for p in problems], "full", max_new_tokens=config.max_new_tokens,
-        batch_rows=config.batch_rows, think_end=model_entry(config.model).think_end, **sampling,
+        batch_rows=config.batch_rows, think_end=entry.think_end, think_start=entry.think_start,
+        open_thought=entry.open_thought, **sampling,
     )  # fmt: skip
-    thinks = model_entry(config.model).think_end is not None
+    thinks = entry.think_end is not None
     traces = [
         KnownTrace(
             p.problem_id, 0, tuple(r.request.prompt_ids), tuple(r.token_ids), r.n_thinking_tokens if thinks else None
@@ -94,7 +96,6 @@ def _measured(cells: list[CellConfig]):
     from ..methods import create_method, method_class
     from ..models import model_entry, predictor_source
     from ..models.loading import load_model
-    from ..tokens import ThinkTags
     from .fidelity import measure_fidelity, oracle_traces, reference_hidden, summarise_fidelity
 
     entry = model_entry(cells[0].model)
@@ -113,7 +114,7 @@ def _measured(cells: list[CellConfig]):
             given["separators"] = named_separator_ids(tokenizer, entry.separators)
         options |= method_assets(cls, model, tokenizer, given)
         frame = measure_fidelity(
-            model, traces, create_method(cls, **options), think=ThinkTags.of(tokenizer, entry.think_end),
+            model, traces, create_method(cls, **options), think=entry.tags(tokenizer),
             batch_rows=cell.batch_rows, seed=cell.seed, reference=reference,
         )  # fmt: skip
         yield cell, summarise_fidelity(frame)

@@ -14,11 +14,18 @@ from ..config import CellConfig
 from ..errors import KvreproError
 from ..profiles import Profile
 from ..results import MANIFEST, CellFolder, read_manifest, read_records
+from ..schedule import AS_PUBLISHED, FAIR
 from ..statistics import Comparison, holm, interval, mean_over_sets, paired_comparison
 from ..summary import summary_row
 
 FULL, REFERENCE = "full", "dynts"
 SIGNIFICANCE = 0.05
+_MEANINGS = {
+    FAIR: "the budget is what remains after an eviction, question and window included, the same for every method",
+    AS_PUBLISHED: "the budget means what each method's paper or code means, so rows may hold different numbers of "
+    "slots: compare kv_tokens_peak",
+    "none": "no finished cell has a budget",
+}
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,12 @@ def check_one_protocol(frame: pd.DataFrame) -> str:
             "select rows of one protocol, or name one in the profile's defaults"
         )
     return protocols[0] if protocols else "none"
+
+
+def explain_protocol(frame: pd.DataFrame) -> str:
+    """One sentence on what the budget of these rows means; raises as `check_one_protocol`."""
+    protocol = check_one_protocol(frame)
+    return f"protocol {protocol}: {_MEANINGS[protocol]}"
 
 
 def method_table(cells: list[ScoredCell], reference: str = REFERENCE) -> pd.DataFrame:

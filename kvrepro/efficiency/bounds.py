@@ -7,49 +7,37 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ..models import MODELS
+from ..models.architectures import ModelSize, model_size
+from ..models.memory import RESERVE_BYTES, rows_that_fit
+from ..planning.gpus import GPUS
+from ..planning.plan import ASSUMED_PROMPT_TOKENS
+from ..predictor.head import PredictorShape
 from ..schedule import Schedule
 
 # local window and ratio of the paper per model (METHODS.md 4.2), and its batch
 WINDOW, RATIOS, PAPER_ROWS = 2000, {"r1-llama-8b": 0.3, "r1-qwen-7b": 0.4}, 20
-TITLES = {"r1-llama-8b": "R1-Llama", "r1-qwen-7b": "R1-Qwen"}
+# rows of the model table that have these shapes
+ROWS = {"r1-llama-8b": MODELS["r1-llama"], "r1-qwen-7b": MODELS["r1-qwen"]}
+TITLES = {name: entry.title for name, entry in ROWS.items()}
 # copy rate of an H100 that issue 6 states, bytes per second; a data sheet says 3.35e12
-H100_COPY, H100_MEMORY = 3.0e12, 80 * 10**9
-# left free beside weights and cache, as in `gpu_decode`
-RESERVED = 4 * 2**30
-HEAD_WIDTHS = (8192, 2048)
+H100_COPY = 3.0e12
 
 
 @dataclass(frozen=True)
 class ModelBytes:
-    """Sizes of a published model in bfloat16.
-
-    Attributes:
-        step_weights: bytes of weights that a decode step reads (no embedding table).
-        weights: bytes of all weights.
-        slot: bytes of K and V of one token over all layers.
-        hidden: width.
-    """
+    """Sizes and configuration of a published model in bfloat16."""
 
     name: str
-    step_weights: int
-    weights: int
-    slot: int
-    hidden: int
+    size: ModelSize
     config: object
 
     @classmethod
     def of(cls, name: str) -> ModelBytes:
         """`r1-llama-8b` or `r1-qwen-7b`; no weight is allocated."""
-        import torch
+        from ..models.random_weights import true_shape
 
-        from ..cache import CacheShape
-        from ..models.random_weights import build, step_weight_bytes, true_shape
-
-        config = true_shape(name)
-        model, shape = build(config, "meta"), CacheShape.of(config)
-        weights = sum(p.numel() * p.element_size() for p in model.parameters())
-        slot = 2 * shape.layers * shape.kv_heads * shape.head_dim * torch.bfloat16.itemsize
-        return cls(name, step_weight_bytes(model), weights, slot, config.hidden_size, config)
+        return cls(name, model_size(ROWS[name]), true_shape(name))
 
 
 def dynts_schedule(name: str, budget: int) -> Schedule:
@@ -70,7 +58,7 @@ def bound_by_budget(
         for budget in budgets:
             schedule = dynts_schedule(m.name, budget)
             slots = (schedule.kept_tokens + schedule.budget) / 2
-            seconds = (m.step_weights + m.slot * rows * slots) / bytes_per_s
+            seconds = (m.size.step_weights_bytes + m.size.kv_bytes_per_token * rows * slots) / bytes_per_s
             found.append(
                 {"model": TITLES[m.name], "budget_tokens": budget, "mean_slots": slots, "bound_ms": 1e3 * seconds,
                  "bound_tps": rows / seconds}
@@ -79,21 +67,26 @@ def bound_by_budget(
 
 
 def largest_batch(
-    models: Sequence[ModelBytes], budgets: Sequence[int], full_tokens: int = 16384, memory: int = H100_MEMORY
+    models: Sequence[ModelBytes], budgets: Sequence[int], new_tokens: int = 16384, gpu: str = "h100"
 ) -> pd.DataFrame:
-    """Rows that fit beside the weights: per budget, and for the full cache at `full_tokens` (budget_tokens NaN).
+    """Rows that fit beside weights and head, as `kvrepro plan` counts them.
+
+    Per budget, and for the full cache (budget_tokens NaN, no head) after a prompt of the length that a plan assumes
+    and `new_tokens`.
 
     Returns:
         Columns model, budget_tokens, slots (per row at its peak), rows.
     """
     found = []
     for m in models:
-        free = memory - m.weights - RESERVED
-        for budget in [*budgets, None]:
-            slots = full_tokens if budget is None else dynts_schedule(m.name, budget).peak_tokens
+        room = GPUS[gpu].memory_bytes - RESERVE_BYTES["cuda"] - m.size.weights_bytes
+        head = PredictorShape.published(m.size.hidden).parameters * m.size.element_bytes
+        sizes = [(b, dynts_schedule(m.name, b).peak_tokens, room - head) for b in budgets]
+        for budget, slots, free in [*sizes, (None, ASSUMED_PROMPT_TOKENS + new_tokens, room)]:
+            rows = rows_that_fit(free, m.size.kv_bytes_per_token, slots, m.size.vocabulary)
             found.append(
                 {"model": TITLES[m.name], "budget_tokens": float("nan") if budget is None else float(budget),
-                 "slots": slots, "rows": max(0, free // (m.slot * slots))}
+                 "slots": slots, "rows": rows}
             )  # fmt: skip
     return pd.DataFrame(found)
 
@@ -106,10 +99,9 @@ def head_break_even(models: Sequence[ModelBytes], batches: Sequence[int]) -> pd.
     """
     from ..predictor.cost import break_even
 
-    first, second = HEAD_WIDTHS
     found = []
     for m in models:
-        weights = m.hidden * first + first * second + second
+        weights = PredictorShape.published(m.size.hidden).parameters
         for rows in batches:
             even = break_even(m.config, weights, rows, 2)
             found.append(

@@ -133,7 +133,7 @@ def statements(text: str) -> list[Statement]:
     found: list[Statement] = []
     end, last = 0, None
     for box in find_boxes(text)[-MAX_BOXES:]:
-        if box.content.strip() and len(box.content) <= MAX_ANSWER:
+        if not box.is_empty and len(box.content) <= MAX_ANSWER:
             letter, between = read_choice(box.content), text[end : box.start]
             joined = len(between) < 60 and CONNECTOR.fullmatch(between) and HAS_JOINER.search(between)
             end, stated = box.end, letter

@@ -13,9 +13,9 @@ from fractions import Fraction
 
 from kvrepro.graders.boxes import find_boxes
 from kvrepro.graders.cleaning import clean, split_top
-from kvrepro.graders.extraction import MAX_ANSWER, THOUGHT_END, Extraction
+from kvrepro.graders.extraction import MAX_ANSWER, Extraction
 from kvrepro.graders.scalars import literal
-from kvrepro.graders.score import Score
+from kvrepro.graders.score import THOUGHT_END, Score
 from kvrepro.graders.strict import Pending
 from kvrepro.graders.wording import number_in_words
 
@@ -31,14 +31,18 @@ _NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
 
 
 def open_compat(response: str, gold: str, kind: str) -> Score | Pending:
-    """Extract as DynTS does; text without an end of thought is searched as a whole."""
+    """Extract as DynTS does: behind the last `</think>` of the text, in words or not, or in the whole text."""
     text = response[response.rfind(THOUGHT_END) + len(THOUGHT_END) :] if THOUGHT_END in response else response
     if kind == "choice":
         return _open_choice(text, gold)
     text = text[-200_000:]
     boxes = find_boxes(text)
-    if boxes:
+    last = text.rfind("boxed")
+    if boxes and boxes[-1].end > last:
         answer, rule = boxes[-1].content, "boxed"
+    elif last >= 0:
+        # the command as a word: whatever follows it is the answer
+        answer, rule = text[last + len("boxed") :].split("$")[0].strip(), "boxed"
     elif (cut := max(text.rfind("he answer is"), text.rfind("final answer is"))) >= 0:
         answer, rule = text[cut:].split(" is", 1)[1].split(".\n")[0].strip().rstrip("."), "phrase"
     else:
@@ -58,7 +62,9 @@ def _open_choice(text: str, gold: str) -> Score:
     has_phrase = len(pieces) > 1
     letters = re.findall(r"\b([A-E])\b", pieces[-1].upper())
     if not letters:
-        return Score(_strip(pieces[-1][:MAX_ANSWER]) == _strip(gold), "no_answer", None, "none")
+        said = pieces[-1][:MAX_ANSWER].strip()
+        is_right = _strip(said) == _strip(gold)
+        return Score(True, "ok", said, "none:text") if is_right else Score(False, "no_answer", None, "none")
     letter = letters[0] if has_phrase else letters[-1]
     wanted = re.findall(r"\b([A-E])\b", gold.upper())
     return Score(letter in wanted[:1], "ok", letter, "phrase:letter" if has_phrase else "last_letter:letter")

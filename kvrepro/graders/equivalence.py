@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import cache
 
 from kvrepro.errors import UnknownNameError
-from kvrepro.graders.choice import read_choice
-from kvrepro.graders.extraction import Extraction
+from kvrepro.graders.pool import score_one
 from kvrepro.graders.score import KINDS
 
 
@@ -25,16 +23,10 @@ def equivalence(kind: str) -> Callable[[str, str], bool]:
     def equivalent(first: str, second: str) -> bool:
         if "".join(first.split()) == "".join(second.split()):
             return True
-        if kind == "choice":
-            letter = read_choice(first)
-            return letter is not None and letter == read_choice(second)
         return _as_gold(first, second, kind) or _as_gold(second, first, kind)
 
     return equivalent
 
 
 def _as_gold(gold: str, answer: str, kind: str) -> bool:
-    from kvrepro.graders.pool import compare_one
-
-    extraction = asdict(Extraction("ok", answer, "vote"))
-    return compare_one({"extraction": extraction, "gold": gold, "kind": kind, "grader": "strict"}).correct
+    return score_one({"vote": answer, "gold": gold, "kind": kind, "grader": "strict"}).correct

@@ -21,17 +21,16 @@ from kvrepro.graders.concluding import (
 )
 from kvrepro.graders.last_value import last_value
 from kvrepro.graders.phrases import ANSWER_PHRASE, REVISION
+from kvrepro.graders.score import THOUGHT_END, THOUGHT_START, UNKNOWN_START
 from kvrepro.graders.wording import fraction_in_words, number_in_words
 
-THOUGHT_END = "</think>"
-THOUGHT_START = "<think>"
 # characters of the answer part, from its end, that are searched for boxes, and for statements in words
 MAX_REPLY = 400_000
 MAX_WORDING = 20_000
 MAX_ANSWER = 1_500
 _RUN = re.compile(r"([^\w{}\\])\1{12,}")
 _SPECIAL = re.compile(r"<[|｜][^<>|｜\n]{1,40}[|｜]>|</?(?:answer|s|eos|pad)>")
-_ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+_ANSWER_TAG = re.compile("<(/?)answer>", re.IGNORECASE)
 _SIGN_BEFORE = re.compile(r"(?:^|[\s$=(\[:])-\s*$|=\s*\$?\s*-\s*\$\s*$")
 _BEHIND = re.compile(r"^\s*\$?((?:_\{?\d{1,2}\}?)|(?:\s|~|\\,)*[ap]\.?m\b\.?)")
 _LEFT_SIDE = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:_\{?\w\}?)?(?:\([A-Za-z]\))?)\s*=\s*$")
@@ -52,39 +51,49 @@ class Extraction:
     left: str = ""
 
 
-def answer_part(response: str, finish_reason: str) -> tuple[str, str | None]:
-    """(status, text after the last end of thought); the text is None for `truncated` and `no_answer`.
+def answer_part(response: str, finish_reason: str, answer_start: int | None = UNKNOWN_START) -> tuple[str, str | None]:
+    """(status, text of the answer); the text is None for `truncated` and `no_answer`.
 
-    A reply with no think tag at all is an answer as a whole if the model stopped by itself (a model without a thought,
-    or a stored reply whose thought was cut off); it is `truncated` if it ran into the token limit, because the prompt
-    of a reasoning model opens the thought. A thought that was opened and never closed is never an answer.
+    Where the start is unknown the answer follows the last end of a thought. A reply with no think tag at all is an
+    answer as a whole if the model stopped by itself (a model without a thought, or a stored reply whose thought was cut
+    off); it is `truncated` if it ran into the token limit, because the prompt of a reasoning model opens the thought. A
+    thought that was opened and never closed is never an answer.
     """
     cut = response.rfind(THOUGHT_END)
-    if cut >= 0:
+    if answer_start is None or (answer_start == UNKNOWN_START and cut < 0 and finish_reason == "length"):
+        return ("truncated" if finish_reason == "length" else "no_answer"), None
+    if answer_start != UNKNOWN_START:
+        text = response[answer_start:]
+    elif cut >= 0:
         text = response[cut + len(THOUGHT_END) :]
-    elif finish_reason == "length":
-        return "truncated", None
     elif THOUGHT_START in response:
         return "no_answer", None
     else:
         text = response
     # long runs of one sign carry nothing and make patterns slow
     text = _RUN.sub(lambda match: match[1] * 12, text[-MAX_REPLY:])
-    if tag := _ANSWER_TAG.findall(text):
-        text = tag[-1] if tag[-1].strip() else text
-    return "ok", _SPECIAL.sub("", text)
+    tagged = _last_tagged(text)
+    return "ok", _SPECIAL.sub("", tagged if tagged.strip() else text)
 
 
-def extract(text: str, finish_reason: str = "stop", is_numeric: bool = False) -> Extraction:
+def _last_tagged(text: str) -> str:
+    """What stands in the last `<answer>...</answer>`, in one pass."""
+    opened, found = -1, ""
+    for tag in _ANSWER_TAG.finditer(text):
+        if tag[1] and opened >= 0:
+            opened, found = -1, text[opened : tag.start()]
+        elif not tag[1] and opened < 0:
+            opened = tag.end()
+    return found
+
+
+def extract(text: str, is_numeric: bool = False) -> Extraction:
     """Answer of an answer part: last box, else last announced answer, else a concluding line.
 
     Args:
         is_numeric: whether a concluding line must hold a number to be an answer.
     """
-    boxes = [box for box in find_boxes(text) if box.content.strip(" .$\\{}")]
-    if boxes and not boxes[-1].is_closed and finish_reason == "length":
-        # the limit cut the box open: what it holds is a beginning
-        return Extraction("no_answer", None, "open_box")
+    boxes = [box for box in find_boxes(text) if not box.is_empty]
     if boxes:
         return _from_boxes(text, boxes)
     text = text[-MAX_WORDING:]

@@ -1,21 +1,18 @@
-"""`grade` and `grade_many`: what the rest of the package calls."""
+"""`grade` and `grade_many`: what the rest of the package calls. What a model wrote is read in workers only (`pool`)."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from kvrepro.errors import KvreproError
-from kvrepro.graders.extraction import THOUGHT_END, answer_part
-from kvrepro.graders.score import Score, check_request
-from kvrepro.graders.strict import open_score
+from kvrepro.graders.pool import score_all, score_one
+from kvrepro.graders.score import THOUGHT_END, THOUGHT_START, UNKNOWN_START, Score, check_request
 
-# longer answer parts are read by a worker, under its time limit
-MAX_INLINE = 6_000
+# characters of a reply, from its end, that are read
 MAX_SENT = 500_000
-_ITEM_KEYS = {"response", "gold", "kind", "finish_reason", "options"}
+_FIELDS = ("response", "gold", "kind", "finish_reason", "options", "answer_start")
 
 
 def grade(
@@ -26,8 +23,9 @@ def grade(
     finish_reason: str = "stop",
     grader: str = "strict",
     options: Mapping[str, str] | None = None,
+    answer_start: int | None = UNKNOWN_START,
 ) -> Score:
-    """Grade one reply.
+    """Grade one reply, in a worker process that stays alive for the next one.
 
     Args:
         response: the reply as generated, thought included.
@@ -36,15 +34,12 @@ def grade(
         finish_reason: `stop`, or `length` if the token limit ended the reply.
         grader: `strict`, or `dynts_compat` for numbers that are to be compared with DynTS' tables.
         options: letter -> text of a multiple-choice problem, so that an option's text counts as its letter.
-    Plain integers and letters are compared here; everything else goes to a worker process that is killed after
-    `pool.TIME_LIMIT_S` and may take `worker.MEMORY_BYTES`.
+        answer_start: character at which the answer begins, as a run records it from token ids; None if the thought
+            never closed, which is never correct. Unknown: the last `</think>` of the text is taken for the end of the
+            thought. `dynts_compat` always searches the text, as DynTS does.
+    The worker is killed after `pool.TIME_LIMIT_S` (status `grader_timeout`) and may take `worker.MEMORY_BYTES`.
     """
-    started = _start(response, gold, kind, finish_reason, options, grader)
-    if isinstance(started, Score):
-        return started
-    from kvrepro.graders.pool import compare_one
-
-    return compare_one(started)
+    return score_one(_request(response, gold, kind, finish_reason, options, answer_start, grader=grader))
 
 
 def grade_many(
@@ -53,60 +48,52 @@ def grade_many(
     """Grade many replies in the order given; no single reply can stop the others.
 
     Args:
-        items: mappings with the keys response, gold, kind and optionally finish_reason and options, or tuples
-            (response, gold, kind[, finish_reason]).
+        items: mappings with the keys response, gold, kind and optionally finish_reason, options and answer_start (see
+            `grade`; without the key it is unknown), or tuples (response, gold, kind[, finish_reason]).
         grader: for all items.
-        workers: processes; default one per core, at most 8. None is started if no item needs one.
+        workers: processes; default one per core, at most 8.
     """
-    started = [_start(*_fields(item, position), grader=grader) for position, item in enumerate(items)]
-    requests = [entry for entry in started if not isinstance(entry, Score)]
-    if not requests:
-        return [entry for entry in started if isinstance(entry, Score)]
-    from kvrepro.graders.pool import compare_all
-
-    compared = iter(compare_all(requests, workers or min(os.cpu_count() or 1, 8)))
-    return [entry if isinstance(entry, Score) else next(compared) for entry in started]
+    requests = [_request(*_fields(item, position), grader=grader) for position, item in enumerate(items)]
+    return score_all(requests, workers or min(os.cpu_count() or 1, 8))
 
 
 def _fields(item: Mapping[str, Any] | Sequence[Any], position: int) -> tuple[Any, ...]:
     if isinstance(item, Mapping):
-        wrong = set(item) - _ITEM_KEYS
-        missing = {"response", "gold", "kind"} - set(item)
+        wrong = set(item) - set(_FIELDS)
+        missing = set(_FIELDS[:3]) - set(item)
         if missing or wrong:
             raise KvreproError(
-                f"item {position} lacks {sorted(missing)} and has unknown {sorted(wrong)}; known: {sorted(_ITEM_KEYS)}"
+                f"item {position} lacks {sorted(missing)} and has unknown {sorted(wrong)}; known: {sorted(_FIELDS)}"
             )
-        return item["response"], item["gold"], item["kind"], item.get("finish_reason", "stop"), item.get("options")
+        return tuple(item.get(name, default) for name, default in zip(_FIELDS, _DEFAULTS, strict=True))
     if isinstance(item, str) or not 3 <= len(item) <= 4:
         raise KvreproError(
             f"item {position} is {type(item).__name__}; expected (response, gold, kind[, finish_reason])"
         )
-    return item[0], item[1], item[2], item[3] if len(item) > 3 else "stop", None
+    return (*item, *_DEFAULTS[len(item) :])
 
 
-def _start(
+_DEFAULTS = (None, None, None, "stop", None, UNKNOWN_START)
+
+
+def _request(
     response: str,
     gold: str,
     kind: str,
     finish_reason: str,
-    options: Mapping[str, str] | None = None,
-    grader: str = "strict",
-) -> Score | dict[str, Any]:
-    check_request(gold, kind, finish_reason, grader)
-    if not isinstance(response, str):
-        raise KvreproError(f"response is {type(response).__name__}; expected the reply's text")
-    if grader == "strict":
-        text = answer_part(response, finish_reason)[1]
-        if text is not None and len(text) > MAX_INLINE:
-            whole = {"response": response[-MAX_SENT:], "finish_reason": finish_reason, "options": dict(options or {})}
-            if THOUGHT_END not in whole["response"]:
-                whole["response"] = THOUGHT_END + whole["response"]
-            return {"open": {**whole, "gold": gold, "kind": kind}, "gold": gold, "kind": kind, "grader": grader}
-        opened = open_score(response, gold, kind, finish_reason, options)
-    else:
-        from kvrepro.graders.compat import open_compat
-
-        opened = open_compat(response, gold, kind)
-    if isinstance(opened, Score):
-        return opened
-    return {"extraction": asdict(opened.extraction), "gold": gold, "kind": kind, "grader": grader}
+    options: Mapping[str, str] | None,
+    answer_start: int | None,
+    *,
+    grader: str,
+) -> dict[str, Any]:
+    """What a worker is sent: the end of a long reply, with the tag that its beginning held."""
+    check_request(response, gold, kind, finish_reason, grader, answer_start)
+    dropped, sent = response[:-MAX_SENT], response[-MAX_SENT:]
+    if dropped and THOUGHT_END not in sent:
+        sent = next((tag for tag in (THOUGHT_END, THOUGHT_START) if tag in dropped), "") + sent
+    if answer_start is not None and answer_start > 0:
+        answer_start = max(0, answer_start - len(response) + len(sent))
+    return {
+        "response": sent, "gold": gold, "kind": kind, "finish_reason": finish_reason, "options": dict(options or {}),
+        "answer_start": answer_start, "grader": grader,
+    }  # fmt: skip

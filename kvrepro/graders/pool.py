@@ -1,4 +1,8 @@
-"""Worker processes for comparing answers: one item at a time each, killed and restarted when one goes wrong."""
+"""Worker processes that read replies: one item at a time each, which ends alone when it goes wrong.
+
+They are started as programs of their own, neither forked (unsafe beside torch's threads) nor by `multiprocessing`
+(which runs the caller's script again), and stay alive for the next request until Python ends.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +23,12 @@ from kvrepro.errors import KvreproError
 from kvrepro.graders.score import Score
 
 TIME_LIMIT_S = 8.0
-# starting Python and importing math-verify is not the item's fault
+# starting Python and importing math-verify is not the item's fault, and the system keeps an item's time
 START_LIMIT_S = 120.0
 
 
 class WorkerTimeoutError(Exception):
-    """The item used up its time."""
+    """The process says nothing, although the system should have ended it."""
 
 
 class WorkerDiedError(Exception):
@@ -34,19 +38,18 @@ class WorkerDiedError(Exception):
 class Worker:
     """One child process, started on first use."""
 
-    def __init__(self, time_limit_s: float = TIME_LIMIT_S):
-        self.time_limit_s = time_limit_s
+    def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
         self.pending = b""
-        self.owner = os.getpid()
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start the process; it imports this package from where the parent did."""
+    def start(self) -> None:
+        """Start the process unless it runs; it imports this package from where the parent did."""
+        if self.process is not None and self.process.poll() is None:
+            return
+        self.close()
         package = Path(__file__).resolve().parents[2]
         paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
-        self.pending = b""
-        self.owner = os.getpid()
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "kvrepro.child", str(os.getpid()), "kvrepro.graders.worker"],
             stdin=subprocess.PIPE,
@@ -54,13 +57,21 @@ class Worker:
             stderr=subprocess.DEVNULL,
             env=environment,
         )
-        return self.process
+        _running.add(self)
+        self.line(time.monotonic() + START_LIMIT_S)
 
     def close(self) -> None:
         """Kill the process, if there is one."""
+        _running.discard(self)
+        self.pending = b""
         if self.process is not None:
-            self.process.kill()
-            self.process.wait()
+            # it ends with the process that it forked
+            self.process.terminate()
+            try:
+                self.process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
             for stream in (self.process.stdin, self.process.stdout):
                 if stream is not None:
                     # what is unsent of a request goes to a process that is gone
@@ -89,64 +100,108 @@ class Worker:
         line, _, self.pending = self.pending.partition(b"\n")
         return json.loads(line)
 
-    def compare(self, request: dict[str, Any]) -> Score:
-        """Score of one request; a worker that fails is killed, and the next request starts a new one."""
-        extraction = request.get("extraction", {"answer": None, "rule": "reply"})
-        answer, rule = extraction["answer"], extraction["rule"]
+    def score(self, request: dict[str, Any], time_limit_s: float = TIME_LIMIT_S) -> Score:
+        """Score of one request; where a worker fails as a whole the next request starts a new one.
+
+        Args:
+            time_limit_s: for reading and comparing; starting and importing do not count.
+        """
+        found: dict[str, Any] = {"answer": None, "rule": "reply"}
         try:
-            message = self._exchange(request)
+            message = self._exchange({**request, "limit_s": time_limit_s}, found)
         except WorkerTimeoutError:
             self.close()
-            return Score(False, "grader_timeout", answer, f"{rule}:timeout")
+            message = {"error": "timeout"}
         except (WorkerDiedError, BrokenPipeError):
-            self.close()
-            return Score(False, "grader_error", answer, f"{rule}:worker_died")
+            message = {"error": "worker_died"}
         if "score" in message:
             return Score(**message["score"])
         if message["error"] == "KvreproError":
             raise KvreproError(message["text"])
-        # memory that a failed item took may not have been given back
-        self.close()
-        return Score(False, "grader_error", answer, f"{rule}:{message['error']}")
+        if message["error"] == "worker_died":
+            # it may have died of what was no request, and one message must answer one request
+            self.close()
+        status = "grader_timeout" if message["error"] == "timeout" else "grader_error"
+        return Score(False, status, found["answer"], f"{found['rule']}:{message['error']}")
 
-    def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
-        # after a fork the process still belongs to the parent
-        is_new = self.process is None or self.owner != os.getpid() or self.process.poll() is not None
-        process = self.start() if is_new else self.process
-        assert process is not None
-        assert process.stdin is not None
-        if is_new:
-            self.line(time.monotonic() + START_LIMIT_S)
-        process.stdin.write(json.dumps(request).encode() + b"\n")
-        process.stdin.flush()
-        deadline = time.monotonic() + self.time_limit_s
-        while True:
+    def _exchange(self, request: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+        """The last message about a request; `found` takes the answer as soon as the worker has read it."""
+        self.start()
+        assert self.process is not None
+        assert self.process.stdin is not None
+        deadline = time.monotonic() + request["limit_s"] + START_LIMIT_S
+        stage = "again"
+        while stage is not None:
+            if stage == "again":
+                self.process.stdin.write(json.dumps(request).encode() + b"\n")
+                self.process.stdin.flush()
             message = self.line(deadline)
-            if "stage" not in message:
-                return message
-            deadline = time.monotonic() + (START_LIMIT_S if message["stage"] == "loading" else self.time_limit_s)
+            stage = message.get("stage")
+            if stage == "read":
+                found.update(answer=message["answer"], rule=message["rule"])
+        return message
 
 
-def compare_all(requests: Sequence[dict[str, Any]], workers: int, time_limit_s: float = TIME_LIMIT_S) -> list[Score]:
-    """Scores in the order of the requests."""
+_lock = threading.Lock()
+_idle: list[Worker] = []
+_running: set[Worker] = set()
+
+
+@contextlib.contextmanager
+def worker() -> Iterator[Worker]:
+    """A worker that nobody else uses; it stays alive for the next one who asks."""
+    with _lock:
+        borrowed = _idle.pop() if _idle else Worker()
+    try:
+        yield borrowed
+    finally:
+        with _lock:
+            _idle.append(borrowed)
+
+
+def close_all() -> None:
+    """Kill every worker, those in use too."""
+    for started in list(_running):
+        started.close()
+
+
+def _forget() -> None:
+    """After a fork the workers, and whoever holds the lock, belong to the parent."""
+    global _lock
+    _lock = threading.Lock()
+    _idle.clear()
+    _running.clear()
+
+
+atexit.register(close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def score_one(request: dict[str, Any]) -> Score:
+    """Score of one request."""
+    with worker() as free:
+        return free.score(request)
+
+
+def score_all(requests: Sequence[dict[str, Any]], workers: int, time_limit_s: float = TIME_LIMIT_S) -> list[Score]:
+    """Scores in the order of the requests, by so many workers at once."""
     results: list[Score | None] = [None] * len(requests)
     failures: list[BaseException] = []
     positions = iter(range(len(requests)))
     lock = threading.Lock()
 
     def run() -> None:
-        worker = Worker(time_limit_s)
         try:
-            while not failures:
-                with lock:
-                    position = next(positions, None)
-                if position is None:
-                    return
-                results[position] = worker.compare(requests[position])
+            with worker() as mine:
+                while not failures:
+                    with lock:
+                        position = next(positions, None)
+                    if position is None:
+                        return
+                    results[position] = mine.score(requests[position], time_limit_s)
         except BaseException as error:
             failures.append(error)
-        finally:
-            worker.close()
 
     threads = [threading.Thread(target=run, daemon=True) for _ in range(max(1, min(workers, len(requests))))]
     for thread in threads:
@@ -156,14 +211,3 @@ def compare_all(requests: Sequence[dict[str, Any]], workers: int, time_limit_s: 
     if failures:
         raise failures[0]
     return [score for score in results if score is not None]
-
-
-_single = Worker()
-_single_lock = threading.Lock()
-atexit.register(_single.close)
-
-
-def compare_one(request: dict[str, Any]) -> Score:
-    """Score of one request by a worker that stays alive for the next one."""
-    with _single_lock:
-        return _single.compare(request)

@@ -11,7 +11,8 @@ from kvrepro.graders.units import DEGREE, Unit, named, read_unit
 from kvrepro.graders.wording import plain
 
 _MARK = r"\^\s*\{?\s*\\circ\s*\}?|\\circ|'{1,2}|\""
-_PIECE = rf"(?:\\?\$\s*)?\d+(?:,\d{{3}})*(?:\.\d+)?\s*(?:{_MARK}|[A-Za-z]{{1,12}}\.?(?![A-Za-z]))"
+# a number starts at its first digit: trying each digit of a long one would take the square of its length
+_PIECE = rf"(?:\\?\$\s*)?(?<!\d)\d+(?:,\d{{3}})*(?:\.\d+)?\s*(?:{_MARK}|[A-Za-z]{{1,12}}\.?(?![A-Za-z]))"
 _BETWEEN = r"\s*(?:,\s*and\b|,|\band\b|&|\\)?\s*"
 _COMPOUND = re.compile(rf"{_PIECE}(?:{_BETWEEN}{_PIECE})+")
 _PARTS = re.compile(rf"(\\?\$)?\s*(\d+(?:,\d{{3}})*(?:\.\d+)?)\s*({_MARK}|[A-Za-z]*)")

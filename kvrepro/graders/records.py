@@ -8,11 +8,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kvrepro.completions import LENGTH_LIMIT, NAN_LOGITS, TRUNCATED, WITHOUT_ANSWER
 from kvrepro.errors import KvreproError, RunError
 from kvrepro.graders.grading import grade_many
 from kvrepro.graders.score import GRADERS, KINDS, Score
+from kvrepro.json_lines import read_objects
 
-LIMIT_STATUSES = ("truncated", "length_limit")
+LIMIT_STATUSES = (TRUNCATED, LENGTH_LIMIT)
+# how generation ended: kept by a new grade
+ENDED_STATUSES = (*LIMIT_STATUSES, NAN_LOGITS)
 NEEDED = ("problem_id", "sample_id", "status", "text", "gold")
 
 
@@ -26,23 +30,7 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     path = Path(path)
     if not path.is_file():
         raise KvreproError(f"{path} is no file; give a records.jsonl, or a folder that holds some")
-    rows: list[dict[str, Any]] = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise RunError(
-                    f"{path.name}, line {number}: not JSON ({error.msg}); the file is damaged or cut off"
-                ) from error
-            if not isinstance(row, dict) or (missing := [key for key in NEEDED if key not in row]):
-                found = sorted(row) if isinstance(row, dict) else type(row).__name__
-                raise KvreproError(
-                    f"{path.name}, line {number}: lacks {missing if isinstance(row, dict) else NEEDED}; found {found}"
-                )
-            rows.append(row)
+    rows = [row for _, row in read_objects(path, NEEDED, RunError)]
     if not rows:
         raise KvreproError(f"{path} holds no records; a cell without replies has no score")
     return rows
@@ -77,27 +65,37 @@ def regrade(
         options: problem id -> letter -> text, of a multiple-choice benchmark. Records do not hold them, because the
             questions of GPQA must not spread.
 
-    A status that says how generation ended (`truncated`, `length_limit`) is kept, so that a cut reply stays countable.
+    A status that says how generation ended (`truncated`, `length_limit`, `nan_logits`) is kept, so that a cut reply
+    stays countable. A reply that is `truncated` or ended with `nan_logits` is never correct under `strict`. DynTS
+    grades thoughts that never ended as if they were answers: under `dynts_compat` a `truncated` reply becomes
+    `length_limit`, a reply that the limit cut and that was graded all the same.
     """
-    items = [
-        {
-            "response": row["text"], "gold": row["gold"], "kind": row.get("kind", kind),
-            "finish_reason": "length" if row["status"] in LIMIT_STATUSES else "stop",
-            "options": (options or {}).get(row["problem_id"]),
-        }
-        for row in rows
-    ]  # fmt: skip
+    items = [grading_item(row, row.get("kind", kind), (options or {}).get(row["problem_id"])) for row in rows]
     scores = grade_many(items, workers, grader=grader)
     return [_graded(row, score, grader) for row, score in zip(rows, scores, strict=True)]
 
 
+def grading_item(row: Mapping[str, Any], kind: str, options: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """A record as an item of `grade_many`: graded from where it says that its answer begins."""
+    item = {
+        "response": row["text"], "gold": row["gold"], "kind": kind, "options": options,
+        "finish_reason": "length" if row["status"] in ENDED_STATUSES else "stop",
+    }  # fmt: skip
+    if row["status"] in WITHOUT_ANSWER:
+        return {**item, "answer_start": None}
+    # records of earlier versions do not say it
+    return {**item, "answer_start": row["answer_start"]} if "answer_start" in row else item
+
+
 def _graded(row: dict[str, Any], score: Score, grader: str) -> dict[str, Any]:
-    status = row["status"] if row["status"] in LIMIT_STATUSES else score.status
+    status = row["status"] if row["status"] in ENDED_STATUSES else score.status
+    if status == TRUNCATED and grader == "dynts_compat":
+        status = LENGTH_LIMIT
     return {
         **row,
         "status": status,
         "answer": score.answer,
-        "correct": score.correct,
+        "correct": score.correct and status not in WITHOUT_ANSWER,
         "rule": score.rule,
         "grader": grader,
     }

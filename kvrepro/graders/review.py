@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvrepro.completions import LENGTH_LIMIT, OK, TRUNCATED
 from kvrepro.graders.grading import grade_many
-from kvrepro.graders.records import LIMIT_STATUSES, kind_beside, options_of, read_records
-from kvrepro.graders.score import KINDS
+from kvrepro.graders.records import LIMIT_STATUSES, grading_item, kind_beside, options_of, read_records
+from kvrepro.graders.score import KINDS, THOUGHT_END
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,11 +28,17 @@ def case_replies(folder: Path, n_each: int) -> list[dict[str, Any]]:
             replies.append(
                 {
                     "problem_id": f"{kind}-{len(replies):03d}", "sample_id": 0, "kind": kind, "text": case["response"],
-                    "gold": case["gold"], "status": "truncated" if case.get("finish_reason") == "length" else "ok",
+                    "gold": case["gold"], "status": _status(case),
                     "options": case.get("options"),
                 }
             )  # fmt: skip
     return replies
+
+
+def _status(case: dict[str, Any]) -> str:
+    if case.get("finish_reason") != "length":
+        return OK
+    return LENGTH_LIMIT if THOUGHT_END in case["response"] else TRUNCATED
 
 
 def run_replies(path: Path, kind: str) -> list[dict[str, Any]]:
@@ -49,14 +56,7 @@ def compare_graders(replies: Sequence[dict[str, Any]], workers: int = 1) -> pd.D
     """One row per reply: both verdicts, the strict grader's extraction, rule and status; disagreements first."""
     import pandas as pd
 
-    items = [
-        {
-            "response": reply["text"], "gold": reply["gold"], "kind": reply["kind"],
-            "finish_reason": "length" if reply["status"] in LIMIT_STATUSES else "stop",
-            "options": reply.get("options"),
-        }
-        for reply in replies
-    ]  # fmt: skip
+    items = [grading_item(reply, reply["kind"], reply.get("options")) for reply in replies]
     strict = grade_many(items, workers)
     compat = grade_many(items, workers, grader="dynts_compat")
     rows = [

@@ -9,6 +9,9 @@ from kvrepro.errors import KvreproError, UnknownNameError
 KINDS = ("integer", "number", "latex", "choice")
 GRADERS = ("strict", "dynts_compat")
 FINISH_REASONS = ("stop", "length")
+THOUGHT_START, THOUGHT_END = "<think>", "</think>"
+# `answer_start` of a reply of which nobody recorded where its answer begins
+UNKNOWN_START = -1
 STATUSES = ("ok", "no_answer", "ambiguous", "truncated", "too_long", "grader_timeout", "grader_error")
 
 
@@ -34,8 +37,10 @@ class GraderError(RuntimeError):
     """Grading failed for a reason of ours, not of the reply; becomes the status `grader_error`."""
 
 
-def check_request(gold: str, kind: str, finish_reason: str, grader: str) -> None:
-    """Reject what no reply could be graded against."""
+def check_request(
+    response: str, gold: str, kind: str, finish_reason: str, grader: str, answer_start: int | None
+) -> None:
+    """Reject what no reply could be graded against, and what is no reply."""
     if kind not in KINDS:
         raise UnknownNameError("answer kind", kind, KINDS)
     if grader not in GRADERS:
@@ -44,3 +49,13 @@ def check_request(gold: str, kind: str, finish_reason: str, grader: str) -> None
         raise UnknownNameError("finish reason", finish_reason, FINISH_REASONS)
     if not isinstance(gold, str) or not gold.strip():
         raise KvreproError(f"gold answer {gold!r} is empty or no text; a reply cannot be graded against it")
+    if not isinstance(response, str):
+        raise KvreproError(f"response is {type(response).__name__}; expected the reply's text")
+    if answer_start is None:
+        return
+    is_whole = isinstance(answer_start, int) and not isinstance(answer_start, bool)
+    if not is_whole or not UNKNOWN_START <= answer_start <= len(response):
+        raise KvreproError(
+            f"answer_start={answer_start!r}; expected a position in the reply's {len(response)} characters, or None "
+            "where its thought never closed"
+        )

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kvrepro.graders import choice, option_texts
+from kvrepro.graders.boxes import withdrawn_until
 from kvrepro.graders.cleaning import clean
 from kvrepro.graders.extraction import Extraction, answer_part, extract
 from kvrepro.graders.score import Score
@@ -28,22 +29,25 @@ MAX_GOLD = 2000
 
 @dataclass(frozen=True)
 class Pending:
-    """An answer that needs the value rules (in a worker) to be compared."""
+    """An answer that needs the value rules to be compared."""
 
     extraction: Extraction
 
 
 def open_score(
-    response: str, gold: str, kind: str, finish_reason: str, options: Mapping[str, str] | None
+    response: str, gold: str, kind: str, finish_reason: str, options: Mapping[str, str], answer_start: int | None
 ) -> Score | Pending:
-    """Score where reading the text is enough, else what is left to compare."""
-    status, text = answer_part(response, finish_reason)
+    """Score where reading the text is enough, else what is left to compare; the arguments are those of `grade`."""
+    status, text = answer_part(response, finish_reason, answer_start)
     if text is None:
         return Score(False, status, None, "thought")
+    # an empty or cut-off box takes back what was said before it, and is an answer only if one follows
+    cut = withdrawn_until(text, finish_reason)
+    text = text[cut:]
     letter = _GOLD_CHOICE.match(gold)
     if kind == "choice" or (kind == "latex" and letter is not None and letter[2] is None):
         return _score_choice(response, text, gold, letter, options)
-    extraction = extract(text, finish_reason, is_numeric=kind in ("integer", "number"))
+    extraction = extract(text, is_numeric=kind in ("integer", "number"))
     if extraction.rule in ("none", "final_line", "last_value") and kind == "latex" and is_wording(clean(gold)):
         # `She is facing east.`: the last line is the answer if the gold is made of words, or what it emphasises
         line = choice.final_line(text)
@@ -51,7 +55,7 @@ def open_score(
         line = bold[-1] if bold else line
         extraction = Extraction("ok", line, "final_line") if 0 < len(line) <= 200 else extraction
     if extraction.status != "ok" or extraction.answer is None:
-        return Score(False, extraction.status, extraction.answer, extraction.rule)
+        return Score(False, extraction.status, extraction.answer, "empty_box" if cut else extraction.rule)
     first, second = _PLAIN_ANSWER.match(gold), _PLAIN_ANSWER.match(extraction.answer)
     if first and second and first[0].isascii() and second[0].isascii():
         return Score(int(first[1]) == int(second[1]), "ok", extraction.answer, f"{extraction.rule}:literal")
@@ -59,7 +63,7 @@ def open_score(
 
 
 def _score_choice(
-    response: str, text: str, gold: str, letter: re.Match[str] | None, options: Mapping[str, str] | None
+    response: str, text: str, gold: str, letter: re.Match[str] | None, options: Mapping[str, str]
 ) -> Score:
     listed = dict(options) if options else option_texts.listed_options(response)
     gold_letter = letter[1] if letter else option_texts.letter_of_option(gold, listed) if listed else None

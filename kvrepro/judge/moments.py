@@ -109,6 +109,7 @@ class _Trace:
     def __init__(self, prefill: Prefill):
         self.keys, self.values = prefill.keys, prefill.values
         self.queries = prefill.queries.unflatten(1, (prefill.keys.shape[1], -1))
+        self.scaling = torch.tensor(prefill.scaling, device=prefill.keys.device).view(-1, 1, 1, 1, 1)
 
     def attention(self, start: int, end: int, dropped: Tensor | None = None) -> Tensor:
         """`[L, H, G, end - start, n]` of the queries `start ... end - 1`, without the slots `dropped` `[L, H, n]`."""
@@ -116,7 +117,7 @@ class _Trace:
         unseen = slots > slots[start:end, None]
         if dropped is not None:
             unseen = unseen | dropped[:, :, None, None]
-        return block_attention(self.queries[:, :, :, start:end], self.keys, unseen)
+        return block_attention(self.queries[:, :, :, start:end], self.keys, unseen, self.scaling)
 
 
 def _pick(values: Tensor, slots: Tensor) -> Tensor:

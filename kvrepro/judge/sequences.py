@@ -44,7 +44,7 @@ def problem_sequences(
     questions = tiny_questions(split, n_problems, sizes, seed)
     with tempfile.TemporaryDirectory() as folder:
         replies = Path(folder) / "replies.jsonl"
-        generate_traces(model, tokenizer, questions, replies, TraceOptions(seed=seed))
+        generate_traces(model, tokenizer, questions, replies, TraceOptions(seed=seed), think=entry.tags(tokenizer))
         traces, by_split = select_traces(read_rows(replies))
     counts = by_split[split]
     if not traces:
@@ -66,7 +66,7 @@ def text_sequences(tokenizer, path: Path, piece_tokens: int, split: str = "train
     """
     try:
         content = path.read_bytes()
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise KvreproError(f"--text {path}: cannot be read as UTF-8 text ({error})") from error
     ids = tokenizer.encode(text, add_special_tokens=False)

@@ -22,7 +22,8 @@ from ..errors import KvreproError, UnknownNameError
 from ..generation import end_token_ids
 from ..graders import grade
 from ..predictor.scores import top_count
-from ..tokens import THINK_END_TEXT, ThinkTags
+from ..sampling import NOT_FINITE, where_finite
+from ..tokens import ThinkTags, reply_parts
 from .traces import Trace
 
 SELECTIONS = ("top", "random", "bottom")
@@ -69,7 +70,7 @@ def choose_tokens(scores: Tensor, share: float, selection: str, key: str = "") -
 def answers_from_parts(
     model, tokenizer, scored: Sequence[tuple[Trace, dict[str, Tensor]]], shares: Sequence[float], *,
     selections: Iterable[tuple[str, str]] = (("top", "label"), ("random", "label"), ("bottom", "label")),
-    max_new_tokens: int = 256, batch_rows: int = 64, seed: int = 0, think_end: str | None = THINK_END_TEXT,
+    max_new_tokens: int = 256, batch_rows: int = 64, seed: int = 0, think: ThinkTags | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Answer every trace from every part of its thought, greedily, and grade the answers.
 
@@ -82,12 +83,12 @@ def answers_from_parts(
         shares: parts of the thought to keep, in [0, 1].
         selections: pairs of a selection and the name of the scores it looks at.
         batch_rows: rows answered together.
-        think_end: the model's closing tag (`model_entry(...).think_end`).
+        think: the model's tags (`model_entry(...).tags(tokenizer)`); None takes `<think>` and `</think>`.
 
     Returns:
         Columns problem_id, scores, selection, share, n_kept, correct, status, text.
     """
-    think, ends = ThinkTags.of(tokenizer, think_end), frozenset(end_token_ids(model, tokenizer))
+    think, ends = think or ThinkTags.of(tokenizer), frozenset(end_token_ids(model, tokenizer))
     selections = list(selections)
     per_trace = max(1, len(shares) * len(selections))
     group_size = max(1, batch_rows // per_trace)
@@ -133,7 +134,12 @@ def _answer(decoder, cache, rows, tag, ends, max_new_tokens) -> list[tuple[KeptT
     for token in tag:
         logits, _ = decoder.step(torch.full((len(live),), token, device=cache.kv.device), cache)
     for step in range(max_new_tokens):
-        tokens = logits.argmax(-1).tolist()
+        tokens = where_finite(logits, logits.argmax(-1)).tolist()
+        if NOT_FINITE in tokens:
+            raise KvreproError(
+                f"the model's logits in {cache.kv.dtype} are not finite, so it answers nothing: load it in bfloat16 or "
+                "float32"
+            )
         for index in reversed(range(len(live))):
             live[index][0].answer.append(tokens[index])
             if tokens[index] in ends or step + 1 == max_new_tokens:
@@ -149,8 +155,8 @@ def _answer(decoder, cache, rows, tag, ends, max_new_tokens) -> list[tuple[KeptT
 
 
 def _graded(row: KeptThought, name: str, think: ThinkTags, tokenizer, ends) -> dict[str, object]:
-    text = tokenizer.decode([*think.end, *row.answer], skip_special_tokens=True)
-    score = grade(text, row.trace.gold, row.trace.kind)
+    text, answer_start = reply_parts(tokenizer, [*think.end, *row.answer], len(think.end), think)
+    score = grade(text, row.trace.gold, row.trace.kind, answer_start=answer_start)
     return {
         "problem_id": row.trace.problem_id, "scores": name, "selection": row.selection, "share": row.share,
         "n_kept": row.n_kept, "correct": bool(score.correct), "status": score.status,

@@ -16,7 +16,7 @@ from ..graders import grade
 from ..methods import create_method
 from ..results import append_row, read_rows
 from ..sampling_config import SamplingConfig
-from ..tokens import THINK_END_TEXT, ThinkTags, render_prompt, reply_text
+from ..tokens import ThinkTags, render_prompt, reply_parts
 from .questions import HELD_OUT, TRAIN, Question
 
 TRACES = "traces.jsonl"
@@ -104,25 +104,26 @@ def judge(completion: Completion, question: Question, think: ThinkTags, tokenize
     answer = tokenizer.decode(reply[completion.n_thinking_tokens :], skip_special_tokens=True)
     if not answer.strip() or completion.n_thinking_tokens <= len(think.end):
         return "empty_answer"
-    text = reply_text(tokenizer, reply)
-    return KEPT if grade(text, question.gold, question.kind).correct else "wrong"
+    text, answer_start = reply_parts(tokenizer, reply, completion.n_closed, think)
+    score = grade(text, question.gold, question.kind, answer_start=answer_start)
+    return KEPT if score.correct else "wrong"
 
 
 def generate_traces(
     model, tokenizer, questions: list[Question], path: Path, options: TraceOptions, progress: Any = None,
-    think_end: str | None = THINK_END_TEXT,
+    think: ThinkTags | None = None,
 ) -> None:  # fmt: skip
     """Append one row per reply to `path`; replies that it already holds are not generated again.
 
     Noise is keyed by (seed, problem, sample), so a resumed run draws what an uninterrupted one would have drawn.
 
     Args:
-        think_end: the tag that ends the model's thought; None for a model that does not think.
+        think: the tags of the model's thought; None takes `<think>` and `</think>`.
 
     Raises:
         KvreproError: a model that does not think and no `answer_share` to cut its replies by.
     """
-    think = ThinkTags.of(tokenizer, think_end)
+    think = think or ThinkTags.of(tokenizer)
     if not think.end and options.answer_share is None:
         raise KvreproError(
             "the model does not think, so its replies have no answer part: say which last share of a reply counts as "
@@ -135,7 +136,7 @@ def generate_traces(
         done = {(row["problem_id"], row["sample_id"]) for row in rows}
         _rewrite(path, rows)
     requests = [
-        Request(q.problem_id, s, tuple(render_prompt(tokenizer, q.text)))
+        Request(q.problem_id, s, tuple(render_prompt(tokenizer, q.text, think)))
         for q in questions
         for s in range(options.n_samples)
         if (q.problem_id, s) not in done

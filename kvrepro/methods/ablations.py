@@ -20,7 +20,8 @@ class DynTSRandomMethod(EvictionMethod):
     """Any tokens but the window, drawn uniformly; the question is drawn like the rest.
 
     Source: DynTS, arXiv 2601.18383, `dynts-random`; METHODS.md section 2.8.
-    Deviates: the draw has its own noise stream; the published one shares the generator with sampling.
+    Deviates: rows evict each on their own, as in `dynts`, and the draw has its own noise stream; the published one
+    shares the generator with sampling.
     """
 
     name: ClassVar[str] = "dynts_random"
@@ -36,7 +37,8 @@ class DynTSBottomMethod(DynTSMethod):
     """The lowest predicted importance stays, so question and answer are the first to go.
 
     Source: DynTS, arXiv 2601.18383, `dynts-bottom`; METHODS.md section 2.8.
-    Deviates: among tokens of infinite importance the earlier one stays; the published choice is arbitrary.
+    Deviates: as `dynts`; among tokens of infinite importance the earlier one stays, where the published choice is
+    arbitrary.
     """
 
     name: ClassVar[str] = "dynts_bottom"
@@ -55,6 +57,7 @@ class DynTSNoQuestionMethod(DynTSMethod):
     """DynTS with a question of importance 0, so that it is evicted before any thinking token.
 
     Source: DynTS, arXiv 2601.18383, `dynts-noque`; METHODS.md section 2.8.
+    Deviates: as `dynts`.
     """
 
     name: ClassVar[str] = "dynts_noque"
@@ -72,7 +75,8 @@ class DynTSNoThinkingMethod(WindowMethod):
     """The question and the last `window` tokens. As published it keeps more with every longer question.
 
     Source: DynTS, arXiv 2601.18383, `inference/window.py` (sink_type=question); METHODS.md section 2.8.
-    Deviates: sinks are a row's own prompt; the published ones are the batch's padded prompt slots.
+    Deviates: rows evict each on their own, as in `dynts`. Sinks are a row's own prompt; the published ones are the
+    batch's padded prompt slots.
     """
 
     name: ClassVar[str] = "dynts_nothink"
@@ -106,6 +110,7 @@ class DynTSNoLocalMethod(DynTSMethod):
 
     Source: DynTS, arXiv 2601.18383, `recipes/ablation/wolocal_*` (there with a budget of 3000 on all sets);
     METHODS.md section 2.8.
+    Deviates: as `dynts`.
     """
 
     name: ClassVar[str] = "dynts_nolocal"

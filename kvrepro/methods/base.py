@@ -13,7 +13,11 @@ from ..completions import Request
 from ..errors import KvreproError
 from ..prefill import Prefill
 from ..schedule import PIN_OVERFLOW, Schedule
+from .declaration import check_decorated, declare
 from .views import NEVER, EvictionView, StepView
+
+# stands for a count of pinned slots where a score holds NaN: it reaches the host with the counts, at no further wait
+NAN_SCORE = -1
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,11 @@ class EvictionMethod:
     """A scoring rule under a budget.
 
     A subclass defines `score` and, if it carries state, `prepare`, `admit` and `observe`. Everything else is
-    switches.
+    switches. It is a frozen dataclass; switches have types, `granularity: str = "head"`.
+
+    Deviates, for every method: a row evicts when it is full itself (DynTS' loop evicts the whole batch when its longest
+    row is), padding does not exist, kept slots stay in the order of time, ties go to the earlier slot, and a prompt
+    longer than the budget is refused where some originals compress it while they read it.
 
     Attributes:
         schedule: when rows evict and how many slots stay; None for a cache that never evicts.
@@ -33,13 +41,18 @@ class EvictionMethod:
         pin_overflow: what to do when pinned tokens do not fit beside the window: `error`, or `keep_first`
             (question before answer, earlier before later), the defined form of DynTS' arbitrary tie.
 
-    Class attributes, for the table of methods: `name`, `source`, `state` (what is carried per slot or row), `needs`
-    (`predictor`, `calibration`, `judge`, `separators` or `trace`), `attention` (`none`; `queries`: keeps the last
-    queries and recomputes at an eviction; `step`: attention mass of every step).
+    Class attributes, for the table of methods: `name` (default: the class's, in small letters), `source` (default:
+    where the class is defined), `state` (what is carried per slot or row), `needs` (`predictor`, `calibration`,
+    `judge`, `separators` or `trace`), `attention` (`none`; `queries`: keeps the last queries and recomputes at an
+    eviction; `step`: attention mass of every step).
+
+    Raises:
+        KvreproError: when a subclass is defined, a class attribute of the wrong form; when one is built, a switch out
+            of range, or no `score` beside a schedule.
     """
 
-    name: ClassVar[str]
-    source: ClassVar[str]
+    name: ClassVar[str] = "method"
+    source: ClassVar[str] = "-"
     state: ClassVar[str] = "none"
     needs: ClassVar[tuple[str, ...]] = ()
     attention: ClassVar[str] = "none"
@@ -51,7 +64,14 @@ class EvictionMethod:
     sinks: int = 0
     pin_overflow: str = "error"
 
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        declare(cls)
+
     def __post_init__(self) -> None:
+        check_decorated(type(self))
+        if self.schedule is not None and type(self).score is EvictionMethod.score:
+            raise KvreproError(_no_score(type(self)))
         if self.sinks < 0:
             raise KvreproError(f"sinks={self.sinks}: must be 0 or above")
         for what, known in (("pin_overflow", PIN_OVERFLOW), ("granularity", GRANULARITIES)):
@@ -78,8 +98,8 @@ class EvictionMethod:
         """See the step that just wrote one slot per row, before any eviction."""
 
     def score(self, view: EvictionView) -> Tensor:
-        """Importance of every slot, `[L or 1, R, H or 1, S]`, higher is kept."""
-        raise NotImplementedError
+        """Importance of every slot, `[L or 1, R, H or 1, S]`, higher is kept; real numbers without NaN."""
+        raise KvreproError(_no_score(type(self)))
 
     def moved(self, cache: CompressedCache, plan: KeepPlan) -> None:
         """See a plan that was just carried out."""
@@ -121,7 +141,13 @@ class EvictionMethod:
             )
 
     def plans(self, view: EvictionView) -> tuple[list[KeepPlan], Tensor]:
-        """One plan per number of kept slots, and `[R]` int64 how many pinned slots of each row did not fit."""
+        """One plan per number of kept slots, and `[R]` int64 how many pinned slots of each row did not fit.
+
+        `NAN_SCORE` in place of a count: the row's score holds NaN and its plan means nothing.
+
+        Raises:
+            KvreproError: the score is no tensor of the expected shape, type and device.
+        """
         kept = self.kept_slots(view).clamp(max=view.length)
         sizes = kept.unique().tolist()
         if len(sizes) == 1:
@@ -139,21 +165,42 @@ class EvictionMethod:
         Ties go to the earlier slot, so a plan never depends on the device or on the batch.
 
         Returns:
-            The plan, and `[R]` int64 how many pinned slots of each row did not fit (of the layer and head with most).
+            The plan, and `[R]` int64 how many pinned slots of each row did not fit (of the layer and head with most),
+            or `NAN_SCORE`.
         """
         window = min(self.schedule.window, kept_slots)
         candidates = view.length - window
         kept = min(kept_slots - window, candidates)
-        scores = self.score(view)
-        # half precision would tie scores that differ; double is left to methods that need it
-        scores = scores if scores.dtype == torch.float64 else scores.float()
-        scores = self._at_granularity(scores, view)[..., :candidates]
+        scores = self._at_granularity(checked_score(self, view), view)[..., :candidates]
         pinned = self.pinned(view)[..., :candidates]
         scores = scores.masked_fill(pinned, torch.inf)
         best = scores.sort(dim=-1, descending=True, stable=True).indices[..., :kept].sort(dim=-1).values
         recent = torch.arange(candidates, view.length, device=best.device).expand(*best.shape[:-1], window)
         overflow = (pinned.sum(-1) - kept).clamp(min=0).amax(dim=(0, 2))
+        # looked at on the device, so that no eviction waits for it
+        overflow = overflow.masked_fill(scores.isnan().any(-1).any(2).any(0), NAN_SCORE)
         return KeepPlan(view.rows, torch.cat([best, recent], dim=-1)), overflow
+
+    def dropped_pins(self, overflow: Tensor, view: EvictionView, logits: Tensor) -> list[int]:
+        """What `plans` counted, on the host.
+
+        Args:
+            overflow: `[R]` int64, from `plans(view)`.
+            logits: `[B, V]`, of the step that led here.
+
+        Raises:
+            KvreproError: a score holds NaN although the model's own numbers are finite.
+        """
+        counts = overflow.tolist()
+        if NAN_SCORE in counts:
+            # a model that overflows is not the score's fault: the engine ends such a row by itself
+            blamed = overflow.eq(NAN_SCORE) & logits[view.rows].isfinite().all(-1)
+            if blamed.any():
+                raise KvreproError(
+                    f"method {self.name!r}: score gave NaN for a row of {view.length} slots; every slot needs a number "
+                    "(-inf is one). Often a division by 0, or a softmax over nothing but -inf"
+                )
+        return [max(0, n) for n in counts]
 
     def pinned(self, view: EvictionView) -> Tensor:
         """Bool of the shape of `view.positions`: slots that the switches protect."""
@@ -173,3 +220,33 @@ class EvictionMethod:
         if heads == 1 and scores.shape[2] > 1:
             scores = scores.mean(2, keepdim=True)
         return scores.expand(layers, -1, heads, -1)
+
+
+def checked_score(method: EvictionMethod, view: EvictionView) -> Tensor:
+    """`method.score(view)`, float32 or float64; NaN is left to `plan`, which need not wait for the device.
+
+    Raises:
+        KvreproError: names the method, what it gave and what was expected.
+    """
+    scores = method.score(view)
+    shape, rows, where = view.cache.shape, len(view.rows), view.rows.device
+    expected = f"[{shape.layers} or 1, {rows}, {shape.kv_heads} or 1, {view.length}] (layers, rows, KV heads, slots)"
+    if not isinstance(scores, Tensor):
+        raise KvreproError(f"method {method.name!r}: score gave {type(scores).__name__}, expected a tensor {expected}")
+    sizes = ((shape.layers, 1), (rows,), (shape.kv_heads, 1), (view.length,))
+    if scores.ndim != 4 or any(n not in known for n, known in zip(scores.shape, sizes, strict=True)):
+        raise KvreproError(f"method {method.name!r}: score gave the shape {list(scores.shape)}, expected {expected}")
+    if scores.dtype == torch.bool or scores.is_complex() or scores.device != where:
+        raise KvreproError(
+            f"method {method.name!r}: score gave {scores.dtype} on {scores.device}, expected real numbers on {where}"
+        )
+    # half precision would tie scores that differ, and so would float32 large integers
+    return scores.double() if scores.dtype in (torch.float64, torch.int64) else scores.float()
+
+
+def _no_score(cls: type[EvictionMethod]) -> str:
+    return (
+        f"class {cls.__name__} has no score: define `def score(self, view)` that returns the importance of every slot, "
+        "[layers or 1, rows, KV heads or 1, slots], higher is kept; for example `return view.positions.float()` keeps "
+        "the most recent"
+    )

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ..errors import KvreproError
-from ..rotary import turn
 from .query_window import QueryWindowMethod
 from .views import EvictionView
 
@@ -24,8 +23,9 @@ class ExpectedAttentionMethod(QueryWindowMethod):
         use_covariance: with the second-order term.
 
     Source: Expected Attention, kvpress `expected_attention_press.py`; METHODS.md section 2.19.
-    Deviates: coming positions are counted from the row's own position (in the original's decoding form, from the
-    length of its buffer).
+    Deviates: the original decodes with a buffer of 256 queries, counts coming positions from the buffer's length and
+    leaves out the buffer's first 4 queries at every eviction. Here the buffer holds `obs_window`, coming positions are
+    counted from the row's own position, and the first queries of the sequence are left out.
     """
 
     name: ClassVar[str] = "expected_attention"
@@ -60,19 +60,20 @@ class ExpectedAttentionMethod(QueryWindowMethod):
             queries, positions = view.queries(layers, self.ring_width)
             # the first tokens are outliers: as queries they are not counted, as keys they are not ranked
             there = (positions >= self.sinks).float()[None, :, None, None, :, None]
-            plain = rotary.unrotate(queries.float(), positions[None, :, None, None]) * there
+            plain = rotary.unrotate(queries.float(), positions[None, :, None, None], layers=layers) * there
             count = there.sum(-2, keepdim=True).clamp(min=1)
             mean = plain.sum(-2, keepdim=True) / count
             centred = (plain - mean) * there
-            mean = turn(mean[..., 0, :], cos, sin)
-            keys = view.keys(layers).float()
-            logits = torch.einsum("lrhgd,lrhsd->lrhgs", mean, keys) * size**-0.5
+            mean = rotary.turn(mean[..., 0, :], cos, sin, layers)
+            keys, scaling = view.keys(layers).float(), view.scaling(layers)
+            logits = torch.einsum("lrhgd,lrhsd->lrhgs", mean, keys) * scaling
             if self.use_covariance:
                 covariance = centred.transpose(-1, -2) @ centred / count
-                turned = turn(covariance, cos[:, :, :, None], sin[:, :, :, None])
-                turned = turn(turned.transpose(-1, -2), cos[:, :, :, None], sin[:, :, :, None])
+                average = cos[:, :, :, None], sin[:, :, :, None]
+                turned = rotary.turn(covariance, *average, layers)
+                turned = rotary.turn(turned.transpose(-1, -2), *average, layers)
                 through = torch.einsum("lrhsd,lrhgde->lrhgse", keys, turned)
-                logits = logits + torch.einsum("lrhgse,lrhse->lrhgs", through, keys) / (2 * size)
+                logits = logits + torch.einsum("lrhgse,lrhse->lrhgs", through, keys) * (scaling**2 / 2)
             slots = view.positions[layers] if view.positions.shape[0] > 1 else view.positions
             logits = logits.masked_fill((slots < self.sinks)[:, :, :, None], float("-inf"))
             found.append(logits.softmax(-1).mean(3) * view.values(layers).float().norm(dim=-1))

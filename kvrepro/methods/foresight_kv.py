@@ -22,18 +22,19 @@ RECENT = (16, 8, 32)  # queries of the three short sums
 DECAY = 0.9  # of the running sum, per block
 
 
-def block_attention(queries: Tensor, keys: Tensor, unseen: Tensor) -> Tensor:
+def block_attention(queries: Tensor, keys: Tensor, unseen: Tensor, scaling: float | Tensor) -> Tensor:
     """Attention of a block of queries over the slots that are held.
 
     Args:
         queries: `[..., H, G, q, D]`, rotated, oldest first.
         keys: `[..., H, S, D]`, rotated.
         unseen: bool, broadcast to `[..., H, G, q, S]`: slots that a query does not see. A query that sees none gets 0.
+        scaling: the layers' factor on dot products, a number or broadcast to the result.
 
     Returns:
         `[..., H, G, q, S]` float32.
     """
-    logits = torch.einsum("...gqd,...sd->...gqs", queries.float(), keys.float()) * keys.shape[-1] ** -0.5
+    logits = torch.einsum("...gqd,...sd->...gqs", queries.float(), keys.float()) * scaling
     return torch.nan_to_num(logits.masked_fill(unseen, float("-inf")).softmax(-1))
 
 
@@ -80,8 +81,10 @@ class ForesightKVMethod(QueryWindowMethod):
     Source: ForesightKV, arXiv 2602.03203, `evaluation/rkv/compression/foresightkv.py`; METHODS.md section 2.14.
     Deviates: the short sums cover the last 16, 8 and 32 queries, as the names say (in the code the slice hits another
     axis and all three equal the full sum), and the decayed sum is carried along instead of rebuilt. The prompt counts
-    as one block of the decayed sum, so no queries are kept beyond a block (the original keeps all until the first
-    eviction).
+    as one block of the decayed sum, so no queries are kept beyond a block. At a row's first eviction maximum, minimum
+    and sum cover the last block, as in the original's training and at all later ones (its code covers all queries that
+    it has kept so far, up to 1,500). Features lie query head by query head, in the original's weights feature by
+    feature.
     """
 
     name: ClassVar[str] = "foresight_kv"
@@ -179,7 +182,7 @@ class ForesightKVMethod(QueryWindowMethod):
         queries, positions = view.queries(layers, self.ring_width)
         slots = view.positions[layers] if view.positions.shape[0] > 1 else view.positions
         unseen = slots[:, :, :, None, None] > positions[None, :, None, None, :, None]
-        mass = block_attention(queries, view.keys(layers), unseen)
+        mass = block_attention(queries, view.keys(layers), unseen, view.scaling(layers))
         # the first blocks reach back into the prompt, whose queries are in the sums already
         fresh = positions >= view.cache.row_state[COUNTED][view.rows][:, None]
         stored = [view.cache.slot_state[name] for name in (RUNNING, DECAYED)]

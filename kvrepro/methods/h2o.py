@@ -65,6 +65,7 @@ class H2ODynTSMethod(QueryWindowMethod):
     The published accumulator is overwritten at every step, so nothing accumulates: this is not H2O.
 
     Source: DynTS, arXiv 2601.18383, `inference/h2o.py`; METHODS.md section 2.5.
+    Deviates: rows evict each on their own, as in `dynts`.
     """
 
     name: ClassVar[str] = "h2o_dynts"

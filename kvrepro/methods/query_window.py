@@ -98,13 +98,15 @@ class QueryWindowMethod(EvictionMethod):
             counted &= positions >= (view.seen - self.obs_window)[:, None]
         n_layers, rows = keys.shape[:2]
         if candidates_only and also_hidden is None and (keys.is_cuda or self.impl != "auto"):
-            found = candidate_scores(queries, keys, counted, candidates, self.group, impl=self.impl)
+            found = candidate_scores(
+                queries, keys, counted, candidates, view.scaling(layers), self.group, impl=self.impl
+            )
             return found * counted.sum(-1)[None, :, None, None] if total else found
         weights = counted.float() / (1 if total else counted.sum(-1, keepdim=True).clamp(min=1))
         hidden = hidden.expand(n_layers, rows, -1, -1, -1).flatten(0, 1)
         found = window_scores(
             queries.flatten(0, 1), keys.flatten(0, 1), hidden, weights.repeat(n_layers, 1),
-            keys.shape[-1] ** -0.5, self.group,
+            view.scaling(layers), self.group,
         )  # fmt: skip
         return found.unflatten(0, (n_layers, rows))
 
@@ -114,13 +116,14 @@ class QueryWindowMethod(EvictionMethod):
 
 
 def candidate_scores(
-    queries: Tensor, keys: Tensor, counted: Tensor, candidates: int, group: str, *, impl: str = "auto"
-) -> Tensor:  # fmt: skip
+    queries: Tensor, keys: Tensor, counted: Tensor, candidates: int, scaling: float, group: str, *, impl: str = "auto"
+) -> Tensor:
     """Mean attention of some queries over the first `candidates` slots, by the kernel that a GPU has for it.
 
     Args:
         queries: `[l, R, H, G, w, D]`; `keys`: `[l, R, H, S, D]`.
         counted: `[R, w]` bool, queries that take part.
+        scaling: the layers' factor on dot products.
         impl: see `kernels.window_scores`.
 
     Returns:
@@ -129,7 +132,7 @@ def candidate_scores(
     layers, rows = keys.shape[:2]
     lengths = torch.full((layers * rows,), candidates, dtype=torch.int64, device=keys.device)
     found = window_scores_kernel(
-        queries.flatten(0, 1).flatten(1, 2), keys.flatten(0, 1), counted.repeat(layers, 1), keys.shape[-1] ** -0.5,
+        queries.flatten(0, 1).flatten(1, 2), keys.flatten(0, 1), counted.repeat(layers, 1), scaling,
         group=group, lengths=lengths, impl=impl,
     )  # fmt: skip
     return found.unflatten(0, (layers, rows))

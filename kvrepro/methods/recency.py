@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 
 from ..cache import CompressedCache, KeepPlan
+from ..completions import Request
 from ..errors import KvreproError
+from ..prefill import Prefill
 from .base import EvictionMethod
-from .views import EvictionView
+from .views import EvictionView, StepView
+
+FIRST_SLOT, FIRST_KEYS = "first_slot", "first_keys"
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class WindowDynTSMethod(WindowMethod):
     """Keep the last `window` tokens and nothing else, when the budget is exceeded.
 
     Source: DynTS, arXiv 2601.18383, `inference/window.py` (sink_type=none); METHODS.md section 2.2.
+    Deviates: rows evict each on their own, as in `dynts`.
     """
 
     name: ClassVar[str] = "window_dynts"
@@ -62,8 +67,10 @@ class StreamingLLMMethod(WindowMethod):
     positions never exceed the cache. Without it they keep their original positions, as most ports do.
 
     Source: StreamingLLM, arXiv 2309.17453, section 3.2; METHODS.md section 2.3.
-    Deviates: with `reindex` the stored keys are turned at an eviction by as much as their slot moved, which equals
-    storing them unrotated and costs nothing per step; a prompt is not evicted while it is read.
+    Deviates: with `reindex` keys are turned at an eviction instead of at every step: always the key that was written
+    first, by as much as its slot has moved since, so that no rounding adds up (these keys lie beside the cache and
+    take half as much memory again). A token leaves after a step instead of before it, so that a step sees one slot
+    more. A prompt is not evicted while it is read.
     """
 
     name: ClassVar[str] = "streaming_llm"
@@ -86,16 +93,42 @@ class StreamingLLMMethod(WindowMethod):
         return self.reindex
 
     def prepare(self, cache: CompressedCache) -> None:
-        """Positions follow slots from the start."""
+        """Positions follow slots from the start; the slot of each key's first writing, and the key as it was then."""
         cache.reindexed = self.reindex
+        if self.reindex:
+            s = cache.shape
+            cache.add_slot_state(FIRST_SLOT)
+            cache.add_row_state(
+                FIRST_KEYS, s.layers, s.kv_heads, self.schedule.kept_tokens, s.head_dim, dtype=cache.kv.dtype
+            )
+
+    def admit(self, cache: CompressedCache, row: int, prefill: Prefill, request: Request) -> None:
+        """The prompt lies in its slots."""
+        if self.reindex:
+            n_prompt = len(prefill.token_ids)
+            cache.slot_state[FIRST_SLOT][:, row, :, :n_prompt] = torch.arange(n_prompt).float()
+
+    def observe(self, step: StepView) -> None:
+        """The newest token lies in its slot."""
+        if self.reindex:
+            step.cache.slot_state[FIRST_SLOT][:, step.rows, :, step.slots] = step.slots[:, None, None].float()
 
     def moved(self, cache: CompressedCache, plan: KeepPlan) -> None:
-        """Turn each kept key by as many positions as its slot moved."""
-        if self.reindex:
-            kept = plan.slots.shape[-1]
-            moved = torch.arange(kept, device=plan.slots.device) - plan.slots[0, :, 0]
-            keys = cache.kv[0][:, plan.rows, :, :kept]
-            cache.kv[0][:, plan.rows, :, :kept] = cache.rotary.rotate(keys, moved[None, :, None], scaled=False)
+        """Turn each kept key, as it was first written, by as many positions as its slot has moved since."""
+        if not self.reindex:
+            return
+        kept, before = plan.slots.shape[-1], plan.slots[0, :, 0]
+        first = cache.slot_state[FIRST_SLOT][0, plan.rows, 0, :kept].long()
+        stored = cache.row_state[FIRST_KEYS][plan.rows].transpose(0, 1)
+        # a key that has moved before is no longer the one in the cache; what has not is still as it was written
+        index = before.clamp(max=stored.shape[3] - 1)[None, :, None, :, None].expand(
+            *stored.shape[:3], kept, stored.shape[4]
+        )
+        has_moved = (before < first)[None, :, None, :, None]
+        keys = torch.where(has_moved, stored.gather(3, index), cache.kv[0][:, plan.rows, :, :kept])
+        cache.row_state[FIRST_KEYS][plan.rows, :, :, :kept] = keys.transpose(0, 1)
+        turns = torch.arange(kept, device=first.device) - first
+        cache.kv[0][:, plan.rows, :, :kept] = cache.rotary.rotate(keys, turns[None, :, None], scaled=False)
 
 
 @dataclass(frozen=True)
@@ -103,8 +136,9 @@ class StreamingDynTSMethod(WindowMethod):
     """Keep the first 10 tokens of each prompt and the last `window`, at their original positions.
 
     Source: DynTS, arXiv 2601.18383, `inference/window.py` (sink_type=native); METHODS.md section 2.3.
-    Deviates: the published flag "first eviction" is never reset, so that from the second batch on padding takes the
-    place of the sinks of all but the longest row; here sinks are always a row's own first tokens.
+    Deviates: rows evict each on their own, as in `dynts`. The published flag "first eviction" is never
+    reset, so that from the second batch on padding takes the place of the sinks of all but the longest row; here sinks
+    are always a row's own first tokens.
     """
 
     name: ClassVar[str] = "streaming_dynts"

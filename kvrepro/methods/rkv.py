@@ -46,7 +46,9 @@ class RKVMethod(QueryWindowMethod):
         threshold: cosine above which two keys count as similar.
 
     Source: R-KV, arXiv 2505.24133, `rkv/compression/r1_kv.py`; METHODS.md section 2.7.
-    Deviates: every row has its own similarity (the original computes row 0's for all); kept slots stay in order.
+    Deviates: every row has its own similarity (the original computes row 0's for all). Kept slots stay in the order of
+    time; the original leaves them in the order of their scores, so that from its second eviction on it pools over
+    neighbours by score, and the last similar key is the last in that order.
     """
 
     name: ClassVar[str] = "rkv"
@@ -80,7 +82,7 @@ class RKVDynTSMethod(SnapKVDynTSMethod):
     """`snapkv_dynts`' attention divided by `obs_window`, max-pooled, against redundancy averaged over all heads.
 
     Source: DynTS, arXiv 2601.18383, `inference/rkv.py` (window 8, threshold 0.5, lambda 0.1); METHODS.md section 2.7.
-    Deviates: padding does not exist here, so it is not similar to anything.
+    Deviates: rows evict each on their own, as in `dynts`, and padding does not exist, so it is similar to nothing.
     """
 
     name: ClassVar[str] = "rkv_dynts"

@@ -50,8 +50,10 @@ def window_only(extra: int = 0, *, fills_ratio: bool = True) -> Rule:
 def remains(window: int, every: int, *, window_is_period: bool = False) -> Rule:
     """The budget remains after an eviction; these are the paper's window and period (METHODS.md 2.3 to 2.19).
 
-    A row evicts when it holds budget + period slots. Methods whose code evicts on a clock (R-KV, SnapKV, G-KV,
-    LazyEviction: every so many tokens, if the budget is exceeded) do so at the same rate, but up to one period earlier.
+    A row evicts when it holds budget + period slots.
+
+    Deviates: where the published code evicts on a clock (R-KV, SnapKV, G-KV, VaSE, LazyEviction, Expected Attention:
+    every so many tokens, if the budget is exceeded), evictions come at the same rate, but up to one period later.
     """
 
     def rule(

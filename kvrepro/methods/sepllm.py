@@ -98,8 +98,9 @@ class SepLLMDynTSMethod(SepLLMMethod):
     """Keep the most recent separators of the candidates, at most the ratio's share, and the window.
 
     Source: DynTS, arXiv 2601.18383, `inference/sep.py`; METHODS.md section 2.4.
-    Deviates: rows do not share a separator count. Published, a row with fewer than the batch's most is filled up with
-    recent tokens; a row alone, as here, keeps fewer than the other methods.
+    Deviates: rows evict each on their own, as in `dynts`, and do not share a separator count. Published, a row with
+    fewer than the batch's most is filled up with recent tokens; a row alone, as here, keeps fewer than the other
+    methods.
     """
 
     name: ClassVar[str] = "sepllm_dynts"

@@ -19,6 +19,8 @@ class SnapKVMethod(QueryWindowMethod):
 
     Source: SnapKV, arXiv 2404.14469, in the decoding variant of R-KV (`rkv/compression/snapkv.py`; window 8, max over
     the group's logits, max pooling of 7); METHODS.md section 2.6.
+    Deviates: kept slots stay in the order of time. The original leaves them in the order of their scores, so that from
+    its second eviction on it pools over neighbours by score.
     """
 
     name: ClassVar[str] = "snapkv"
@@ -47,8 +49,8 @@ class SnapKVDynTSMethod(QueryWindowMethod):
     before the first eviction of a row and + 2 before the others.
 
     Source: DynTS, arXiv 2601.18383, `inference/snapkv.py`; METHODS.md section 2.6.
-    Deviates: where a prompt is so long that the first sum would start inside it, its own last queries count (the
-    published sum never starts and the code fails).
+    Deviates: rows evict each on their own, as in `dynts`. Where a prompt is so long that the first sum would start
+    inside it, its own last queries count (the published sum never starts and the code fails).
     """
 
     name: ClassVar[str] = "snapkv_dynts"

@@ -19,15 +19,20 @@ DISTANCES = tuple(2**i for i in range(17))
 
 
 def trigonometric_scores(
-    keys: Tensor, ages: Tensor, statistics: QueryStatistics, layers: slice, frequencies: Tensor, scaling: float
+    keys: Tensor,
+    ages: Tensor,
+    statistics: QueryStatistics,
+    layers: slice,
+    frequencies: Tensor,
+    scaling: Tensor | float,
 ) -> Tensor:
     """Expected logit of each key for the average query of each head.
 
     Args:
-        keys: `[l, R, H, S, D]`, rotation undone.
-        ages: `[l or 1, R, H or 1, S]`, current position minus the key's.
-        frequencies: `[D/2]`, radians per position.
-        scaling: the rotation's factor on cos and sin.
+        keys: `[l, R, H, S, D]`, rotation undone, channel `f` paired with `f + D/2`.
+        ages: `[l or 1, R, H or 1, S]`, tokens seen so far minus the key's position: 1 for the newest.
+        frequencies: `[D/2]`, or `[l, 1, 1, 1, D/2]` where layers differ; radians per position.
+        scaling: the rotation's factor on cos and sin; like the frequencies.
 
     Returns:
         `[l, R, H, G, S]` float32.
@@ -41,12 +46,11 @@ def trigonometric_scores(
     # the sum over channels of |E q||k| cos(w (age + distance) + phase) is the real part of E q conj(k) e^(iw(age +
     # distance)), where the average over distances is one complex number per channel
     distances = torch.tensor(DISTANCES, device=keys.device, dtype=torch.float32)
-    turns = torch.polar(torch.ones_like(frequencies[:, None]), frequencies[:, None] * distances).mean(-1)
+    turns = torch.polar(torch.ones_like(frequencies[..., None]), frequencies[..., None] * distances).mean(-1)
     angles = ages[..., None].float() * frequencies
     moved = key.conj() * torch.polar(torch.ones_like(angles), angles) * (turns * scaling**2)
     wave = torch.einsum("lhgf,lrhsf->lrhgs", mean, moved).real
-    spread = (mean_size - mean.abs()) * scaling**2
-    return wave + torch.einsum("lhgf,lrhsf->lrhgs", spread, key.abs())
+    return wave + torch.einsum("lhgf,lrhsf->lrhgs", mean_size - mean.abs(), key.abs() * scaling**2)
 
 
 @dataclass(frozen=True)
@@ -91,13 +95,14 @@ class TriAttentionMethod(EvictionMethod):
     def score(self, view: EvictionView) -> Tensor:
         """`[1, R, H, S]`, or `[L, R, H, S]` with `per_layer`."""
         rotary, candidates = view.cache.rotary, view.length - self.schedule.window
-        ages = (view.seen - 1)[None, :, None, None] - view.positions
+        # the original counts from the position that the next token will take
+        ages = view.seen[None, :, None, None] - view.positions
         found = []
         for layers in view.layer_blocks():
             positions = view.positions[layers] if view.positions.shape[0] > 1 else view.positions
             mine = ages[layers] if ages.shape[0] > 1 else ages
-            keys = rotary.unrotate(view.keys(layers), positions)
-            scores = trigonometric_scores(keys, mine, self.calibration, layers, rotary.frequencies, rotary.scaling)
+            keys = rotary.halves(rotary.unrotate(view.keys(layers), positions, layers=layers))
+            scores = trigonometric_scores(keys, mine, self.calibration, layers, *rotary.rates(layers))
             # the prompt and the window do not compete, so they do not set the scale
             counted = ~view.is_question[layers if view.positions.shape[0] > 1 else slice(None)].clone()
             counted[..., candidates:] = False

@@ -24,6 +24,8 @@ class VaSEAttnVMethod(QueryWindowMethod):
         large_share: share of the budget that goes to large values (a quarter in the authors' scripts).
 
     Source: VaSE, arXiv 2606.03928, `range_sink_sample_attn`; METHODS.md section 2.10.
+    Deviates: kept slots stay in the order of time, and sinks are known by their position. The original leaves slots in
+    the order of their scores, so that from its second eviction on it pools over neighbours by score.
     """
 
     name: ClassVar[str] = "vase_attnv"
@@ -67,6 +69,7 @@ class VaSEDKVMethod(EvictionMethod):
     """Product of the sizes of key and value after a fresh random projection to `sketch` dimensions.
 
     Source: VaSE, arXiv 2606.03928, `cur_resample_gauss` (after CurDKV, arXiv 2509.15038); METHODS.md section 2.10.
+    Deviates: sinks are known by their position, and stay whatever they score (the original gives its first slots a 1).
     """
 
     name: ClassVar[str] = "vase_dkv"

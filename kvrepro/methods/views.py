@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..cache import CompressedCache
+from ..errors import KvreproError, UnknownNameError
 from ..noise import mix, uniform
 
 NEVER = 2**62  # position of the think-end tag of a row that has not closed its thought
@@ -52,6 +53,9 @@ class StepView:
 @dataclass(frozen=True)
 class EvictionView:
     """Rows that evict now; all of them hold `length` slots (S below).
+
+    `keys`, `values` and `queries` take a layer's number, which leaves the first axis out, or a slice of layers. What
+    they return may be the cache itself: read it, never write to it.
 
     Attributes:
         rows: `[R]` int64, their rows in the cache.
@@ -101,12 +105,23 @@ class EvictionView:
         return self.positions >= self.answer_from[None, :, None, None]
 
     def state(self, name: str) -> Tensor:
-        """`[layers, R, heads, S]` float32: a value per slot that the method declared in `prepare`."""
-        return self.cache.slot_state[name][:, self.rows, :, : self.length]
+        """`[layers, R, heads, S]` float32: a value per slot that the method declared in `prepare`.
+
+        Raises:
+            UnknownNameError: it was not declared.
+        """
+        return self._declared(name)[:, self.rows, :, : self.length]
 
     def set_state(self, name: str, values: Tensor) -> None:
         """Write a value per slot, of the shape of `state` or of its first so many slots."""
-        self.cache.slot_state[name][:, self.rows, :, : values.shape[-1]] = values
+        self._declared(name)[:, self.rows, :, : values.shape[-1]] = values
+
+    def _declared(self, name: str) -> Tensor:
+        if name not in self.cache.slot_state:
+            raise UnknownNameError(
+                "slot state (cache.add_slot_state in prepare declares one)", name, self.cache.slot_state
+            )
+        return self.cache.slot_state[name]
 
     def layer_blocks(self, values_per_slot: int = 0) -> Iterator[slice]:
         """Layers to look at together: all of them in a small model, one by one in a large one.
@@ -117,32 +132,83 @@ class EvictionView:
         per_slot = max(shape.kv_heads * shape.head_dim, values_per_slot)
         most = GPU_BLOCK_VALUES if self.cache.kv.device.type == "cuda" else BLOCK_VALUES
         step = max(1, most // max(1, len(self.rows) * self.length * per_slot))
-        for start in range(0, shape.layers, step):
-            yield slice(start, min(start + step, shape.layers))
+        start, scaling = 0, self.cache.scaling
+        while start < shape.layers:
+            # layers of one block share their attention scale
+            other = next((i for i in range(start, shape.layers) if scaling[i] != scaling[start]), shape.layers)
+            stop = min(start + step, other)
+            yield slice(start, stop)
+            start = stop
 
-    def keys(self, layers: slice) -> Tensor:
-        """`[l, R, H, S, D]`: the cached keys of some layers, rotated."""
+    def scaling(self, layers: int | slice) -> float:
+        """The factor that one layer, or a block of them (see `layer_blocks`), puts on the dot products.
+
+        Raises:
+            KvreproError: layers whose factors differ, or neither a layer of the model nor a slice.
+        """
+        factors = set(self.cache.scaling[self._layers(layers)[0]])
+        if len(factors) != 1:
+            raise KvreproError(
+                f"layers={layers!r} differ in their scale ({factors}): take them from view.layer_blocks()"
+            )
+        return factors.pop()
+
+    def keys(self, layers: int | slice) -> Tensor:
+        """The cached keys, rotated: `[R, H, S, D]` of one layer, `[l, R, H, S, D]` of a slice.
+
+        Raises:
+            KvreproError: neither a layer of the model nor a slice.
+        """
         return self._stored(0, layers)
 
-    def values(self, layers: slice) -> Tensor:
-        """`[l, R, H, S, D]`: the cached values of some layers."""
+    def values(self, layers: int | slice) -> Tensor:
+        """The cached values: `[R, H, S, D]` of one layer, `[l, R, H, S, D]` of a slice.
+
+        Raises:
+            KvreproError: neither a layer of the model nor a slice.
+        """
         return self._stored(1, layers)
 
-    def _stored(self, part: int, layers: slice) -> Tensor:
-        stored = self.cache.kv[part, layers]
+    def _stored(self, part: int, layers: int | slice) -> Tensor:
+        chosen, is_one = self._layers(layers)
+        stored = self.cache.kv[part, chosen]
         if len(self.rows) == 1:
             # one row needs no copy
-            return stored[:, self.first_row : self.first_row + 1, :, : self.length]
-        return stored[:, self.rows, :, : self.length]
+            stored = stored[:, self.first_row : self.first_row + 1, :, : self.length]
+        else:
+            stored = stored[:, self.rows, :, : self.length]
+        return stored[0] if is_one else stored
 
-    def queries(self, layers: slice, width: int) -> tuple[Tensor, Tensor]:
+    def queries(self, layers: int | slice, width: int) -> tuple[Tensor, Tensor]:
         """The last `width` queries, oldest first, grouped by the KV head that they read.
 
         Returns:
-            `[l, R, H, G, width, D]` rotated, and their positions `[R, width]`, negative where there was none.
+            Rotated queries, `[R, H, G, width, D]` of one layer, `[l, R, H, G, width, D]` of a slice; and their
+            positions `[R, width]`, negative where there was none.
+
+        Raises:
+            KvreproError: as many queries are not kept, or neither a layer of the model nor a slice.
         """
-        queries, positions = self.cache.query_ring.read(self.rows, self.seen, width, layers)
-        return queries.unflatten(2, (self.cache.shape.kv_heads, -1)), positions
+        chosen, is_one = self._layers(layers)
+        ring = self.cache.query_ring
+        if ring is None or width > ring.width:
+            kept = 0 if ring is None else ring.width
+            raise KvreproError(
+                f"{width} queries were asked for and {kept} are kept: call cache.keep_queries({width}) in prepare, and "
+                "store the prompt's in admit, as QueryWindowMethod does"
+            )
+        queries, positions = ring.read(self.rows, self.seen, width, chosen)
+        queries = queries.unflatten(2, (self.cache.shape.kv_heads, -1))
+        return queries[0] if is_one else queries, positions
+
+    def _layers(self, layers: int | slice) -> tuple[slice, bool]:
+        """The layers as a slice, and whether one was asked for by its number."""
+        n = self.cache.shape.layers
+        if isinstance(layers, slice):
+            return layers, False
+        if isinstance(layers, int) and not isinstance(layers, bool) and -n <= layers < n:
+            return slice(layers % n, layers % n + 1), True
+        raise KvreproError(f"layers={layers!r}: expected a number from 0 to {n - 1} or a slice of the {n} layers")
 
     def keys_of_noise(self) -> Tensor:
         """`[R]` int64: a key per row that differs from eviction to eviction."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import KvreproError, UnknownNameError
 from ..paths import CHECKPOINTS, fetched_folder, user_models_file
-from ..tokens import THINK_END_TEXT, THINK_START_TEXT
+from ..tokens import OPEN_THOUGHT, THINK_END_TEXT, ThinkTags, opening_tag
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTISATIONS = ("8bit", "4bit")
@@ -31,7 +31,11 @@ class ModelEntry:
         dtype: of the weights and of the KV cache; `auto` is what the checkpoint says.
         revision: commit of the Hub repository; None is its newest, and the manifest records which one that was.
         predictor: folder or Hub id of an importance head; None looks for `importance/` in the model's own folder.
-        think_start, think_end: texts that open and close the thought; `think_end` None is a model that has none.
+        think_end: text that closes the thought; None is a model that has none.
+        think_start: text that opens it; None is `think_end` without its `/`.
+        open_thought: what happens where the chat template does not end a prompt with `think_start`: `always` appends
+            it and a newline, `template` leaves the prompt to the template, for models that write the tag themselves.
+            None, of models without a row, of which nothing is known, is `template` with a warning.
         generation: sampling parameters that a profile or `kvrepro run` takes when it names none.
         prompt_style: `dynts` or `deepseek`; for profiles that name none.
         separators: token texts that count as separators; None takes those of the method (`kvrepro.assets`).
@@ -45,8 +49,9 @@ class ModelEntry:
     dtype: str
     revision: str | None = None
     predictor: str | None = None
-    think_start: str | None = THINK_START_TEXT
+    think_start: str | None = None
     think_end: str | None = THINK_END_TEXT
+    open_thought: str | None = "always"
     generation: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     prompt_style: str = "dynts"
     separators: tuple[str, ...] | None = None
@@ -54,11 +59,33 @@ class ModelEntry:
     device_map: str | None = None
 
     def __post_init__(self) -> None:
-        allowed = {"dtype": DTYPES, "quantisation": (None, *QUANTISATIONS), "device_map": (None, "auto")}
+        allowed = {
+            "dtype": DTYPES, "quantisation": (None, *QUANTISATIONS), "device_map": (None, "auto"),
+            "open_thought": (None, *OPEN_THOUGHT),
+        }  # fmt: skip
         for name, known in allowed.items():
             given = getattr(self, name)
             if given not in known:
                 raise KvreproError(f"model {self.name!r}: {name}={given!r}; known are {', '.join(map(str, known))}")
+
+        if self.open_thought == "always" and self.think_end is not None and self.opening_tag is None:
+            raise KvreproError(
+                f"model {self.name!r}: think_end={self.think_end!r} has no `/`, so its opening tag must be named "
+                "(think_start), or prompts left to the chat template (open_thought: template)"
+            )
+
+    @property
+    def opening_tag(self) -> str | None:
+        """The text that opens the thought; None for a model that has none, or where it is not known."""
+        return opening_tag(self.think_end, self.think_start)
+
+    def tags(self, tokenizer) -> ThinkTags:
+        """The tags in the model's tokenizer.
+
+        Raises:
+            KvreproError: the tokenizer or the chat template does not know them.
+        """
+        return ThinkTags.of(tokenizer, self.think_end, self.think_start, self.open_thought)
 
     @property
     def is_folder(self) -> bool:
@@ -84,7 +111,7 @@ MODELS: dict[str, ModelEntry] = {
         ModelEntry("tiny-r1-llama", "Tiny-R1-Llama", str(CHECKPOINTS / "tiny-r1-llama"), "float32"),
         ModelEntry("tiny-r1-qwen", "Tiny-R1-Qwen", str(CHECKPOINTS / "tiny-r1-qwen"), "float32"),
         ModelEntry(
-            "smollm2-135m", "SmolLM2-135M", f"{FETCHED}smollm2", "float32", think_start=None, think_end=None,
+            "smollm2-135m", "SmolLM2-135M", f"{FETCHED}smollm2", "float32", think_end=None,
             generation=MappingProxyType({"temperature": 0.2, "top_p": 0.9, "top_k": 50}),
         ),
         _r1("r1-llama", "R1-Llama", "deepseek-ai/DeepSeek-R1-Distill-Llama-8B",
@@ -93,8 +120,11 @@ MODELS: dict[str, ModelEntry] = {
             "916b56a44061fd5cd7d6a8fb632557ed4f724f60"),
         _r1("r1-qwen-1.5b", "R1-Qwen-1.5B", "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
             "ad9f0ae0864d7fbcd1cd905e3c6c5b069cc8b562"),
-        _r1("qwen3-8b", "Qwen3-8B", "Qwen/Qwen3-8B", "b968826d9c46dd6066d109eabc6255188de91218"),
-        _r1("qwen3-4b", "Qwen3-4B", "Qwen/Qwen3-4B", "1cfa9a7208912126459214e8b04321603b3df60c"),
+        # Qwen3's template leaves the opening tag to the model, which writes it as its first token
+        replace(_r1("qwen3-8b", "Qwen3-8B", "Qwen/Qwen3-8B", "b968826d9c46dd6066d109eabc6255188de91218"),
+                open_thought="template"),
+        replace(_r1("qwen3-4b", "Qwen3-4B", "Qwen/Qwen3-4B", "1cfa9a7208912126459214e8b04321603b3df60c"),
+                open_thought="template"),
     )
 }  # fmt: skip
 
@@ -123,7 +153,7 @@ def model_entry(name: str) -> ModelEntry:
         return entry
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
-        return ModelEntry(folder.name, folder.name, str(folder.resolve()), "auto")
+        return ModelEntry(folder.name, folder.name, str(folder.resolve()), "auto", open_thought=None)
     hub_id, _, revision = name.partition("@")
     if folder.is_dir() and folder.name != name:
         raise KvreproError(
@@ -131,7 +161,7 @@ def model_entry(name: str) -> ModelEntry:
         )
     if _HUB_ID.fullmatch(hub_id):
         title = hub_id.split("/")[1]
-        return ModelEntry(title, title, hub_id, "auto", revision or None)
+        return ModelEntry(title, title, hub_id, "auto", revision or None, open_thought=None)
     known = [*table, "a folder with config.json, weights and tokenizer", "a Hub id OWNER/NAME[@REVISION]"]
     raise UnknownNameError("model", name, known)
 

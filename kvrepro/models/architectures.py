@@ -55,17 +55,19 @@ _QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}
 
 @dataclass(frozen=True)
 class ModelSize:
-    """Sizes in bytes and tokens of one model in the dtype it runs in.
+    """Sizes in bytes and tokens of one model in the dtype it runs in, an element of which has `element_bytes`.
 
-    `predictor_bytes` is an upper estimate of DynTS' head (8192 and 2048 wide) in the model's dtype.
+    `step_weights_bytes` is what a decode step reads: all weights but an embedding table that is not the head as well.
     """
 
     parameters: int
     weights_bytes: int
+    step_weights_bytes: int
     kv_bytes_per_token: int
     hidden: int
     max_positions: int
-    predictor_bytes: int
+    vocabulary: int
+    element_bytes: int
 
 
 def model_config(entry: ModelEntry):
@@ -127,7 +129,15 @@ def _size(name: str, source: str, revision: str | None, dtype: str, quantisation
         inner = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear) and id(m) not in kept)
         weights = int(weights - inner * element + inner * _QUANTISED_BYTES[entry.quantisation])
     text = config.get_text_config(decoder=True)
+    table = model.get_input_embeddings().weight
+    tied = model.get_output_embeddings().weight is table
     return ModelSize(
-        parameters, weights, 2 * shape.layers * shape.kv_heads * shape.head_dim * element, text.hidden_size,
-        text.max_position_embeddings, (text.hidden_size * 8192 + 8192 * 2048 + 2048) * element,
-    )  # fmt: skip
+        parameters=parameters,
+        weights_bytes=weights,
+        step_weights_bytes=weights - (0 if tied else table.numel() * element),
+        kv_bytes_per_token=2 * shape.layers * shape.kv_heads * shape.head_dim * element,
+        hidden=text.hidden_size,
+        max_positions=text.max_position_embeddings,
+        vocabulary=text.vocab_size,
+        element_bytes=element,
+    )

@@ -12,6 +12,15 @@ from ..errors import KvreproError
 _PICKLES = ("*.bin", "*.pt", "*.pth")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 INDEX = "model.safetensors.index.json"
+# what transformers reads beside the weights; vocabularies also come as plain text
+_TOKEN_FILES = (
+    "*.json", "*.jinja", "chat_templates/*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt",
+)  # fmt: skip
+# JSON that no library reads to make tokens: where the shards are, and reports of a training
+_REPORTS = {
+    INDEX, "training.json", "scores.json", "fetched.json", "trainer_state.json", "all_results.json",
+    "train_results.json", "eval_results.json",
+}  # fmt: skip
 
 
 def check_folder(folder: Path) -> None:
@@ -51,15 +60,28 @@ def check_folder(folder: Path) -> None:
 def folder_fingerprint(folder: Path, patterns: tuple[str, ...] = ("*.safetensors",)) -> str:
     """SHA-256 over names and contents of the matching files; read again only when one has changed."""
     files = sorted(f for pattern in patterns for f in folder.glob(pattern))
-    return _hash_of(tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files))
+    return _hashed(folder, files)
+
+
+def token_files_fingerprint(folder: Path) -> str:
+    """SHA-256 over the files beside the weights that change tokens: configurations, tokenizer, chat templates.
+
+    Model cards, reports and trained folders inside the folder do not count.
+    """
+    files = sorted({f for pattern in _TOKEN_FILES for f in folder.glob(pattern) if f.name not in _REPORTS})
+    return _hashed(folder, files)
+
+
+def _hashed(folder: Path, files: list[Path]) -> str:
+    return _hash_of(folder, tuple((f.relative_to(folder), f.stat().st_size, f.stat().st_mtime_ns) for f in files))
 
 
 @lru_cache(maxsize=64)
-def _hash_of(files: tuple[tuple[str, int, int], ...]) -> str:
+def _hash_of(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
     digest = hashlib.sha256()
     for name, _, _ in files:
-        digest.update(Path(name).name.encode())
-        with open(name, "rb") as file:
+        digest.update(name.as_posix().encode())
+        with (folder / name).open("rb") as file:
             # a block at a time: weights may be larger than memory
             while block := file.read(1 << 24):
                 digest.update(block)

@@ -7,38 +7,54 @@ from pathlib import Path
 import torch
 
 from ..errors import KvreproError
-from . import FETCHED, MODELS, ModelEntry
+from . import FETCHED, MODELS, ModelEntry, model_entry
 from .checkpoint_files import check_folder
 from .memory import check_fits
 
 
-def load_model(entry: ModelEntry, device: str | None = None):
+def load_model(model: str | Path | ModelEntry, device: str | None = None):
     """Load weights (safetensors only, no remote code) and tokenizer; returns `(model, tokenizer)`.
+
+    Args:
+        model: a name of `kvrepro list models`, a folder, a Hub id `OWNER/NAME[@REVISION]`, or a row of the table.
 
     Memory is checked first, from the sizes that the checkpoint's configuration gives.
 
     Raises:
         KvreproError: no such folder, id or revision, no network, no access, files missing, pickle weights only,
             too little memory, a package missing; says what to do.
+        UnknownNameError: a name that is none of these.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    entry = _entry(model)
     device = device or default_device()
     _check_source(entry)
     check_fits(entry, device)
     common = {"revision": entry.revision, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(entry.source, **common)
-        model = AutoModelForCausalLM.from_pretrained(
+        loaded = AutoModelForCausalLM.from_pretrained(
             entry.source, dtype=entry.dtype if entry.dtype == "auto" else getattr(torch, entry.dtype),
             use_safetensors=True, **_placement(entry, device), **common,
         )  # fmt: skip
     except (OSError, SafetensorError, ImportError) as error:
         raise KvreproError(_explained(entry, error)) from error
-    if not hasattr(model, "hf_device_map"):
-        model = model.to(device)
-    return model.eval(), tokenizer
+    if not hasattr(loaded, "hf_device_map"):
+        loaded = loaded.to(device)
+    return loaded.eval(), tokenizer
+
+
+def _entry(model: object) -> ModelEntry:
+    if isinstance(model, ModelEntry):
+        return model
+    if isinstance(model, str | Path):
+        return model_entry(str(model))
+    raise KvreproError(
+        f"model={model!r}: expected a name of `kvrepro list models`, a folder, a Hub id OWNER/NAME[@REVISION], or what "
+        "kvrepro.model_entry gives"
+    )
 
 
 def default_device() -> str:

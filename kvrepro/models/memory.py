@@ -8,6 +8,18 @@ from . import ModelEntry
 GIB = 1 << 30
 # what torch, cuBLAS workspaces and the activations of one step take besides weights and cache
 RESERVE_BYTES = {"cuda": 1 * GIB, "cpu": GIB // 4}
+# of a row's step, in float32: its logits, the candidates that sampling sorts, and the sampler's copy
+_LOGITS_COPIES = 3
+
+
+def rows_that_fit(room: int, slot_bytes: int, capacity: int, vocabulary: int) -> int:
+    """The largest batch: rows of `capacity` slots whose cache and logits fit into `room` bytes.
+
+    Args:
+        room: bytes left of a device beside weights, importance head and reserve.
+        slot_bytes: K and V of one token over all layers.
+    """
+    return max(0, room // (slot_bytes * capacity + _LOGITS_COPIES * 4 * vocabulary))
 
 
 def free_bytes(device: str, all_devices: bool = False) -> int:
@@ -23,7 +35,7 @@ def free_bytes(device: str, all_devices: bool = False) -> int:
 
 
 def check_fits(entry: ModelEntry, device: str, cache_bytes: int = 0) -> None:
-    """Compare weights and cache with the memory that is free.
+    """Compare weights and cache (with the method's head) with the memory that is free.
 
     Raises:
         KvreproError: too little memory; says how much is missing and what makes it fit.
@@ -39,7 +51,7 @@ def check_fits(entry: ModelEntry, device: str, cache_bytes: int = 0) -> None:
         return
     raise KvreproError(
         f"model {entry.name!r} needs {needed / GIB:.1f} GiB on {device} ({size.weights_bytes / GIB:.1f} weights, "
-        f"{cache_bytes / GIB:.1f} KV cache, the rest for a step), {free / GIB:.1f} GiB are free. "
+        f"{cache_bytes / GIB:.1f} KV cache and head, the rest for a step), {free / GIB:.1f} GiB are free. "
         + _remedies(entry, kind, cache_bytes)
     )
 

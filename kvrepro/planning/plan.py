@@ -10,9 +10,11 @@ from ..benchmarks import benchmark_entry, load_problems
 from ..config import CellConfig
 from ..errors import KvreproError
 from ..methods import create_method, method_class
-from ..models import model_entry
+from ..methods.base import EvictionMethod
+from ..models import ModelEntry, model_entry, predictor_source
 from ..models.architectures import ModelSize, model_size
-from ..models.memory import GIB, RESERVE_BYTES
+from ..models.memory import GIB, RESERVE_BYTES, rows_that_fit
+from ..predictor.head import PredictorShape
 from ..tokens import render_prompt
 from .estimates import BOUND, GIVEN, NOTHING, Measurement, expected_speed, expected_tokens
 from .gpus import Machine
@@ -28,9 +30,10 @@ BYTES_PER_TOKEN, NOTEBOOK_BYTES = 5, 60_000
 class CellPlan:
     """One cell. Sizes in bytes, times in seconds; `kv_bytes` is batch_rows x capacity_tokens x kv_bytes_per_token.
 
+    `predictor_bytes` is the head's in the model's dtype, of the published widths where no head is named or at hand.
     `prompt_source` is `exact` or `assumed`. `tokens_source` and `time_source` are one of the three kinds of `measured`,
-    or: `limit` (every reply runs to max_new_tokens), `bound` (weights and cache read once a step at the data sheet's
-    bandwidth: no run is faster, real ones are slower), `unknown`.
+    or: `limit` (every reply runs to max_new_tokens), `bound` (what a step must read, weights
+    and cache, at the data sheet's bandwidth: no run is faster, real ones are slower), `unknown`.
     """
 
     cell_id: str
@@ -69,18 +72,19 @@ def plan_cell(config: CellConfig, machine: Machine, known: list[Measurement]) ->
     """
     entry = model_entry(config.model)
     size = model_size(entry)
-    longest, prompt_source = _longest_prompt(config.model, config.benchmark, config.n_problems, config.prompt_style)
-    method = _method(config)
+    prompts = prompt_lengths(config)
+    longest, prompt_source = (ASSUMED_PROMPT_TOKENS, ASSUMED) if prompts is None else (max(prompts.values()), EXACT)
+    method = sized_method(config)
     capacity = method.capacity_slots(longest, config.max_new_tokens)
     if capacity < longest + config.max_new_tokens and method.schedule is not None:
         # the schedule decides: the prompt's length does not matter
         prompt_source = EXACT
     replies = (config.n_problems or benchmark_entry(config.benchmark).n_problems) * config.n_samples
     rows = min(config.batch_rows, replies)
-    predictor = size.predictor_bytes if "predictor" in method_class(config.method).needs else 0
+    predictor = _head_bytes(config, entry, size)
     reserve = RESERVE_BYTES["cpu" if machine.name.endswith("CPU") else "cuda"]
     room = machine.memory_bytes - reserve - size.weights_bytes - predictor
-    largest = max(0, room // (capacity * size.kv_bytes_per_token))
+    largest = rows_that_fit(room, size.kv_bytes_per_token, capacity, size.vocabulary)
     new_tokens, tokens_source = expected_tokens(config, known)
     tps, seconds, time_source = _time(config, size, machine, known, rows, replies, new_tokens, longest, method.schedule)
     return CellPlan(
@@ -92,8 +96,17 @@ def plan_cell(config: CellConfig, machine: Machine, known: list[Measurement]) ->
 
 
 def cache_bytes(config: CellConfig) -> int:
-    """K and V storage that the cell will allocate; for the check before anything is loaded."""
-    return plan_cell(config, Machine("any", 1 << 62, None), []).kv_bytes
+    """K, V and head that the cell will allocate beside the weights; for the check before anything is loaded."""
+    plan = plan_cell(config, Machine("any", 1 << 62, None), [])
+    return plan.memory_bytes - plan.weights_bytes
+
+
+def _head_bytes(config: CellConfig, entry: ModelEntry, size: ModelSize) -> int:
+    if "predictor" not in method_class(config.method).needs:
+        return 0
+    source = predictor_source(entry, config.predictor)
+    known = None if source is None else PredictorShape.on_disk(source)
+    return (known or PredictorShape.published(size.hidden)).parameters * size.element_bytes
 
 
 def disk_bytes(config: CellConfig) -> int:
@@ -142,27 +155,31 @@ def _time(
         slots = longest + new_tokens / 2
     else:
         slots = min((schedule.kept_tokens + schedule.peak_tokens) / 2, longest + new_tokens / 2)
-    read = size.weights_bytes + rows * slots * size.kv_bytes_per_token
+    read = size.step_weights_bytes + rows * slots * size.kv_bytes_per_token
     seconds = math.ceil(total / rows) * read / machine.bandwidth
     return total / seconds, seconds, BOUND
 
 
-def _method(config: CellConfig):
+def sized_method(config: CellConfig) -> EvictionMethod:
     """The cell's method with stand-ins for what it needs from files: only its sizes are asked for."""
     stand_ins = {need: (0,) if need == "separators" else object() for need in method_class(config.method).needs}
     return create_method(config.method, **{**config.method_options(), **stand_ins})
 
 
+def prompt_lengths(config: CellConfig) -> dict[str, int] | None:
+    """Tokens of each problem's prompt, None where tokenizer or rows are not on this machine."""
+    try:
+        return dict(_prompt_lengths(config.model, config.benchmark, config.n_problems, config.prompt_style))
+    except (KvreproError, OSError, ValueError):
+        return None
+
+
 @lru_cache(maxsize=64)
-def _longest_prompt(model: str, benchmark: str, n_problems: int | None, style: str) -> tuple[int, str]:
-    """Tokens of the longest prompt, counted where tokenizer and rows are on this machine."""
+def _prompt_lengths(model: str, benchmark: str, n_problems: int | None, style: str) -> dict[str, int]:
     from transformers import AutoTokenizer
 
     entry = model_entry(model)
-    try:
-        # the tokenizer first: without it the rows are of no use, and asking the Hub for them takes a while offline
-        tokenizer = AutoTokenizer.from_pretrained(entry.source, revision=entry.revision, local_files_only=True)
-        problems = load_problems(benchmark, n_problems, style)
-        return max(len(render_prompt(tokenizer, p.question)) for p in problems), EXACT
-    except (KvreproError, OSError, ValueError):
-        return ASSUMED_PROMPT_TOKENS, ASSUMED
+    # the tokenizer first: without it the rows are of no use, and asking the Hub for them takes a while offline
+    tokenizer = AutoTokenizer.from_pretrained(entry.source, revision=entry.revision, local_files_only=True)
+    problems, tags = load_problems(benchmark, n_problems, style), entry.tags(tokenizer)
+    return {p.problem_id: len(render_prompt(tokenizer, p.question, tags)) for p in problems}

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 
 from ..comparison.fidelity import KnownTrace, measure_fidelity, oracle_traces, summarise_fidelity
-from ..completions import OK, Completion
+from ..completions import OK, WITHOUT_ANSWER, Completion
 from ..generation import generate
-from ..graders import grade
+from ..graders import grade_many
 from ..labels.questions import Question
 from ..methods import create_method
 from ..statistics import interval
-from ..tokens import THINK_END_TEXT, ThinkTags
+from ..tokens import ThinkTags
 from .head import ImportancePredictor
 from .scores import bootstrap
 
@@ -66,10 +67,13 @@ def generate_by_score(
 
 
 def _pass_at_1(kind, budget, questions, replies: list[Completion], n_samples: int) -> dict[str, object]:
-    means = []
-    for i, question in enumerate(questions):
-        mine = replies[i * n_samples : (i + 1) * n_samples]
-        means.append(sum(grade(r.text, question.gold, question.kind).correct for r in mine) / n_samples)
+    items = [
+        {"response": reply.text, "gold": question.gold, "kind": question.kind,
+         "answer_start": None if reply.status in WITHOUT_ANSWER else reply.answer_start}
+        for i, question in enumerate(questions) for reply in replies[i * n_samples : (i + 1) * n_samples]
+    ]  # fmt: skip
+    correct = [score.correct for score in grade_many(items, workers=1)]
+    means = np.reshape(correct, (len(questions), n_samples)).mean(axis=1)
     found = interval(means)
     return {
         "kind": kind, "budget_tokens": budget, "pass_at_1": 100 * found.estimate, "lo": 100 * found.lo,
@@ -92,7 +96,7 @@ def known_traces(replies: Iterable[Completion]) -> list[KnownTrace]:
 def fidelity_by_score(
     model, tokenizer, traces: Sequence[KnownTrace], budgets: Iterable[int], head: ImportancePredictor, *,
     window: int = 32, ratio: float = 0.75, batch_rows: int = 64, seed: int = 42,
-    think_end: str | None = THINK_END_TEXT,
+    think: ThinkTags | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """How far every kind of `FIDELITY_KINDS` bends the model along known traces, at every budget.
 
@@ -103,7 +107,7 @@ def fidelity_by_score(
         Columns kind, budget_tokens, measure (of `FIDELITY_MEASURES`), mean, lo, hi (bootstrap over traces), n_traces.
     """
     labels = oracle_traces(model, "oracle_answer", traces)
-    think, rows = ThinkTags.of(tokenizer, think_end), []
+    think, rows = think or ThinkTags.of(tokenizer), []
     for budget in budgets:
         for kind in FIDELITY_KINDS:
             name, options = ("oracle_answer", {"traces": labels}) if kind == ORACLE else _scored(kind, head, seed)

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ..errors import KvreproError
+from .recipe import PUBLISHED_WIDTHS
 
 FOLDER = "importance"
 WEIGHTS_FILE, CARD_FILE = "model.safetensors", "card.json"
@@ -18,11 +19,34 @@ _HOW_TO_TRAIN = "train one with `kvrepro train MODEL` or give its folder with pr
 
 @dataclass(frozen=True)
 class PredictorShape:
-    """Widths of the head; DynTS' are 8192 and 2048 for hidden 4096 (METHODS.md 3.4)."""
+    """Widths of the head."""
 
     hidden: int
     first: int
     second: int
+
+    @classmethod
+    def published(cls, hidden: int) -> PredictorShape:
+        """DynTS' head on a model so wide."""
+        return cls(hidden, *PUBLISHED_WIDTHS)
+
+    @classmethod
+    def on_disk(cls, source: str) -> PredictorShape | None:
+        """What the card in a folder, or in the local copy of a Hub repository, says; None where there is no card."""
+        from huggingface_hub import try_to_load_from_cache
+
+        hub_id, _, revision = source.partition("@")
+        card = Path(source).expanduser() / CARD_FILE
+        if not card.is_file() and _is_hub_id(source):
+            # a path, or a value that says that the Hub has none
+            found = try_to_load_from_cache(hub_id, CARD_FILE, revision=revision or None)
+            card = Path(found) if isinstance(found, str) else card
+        return cls(**json.loads(card.read_text())["shape"]) if card.is_file() else None
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return self.hidden * self.first + self.first * self.second + self.second
 
 
 class ImportancePredictor(nn.Module):
@@ -75,10 +99,14 @@ def load_predictor(folder: str | Path, hidden: int | None = None) -> ImportanceP
     return predictor.eval()
 
 
+def _is_hub_id(source: str) -> bool:
+    return not (Path(source).exists() or source.count("/") != 1 or source.startswith((".", "/", "~")))
+
+
 def _local_folder(source: str) -> Path:
     """The folder itself, or the local copy of a Hub repository `OWNER/NAME[@REVISION]`."""
     hub_id, _, revision = source.partition("@")
-    if Path(source).exists() or source.count("/") != 1 or source.startswith((".", "/", "~")):
+    if not _is_hub_id(source):
         return Path(source).expanduser()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

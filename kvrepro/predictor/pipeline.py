@@ -28,9 +28,9 @@ from ..labels.stages import (
 )
 from ..labels.traces import KEPT, TRACES, generate_traces, options_identity, select_traces
 from ..models import weights_fingerprint
+from ..models.identity import model_identity
 from ..models.loading import load_model
 from ..results import read_rows
-from ..tokens import ThinkTags
 from .head import CARD_FILE, FOLDER, save_predictor
 from .plan import PredictorPlan
 from .recipe import PredictorRecipe
@@ -110,7 +110,7 @@ def make_traces(
     loaded = loaded or LoadedModel(plan)
     questions, origin = plan_questions(plan)
     identity = {
-        "stage": "traces", "weights": weights_fingerprint(plan.entry), "questions": questions_hash(questions),
+        "stage": "traces", **model_identity(plan.entry), "questions": questions_hash(questions),
         "options": options_identity(plan.traces),
     }  # fmt: skip
     target = StageFolder(folder or stage_path(plan.entry.name, "traces", identity))
@@ -120,7 +120,7 @@ def make_traces(
     with target.session(identity) as partial:
         model, tokenizer = loaded.pair
         with _bar("traces", len(questions) * plan.traces.n_samples) as bar:
-            generate_traces(model, tokenizer, questions, partial / TRACES, plan.traces, bar, plan.entry.think_end)
+            generate_traces(model, tokenizer, questions, partial / TRACES, plan.traces, bar, plan.entry.tags(tokenizer))
         _, counts = select_traces(read_rows(partial / TRACES))
         if not counts[TRAIN][KEPT]:
             raise KvreproError(f"no reply of {plan.model} is a usable trace: {counts}; nothing to learn from")
@@ -155,7 +155,7 @@ def make_labels(
     selected, _ = select_traces(read_rows(Path(traces) / TRACES))
     with target.session(identity, is_main=workers.is_main) as partial:
         model, tokenizer = loaded.pair
-        think = ThinkTags.of(tokenizer, plan.entry.think_end)
+        think = plan.entry.tags(tokenizer)
         with _bar("labels", len(selected[workers.rank :: workers.count]), workers.is_main) as bar:
             label_traces(model, selected, think.end, partial, plan.labels, workers, bar)
         workers.wait()

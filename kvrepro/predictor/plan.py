@@ -14,7 +14,7 @@ from ..errors import KvreproError, UnknownNameError
 from ..labels.labelling import LabelOptions
 from ..labels.traces import TraceOptions
 from ..models import MODELS, ModelEntry, model_entry
-from ..paths import project_root
+from ..paths import profiles_folder
 from .recipe import RECIPE_FIELDS, PredictorRecipe, make_recipe
 
 _SECTIONS = ("model", "traces", "labels", "training")
@@ -65,7 +65,7 @@ class PredictorPlan:
 
 def plan_folder() -> Path:
     """Where the parameter files lie; profiles of the grid lie one level above."""
-    return project_root() / "nbs_params" / "predictor"
+    return profiles_folder() / "predictor"
 
 
 def plan_names() -> list[str]:

@@ -32,3 +32,9 @@ def test_flaws_are_kept_in_compat_only(response, gold, kind, flaw):
 )  # fmt: skip
 def test_compat_agrees_on_ordinary_answers(answer, gold, correct):
     assert grade(f"</think>\\boxed{{{answer}}}", gold, "latex", grader="dynts_compat").correct is correct
+
+
+def test_compat_takes_what_follows_the_last_box_command_even_in_prose():
+    reply = "</think>\\boxed{26}, in \\boxed notation"
+    assert grade(reply, "26", "integer").correct
+    assert grade(reply, "26", "integer", grader="dynts_compat").answer == "notation"

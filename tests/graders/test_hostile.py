@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
 from kvrepro.errors import KvreproError, UnknownNameError
-from kvrepro.graders import Score, grade, grade_many
-from kvrepro.graders.pool import Worker, compare_all
+from kvrepro.graders import Score, grade, grade_many, pool
+from kvrepro.graders.equivalence import equivalence
 
 N = 100_000
 HOSTILE = {
@@ -60,6 +66,11 @@ HOSTILE = {
     "verdict lines": "B: \n \n" * 20_000,
     "number words": "one and a " * 20_000,
     "arrows": "→ " * 20_000,
+    "answer tags": "<answer>" * 10_000,
+    "answer tags and a box": "<answer>" * 10_000 + r"\boxed{6}",
+    "digits": "12" * 3000,
+    "noughts": "0" * 20_000,
+    "digits and dots": "1." * 10_000,
 }
 
 
@@ -75,47 +86,129 @@ def test_hostile_replies_are_only_wrong(kind, gold, grader, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_endless_item_is_killed_alone_and_order_is_kept():
-    endless = r"\boxed{\sum_{n=1}^{100000000000} \frac{1}{n^2}}"
-    requests = [
-        {"extraction": {"status": "ok", "answer": answer, "rule": "boxed", "parts": []}, "gold": gold, "kind": "latex",
-         "grader": "strict"}
-        for answer, gold in [("1/2", "0.5"), (endless[7:-1], "5"), ("2/3", "0.5"), (r"\frac{1}{4}", "0.25")]
-    ]  # fmt: skip
-    scores = compare_all(requests, workers=1, time_limit_s=1.5)
-    assert [score.status for score in scores] == ["ok", "grader_timeout", "ok", "ok"]
-    assert [score.correct for score in scores] == [True, False, False, True]
+ENDLESS = r"</think>\boxed{\sum_{n=1}^{100000000000} \frac{1}{n^2}}"
+
+
+def request(response, gold="0.5", kind="latex"):
+    return {"response": response, "gold": gold, "kind": kind, "finish_reason": "stop", "options": {},
+            "answer_start": -1, "grader": "strict"}  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_endless_replies_are_killed_alone_and_order_is_kept(workers):
+    good = [request(f"</think>\\boxed{{\\frac{{{i}}}{{7}}}}", f"\\frac{{{i}}}{{7}}") for i in range(1, 13)]
+    wrong = [request("</think>\\boxed{2/3}")] * 2
+    mixed = [*good[:4], request(ENDLESS, "5"), *good[4:8], request(ENDLESS, "5"), *wrong, *good[8:]]
+    scores = pool.score_all(mixed, workers, time_limit_s=1.5)
+    expected = [("ok", True)] * 4 + [("grader_timeout", False)] + [("ok", True)] * 4
+    expected += [("grader_timeout", False), ("ok", False), ("ok", False)] + [("ok", True)] * 4
+    assert [(score.status, score.correct) for score in scores] == expected
+    # what was read before the time was over is kept
+    assert scores[4].answer == ENDLESS.removeprefix("</think>\\boxed{").removesuffix("}")
+    assert scores[4].rule == "boxed:timeout"
 
 
 def test_a_killed_worker_marks_its_item_and_is_restarted():
-    worker = Worker()
-    request = {
-        "extraction": {"status": "ok", "answer": "1/2", "rule": "boxed", "parts": []}, "gold": "0.5", "kind": "latex",
-        "grader": "strict",
-    }  # fmt: skip
+    half = request("</think>\\boxed{1/2}")
+    worker = pool.Worker()
     try:
-        assert worker.compare(request).correct
+        assert worker.score(half).correct
         worker.process.kill()
         worker.process.wait()
-        assert worker.compare(request).correct
+        assert worker.score(half).correct
         worker.process.stdin.write(b"this is no request\n")
         worker.process.stdin.flush()
-        assert worker.compare(request).status == "grader_error"
-        assert worker.compare(request) == Score(True, "ok", "1/2", "boxed:value")
+        assert worker.score(half).status == "grader_error"
+        assert worker.score(half) == Score(True, "ok", "1/2", "boxed:value")
     finally:
         worker.close()
 
 
-def test_plain_replies_need_neither_sympy_nor_torch_nor_a_process():
+def test_the_parent_never_reads_what_a_model_wrote():
+    """It does not even load what reads: no pattern of ours can meet a reply there."""
     program = (
         "import sys\n"
-        "from kvrepro.graders import grade_many\n"
-        "import subprocess; subprocess.Popen = None\n"
-        "items = [('x</think>\\\\boxed{73}', '073', 'integer'), ('</think>The answer is C.', 'C', 'choice')] * 500\n"
-        "assert all(score.correct for score in grade_many(items))\n"
+        "from kvrepro.graders import grade, grade_many\n"
+        "from kvrepro.graders.equivalence import equivalence\n"
+        "items = [('x</think>\\\\boxed{73}', '073', 'integer'), ('</think>The answer is C.', 'C', 'choice')] * 50\n"
+        "for grader in ('strict', 'dynts_compat'):\n"
+        "    assert all(score.correct for score in grade_many(items, grader=grader))\n"
+        "assert grade('</think>one half', '0.5', 'number').correct\n"
+        "assert equivalence('latex')('1/2', '0.5') and equivalence('choice')('(B)', 'B')\n"
+        "loaded = {m.removeprefix('kvrepro.graders.') for m in sys.modules if m.startswith('kvrepro.graders.')}\n"
+        "assert loaded == {'grading', 'pool', 'score', 'equivalence'}, loaded\n"
         "assert not {'torch', 'sympy', 'math_verify', 'mpmath', 'numpy'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_a_worker_stays_alive_for_the_next_reply():
+    grade("</think>5", "5", "integer")
+    with pool.worker() as first:
+        process = first.process
+    grade("</think>5", "5", "integer")
+    with pool.worker() as second:
+        assert second is first
+        assert second.process is process
+
+
+def test_threads_do_not_share_a_worker():
+    with ThreadPoolExecutor(4) as threads:
+        scores = list(threads.map(lambda i: grade(f"</think>\\boxed{{{i}}}", str(i), "integer"), range(40)))
+    assert all(score.correct for score in scores)
+    assert [score.answer for score in scores] == [str(i) for i in range(40)]
+
+
+def _grade_in_a_fork(answers):
+    answers.put(grade("</think>\\boxed{1/2}", "0.5", "latex").correct)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_gets_workers_of_its_own():
+    assert grade("</think>\\boxed{1/2}", "0.5", "latex").correct
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    child = context.Process(target=_grade_in_a_fork, args=(answers,))
+    child.start()
+    assert answers.get(timeout=60)
+    child.join()
+    # the child's end left the parent's workers alive
+    with pool.worker() as mine:
+        assert mine.process.poll() is None
+
+
+def test_an_interrupt_is_for_the_parent():
+    half = request("</think>\\boxed{1/2}")
+    with pool.worker() as mine:
+        assert mine.score(half).correct
+        mine.process.send_signal(signal.SIGINT)
+        assert mine.score(half).correct
+        assert mine.process.poll() is None
+
+
+def test_a_worker_whose_parent_was_killed_ends_by_itself():
+    program = (
+        "import os, threading, time\n"
+        "from kvrepro.graders import pool\n"
+        "worker = pool.Worker(); worker.start()\n"
+        "print(worker.process.pid, flush=True)\n"
+        f"request = {request(ENDLESS, '5')!r}\n"
+        "threading.Thread(target=lambda: worker.score(request, 0.5), daemon=True).start()\n"
+        "time.sleep(0.2); os._exit(9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 9
+    with contextlib.suppress(psutil.NoSuchProcess):
+        left = psutil.Process(int(done.stdout))
+        while left.status() != psutil.STATUS_ZOMBIE:
+            assert time.time() - left.create_time() < 60, "the worker still runs a minute after its parent"
+            time.sleep(0.1)
+
+
+def test_votes_are_compared_in_the_worker_too():
+    same = equivalence("latex")
+    assert same("1/2", "0.5")
+    assert not same("1/2", "(" * 700)
 
 
 def test_a_thousand_ordinary_replies_take_seconds():

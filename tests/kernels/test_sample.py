@@ -57,3 +57,22 @@ def test_bad_input_is_named(changes, message):
     given = dict(logits=torch.zeros(2, 9), keys=torch.zeros(2).long(), steps=torch.zeros(2).long())
     with pytest.raises(ValueError, match=message):
         sample(**(given | changes))
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0}, {"top_k": 0}, {"top_k": 5, "top_p": 1.0}, {"order": "dynts"}])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_rows_without_finite_logits_get_no_token_and_the_others_keep_theirs(settings, dtype):
+    torch.manual_seed(0)
+    nan, inf = float("nan"), float("inf")
+    sound = (torch.randn(6, 300) * 3).to(dtype)
+    sound[4, ::2] = -inf
+    logits = sound.clone()
+    logits[0, 3], logits[1, -1], logits[2, 7], logits[3] = nan, -nan, inf, -inf
+    keys, steps = torch.arange(6), torch.arange(6)
+    values = {"temperature": 0.6, "top_k": 20, "top_p": 0.95, "order": "hf"} | settings
+    config = SamplingConfig(values["temperature"], values["top_p"], values["top_k"], values["order"])
+    found = sample_tokens(logits, config, keys, steps)
+    assert found.tolist()[:4] == [-1] * 4
+    assert torch.equal(found[4:], sample_tokens(sound, config, keys, steps)[4:])
+    assert (found[4:] >= 0).all() and found[4] % 2 == 1
+    assert torch.equal(found, sample(logits, keys, steps, **values))

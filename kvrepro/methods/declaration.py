@@ -1,0 +1,92 @@
+"""What a method class says about itself, completed and checked when the class is defined."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from ..errors import KvreproError, UnknownNameError
+from ..parameter_values import typed
+
+NEEDS = ("predictor", "calibration", "judge", "separators", "trace")
+ATTENTION = ("none", "queries", "step")
+# options of these types can come from a file or a command line, and are checked; others are objects
+SCALARS = {t.__name__: t for t in (bool, int, float, str)}
+
+
+def declare(cls: type) -> None:
+    """Give a new method class its own `name` and `source` where it states none, and check what it states.
+
+    Both would otherwise be the parent's, and numbers would be reported under another method's name.
+
+    Raises:
+        KvreproError: a class attribute of the wrong type or form, or a switch without its type.
+        UnknownNameError: a need or kind of attention that does not exist.
+    """
+    own = vars(cls)
+    if "name" not in own:
+        cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower().removesuffix("_method")
+    if "source" not in own:
+        cls.source = f"{cls.__module__}.{cls.__qualname__}"
+    for what, form in (("name", r"[\w-]+"), ("source", r".+"), ("state", r".+")):
+        value = getattr(cls, what)
+        if not isinstance(value, str) or not re.fullmatch(form, value):
+            hint = " of letters, digits, _ and -" if what == "name" else ""
+            raise KvreproError(f"class {cls.__name__}: {what}={value!r}, expected a text{hint}")
+    if not isinstance(cls.needs, tuple | list):
+        raise KvreproError(f"class {cls.__name__}: needs={cls.needs!r}, expected a tuple such as ('predictor',)")
+    for need in cls.needs:
+        if need not in NEEDS:
+            raise UnknownNameError(f"need of method class {cls.__name__}", need, NEEDS)
+    if cls.attention not in ATTENTION:
+        raise UnknownNameError(f"attention of method class {cls.__name__}", cls.attention, ATTENTION)
+    bare = [f.name for f in fields(cls) if f.name in own and f.name not in inspect.get_annotations(cls)]
+    if bare:
+        raise KvreproError(
+            f"class {cls.__name__}: {bare[0]} = {own[bare[0]]!r} has no type, so the dataclass ignores it; write "
+            f"`{bare[0]}: {type(own[bare[0]]).__name__} = {own[bare[0]]!r}`"
+        )
+
+
+def check_decorated(cls: type) -> None:
+    """Refuse a class with switches of its own that is no dataclass: Python would leave the parent's values.
+
+    Raises:
+        KvreproError: names the class, the switch and the remedy.
+    """
+    for base in cls.__mro__:
+        own = [n for n, kind in inspect.get_annotations(base).items() if "ClassVar" not in str(kind)]
+        if own and "__dataclass_params__" not in vars(base):
+            raise KvreproError(
+                f"class {base.__name__} sets {', '.join(own)} but is no dataclass, so Python ignores it: write "
+                "`@dataclass(frozen=True)` above the class"
+            )
+
+
+def option_types(cls: type) -> dict[str, str]:
+    """Options of a method class, each with its declared type as text."""
+    kinds = {f.name: f.type for f in fields(cls) if f.name != "schedule"}
+    return {n: k if isinstance(k, str) else k.__name__ if isinstance(k, type) else str(k) for n, k in kinds.items()}
+
+
+def checked_options(method: str, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
+    """Options of a method with numbers, texts and booleans of their declared type.
+
+    Args:
+        known: names and types, from `option_types`.
+
+    Raises:
+        UnknownNameError: an option that the method does not have.
+        KvreproError: an option of the wrong type.
+    """
+    found = {}
+    for name, value in options.items():
+        if name not in known:
+            raise UnknownNameError(f"option of method {method}", name, known)
+        kind = SCALARS.get(known[name].removesuffix(" | None"))
+        allowed = kind if kind is None or " | None" not in known[name] else kind | None
+        found[name] = value if kind is None else typed(f"option {name} of method {method}", value, allowed)
+    return found
