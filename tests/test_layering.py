@@ -143,6 +143,15 @@ def test_nothing_imports_the_command_line():
             assert not found, f"{module} imports {found}"
 
 
+def test_no_command_calls_another_one():
+    # another command's `run` expects the arguments of its own parser; what two commands do lies in the library
+    commands = {m for m in FILES if m.startswith("kvrepro.commands.") and "\nNAME = " in FILES[m].read_text()}
+    assert len(commands) > 10
+    for module in commands:
+        found = {name for name, _, _ in imports_of(module)} & commands
+        assert not found, f"{module} imports {found}"
+
+
 def test_methods_and_engine_do_not_know_benchmarks_or_graders():
     for module in FILES:
         if module == "kvrepro.engine" or module.startswith("kvrepro.methods"):

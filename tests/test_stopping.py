@@ -36,13 +36,8 @@ def run(args):
     print(child.pid, child.stdout.readline().strip(), file=sys.stderr, flush=True)
     child.wait()
 
-parse = cli.build_parser
-def build_parser():
-    parser = parse()
-    module = types.SimpleNamespace(run=run)
-    parser.parse_args = lambda argv: types.SimpleNamespace(command="x", json=False, module=module)
-    return parser
-cli.build_parser = build_parser
+module = types.SimpleNamespace(run=run)
+cli.parse = lambda argv: types.SimpleNamespace(command="x", json=False, module=module)
 sys.exit(cli.main([]))
 """
 

@@ -80,7 +80,6 @@ def check_available(entry: ModelEntry, device: str | None = None) -> None:
         KvreproError: what `load_model` would raise for weights that are missing or meant for another device.
     """
     from huggingface_hub import constants, hf_hub_download, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
 
     _check_source(entry)
     _placement(entry, device or default_device())
@@ -89,7 +88,7 @@ def check_available(entry: ModelEntry, device: str | None = None) -> None:
     try:
         hf_hub_download(entry.source, "config.json", revision=entry.revision)
         folder = Path(snapshot_download(entry.source, revision=entry.revision, local_files_only=True))
-    except (LocalEntryNotFoundError, OSError) as error:
+    except OSError as error:
         raise KvreproError(_explained(entry, error)) from error
     if constants.HF_HUB_OFFLINE:
         # what is missing of a copy cannot be fetched

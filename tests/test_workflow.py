@@ -1,0 +1,98 @@
+"""Marks say what is complete, so Snakemake plans what is missing and owns no results; why a cell failed is one line."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from kvrepro import workflow
+from kvrepro.cli import main
+from kvrepro.errors import RunError
+from kvrepro.profiles import load_profile
+from kvrepro.results import MANIFEST, NOTEBOOK, RECORDS, CellFolder
+from kvrepro.workflow import failures, log_of, mark_of, set_marks
+
+SMOKE = load_profile("smoke")
+
+
+def finish(cell, age_s=0.0):
+    """Files of a complete cell, this old."""
+    folder = CellFolder.of("smoke", cell).path
+    folder.mkdir(parents=True)
+    for name in (NOTEBOOK, RECORDS, MANIFEST):
+        (folder / name).write_text("{}")
+        os.utime(folder / name, (time.time() - age_s, time.time() - age_s))
+    return folder
+
+
+def planned(capfd):
+    """Cells that Snakemake would run, and whether it would draw."""
+    assert main(["grid", "smoke", "--dry-run", "--json"]) == 0
+    words = [line.split() for line in capfd.readouterr().err.splitlines()]
+    counts = {w[0]: int(w[1]) for w in words if len(w) == 2 and w[0] in ("cell", "figures")}
+    return counts.get("cell", 0), counts.get("figures", 0)
+
+
+def test_marks_are_those_of_the_complete_cells_and_as_old():
+    folder = finish(SMOKE.cells[0], age_s=500)
+    stale = mark_of("smoke", SMOKE.cells[1].cell_id)
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    set_marks(SMOKE)
+    assert not stale.exists()
+    mark = mark_of("smoke", SMOKE.cells[0].cell_id)
+    assert mark.stat().st_mtime_ns == (folder / MANIFEST).stat().st_mtime_ns
+    # the cell was run again since
+    os.utime(folder / MANIFEST)
+    set_marks(SMOKE)
+    assert mark.stat().st_mtime_ns == (folder / MANIFEST).stat().st_mtime_ns
+
+
+def test_a_result_that_was_deleted_is_planned_again_although_the_page_is_newer(capfd):
+    folders = [finish(cell, age_s=500) for cell in SMOKE.cells]
+    page = CellFolder.of("smoke", SMOKE.cells[0]).path.parents[3]
+    for name in ("index.html", "summary.csv", f"{SMOKE.notebook}.ipynb"):
+        (page / name).touch()
+    assert planned(capfd) == (0, 0)
+    (folders[2] / RECORDS).unlink()
+    assert planned(capfd) == (1, 1)
+
+
+def test_finished_cells_are_no_outputs_of_snakemake():
+    # it removes a job's outputs before the job starts, and after it failed
+    rule = (workflow.project_root() / "Snakefile").read_text().split("rule cell:")[1].split("rule ")[0]
+    outputs = [line.strip() for line in rule.splitlines() if line.strip().startswith("output:")]
+    assert outputs == ['output: touch(mark_of(PROFILE.name, "{cell}"))']
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("x: warning\nkvrepro run: cell a failed: no memory\nexecuted notebook: b.ipynb\n", "cell a failed: no memory"),
+        ("Fatal Python error: Aborted\n\n", "Fatal Python error: Aborted"),
+        ("", "its process was killed before it wrote anything"),
+    ],
+)
+def test_the_reason_of_a_failed_cell_is_one_line(text, reason):
+    began = time.time() - 1
+    first, second = SMOKE.cells[:2]
+    log, old = log_of("smoke", first.cell_id), log_of("smoke", second.cell_id)
+    log.parent.mkdir(parents=True)
+    log.write_text(text)
+    # the log of another run says nothing about this one
+    old.write_text("kvrepro run: long ago\n")
+    os.utime(old, (began - 100, began - 100))
+    lines = failures(SMOKE, began)
+    assert lines[0] == f"failed: {first.cell_id}: {reason} (log: {log})"
+    assert lines[1:] == [f"not started: {cell.cell_id}" for cell in SMOKE.cells[1:]]
+
+
+def test_a_snakemake_that_failed_itself_is_one_message():
+    folder = workflow.results_root() / "smoke"
+    folder.mkdir(parents=True)
+    (folder / "snakemake.log").write_text("usage: snakemake\nsnakemake: error: unrecognized arguments: --x\n\n")
+    error = workflow.snakemake_error("smoke")
+    assert isinstance(error, RunError)
+    assert "unrecognized arguments: --x (log: " in str(error)
