@@ -98,7 +98,11 @@ def _run(args: argparse.Namespace) -> int:
         return 1
     except KeyboardInterrupt as error:
         print(f"kvrepro {args.command}: stopped; what was finished is kept, the same command goes on", file=sys.stderr)
-        return error.exit_code if isinstance(error, Stopped) else INTERRUPTED
+        if isinstance(error, Stopped):
+            # nothing is left to tidy up, and an orderly end with torch loaded takes seconds on a busy machine
+            shown.flush()
+            os._exit(error.exit_code)
+        return INTERRUPTED
     finally:
         sys.stdout = shown
     exit_code = int(result.pop("exit_code", 0))
@@ -112,7 +116,7 @@ def _output_is_closed() -> bool:
         watched = select.poll()
         # without events asked for, only an error of the pipe is reported
         watched.register(sys.stdout.fileno(), 0)
-    except (AttributeError, OSError):
-        # Windows has no poll, and an output that is captured no file
+    except (AttributeError, ValueError, OSError):
+        # Windows has no poll; an output that is captured is no file, and with --json it may be shut already
         return False
     return bool(watched.poll(0))

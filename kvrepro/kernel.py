@@ -15,6 +15,7 @@ from jupyter_client.manager import AsyncKernelManager
 from .errors import RunError
 
 NAME = "python3"  # what executed notebooks say; no kernel of that name is looked up
+_TRACEBACK = "Traceback (most recent call last):"
 START_LIMIT_S = 240  # a loaded machine takes its time
 
 
@@ -67,4 +68,7 @@ def own_kernel(notebook: str) -> Iterator[dict[str, Any]]:
 def _last_words(log: IO[str]) -> str:
     log.seek(0)
     lines = [line.strip() for line in log.read().splitlines() if line.strip()]
+    if lines[-1:] == ["KeyboardInterrupt"] and _TRACEBACK in lines:
+        # that is how a kernel which does not answer was made to end
+        lines = lines[: len(lines) - 1 - lines[::-1].index(_TRACEBACK)]
     return f"started as {shlex.join(kernel_command())}; its last line: {lines[-1] if lines else 'none'}"

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from .config import CellConfig
-from .errors import RunError
+from .errors import KvreproError, RunError
+from .json_lines import lines_of
 from .paths import results_root
 
 NOTEBOOK, RECORDS, MANIFEST = "run.ipynb", "records.jsonl", "manifest.json"
@@ -91,9 +92,9 @@ def read_rows(path: Path, *, drop_cut_tail: bool = False) -> Iterator[dict[str, 
         RunError: a line that cannot be read; names file and line.
     """
     try:
-        lines = path.read_text().split("\n")
-    except UnicodeDecodeError as error:
-        raise RunError(f"{path} is no text file ({error}): delete {path.parent} and run the cell again") from error
+        lines = lines_of(path.read_bytes(), str(path))
+    except KvreproError as error:
+        raise RunError(f"{error}: delete {path.parent} and run the cell again") from error
     for number, line in enumerate(lines, start=1):
         is_tail = number == len(lines)
         if is_tail and not line:

@@ -136,8 +136,9 @@ def main() -> int:
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    # a shell gives background jobs an ignored SIGINT, and children would inherit it
+    # shells give background jobs an ignored SIGINT and `nohup` an ignored SIGHUP, and children would inherit both
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     draw = random.Random(args.seed)
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as name:
@@ -153,7 +154,7 @@ def main() -> int:
                 row = {"ended_before": True}
                 for attempt in range(5):
                     # the machine may be faster now than it was
-                    moment = draw.uniform(0.0, length * 0.8**attempt)
+                    moment = draw.uniform(0.0, length * 0.7**attempt)
                     row = trial(root, folder / f"{which}-{number}-{attempt}", which, moment, args.profile, args.cores)
                     if not row.get("ended_before"):
                         break

@@ -153,12 +153,13 @@ def test_a_reader_that_goes_away_ends_the_program_without_a_word(arguments, unbu
     assert (done.returncode, done.stderr) == (128 + 13, "")
 
 
-def test_a_pipe_that_breaks_inside_a_command_is_an_error(call, monkeypatch):
+@pytest.mark.parametrize("json_flag", [[], ["--json"]])
+def test_a_pipe_that_breaks_inside_a_command_is_an_error(call, monkeypatch, json_flag):
     def broken(kind):
         raise BrokenPipeError(32, "Broken pipe", "worker")
 
     monkeypatch.setattr("kvrepro.commands.listing._models", lambda: broken("models"))
-    code, out, err = call("list", "models")
+    code, out, err = call("list", "models", *json_flag)
     assert (code, out) == (1, "")
     assert "Broken pipe" in err
 

@@ -96,7 +96,7 @@ def test_a_token_important_at_birth_alone_outranks_one_that_recurs_every_ten_ste
 
 
 def test_triattention_takes_the_newest_token_as_one_token_old():
-    """2.11 by hand: one channel that turns by pi per position, so a distance of 1 (odd) and 16 even ones.
+    """By hand: one channel that turns by pi per position, so a distance of 1 (odd) and 16 even ones.
 
     A key of even age scores (16 - 1) / 17 and one of odd age minus that; the newest of four has age 1. Standardised
     over the four that is +1 and -1.

@@ -71,7 +71,7 @@ def test_a_folder_is_searched_and_the_manifest_tells_the_kind(tmp_path):
         ("", KvreproError, "no records"),
         ('{"problem_id": "a"', RunError, "not JSON"),
         ('{"problem_id": "a"}\n', KvreproError, "lacks"),
-        ("[]\n", KvreproError, "lacks"),
+        ("[]\n", KvreproError, "expected an object with problem_id"),
     ],
 )
 def test_unreadable_records_are_named_errors(tmp_path, text, error, message):

@@ -119,7 +119,7 @@ def test_models_of_the_hub_and_fetched_ones_keep_their_names():
 
 def test_a_method_whose_tokens_changed_has_new_cells(monkeypatch):
     before = cell("r1-llama", "rkv")
-    changed = dataclasses.replace(METHODS["rkv"], version=METHODS["rkv"].version + 1)
+    changed = dataclasses.replace(METHODS["rkv"], revision=METHODS["rkv"].revision + 1)
     monkeypatch.setitem(METHODS, "rkv", changed)
     assert cell("r1-llama", "rkv") != before
 

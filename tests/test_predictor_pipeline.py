@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from kvrepro.labels.labelling import LabelOptions, Workers, build_dataset, label
 from kvrepro.labels.questions import Question
 from kvrepro.labels.stages import StageFolder, check_same_model, stage_path
 from kvrepro.labels.traces import KEPT, TRACES, Trace, TraceOptions, judge, select_traces
+from kvrepro.models.identity import model_identity
 from kvrepro.predictor.pipeline import LoadedModel, make_head, make_labels, make_traces
 from kvrepro.predictor.plan import PredictorPlan
 from kvrepro.results import append_row, read_rows, write_rows
@@ -92,6 +94,13 @@ def test_finished_folders_are_left_alone_and_other_settings_refused(traces, load
     other = replace(PLAN, traces=replace(SMALL, seed=1))
     with pytest.raises(KvreproError, match="traces of other settings"):
         make_traces(other, folder=traces_file(traces).parent, loaded=loaded)
+
+
+def test_traces_of_a_changed_template_are_others(traces, loaded, monkeypatch):
+    changed = {**model_identity(PLAN.entry), "files": "another template"}
+    monkeypatch.setattr("kvrepro.predictor.pipeline.model_identity", lambda entry: changed)
+    with pytest.raises(KvreproError, match="traces of other settings"):
+        make_traces(PLAN, folder=traces_file(traces).parent, loaded=loaded)
 
 
 def reply(tokenizer, text, status="ok"):
@@ -320,7 +329,7 @@ def test_an_unfinished_head_is_not_taken_for_one(labels, tmp_path, monkeypatch):
 
 def test_one_process_at_a_time_works_in_a_folder(tmp_path):
     target = StageFolder(tmp_path / "stage")
-    with target.session({"a": (1, 2)}), pytest.raises(KvreproError, match="being made by another process"):  # noqa: SIM117
+    with target.session({"a": (1, 2)}), pytest.raises(KvreproError, match=f"another process, pid {os.getpid()}"):  # noqa: SIM117
         with target.session({"a": (1, 2)}):
             pass
     with pytest.raises(KvreproError, match="unfinished work of other settings"), target.session({"a": 2}):

@@ -250,24 +250,22 @@ def test_a_kernel_that_dies_is_a_failed_cell_and_no_traceback(monkeypatch):
 
 
 HOLD_LOCK = """
-import fcntl, sys, time
-file = open(sys.argv[1], "w")
-fcntl.flock(file, fcntl.LOCK_EX)
-print("held", flush=True)
-time.sleep(60)
+import pathlib, sys, time
+from kvrepro.locks import held
+with held(pathlib.Path(sys.argv[1]), "x"):
+    print("held", flush=True)
+    time.sleep(60)
 """
 
 
 def test_a_cell_that_another_process_runs_is_refused_and_shown_as_running():
     config = build(WINDOW)
     folder = CellFolder.of("single", config)
-    folder.partial.mkdir(parents=True)
-    lock = folder.partial / execution.LOCK
-    holder = subprocess.Popen([sys.executable, "-c", HOLD_LOCK, str(lock)], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen([sys.executable, "-c", HOLD_LOCK, str(folder.lock)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline().strip() == "held"
         assert execution.is_running(folder)
-        with pytest.raises(KvreproError, match=f"{config.hash8} is being run by another process"):
+        with pytest.raises(KvreproError, match=f"{config.hash8} is being run by another process, pid {holder.pid} "):
             execution.run_cell_notebook("single", config)
     finally:
         holder.kill()
@@ -368,3 +366,19 @@ def test_a_cell_counts_replies_without_finite_logits(tmp_path, monkeypatch):
     assert manifest["status"] == {"nan_logits": 3}
     assert manifest["score"]["pass_at_1"] == 0
     assert {(r["text"], r["correct"]) for r in read_records(tmp_path)} == {("", False)}
+
+
+def test_a_copy_whose_template_opens_no_thought_runs_like_the_original(tmp_path, monkeypatch):
+    import shutil
+
+    copy = shutil.copytree(CHECKPOINTS / "tiny-r1-llama", tmp_path / "copy")
+    template = (copy / "chat_template.jinja").read_text()
+    (copy / "chat_template.jinja").write_text(template.replace("<think>\\n", ""))
+    (tmp_path / "models.yaml").write_text(f"copy: {{source: {copy}, dtype: float32}}\n")
+    monkeypatch.setenv("KVREPRO_MODELS", str(tmp_path / "models.yaml"))
+    found = {}
+    for name in ("tiny-r1-llama", "copy"):
+        manifest = run_cell(build(SETTINGS, model=name, n_problems=1), tmp_path / f"{name}-cell")
+        found[name] = read_records(tmp_path / f"{name}-cell")
+        assert manifest["thought"]["start_appended"] == (name == "copy")
+    assert found["copy"] == found["tiny-r1-llama"]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import KvreproError
+from ..json_lines import read_objects
 from ..paths import GENERATED_BENCHMARKS
 from ..tiny.problems import sample_problem
 from ..tiny.split import split_of
@@ -57,8 +58,7 @@ class GeneratedBenchmark(Benchmark):
                 f"{self.path} has SHA-256 {found}, expected {self.sha256}: restore it with "
                 "`python -m kvrepro.benchmarks.generated`"
             )
-        rows = [json.loads(line) for line in content.decode().splitlines()]
-        return [Problem(row["id"], row["problem"], row["answer"]) for row in rows]
+        return [Problem(row["id"], row["problem"], row["answer"]) for _, row in read_objects(self.path)]
 
 
 # name, kind, number of variables, task, seed, SHA-256 of the committed rows

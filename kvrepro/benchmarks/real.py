@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import KvreproError, UnknownNameError
+from ..json_lines import read_objects
 from .hub import REAL_BENCHMARKS, RealBenchmark
 from .options import OPTION_SEED, listed_options, shuffled_question
 from .prompts import prompt_hash, user_message
@@ -80,21 +80,11 @@ def _read_local(entry: RealBenchmark, folder: Path) -> tuple[list[dict[str, Any]
             f" KVREPRO_DATA "
             f"to load {entry.hub.hub_id} from the Hub"
         )
-    content = path.read_bytes()
-    rows = []
-    for number, line in enumerate(content.decode("utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise KvreproError(f"{path.name}, line {number}: not JSON ({error.msg}); is the file cut off?") from error
-        if not isinstance(row, dict):
-            raise KvreproError(
-                f"{path.name}, line {number}: {type(row).__name__}, expected an object with id, problem, answer"
-            )
-        rows.append(_renamed(entry, row, f"{path.name}, line {number}", "Question" in row and entry.kind == "choice"))
-    digest = hashlib.sha256(content).hexdigest()
+    rows = [
+        _renamed(entry, row, f"{path.name}, line {number}", "Question" in row and entry.kind == "choice")
+        for number, row in read_objects(path)
+    ]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return rows, {
         "source": f"file:{path.name}",
         "file_sha256": digest,

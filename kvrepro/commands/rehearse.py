@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Build the stand-ins once, run the grid on them offline, say what it took."""
     from ..child import child_command
     from ..errors import KvreproError
+    from ..json_lines import lines_of
     from ..paths import hub_environment, results_root
     from ..planning.rehearsal import NOTE, build_hub, write_rows
     from ..profiles import load_profile
@@ -48,7 +49,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if not card.is_file():
         hub.mkdir(parents=True, exist_ok=True)
         origins = write_rows(rows, args.data)
-        texts = [line for path in sorted(rows.glob("*.jsonl")) for line in path.read_text().splitlines()]
+        files = sorted(rows.glob("*.jsonl"))
+        texts = [line for path in files for line in lines_of(path.read_bytes(), str(path)) if line]
         models = build_hub(hub, sorted({c.model for c in profile.cells}), texts)
         table.write_text(yaml.safe_dump(models))
         content = {"note": NOTE, "rehearses": profile.rehearses, "overrides": profile.overrides, "rows": origins}

@@ -12,6 +12,7 @@ from kvrepro.completions import LENGTH_LIMIT, NAN_LOGITS, TRUNCATED, WITHOUT_ANS
 from kvrepro.errors import KvreproError, RunError
 from kvrepro.graders.grading import grade_many
 from kvrepro.graders.score import GRADERS, KINDS, Score
+from kvrepro.json_lines import read_objects
 
 LIMIT_STATUSES = (TRUNCATED, LENGTH_LIMIT)
 # how generation ended: kept by a new grade
@@ -29,23 +30,7 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     path = Path(path)
     if not path.is_file():
         raise KvreproError(f"{path} is no file; give a records.jsonl, or a folder that holds some")
-    rows: list[dict[str, Any]] = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise RunError(
-                    f"{path.name}, line {number}: not JSON ({error.msg}); the file is damaged or cut off"
-                ) from error
-            if not isinstance(row, dict) or (missing := [key for key in NEEDED if key not in row]):
-                found = sorted(row) if isinstance(row, dict) else type(row).__name__
-                raise KvreproError(
-                    f"{path.name}, line {number}: lacks {missing if isinstance(row, dict) else NEEDED}; found {found}"
-                )
-            rows.append(row)
+    rows = [row for _, row in read_objects(path, NEEDED, RunError)]
     if not rows:
         raise KvreproError(f"{path} holds no records; a cell without replies has no score")
     return rows

@@ -66,7 +66,7 @@ def text_sequences(tokenizer, path: Path, piece_tokens: int, split: str = "train
     """
     try:
         content = path.read_bytes()
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise KvreproError(f"--text {path}: cannot be read as UTF-8 text ({error})") from error
     ids = tokenizer.encode(text, add_special_tokens=False)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..benchmarks import ANSWER_KINDS, benchmark_names, load_problems
 from ..benchmarks.generated import GENERATED
 from ..errors import KvreproError
+from ..json_lines import read_objects
 from ..paths import data_dir
 from ..tiny.problems import TASKS, sample_problem
 from ..tiny.split import split_of
@@ -79,11 +81,9 @@ def read_questions(path: Path, held_out_share: float, seed: int) -> tuple[list[Q
             f"({', '.join(ANSWER_KINDS)}), for example MATH train"
         )
     questions, seen, counts = [], set(), {"rows": 0, "repeated": 0}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
+    for number, row in read_objects(path):
         counts["rows"] += 1
-        text, gold, kind = _fields(line, f"{path.name}, line {number}")
+        text, gold, kind = _fields(row, f"{path.name}, line {number}")
         key = normalised(text)
         if key in seen:
             counts["repeated"] += 1
@@ -97,13 +97,7 @@ def read_questions(path: Path, held_out_share: float, seed: int) -> tuple[list[Q
     return questions, counts
 
 
-def _fields(line: str, place: str) -> tuple[str, str, str]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise KvreproError(f"{place}: not JSON ({error.msg}); is the file cut off?") from error
-    if not isinstance(row, dict):
-        raise KvreproError(f"{place}: {type(row).__name__}, expected an object with question and answer")
+def _fields(row: Mapping[str, Any], place: str) -> tuple[str, str, str]:
     found = []
     for keys in (_TEXT_KEYS, _GOLD_KEYS):
         value = next((str(row[k]).strip() for k in keys if row.get(k) is not None), "")

