@@ -273,7 +273,7 @@ def test_a_finished_cell_is_reported_and_not_run_again(call, monkeypatch):
     monkeypatch.setattr("kvrepro.execution.run_cell_notebook", lambda *a: pytest.fail("ran again"))
     code, out, _ = call("run", *CELL)
     assert code == 0
-    assert "complete" in out.splitlines()
+    assert out.splitlines()[0] == "complete"
     assert "Pass@1 50.0 % [25.0, 75.0], n=4, k=1, 100 tokens/s" in out
     assert json.loads(out.splitlines()[-1])["folder"] == str(folder.path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 import yaml
@@ -46,9 +47,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     row = {"cell_id": config.cell_id, "folder": str(folder.path), "budget_meaning": resolved.budget_line}
     if args.dry_run:
         print(yaml.safe_dump(resolved.values(), sort_keys=False), end="")
-    print(resolved.budget_line)
-    if args.profile and (note := resolved.protocol_note(c.resolved() for c in load_profile(profile).cells)):
-        print(note)
+    beside = load_profile(profile).cells if args.profile else ()
+    for line in resolved.lines((), [cell.resolved() for cell in beside]):
+        # before hours of decoding; a run that fails has no output of its own
+        print(line, file=sys.stdout if args.dry_run else sys.stderr)
     if not folder.is_complete and not args.checked:
         from ..preflight import check_cells
 
