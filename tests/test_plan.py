@@ -162,7 +162,7 @@ def test_a_head_in_the_local_copy_of_a_hub_repository_is_counted_with_its_own_si
 def test_the_notebook_and_the_plan_name_the_same_largest_batch(monkeypatch):
     from kvrepro.efficiency import bounds
 
-    monkeypatch.setattr("kvrepro.planning.plan._longest_prompt", lambda *a: (ASSUMED_PROMPT_TOKENS, "assumed"))
+    monkeypatch.setattr("kvrepro.planning.plan.prompt_lengths", lambda config: None)
     table = bounds.largest_batch([bounds.ModelBytes.of(name) for name in bounds.TITLES], [2500, 4500])
     dynts = dict(method="dynts", window=2000, ratio=0.4, pin_overflow="keep_first")
     for row in table.itertuples():
@@ -243,10 +243,15 @@ def test_rows_are_not_asked_for_where_the_tokenizer_is_missing(monkeypatch):
     """Offline the Hub library tries for half a minute per benchmark, and the answer would be `assumed` all the same."""
     from kvrepro.planning import plan
 
-    plan._longest_prompt.cache_clear()
+    def missing(*_, **__):
+        asked.append(1)
+        raise OSError("not here")
+
+    asked: list[int] = []
+    plan._prompt_lengths.cache_clear()
     monkeypatch.setattr(plan, "load_problems", lambda *a: pytest.fail("asked for rows"))
-    monkeypatch.setattr(
-        "transformers.AutoTokenizer.from_pretrained", lambda *a, **k: (_ for _ in ()).throw(OSError("not here"))
-    )
-    assert plan._longest_prompt("r1-qwen", "aime24", None, "dynts") == (ASSUMED_PROMPT_TOKENS, "assumed")
-    plan._longest_prompt.cache_clear()
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", missing)
+    plans = [plan_cell(paper(**sizes), machine("h100"), []) for sizes in ({}, {"seed": 1})]
+    assert {p.prompt_source for p in plans} == {"assumed"} and plans[0].capacity_tokens == ASSUMED_PROMPT_TOKENS + 16384
+    assert len(asked) == 1, "the cells of a panel ask once"
+    plan._prompt_lengths.cache_clear()
