@@ -22,7 +22,7 @@ LAYERS = {
     "profiles sampling_config provenance asset_folder methods:table methods.schedules models:table "
     "models.checkpoint_files models.fetched planning.gpus tiny:table tiny.language tiny.problems tiny.split "
     "labels.questions labels.stages labels.maps predictor.recipe token_picture efficiency.clock "
-    "methods.declaration models.identity locks child stopping json_lines",
+    "methods.declaration methods.declared_options models.identity locks child stopping json_lines",
     2: "cache cache_shape attention decoder graph_decoder native_decoder late_tokens timeline sampling rotary "
     "query_ring prefill models.random_weights models.architectures models.memory models.loading tiny.architecture "
     "tiny.batches tiny.checkpoint",
