@@ -243,12 +243,16 @@ def test_rows_are_not_asked_for_where_the_tokenizer_is_missing(monkeypatch):
     """Offline the Hub library tries for half a minute per benchmark, and the answer would be `assumed` all the same."""
     from kvrepro.planning import plan
 
+    def missing(*_, **__):
+        asked.append(1)
+        raise OSError("not here")
+
+    asked: list[int] = []
     plan._prompt_lengths.cache_clear()
     monkeypatch.setattr(plan, "load_problems", lambda *a: pytest.fail("asked for rows"))
-    monkeypatch.setattr(
-        "transformers.AutoTokenizer.from_pretrained", lambda *a, **k: (_ for _ in ()).throw(OSError("not here"))
-    )
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", missing)
     assert plan.prompt_lengths(paper()) is None
-    planned = plan_cell(paper(), machine("h100"), [])
-    assert planned.prompt_source == "assumed"
-    assert planned.capacity_tokens == ASSUMED_PROMPT_TOKENS + 16384
+    plans = [plan_cell(paper(**sizes), machine("h100"), []) for sizes in ({}, {"seed": 1})]
+    assert {p.prompt_source for p in plans} == {"assumed"} and plans[0].capacity_tokens == ASSUMED_PROMPT_TOKENS + 16384
+    assert len(asked) == 1, "the cells of a panel ask once"
+    plan._prompt_lengths.cache_clear()
