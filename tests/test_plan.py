@@ -252,3 +252,4 @@ def test_rows_are_not_asked_for_where_the_tokenizer_is_missing(monkeypatch):
     planned = plan_cell(paper(), machine("h100"), [])
     assert planned.prompt_source == "assumed"
     assert planned.capacity_tokens == ASSUMED_PROMPT_TOKENS + 16384
+    plan._prompt_lengths.cache_clear()

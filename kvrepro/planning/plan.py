@@ -168,18 +168,18 @@ def sized_method(config: CellConfig) -> EvictionMethod:
 
 def prompt_lengths(config: CellConfig) -> dict[str, int] | None:
     """Tokens of each problem's prompt, None where tokenizer or rows are not on this machine."""
-    try:
-        return dict(_prompt_lengths(config.model, config.benchmark, config.n_problems, config.prompt_style))
-    except (KvreproError, OSError, ValueError):
-        return None
+    return _prompt_lengths(config.model, config.benchmark, config.n_problems, config.prompt_style)
 
 
 @lru_cache(maxsize=64)
-def _prompt_lengths(model: str, benchmark: str, n_problems: int | None, style: str) -> dict[str, int]:
+def _prompt_lengths(model: str, benchmark: str, n_problems: int | None, style: str) -> dict[str, int] | None:
     from transformers import AutoTokenizer
 
     entry = model_entry(model)
-    # the tokenizer first: without it the rows are of no use, and asking the Hub for them takes a while offline
-    tokenizer = AutoTokenizer.from_pretrained(entry.source, revision=entry.revision, local_files_only=True)
-    problems, tags = load_problems(benchmark, n_problems, style), entry.tags(tokenizer)
-    return {p.problem_id: len(render_prompt(tokenizer, p.question, tags)) for p in problems}
+    try:
+        # the tokenizer first: without it the rows are of no use, and asking the Hub for them takes a while offline
+        tokenizer = AutoTokenizer.from_pretrained(entry.source, revision=entry.revision, local_files_only=True)
+        problems, tags = load_problems(benchmark, n_problems, style), entry.tags(tokenizer)
+        return {p.problem_id: len(render_prompt(tokenizer, p.question, tags)) for p in problems}
+    except (KvreproError, OSError, ValueError):
+        return None
