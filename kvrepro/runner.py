@@ -19,7 +19,7 @@ from .benchmarks.prompts import prompt_hash
 from .completions import OK, WITHOUT_ANSWER, Completion, Request, RunStats
 from .config import PROTOCOL, CellConfig
 from .errors import KvreproError
-from .graders import grade_many
+from .graders import REVISION, grade_many
 from .metrics import summarise
 from .models import model_entry, predictor_fingerprint, predictor_source, weights_fingerprint
 from .models.loading import load_model, resolved_revision
@@ -79,7 +79,7 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
         "batch_invariant": engine.decoder.batch_invariant,
         "thought": _thought_row(engine.think, tokenizer, problems[0].question),
         "n_records": len(records), "resumed_records": resumed,
-        "score": dataclasses.asdict(summarise(records)), "status": _counts(records),
+        "grader_revision": REVISION, "score": dataclasses.asdict(summarise(records)), "status": _counts(records),
         "stats": {**dataclasses.asdict(stats), "decode_s": stats.decode_s, "decode_tps": stats.decode_tps},
         "evictions": sum(row["evictions"] for row in done.values()),
         "kv_tokens_peak": max(row["peak_tokens"] for row in done.values()),

@@ -9,6 +9,7 @@ import pandas as pd
 
 from .completions import NAN_LOGITS
 from .config import CellConfig
+from .graders import REVISION
 from .paths import results_root
 from .profiles import Profile
 from .results import CellFolder, read_manifest, write_atomic
@@ -43,7 +44,7 @@ def summary_row(config: CellConfig, manifest: dict[str, Any]) -> dict[str, Any]:
 
 def summarise_profile(profile: Profile) -> pd.DataFrame:
     """Rows of the finished cells of a profile, in its order; unfinished cells are absent, never borrowed."""
-    rows = []
+    rows, older = [], []
     for config in profile.cells:
         folder = CellFolder.of(profile.name, config)
         if folder.is_complete:
@@ -54,7 +55,15 @@ def summarise_profile(profile: Profile) -> pd.DataFrame:
                     "count as wrong; the model's logits were not finite in its dtype",
                     RuntimeWarning, stacklevel=2,
                 )  # fmt: skip
+            if manifest.get("grader_revision", 1) != REVISION:
+                older.append(config.cell_id)
             rows.append(summary_row(config, manifest))
+    if older:
+        warnings.warn(
+            f"{len(older)} cells, {older[0]} first, were scored by another revision of the grader than this one "
+            f"({REVISION}): `kvrepro grade {results_root() / profile.name}` says what it would change",
+            RuntimeWarning, stacklevel=2,
+        )  # fmt: skip
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return frame.astype({"budget_tokens": "Int64"})
 

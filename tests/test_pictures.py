@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from html.parser import HTMLParser
 
 import pytest
@@ -133,3 +135,15 @@ def test_text_on_the_page_cannot_become_markup():
     assert "script" not in parsed.tags
     assert {"details", "summary", "s", "sub"} <= parsed.tags
     assert page.count("&lt;script&gt;") == 6
+
+
+def test_scores_of_an_older_grader_are_named(profile):
+    folder = CellFolder.of("p", profile.cells[0]).path
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        summarise_profile(profile)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["grader_revision"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.warns(RuntimeWarning, match="1 cells, .* were scored by another revision of the grader"):
+        summarise_profile(profile)
