@@ -96,3 +96,8 @@ def test_a_snakemake_that_failed_itself_is_one_message():
     error = workflow.snakemake_error("smoke")
     assert isinstance(error, RunError)
     assert "unrecognized arguments: --x (log: " in str(error)
+
+
+def test_flags_for_snakemake_are_quoted_as_in_a_shell():
+    command = workflow.snakemake_command("smoke", None, 1, more="--executor local --set-resources 'cell:note=a b'")
+    assert command[-4:] == ["--executor", "local", "--set-resources", "cell:note=a b"]
