@@ -114,7 +114,7 @@ def test_a_failed_cell_is_one_line_with_its_reason_and_the_rest_is_drawn(project
 
 def test_flags_that_snakemake_does_not_know_are_one_message(project, capfd):
     (project / "nbs_params" / "one.yaml").write_text((project / "nbs_params" / "two.yaml").read_text())
-    code = main(["grid", "one", "--snakemake", "--no-such-flag"])
+    code = main(["grid", "one", "--snakemake=--no-such-flag"])
     _, err = capfd.readouterr()
     assert code == 1
     assert "unrecognized arguments: --no-such-flag (log: " in err

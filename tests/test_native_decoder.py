@@ -111,22 +111,25 @@ def test_a_full_row_and_a_wrong_number_of_rows_are_errors(random_model):
 def test_a_grid_compiles_once_before_its_cells(monkeypatch, capsys):
     from kvrepro.kernels.native import library
 
-    from kvrepro.commands import grid
-    from kvrepro.profiles import load_profile
+    from kvrepro import cli, workflow
     from kvrepro.results import CellFolder
 
-    profile, built = load_profile("smoke"), []
+    built: list = []
+    order: list[str] = []
     monkeypatch.setattr(library, "ensure_library", built.append)
-    grid._compile_once(profile)
+    monkeypatch.setattr(workflow, "run_snakemake", lambda *_: order.append(f"cells after {len(built)} builds") or 0)
+    monkeypatch.setattr(workflow, "set_marks", lambda *_: None)
+    cli.main(["grid", "smoke"])
+    assert order == ["cells after 1 builds"]
     assert built == [native_decoder.native_folder()]
 
     def nothing(folder):
         raise library.NativeUnavailableError("no compiler")
 
     monkeypatch.setattr(library, "ensure_library", nothing)
-    grid._compile_once(profile)
+    cli.main(["grid", "smoke"])
     assert "no compiled decode step (no compiler): on a CPU torch's products decode" in capsys.readouterr().err
     # where nothing is left to run, nothing is compiled either
     monkeypatch.setattr(CellFolder, "is_complete", property(lambda folder: True))
-    grid._compile_once(profile)
+    cli.main(["grid", "smoke"])
     assert not capsys.readouterr().err

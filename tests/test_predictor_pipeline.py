@@ -360,7 +360,7 @@ def test_a_dry_run_prints_the_plan_and_loads_nothing(capsys):
         (["traces", "tiny-r1-llama", "--set", "traces.n_trian=3"], "unknown setting 'n_trian'"),
         (["traces", "tiny-r1-llama", "--set", "traces.n_train=many"], "n_train='many' is str, expected int"),
         (["traces", "tiny-r1-llama", "--set", "n_train=1"], "unknown setting 'n_train'"),
-        (["traces", "tiny-r1-llama", "--set", "traces.n_train"], "expected KEY=VALUE"),
+        (["traces", "tiny-r1-llama", "--set", "traces.n_train"], "expected NAME=VALUE"),
         (["traces", "tiny-r1-llama", "--problems", "absent.jsonl"], "no problems in absent.jsonl"),
         (["labels", "tiny-r1-llama", "--traces", "absent"], "absent is no finished traces folder"),
         (["labels", "tiny-r1-llama", "--distributed"], "give their folder with --traces"),
