@@ -111,7 +111,7 @@ def generate(
     done = {}
     for completion in runner.run(requests):
         completion.text, completion.answer_start = reply_parts(
-            tokenizer, completion.token_ids, completion.n_closed, think, completion.request.prompt_ids
+            tokenizer, completion.token_ids, completion.n_closed, think
         )
         done[completion.request] = completion
     return [done[request] for request in requests]

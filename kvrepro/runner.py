@@ -177,9 +177,7 @@ def _earlier_sessions(done: dict[tuple[str, int], dict[str, Any]], current: str)
 
 
 def _completion_row(completion: Completion, tokenizer, think: ThinkTags) -> dict[str, Any]:
-    text, answer_start = reply_parts(
-        tokenizer, completion.token_ids, completion.n_closed, think, completion.request.prompt_ids
-    )
+    text, answer_start = reply_parts(tokenizer, completion.token_ids, completion.n_closed, think)
     return {
         "problem_id": completion.request.problem_id, "sample_id": completion.request.sample_id,
         "status": completion.status, "text": text, "answer_start": answer_start,

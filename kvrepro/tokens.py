@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from .errors import KvreproError, UnknownNameError
 
 THINK_END_TEXT = "</think>"
-_TAIL = 32  # tokens at the end of a prompt, among which an opening tag is looked for
 OPEN_THOUGHT = ("template", "always")
 
 
@@ -109,13 +108,7 @@ class ThinkTags:
         return next((k for k in range(1, 2 * n + 1) if self.text in self.decode(tokens[-k:])), 0)
 
 
-def reply_parts(
-    tokenizer,
-    token_ids: Sequence[int],
-    n_thinking: int | None,
-    tags: ThinkTags,
-    prompt_ids: Sequence[int] | None = None,
-) -> tuple[str, int | None]:
+def reply_parts(tokenizer, token_ids: Sequence[int], n_thinking: int | None, tags: ThinkTags) -> tuple[str, int | None]:
     """Text of a reply without special tokens but with its think tags, and where the answer begins in it.
 
     R1's tokenizer holds the tags as ordinary added tokens; others mark them as special, and `skip_special_tokens` would
@@ -124,12 +117,10 @@ def reply_parts(
 
     Args:
         n_thinking: tokens up to and including the closing tag; None for a thought that was not closed.
-        prompt_ids: of the prompt; None where it opened the thought.
 
     Returns:
         The text, and the offset behind the closing tag: `text[:offset]` ends with `</think>`, whatever tags stand in
-        words elsewhere. None for a thought that was not closed; 0 for a model that does not think, and for a reply of
-        one that did not: neither prompt nor reply opened a thought.
+        words elsewhere. None for a thought that was not closed, 0 for a model that does not think.
     """
     names = {name for name in (tags.text, tags.start, THINK_END_TEXT, opening_tag(THINK_END_TEXT)) if name is not None}
     added = getattr(tokenizer, "added_tokens_decoder", {})
@@ -143,8 +134,7 @@ def reply_parts(
     if tags.text is None:
         return text, 0
     if n_thinking is None:
-        opened = prompt_ids is None or _is_open(tokenizer.decode(list(prompt_ids[-_TAIL:])), tags) or tags.start in text
-        return text, None if opened else 0
+        return text, None
     # counted, not measured: how a decoder joins pieces may depend on what follows them
     at = -1
     for _ in range(max(1, decode(token_ids[:n_thinking]).count(tags.text))):
@@ -191,13 +181,8 @@ def _rendered(tokenizer, question: str | Sequence[Mapping[str, str]]) -> str:
     return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
 
-def _is_open(prompt: str, tags: ThinkTags) -> bool:
-    # an opening tag that nobody named cannot be looked for
-    return tags.start is None or prompt.rstrip().endswith(tags.start)
-
-
 def _lacks_opening(prompt: str, tags: ThinkTags) -> bool:
-    return tags.text is not None and not _is_open(prompt, tags)
+    return tags.text is not None and tags.start is not None and not prompt.rstrip().endswith(tags.start)
 
 
 def _appended(prompt: str, tags: ThinkTags) -> str:

@@ -123,18 +123,3 @@ def test_a_thought_that_only_mentions_the_tag_is_open():
     reply = [9, *SPELT, 10]
     assert not any(tags.closes(reply[:n]) for n in range(1, len(reply) + 1))
     assert reply_parts(loaded, reply, None, tags) == ("7</think>8", None)
-
-
-@pytest.mark.parametrize(
-    ("prompt", "reply", "answer"),
-    [
-        ("so <think>", "it is 7 <eos>", None),
-        ("so", "it is 7 <eos>", "it is 7"),
-        ("so", "<think> it is 7 <eos>", None),
-        ("<think> so", "it is 7 <eos>", "it is 7"),
-    ],
-)
-def test_a_reply_without_a_thought_is_an_answer_only_where_nothing_opened_one(prompt, reply, answer):
-    loaded = tokenizer([])
-    text, start = reply_parts(loaded, ids_of(reply), None, ThinkTags.of(loaded), ids_of(prompt))
-    assert (None if start is None else text[start:]) == answer
