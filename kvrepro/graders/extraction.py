@@ -54,18 +54,17 @@ class Extraction:
 def answer_part(response: str, finish_reason: str, answer_start: int | None = UNKNOWN_START) -> tuple[str, str | None]:
     """(status, text of the answer); the text is None for `truncated` and `no_answer`.
 
-    Where the start is unknown the answer follows the last end of a thought. A reply with no think tag at all is an
-    answer as a whole if the model stopped by itself (a model without a thought, or a stored reply whose thought was cut
-    off); it is `truncated` if it ran into the token limit, because the prompt of a reasoning model opens the thought. A
-    thought that was opened and never closed is never an answer.
+    The answer begins where it was recorded to begin, else behind the last end of a thought. Without either, a reply that
+    stopped by itself is an answer as a whole, unless it opens a thought itself (DynTS takes it whole too); one that ran
+    into the token limit is `truncated`, because the prompt of a reasoning model opens the thought.
     """
-    cut = response.rfind(THOUGHT_END)
-    if answer_start is None or (answer_start == UNKNOWN_START and cut < 0 and finish_reason == "length"):
-        return ("truncated" if finish_reason == "length" else "no_answer"), None
-    if answer_start != UNKNOWN_START:
+    cut = response.rfind(THOUGHT_END) if answer_start == UNKNOWN_START else -1
+    if answer_start not in (None, UNKNOWN_START):
         text = response[answer_start:]
     elif cut >= 0:
         text = response[cut + len(THOUGHT_END) :]
+    elif finish_reason == "length":
+        return "truncated", None
     elif THOUGHT_START in response:
         return "no_answer", None
     else:

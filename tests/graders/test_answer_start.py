@@ -20,11 +20,19 @@ def test_the_tag_in_words_inside_an_answer_does_not_cut_it():
     assert grade(text, "7", "integer").status == "no_answer"
 
 
-@pytest.mark.parametrize(("reason", "status"), [("length", "truncated"), ("stop", "no_answer")])
-def test_a_thought_that_never_closed_is_never_right(reason, status):
-    score = grade(THOUGHT, "7", "integer", finish_reason=reason, answer_start=None)
-    assert (score.correct, score.status, score.answer, score.rule) == (False, status, None, "thought")
-    assert grade(THOUGHT, "7", "integer", finish_reason=reason).correct
+def test_a_truncated_thought_is_never_right():
+    score = grade(THOUGHT, "7", "integer", finish_reason="length", answer_start=None)
+    assert (score.correct, score.status, score.answer, score.rule) == (False, "truncated", None, "thought")
+    assert grade(THOUGHT, "7", "integer", finish_reason="length").correct
+
+
+def test_a_reply_that_stopped_by_itself_without_closing_a_thought_is_an_answer_unless_it_opened_one():
+    text = "so c=7 and the answer is \\boxed{7}"
+    for start in ({}, {"answer_start": None}):
+        assert grade(text, "7", "integer", **start).correct
+        assert grade(f"<think>{text}", "7", "integer", **start).status == "no_answer"
+    # the tag in words ended nothing
+    assert grade("\\boxed{7} before </think>", "7", "integer", answer_start=None).correct
 
 
 def test_a_model_that_does_not_think_answers_from_the_start():
@@ -36,7 +44,7 @@ def test_a_model_that_does_not_think_answers_from_the_start():
 def test_items_may_say_it_each_for_itself():
     item = {"response": THOUGHT, "gold": "7", "kind": "integer"}
     scores = grade_many([item, {**item, "answer_start": None}, {**item, "answer_start": len(THOUGHT) - 4}])
-    assert [score.correct for score in scores] == [True, False, False]
+    assert [score.correct for score in scores] == [True, True, False]
 
 
 @pytest.mark.parametrize("n_dropped", [1, 2 * MAX_SENT])
