@@ -54,9 +54,9 @@ class Extraction:
 def answer_part(response: str, finish_reason: str, answer_start: int | None = UNKNOWN_START) -> tuple[str, str | None]:
     """(status, text of the answer); the text is None for `truncated` and `no_answer`.
 
-    The answer begins where it was recorded to begin, else behind the last end of a thought. Without either, a reply that
-    stopped by itself is an answer as a whole, unless it opens a thought itself (DynTS takes it whole too); one that ran
-    into the token limit is `truncated`, because the prompt of a reasoning model opens the thought.
+    The answer begins where it was recorded to begin, else behind the last end of a thought. Without either, a reply
+    that stopped by itself is an answer as a whole, unless it opens a thought itself (DynTS takes it whole too); one
+    that ran into the token limit is `truncated`, because the prompt of a reasoning model opens the thought.
     """
     cut = response.rfind(THOUGHT_END) if answer_start == UNKNOWN_START else -1
     if answer_start not in (None, UNKNOWN_START):

@@ -34,9 +34,11 @@ def grade(
         finish_reason: `stop`, or `length` if the token limit ended the reply.
         grader: `strict`, or `dynts_compat` for numbers that are to be compared with DynTS' tables.
         options: letter -> text of a multiple-choice problem, so that an option's text counts as its letter.
-        answer_start: character at which the answer begins, as a run records it from token ids; None if no
-            thought was closed: a truncated reply is then wrong, one that stopped by itself an answer as a whole.
-            Unknown: the last `</think>` of the text is taken for the end of the thought. `dynts_compat` always searches the text, as DynTS does.
+        answer_start: character at which the answer begins, as a run records it from token ids; None if no thought was
+            closed: a truncated reply is then wrong, one that stopped by itself an answer as a whole. Unknown: the last
+            `</think>` of the text is taken for the end of the thought. `dynts_compat` always searches the text, as
+            DynTS does.
+
     The worker is killed after `pool.TIME_LIMIT_S` (status `grader_timeout`) and may take `worker.MEMORY_BYTES`.
     """
     return score_one(_request(response, gold, kind, finish_reason, options, answer_start, grader=grader))
