@@ -17,7 +17,6 @@ from .methods.base import EvictionMethod
 from .models import model_entry, predictor_source
 from .models.architectures import model_config, model_dtype
 from .planning.plan import prompt_lengths, sized_method
-from .schedule import FAIR
 
 
 @dataclass(frozen=True)
@@ -31,9 +30,7 @@ class ResolvedCell:
     @property
     def kept_tokens(self) -> int | None:
         """Slots that remain after an eviction; None for `full` and where the method's own rule decides row by row."""
-        schedule = self.method.schedule
-        rules = schedule is not None and type(self.method).kept_slots is not EvictionMethod.kept_slots
-        return None if schedule is None or (rules and self.config.protocol != FAIR) else schedule.kept_tokens
+        return self.method.kept_tokens(self.config.protocol)
 
     @property
     def peak_tokens(self) -> int | None:

@@ -233,8 +233,9 @@ def _method_row(config: CellConfig, engine) -> dict[str, Any]:
     }
     row: dict[str, Any] = {"name": method.name, "source": method.source, "protocol": config.protocol, **switches}
     if schedule is not None:
-        row.update(kept_tokens=schedule.kept_tokens, slack_tokens=schedule.peak_tokens - config.budget,
-                   window=schedule.window, period_steps=schedule.period_steps)  # fmt: skip
+        kept = method.kept_tokens(config.protocol)
+        row.update(kept_tokens=kept, slack_tokens=schedule.peak_tokens - config.budget, window=schedule.window,
+                   period_steps=None if kept is None else schedule.period_steps)  # fmt: skip
     return row
 
 

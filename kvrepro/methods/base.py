@@ -12,7 +12,7 @@ from ..cache import GRANULARITIES, CompressedCache, KeepPlan
 from ..completions import Request
 from ..errors import KvreproError
 from ..prefill import Prefill
-from ..schedule import PIN_OVERFLOW, Schedule
+from ..schedule import FAIR, PIN_OVERFLOW, Schedule
 from .declaration import check_decorated, declare
 from .views import NEVER, EvictionView, StepView
 
@@ -111,6 +111,11 @@ class EvictionMethod:
     def kept_slots(self, view: EvictionView) -> Tensor:
         """`[R]` int64: slots that each row keeps, window included."""
         return torch.full_like(view.rows, self.schedule.kept_tokens)
+
+    def kept_tokens(self, protocol: str | None) -> int | None:
+        """Slots that remain after an eviction; None where nothing is evicted or the method's own rule decides it."""
+        has_rule = type(self).kept_slots is not EvictionMethod.kept_slots and protocol != FAIR
+        return None if self.schedule is None or has_rule else self.schedule.kept_tokens
 
     def capacity_slots(self, longest_prompt: int, max_new_tokens: int) -> int:
         """Slots per row that a run needs."""
