@@ -85,6 +85,16 @@ def test_module_runs_as_a_program_and_starts_without_torch():
     assert done.stderr.startswith("kvrepro run: --cell")
 
 
+def test_a_cell_of_a_grid_loads_torch_in_its_kernel_only():
+    """The grid has looked at the cell, and torch once more beside it would cost every cell seconds."""
+    config = CellConfig(model="tiny-r1-llama", benchmark="chain-12")
+    write_finished("single", config)
+    arguments = ["run", *CELL, "--checked"]
+    code = f"import sys; from kvrepro.cli import main; print(main({arguments!r})); print('torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines()[0] == "complete" and shown.splitlines()[-2:] == ["0", "False"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [[], ["nonsense"], ["list"], ["list", "nonsense"], ["grid"], ["status"], ["summary"], ["run", "--cores", "2"]],

@@ -28,35 +28,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="check the cell and print the values that it would run with"
     )
-    # of the grid, which has checked all its cells already
+    # of the grid, which has looked at all its cells already; loading torch once more takes seconds a cell
     parser.add_argument("--checked", action="store_true", help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run the cell or say that it is complete."""
     from ..execution import run_cell_notebook
-    from ..resolution import resolve_cell
 
     if args.profile and args.profile not in profile_names():
         raise UnknownNameError("profile", args.profile, profile_names())
     config = _config(args)
     profile = args.profile or "single"
     folder = CellFolder.of(profile, config)
-    # what a dry run accepts, a run accepts: both look at the same things, in the same order
-    resolved = resolve_cell(config)
-    row = {"cell_id": config.cell_id, "folder": str(folder.path), "budget_meaning": resolved.budget_line}
+    row = {"cell_id": config.cell_id, "folder": str(folder.path)}
+    if not args.checked:
+        row |= _looked_at(args, config, folder)
     if args.dry_run:
-        print(yaml.safe_dump(resolved.values(), sort_keys=False), end="")
-    beside = load_profile(profile).cells if args.profile else ()
-    for line in resolved.lines((), [cell.resolved() for cell in beside]):
-        # before hours of decoding; a run that fails has no output of its own
-        print(line, file=sys.stdout if args.dry_run else sys.stderr)
-    if not folder.is_complete and not args.checked:
-        from ..preflight import check_cells
-
-        check_cells([config])
-    if args.dry_run:
-        return {**row, "complete": folder.is_complete, "config": config.resolved(), "resolved": resolved.values()}
+        return row
     if folder.is_complete:
         print("complete")
     else:
@@ -69,6 +58,31 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         f"k={score['n_samples']}, {manifest['stats']['decode_tps']:.0f} tokens/s"
     )
     return {**row, "score": score, "decode_tps": manifest["stats"]["decode_tps"]}
+
+
+def _looked_at(args: argparse.Namespace, config: CellConfig, folder: CellFolder) -> dict[str, Any]:
+    """What a dry run accepts, a run accepts: both look at the same things, in the same order, and say what they saw.
+
+    Raises:
+        KvreproError: the cell cannot run as it is.
+    """
+    from ..resolution import resolve_cell
+
+    resolved = resolve_cell(config)
+    if args.dry_run:
+        print(yaml.safe_dump(resolved.values(), sort_keys=False), end="")
+    beside = load_profile(args.profile).cells if args.profile else ()
+    for line in resolved.lines((), [cell.resolved() for cell in beside]):
+        # before hours of decoding; a run that fails has no output of its own
+        print(line, file=sys.stdout if args.dry_run else sys.stderr)
+    if not folder.is_complete:
+        from ..preflight import check_cells
+
+        check_cells([config])
+    seen = {"budget_meaning": resolved.budget_line}
+    if args.dry_run:
+        seen |= {"complete": folder.is_complete, "config": config.resolved(), "resolved": resolved.values()}
+    return seen
 
 
 def _config(args: argparse.Namespace) -> CellConfig:
