@@ -36,7 +36,7 @@ def slots_attention(
         probe: collects what a method wants to know of a prefill (only without `slots`).
 
     Raises:
-        KvreproError: the model asks for attention that slots do not offer (sinks, soft cap, sliding window).
+        KvreproError: the model asks for attention that slots do not offer (sinks, soft cap, sliding window, own mask).
     """
     if acting_window(module.config) is None:
         kwargs.pop("sliding_window", None)
@@ -55,6 +55,11 @@ def slots_attention(
             at = torch.arange(n_seen, device=query.device)
             attention_mask = (at <= at[n_seen - n_new :, None])[None, None]
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    if attention_mask is not None:
+        raise KvreproError(
+            f"{type(module).__name__} masks keys by a rule of its own, which the compressed cache does not support; "
+            "use a model with plain softmax attention in every layer"
+        )
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     home, query = query.device, query.to(key.device)
     out, mass = reference.decode_attention(

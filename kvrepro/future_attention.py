@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .attention import slot_attention
+from .rotary import check_length
 
 
 class BlockAttention:
@@ -46,6 +47,7 @@ def future_maxima(model: PreTrainedModel, token_ids: list[int], block: int) -> T
 
     Source: METHODS.md section 2.14 (mean over the query group and the queries of a block, maximum over blocks).
     """
+    check_length(model.config, len(token_ids))
     probe = BlockAttention(block)
     with slot_attention(model):
         model(input_ids=torch.tensor([token_ids], device=model.device), use_cache=False, probe=probe)

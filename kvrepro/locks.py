@@ -53,8 +53,8 @@ def is_held(path: Path) -> bool:
             return False
     except Timeout:
         return True
-    except PermissionError:
-        # somebody else's folder: what the holder wrote is all that can be known
+    except OSError:
+        # somebody else's folder, or one that can only be read: what the holder wrote is all that can be known
         return _owner_file(path).is_file()
 
 

@@ -25,7 +25,7 @@ def _given_input(name: str, what: str) -> Path | None:
         KvreproError: nothing lies there; names the variable and the path.
     """
     path = _given(name)
-    if path is not None and not path.exists():
+    if path is not None and not (path.is_dir() if what == "folder" else path.is_file()):
         raise KvreproError(f"{name}={path}: there is no such {what}; correct the environment variable or unset it")
     return path
 

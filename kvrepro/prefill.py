@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from .errors import KvreproError
+
 QUERY_BLOCK = 64  # queries whose attention is held at once
 
 
@@ -88,11 +90,20 @@ def prefill_prompt(
     Args:
         n_queries, with_mass: what to collect, see `PrefillProbe`.
         chunk: tokens that run together; what a long prompt needs beside its cache grows with it.
+
+    Raises:
+        KvreproError: a model whose layers do not hand on to attention what its call was given, so no slots.
     """
     cache, probe, device = DynamicCache(), PrefillProbe(n_queries, with_mass), model.device
     ids = torch.tensor([prompt_ids], device=device)
     for part in ids.split(chunk, dim=1):
         out = model(input_ids=part, past_key_values=cache, use_cache=True, logits_to_keep=1, probe=probe)
+    if len(probe.scaling) != len(cache.layers):
+        raise KvreproError(
+            f"model type {model.config.model_type!r}: {len(probe.scaling)} of {len(cache.layers)} layers hand on to "
+            "attention what the model is called with, so it would not learn which slots are in use; use a model whose "
+            "layers pass their keyword arguments on"
+        )
     keys = torch.stack([layer.keys[0].to(device) for layer in cache.layers])
     values = torch.stack([layer.values[0].to(device) for layer in cache.layers])
     return probe.finish(ids[0], keys, values, out.logits[0, -1].to(device))

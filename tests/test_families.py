@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from kvrepro.cache import CompressedCache
 from kvrepro.cache_shape import CacheShape
@@ -21,7 +21,7 @@ from kvrepro.methods import create_method
 from kvrepro.sampling_config import SamplingConfig
 from kvrepro.tokens import ThinkTags
 
-from .families import FAMILIES
+from .families import FAMILIES, SIZES
 from .oracle import oracle_logits
 from .test_cache import prefill, random_plan, step
 
@@ -126,3 +126,15 @@ def test_the_readme_table_is_this_table():
     for family in FAMILIES:
         assert f"| {family.name} | `{family.model_type}` | {family.what} |" in readme, family
     assert readme.count("| works |") == len(WORKING)
+
+
+@pytest.mark.parametrize("family", ["nemotron", "stablelm", "doge"])
+def test_a_model_that_keeps_slots_from_its_attention_is_refused_by_name(family):
+    """Its shorter rows attended to empty slots, and nobody was told."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SIZES)).eval()
+    engine = Engine(
+        model, create_method("full"), ThinkTags(()), (), sampling=SamplingConfig(0), batch_rows=2, max_new_tokens=4,
+    )  # fmt: skip
+    with pytest.raises(KvreproError, match=family if family != "doge" else "Doge"):
+        list(engine.run([Request("a", 0, (20, 21, 22)), Request("b", 0, (30, 31, 32, 33, 34))]))

@@ -18,7 +18,8 @@ from kvrepro.models.identity import model_identity
 
 FILES = {
     "config.json": "{}", "generation_config.json": "{}", "tokenizer_config.json": "{}", "tokenizer.json": "{}",
-    "special_tokens_map.json": "{}", "chat_template.jinja": "a", "chat_templates/tool.jinja": "a", "merges.txt": "a b",
+    "special_tokens_map.json": "{}", "chat_template.jinja": "a", "additional_chat_templates/tool.jinja": "a",
+    "merges.txt": "a b",
     "tokenizer.model": "a", "model.safetensors": "w", "README.md": "card", "training.json": "{}", "scores.json": "{}",
     "model.safetensors.index.json": '{"weight_map": {}}', "importance/card.json": "{}", "LICENSE.txt": "free",
 }  # fmt: skip
@@ -62,7 +63,7 @@ def test_every_file_that_changes_tokens_changes_the_cell_and_no_other_does(folde
 
 def test_a_template_in_another_place_is_another_file(folder):
     before = cell(folder)
-    (folder / "chat_template.jinja").rename(folder / "chat_templates" / "chat_template.jinja")
+    (folder / "chat_template.jinja").rename(folder / "additional_chat_templates" / "chat_template.jinja")
     assert cell(folder) != before
 
 
@@ -143,3 +144,9 @@ def test_rows_on_this_machine_that_are_not_the_reference_count(tmp_path, monkeyp
     table = {"aime24": dataclasses.replace(benchmark_entry("aime24"), reference_sha256=digest)}
     monkeypatch.setattr("kvrepro.benchmarks._real", lambda: table)
     assert name() == published
+
+
+def test_the_folder_of_further_templates_is_the_one_that_transformers_reads():
+    from transformers.utils.hub import CHAT_TEMPLATE_DIR
+
+    assert f"{CHAT_TEMPLATE_DIR}/tool.jinja" in FILES

@@ -252,3 +252,18 @@ def test_an_own_method_runs_by_class_and_by_instance(random_models):
     by_instance = generate(model, create_method(Newest, 24, **FAIR), prompts=prompts)
     assert [r.token_ids for r in by_class] == [r.token_ids for r in by_instance]
     assert all(r.evictions for r in by_class)
+
+
+def test_pinned_slots_stand_above_infinite_scores():
+    """Both were infinite and the earlier slot won, so pinned ones were dropped and not counted."""
+    found = []
+    for top in (1e9, torch.inf):
+        method = create_method(
+            Newest, 24, **FAIR, pin_answer=True, change=lambda s, top=top: s.masked_fill(s < 24, top)
+        )
+        view = crafted_view(method, 40, answer_from=18)
+        [plan], overflow = method.plans(view)
+        found.append((plan.slots.tolist(), overflow.tolist()))
+        # 20 slots beside the window, of the answer's 18 candidates all
+        assert set(range(18, 36)) <= set(plan.slots[0, 0, 0].tolist())
+    assert found[0] == found[1]

@@ -134,3 +134,20 @@ def test_statistics_need_one_set_of_frequencies(kind):
     measure_statistics(model, [list(range(20, 20 + ORIGINAL))])
     with pytest.raises(KvreproError, match=f"RoPE of type '{kind}'.* up to 41 tokens"):
         measure_statistics(model, [list(range(20, 21 + ORIGINAL))])
+
+
+@pytest.mark.parametrize("rope", BY_LENGTH)
+def test_passes_over_whole_sequences_are_held_to_the_same_length(rope):
+    from kvrepro.future_attention import future_maxima
+    from kvrepro.judge.moments import whole_prefill
+    from kvrepro.labels.attention import label_sequence
+
+    model = make(BY_LENGTH[rope])
+    for passes in (
+        lambda ids: label_sequence(model, ids, len(ids) - 4),
+        lambda ids: future_maxima(model, ids, 8),
+        lambda ids: whole_prefill(model, ids),
+    ):
+        passes(list(range(20, 20 + ORIGINAL)))
+        with pytest.raises(KvreproError, match=f"frequencies change beyond {ORIGINAL} tokens"):
+            passes(list(range(20, 21 + ORIGINAL)))

@@ -97,6 +97,8 @@ def _config(args: argparse.Namespace) -> CellConfig:
                 loaded = yaml.safe_load(file)
         except yaml.YAMLError as error:
             raise KvreproError(f"{args.params} is not valid YAML: {error}") from error
+        except OSError as error:
+            raise KvreproError(f"--params {args.params}: {error.strerror}; expected a YAML file") from error
         if not isinstance(loaded, dict):
             raise KvreproError(f"{args.params} holds {type(loaded).__name__}, expected a mapping of parameters")
         values |= loaded

@@ -12,14 +12,12 @@ _TOKEN = rf"-?\d+(?:\.\d+)?|\\[A-Za-z]+\d{{0,2}}|[^\W\d_]{_END}|\((?=[-\d\\])[^(
 _BOX = re.compile(rf"\\?\\(?:boxed|fbox|framebox)(?:\s*\[[^\]\n]{{0,20}}\])*\s*(?P<content>\{{|{_TOKEN}|\Z)")
 MAX_BOXES = 2000
 _EMPTY = re.compile(r"(?:[\s.${}~]|\\[\s\\,;:!.$]|\\q?quad(?![A-Za-z]))*")
-_MARKUP = " $*`\"'([\\,;"
-_MENTIONS = re.compile(
-    r"\b(?:in|inside|within|into|using|uses?|with|without|by|via|of|the|an?|as|to|empty|called|write|see|like)$",
-    re.IGNORECASE,
-)
+_MARKUP = " $*\"'([\\,;"
 _ANNOUNCES = re.compile(
     r"(?:\b(?:is|are|be|equals?|gives?|get|so|thus|hence|therefore|answer|result)|=|\\approx)$", re.I
 )
+_WORDS = re.compile(r"[^\w.]*[A-Za-z]{2,}")
+_OPERATOR = re.compile(r"[\s$]*(?:[-+*/=<>]|\\(?:times|cdot|div)(?![A-Za-z]))")
 
 
 @dataclass(frozen=True)
@@ -89,19 +87,21 @@ def _box(text: str, match: re.Match[str], pairs: dict[int, int]) -> Box:
 def withdrawn_until(text: str, finish_reason: str) -> int:
     """Where the last box ends that was meant for an answer and holds none; 0 if there is no such box.
 
-    An empty box, or one that the end of the reply or the token limit cut off, takes the place of whatever was boxed
-    before it. One that is only talked about (`put it in \\boxed{}`, `\\boxed{} marks the answer`) does not.
+    An empty box in an answer's place, or one whose content the token limit cut off, takes the place of whatever was
+    boxed before it. One that is only talked about (`put it in \\boxed{}`, `\\boxed{} marks the answer`) does not.
     """
     for box in reversed(find_boxes(text)):
-        is_cut = not box.is_closed and (finish_reason == "length" or box.is_empty)
-        if is_cut or (box.is_empty and not _is_mentioned(text, box)):
+        is_cut = not box.is_closed and finish_reason == "length" and not _BOX.search(box.content)
+        if (_is_in_place(text, box)) if box.is_empty else is_cut:
             return box.end
     return 0
 
 
-def _is_mentioned(text: str, box: Box) -> bool:
-    before = text[max(0, box.start - 60) : box.start].rpartition("\n")[2].rstrip(_MARKUP)
+def _is_in_place(text: str, box: Box) -> bool:
+    """Does an empty box stand where an answer would: announced, or alone on its line; and not in code or a sum?"""
+    before = text[max(0, box.start - 60) : box.start].rpartition("\n")[2]
     behind = text[box.end : box.end + 40].partition("\n")[0]
-    if _MENTIONS.search(before):
-        return True
-    return bool(re.match(r"[^\w.]*[A-Za-z]{2,}", behind)) and not _ANNOUNCES.search(before)
+    if before.endswith("`") or text.count("```", 0, box.start) % 2 or _OPERATOR.match(behind):
+        return False
+    before, has_words = before.rstrip(_MARKUP), _WORDS.match(behind) is not None
+    return _ANNOUNCES.search(before) is not None or (before[-1:] in ("", ":") and not has_words)

@@ -204,12 +204,14 @@ def score_all(requests: Sequence[dict[str, Any]], workers: int, time_limit_s: fl
     """Scores in the order of the requests, by so many workers at once."""
     results: list[Score | None] = [None] * len(requests)
     failures: list[BaseException] = []
+    busy: list[Worker] = []
     positions = iter(range(len(requests)))
     lock = threading.Lock()
 
     def run() -> None:
         try:
             with worker() as mine:
+                busy.append(mine)
                 while not failures:
                     with lock:
                         position = next(positions, None)
@@ -222,8 +224,15 @@ def score_all(requests: Sequence[dict[str, Any]], workers: int, time_limit_s: fl
     threads = [threading.Thread(target=run, daemon=True) for _ in range(max(1, min(workers, len(requests))))]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.join()
+    except BaseException as error:
+        # interrupted: what is being read ends, and nothing more is begun
+        failures.append(error)
+        for each in busy:
+            each.close()
+        raise
     if failures:
         raise failures[0]
     return [score for score in results if score is not None]

@@ -13,6 +13,7 @@ from ..attention import slot_attention
 from ..errors import KvreproError
 from ..methods.foresight_kv import add_block, attention_features, block_attention, judge_features
 from ..prefill import Prefill, prefill_prompt
+from ..rotary import check_length
 from .sequences import TokenSequence
 
 
@@ -36,6 +37,7 @@ class Moment:
 @torch.no_grad()
 def whole_prefill(model: PreTrainedModel, token_ids: list[int]) -> Prefill:
     """One pass over a whole trace with full attention; queries of all tokens are kept."""
+    check_length(model.config, len(token_ids))
     with slot_attention(model):
         return prefill_prompt(model, token_ids, n_queries=len(token_ids), chunk=len(token_ids))
 

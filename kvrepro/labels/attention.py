@@ -13,6 +13,8 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 
+from ..rotary import check_length
+
 LABELLING = "kvrepro_labelling"
 # of one attention block in float32; a handful of such blocks live at once
 BLOCK_BYTES = 96 * 2**20
@@ -105,6 +107,7 @@ def label_sequence(
     """
     if not 0 < answer_from < len(token_ids):
         raise ValueError(f"answer_from={answer_from}: a trace of {len(token_ids)} tokens has no answer to label from")
+    check_length(model.config, len(token_ids))
     attention = AnswerAttention(len(token_ids), answer_from, model.device, keep_heads)
     caught: list[Tensor] = []
     hook = model.get_decoder().register_forward_hook(lambda _, args, out: caught.append(out.last_hidden_state[0]))

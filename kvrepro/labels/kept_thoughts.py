@@ -22,6 +22,7 @@ from ..errors import KvreproError, UnknownNameError
 from ..generation import end_token_ids
 from ..graders import grade
 from ..predictor.scores import top_count
+from ..rotary import check_length
 from ..sampling import NOT_FINITE, where_finite
 from ..tokens import ThinkTags, reply_parts
 from .traces import Trace
@@ -89,6 +90,7 @@ def answers_from_parts(
         Columns problem_id, scores, selection, share, n_kept, correct, status, text.
     """
     think, ends = think or ThinkTags.of(tokenizer), frozenset(end_token_ids(model, tokenizer))
+    check_length(model.config, max((len(t.token_ids) for t, _ in scored), default=0) + max_new_tokens)
     selections = list(selections)
     per_trace = max(1, len(shares) * len(selections))
     group_size = max(1, batch_rows // per_trace)

@@ -178,7 +178,8 @@ class EvictionMethod:
         kept = min(kept_slots - window, candidates)
         scores = self._at_granularity(checked_score(self, view), view)[..., :candidates]
         pinned = self.pinned(view)[..., :candidates]
-        scores = scores.masked_fill(pinned, torch.inf)
+        # above every score, infinite ones too
+        scores = scores.clamp(max=torch.finfo(scores.dtype).max).masked_fill(pinned, torch.inf)
         best = scores.sort(dim=-1, descending=True, stable=True).indices[..., :kept].sort(dim=-1).values
         recent = torch.arange(candidates, view.length, device=best.device).expand(*best.shape[:-1], window)
         overflow = (pinned.sum(-1) - kept).clamp(min=0).amax(dim=(0, 2))

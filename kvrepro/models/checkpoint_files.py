@@ -14,7 +14,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 INDEX = "model.safetensors.index.json"
 # what transformers reads beside the weights; vocabularies also come as plain text
 _TOKEN_FILES = (
-    "*.json", "*.jinja", "chat_templates/*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt",
+    "*.json", "*.jinja", "additional_chat_templates/*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt",
 )  # fmt: skip
 # JSON that no library reads to make tokens: where the shards are, and reports of a training
 _REPORTS = {

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -268,3 +269,25 @@ def test_unknown_graders_and_finish_reasons_are_errors():
     with pytest.raises(KvreproError, match="item 0"):
         grade_many([{"response": "x", "gold": "1"}])
     assert grade_many([]) == []
+
+
+def test_an_interrupted_grading_leaves_nothing_that_reads_on(monkeypatch):
+    slow = {"response": "</think>\\boxed{7}", "gold": "7", "kind": "integer"}
+    begun = []
+
+    def join(thread, *_):
+        while not begun:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    score = pool.Worker.score
+    monkeypatch.setattr(pool.Worker, "score", lambda *a, **k: begun.append(1) or score(*a, **k))
+    monkeypatch.setattr(threading.Thread, "join", join)
+    with pytest.raises(KeyboardInterrupt):
+        grade_many([slow] * 5_000, workers=2)
+    monkeypatch.undo()
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and thread.daemon and thread.name.startswith("Thread-"):
+            thread.join(30)
+    assert len(begun) < 5_000
+    assert grade_many([slow] * 3, workers=2)[0].correct
