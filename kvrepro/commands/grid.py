@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--only", action="append", default=[], metavar="PREFIX",
         help="only cells whose id starts so, for example r1-qwen/aime24; repeatable, to split a grid over machines",
     )  # fmt: skip
-    parser.add_argument("--dry-run", action="store_true", help="show what would run")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show what would run, without looking at rows and weights"
+    )
     parser.add_argument("--snakemake", default="", help="more Snakemake flags, one quoted string")
 
 
