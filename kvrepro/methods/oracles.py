@@ -33,9 +33,9 @@ class OracleMethod(EvictionMethod):
         super().__post_init__()
         if self.traces is None:
             raise KvreproError(
-                f"{self.name} needs the attention of a finished trace, which does not exist while generating. In "
-                "teacher-forced mode pass traces=oracle_traces(model, name, traces) of kvrepro.comparison.fidelity to "
-                "create_method, or take the notebook `fidelity`"
+                f"{self.name} needs the attention of a finished trace, which does not exist while generating. Use it "
+                "in teacher-forced mode: kvrepro.comparison.fidelity, whose oracle_traces(model, name, traces) gives "
+                "create_method its traces=..., or the notebook `fidelity`"
             )
 
     def prepare(self, cache: CompressedCache) -> None:
