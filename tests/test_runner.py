@@ -335,7 +335,7 @@ def test_the_answer_is_graded_from_where_the_token_ids_say():
     text = "x</think>It is \\boxed{7}, after </think> as they say."
     rows = [
         {"problem_id": "p", "sample_id": i, "status": "ok", "text": text, "answer_start": start}
-        for i, start in enumerate((9, None))
+        for i, start in enumerate((9, text.index("after")))
     ]
     first, second = _graded([Problem("p", "?", "7")], rows, SimpleNamespace(benchmark="chain-12"))
     assert (first["answer"], first["correct"], first["answer_start"]) == ("7", True, 9)
