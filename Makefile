@@ -18,7 +18,7 @@ methods: $(READY)  ## every method at equal budget, and the ablations as publish
 	$(BIN)/kvrepro grid tiny-methods --cores $(CORES)
 	$(BIN)/kvrepro grid tiny-ablations --cores $(CORES)
 
-smoke: $(READY)  ## one small cell of each kind, under a minute
+smoke: $(READY)  ## one small cell of each kind, in a minute or two
 	$(BIN)/kvrepro grid smoke --cores $(CORES)
 
 test: lint notebooks  ## everything that CI runs
