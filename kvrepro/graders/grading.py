@@ -1,4 +1,4 @@
-"""`grade` and `grade_many`: what the rest of the package calls. What a model wrote is read in workers only (`pool`)."""
+"""`grade` and `grade_many`: what the rest of the package calls. Model text is read in workers only (`isolation`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kvrepro.errors import KvreproError
-from kvrepro.graders.pool import score_all, score_one
+from kvrepro.graders.isolation import score_all, score_one
 from kvrepro.graders.score import THOUGHT_END, THOUGHT_START, UNKNOWN_START, Score, check_request
 
 # characters of a reply, from its end, that are read
@@ -39,7 +39,7 @@ def grade(
             `</think>` of the text is taken for the end of the thought. `dynts_compat` always searches the text, as
             DynTS does.
 
-    The worker is killed after `pool.TIME_LIMIT_S` (status `grader_timeout`) and may take `worker.MEMORY_BYTES`.
+    The worker is killed after `isolation.TIME_LIMIT_S` (status `grader_timeout`) and may take `worker.MEMORY_BYTES`.
     """
     return score_one(_request(response, gold, kind, finish_reason, options, answer_start, grader=grader))
 

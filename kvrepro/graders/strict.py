@@ -10,12 +10,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kvrepro.graders import choice, option_texts
-from kvrepro.graders.boxes import withdrawn_until
 from kvrepro.graders.cleaning import clean
-from kvrepro.graders.extraction import Extraction, answer_part, extract
+from kvrepro.graders.extract import choice, option_texts
+from kvrepro.graders.extract.answer import Extraction, answer_part, extract
+from kvrepro.graders.extract.boxes import withdrawn_until
 from kvrepro.graders.score import Score
-from kvrepro.graders.wording import is_wording
+from kvrepro.graders.words import is_wording
 
 _GOLD_CHOICE = re.compile(
     r"^[\s$]*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)*\s*\(?\s*([A-K])\s*\)?\s*\}*[\s$]*(?:$|[).:,]+\s*(.+?)\s*\}*$)",
@@ -80,7 +80,7 @@ def _score_choice(
 
 def close_score(pending: Pending, gold: str, kind: str) -> Score | None:
     """Compare by the value rules; None where only math-verify can tell."""
-    from kvrepro.graders.values import same_answer
+    from kvrepro.graders.compare.values import same_answer
 
     extraction = pending.extraction
     assert extraction.answer is not None
@@ -90,7 +90,7 @@ def close_score(pending: Pending, gold: str, kind: str) -> Score | None:
     verdict = same_answer(gold, extraction.answer, kind == "integer")
     answer = extraction.answer
     if verdict.equal is not True and extraction.parts:
-        from kvrepro.graders.shapes import elements
+        from kvrepro.graders.compare.shapes import elements
 
         if len(elements(clean(gold))) == len(extraction.parts):
             joined = " , ".join(extraction.parts)

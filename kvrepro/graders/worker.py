@@ -15,9 +15,9 @@ from dataclasses import asdict
 from typing import Any
 
 from kvrepro.errors import KvreproError
-from kvrepro.graders import compat
-from kvrepro.graders.choice import read_choice
-from kvrepro.graders.extraction import Extraction
+from kvrepro.graders import dynts
+from kvrepro.graders.extract.answer import Extraction
+from kvrepro.graders.extract.choice import read_choice
 from kvrepro.graders.score import Score
 from kvrepro.graders.strict import Pending, close_score, open_score
 
@@ -71,7 +71,7 @@ class Session:
         elif grader == "strict":
             opened = open_score(gold=gold, kind=kind, **request)
         else:
-            opened = compat.open_compat(request["response"], gold, kind)
+            opened = dynts.open_compat(request["response"], gold, kind)
         if isinstance(opened, Score):
             return opened
         read = opened.extraction
@@ -81,10 +81,10 @@ class Session:
     def compat(self, pending: Pending, gold: str) -> Score:
         """DynTS' comparison."""
         answer = pending.extraction.answer or ""
-        equal = compat.same_without_symbols(gold, answer)
+        equal = dynts.same_without_symbols(gold, answer)
         if equal is None:
             require_symbolic()
-            equal = bool(compat.same_by_symbols(gold, answer))
+            equal = bool(dynts.same_by_symbols(gold, answer))
         return Score(equal, "ok", answer, f"{pending.extraction.rule}:dynts")
 
     def strict(self, pending: Pending, gold: str, kind: str) -> Score:
@@ -93,7 +93,7 @@ class Session:
         if score is not None:
             return score
         require_symbolic()
-        from kvrepro.graders.symbolic import same_by_math_verify
+        from kvrepro.graders.compare.symbolic import same_by_math_verify
 
         extraction = pending.extraction
         equal = same_by_math_verify(gold, extraction.answer or "")
@@ -166,7 +166,7 @@ class Keeper:
 
 def import_symbolic() -> dict[str, Any]:
     """Import math-verify for all processes forked from here on; the message for the parent."""
-    from kvrepro.graders import symbolic
+    from kvrepro.graders.compare import symbolic
 
     try:
         symbolic.load()

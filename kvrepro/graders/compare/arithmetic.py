@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 from kvrepro.errors import KvreproError
-from kvrepro.graders.lexer import UnreadableError
+from kvrepro.graders.compare.lexer import UnreadableError
 
 DIGITS = 60
 MAX_BITS = 200_000

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 
 from kvrepro.graders.cleaning import unify_unicode
-from kvrepro.graders.option_texts import HEDGED, LETTERS
-from kvrepro.graders.phrases import CHOICE_WORD
-from kvrepro.graders.verdicts import AGAINST, DOWN, REFERENCE
+from kvrepro.graders.extract.announcements import CHOICE_WORD
+from kvrepro.graders.extract.option_texts import HEDGED, LETTERS
+from kvrepro.graders.extract.verdicts import AGAINST, DOWN, REFERENCE
 
 _L = f"[{LETTERS}]"
 _SENTENCE = re.compile(r"(?<=[\w)\]*~`\"'])[.!]\s+(?=\S)")

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from kvrepro.graders.equations import sides_of
-from kvrepro.graders.real_sets import integers_of
-from kvrepro.graders.scalars import literal, same_scalar
-from kvrepro.graders.shapes import (
+from kvrepro.graders.compare.equations import sides_of
+from kvrepro.graders.compare.scalars import literal, same_scalar
+from kvrepro.graders.compare.sets import integers_of
+from kvrepro.graders.compare.shapes import (
     assigned,
     assignments,
     bare,
@@ -25,7 +25,7 @@ from kvrepro.graders.shapes import (
     summed_up,
     values_of,
 )
-from kvrepro.graders.vectors import components
+from kvrepro.graders.compare.vectors import components
 
 # (gold, answer) -> equal, or None where that cannot be read
 Compare = Callable[[str, str], "bool | None"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from kvrepro.graders.option_texts import HEDGED, LETTERS
-from kvrepro.graders.phrases import ASIDE, CHOICE_WORD
+from kvrepro.graders.extract.announcements import ASIDE, CHOICE_WORD
+from kvrepro.graders.extract.option_texts import HEDGED, LETTERS
 
 _L = f"[{LETTERS}]"
 _UP = "✓✔☑✅🗸"

@@ -6,12 +6,12 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from kvrepro.graders.arithmetic import TooLargeError, number
-from kvrepro.graders.evaluation import close, evaluate, has_constant, same_value, symbols_of
-from kvrepro.graders.expression import Tree, read_expression
-from kvrepro.graders.lexer import UnreadableError
-from kvrepro.graders.units import DEGREE, Unit, split_unit, strip_currency
-from kvrepro.graders.wording import fraction_in_words, number_in_words
+from kvrepro.graders.compare.arithmetic import TooLargeError, number
+from kvrepro.graders.compare.evaluation import close, evaluate, has_constant, same_value, symbols_of
+from kvrepro.graders.compare.expression import Tree, read_expression
+from kvrepro.graders.compare.lexer import UnreadableError
+from kvrepro.graders.compare.units import DEGREE, Unit, split_unit, strip_currency
+from kvrepro.graders.words import fraction_in_words, number_in_words
 
 # a decimal stands for an exact value that is no terminating decimal only if it gives this many digits
 LEAST_DIGITS = 6

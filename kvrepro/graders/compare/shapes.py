@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from kvrepro.graders.cleaning import split_top
-from kvrepro.graders.equations import sides_of
+from kvrepro.graders.compare.equations import sides_of
 
 _SEPARATOR = re.compile(
     r"[,;]|&|\\text\{\s*[,;]?\s*(?:and|or|,|;)\s*\}|\\land(?![A-Za-z])|\\lor(?![A-Za-z])|\\cr(?![A-Za-z])"

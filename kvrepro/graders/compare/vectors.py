@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from kvrepro.graders.evaluation import evaluate, symbols_of
-from kvrepro.graders.expression import read_expression
-from kvrepro.graders.lexer import UnreadableError
+from kvrepro.graders.compare.evaluation import evaluate, symbols_of
+from kvrepro.graders.compare.expression import read_expression
+from kvrepro.graders.compare.lexer import UnreadableError
 
 _AXES = {"i": "xi", "j": "eta", "k": "zeta"}
 _AXIS = re.compile(r"(?<![A-Za-z\\_])\\?([ijk])(?:math)?(?![A-Za-z])")

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 
 from kvrepro.graders.cleaning import unify_unicode
-from kvrepro.graders.concluding import MATHS, REASON, SENTENCE_END, TOTAL
-from kvrepro.graders.phrases import ASIDE, CONCLUSION
+from kvrepro.graders.extract.announcements import ASIDE, CONCLUSION
+from kvrepro.graders.extract.last_sentence import MATHS, REASON, SENTENCE_END, TOTAL
 
 _ENVIRONMENT = re.compile(r"\\begin\{(align|aligned|gather|gathered|equation|split|eqnarray)(\*?)\}")
 _ROW = re.compile(r"\\\\(?:\[[^\]]*\])?")

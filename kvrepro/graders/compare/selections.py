@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvrepro.graders.lexer import UnreadableError
+from kvrepro.graders.compare.lexer import UnreadableError
 
 if TYPE_CHECKING:
-    from kvrepro.graders.expression import Reader
+    from kvrepro.graders.compare.expression import Reader
 
 NAMES = ("C", "P", "A")
 Tree = tuple

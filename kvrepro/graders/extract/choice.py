@@ -9,13 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from kvrepro.graders.boxes import find_boxes
 from kvrepro.graders.cleaning import unify_unicode
-from kvrepro.graders.concluding import CONNECTOR, HAS_JOINER
-from kvrepro.graders.extraction import MAX_ANSWER, MAX_WORDING
-from kvrepro.graders.last_letter import last_letter
-from kvrepro.graders.option_texts import LETTERS, letter_of_option, normalised, option_in
-from kvrepro.graders.phrases import (
+from kvrepro.graders.extract.announcements import (
     ANSWER_PHRASE,
     CHOICE_WORD,
     FITTING,
@@ -25,7 +20,12 @@ from kvrepro.graders.phrases import (
     PICKED,
     SOLE_CHOICE,
 )
-from kvrepro.graders.verdicts import arrow_letter, closing_letter, ticked
+from kvrepro.graders.extract.answer import MAX_ANSWER, MAX_WORDING
+from kvrepro.graders.extract.boxes import find_boxes
+from kvrepro.graders.extract.last_letter import last_letter
+from kvrepro.graders.extract.last_sentence import CONNECTOR, HAS_JOINER
+from kvrepro.graders.extract.option_texts import LETTERS, letter_of_option, normalised, option_in
+from kvrepro.graders.extract.verdicts import arrow_letter, closing_letter, ticked
 
 AMBIGUOUS = "several"
 MAX_BOXES = 200

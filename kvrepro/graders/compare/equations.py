@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from kvrepro.graders.arithmetic import number
 from kvrepro.graders.cleaning import split_top
-from kvrepro.graders.evaluation import close, evaluate, has_branches, same_value, sample_points, symbols_of
-from kvrepro.graders.expression import Tree, read_expression
-from kvrepro.graders.lexer import UnreadableError
+from kvrepro.graders.compare.arithmetic import number
+from kvrepro.graders.compare.evaluation import close, evaluate, has_branches, same_value, sample_points, symbols_of
+from kvrepro.graders.compare.expression import Tree, read_expression
+from kvrepro.graders.compare.lexer import UnreadableError
 
 _EQUALS = re.compile(r"(?<![<>!:])=(?!=)|\\equiv(?![A-Za-z])")
 _APPROX = re.compile(r"^\s*\\approx(?![A-Za-z])")

@@ -7,7 +7,7 @@ from typing import Any
 
 from kvrepro.errors import KvreproError
 from kvrepro.graders.cleaning import clean
-from kvrepro.graders.wording import plain
+from kvrepro.graders.words import plain
 
 MAX_LENGTH = 400
 

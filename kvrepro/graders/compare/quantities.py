@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from kvrepro.graders.lexer import UnreadableError
-from kvrepro.graders.scalars import Reading, readings, same_reading
-from kvrepro.graders.units import DEGREE, Unit, named, read_unit
-from kvrepro.graders.wording import plain
+from kvrepro.graders.compare.lexer import UnreadableError
+from kvrepro.graders.compare.scalars import Reading, readings, same_reading
+from kvrepro.graders.compare.units import DEGREE, Unit, named, read_unit
+from kvrepro.graders.words import plain
 
 _MARK = r"\^\s*\{?\s*\\circ\s*\}?|\\circ|'{1,2}|\""
 # a number starts at its first digit: trying each digit of a long one would take the square of its length

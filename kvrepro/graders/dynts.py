@@ -11,13 +11,13 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from kvrepro.graders.boxes import find_boxes
 from kvrepro.graders.cleaning import clean, split_top
-from kvrepro.graders.extraction import MAX_ANSWER, Extraction
-from kvrepro.graders.scalars import literal
+from kvrepro.graders.compare.scalars import literal
+from kvrepro.graders.extract.answer import MAX_ANSWER, Extraction
+from kvrepro.graders.extract.boxes import find_boxes
 from kvrepro.graders.score import THOUGHT_END, Score
 from kvrepro.graders.strict import Pending
-from kvrepro.graders.wording import number_in_words
+from kvrepro.graders.words import number_in_words
 
 RELATIVE_TOLERANCE = Fraction(1, 10_000)
 _UNITS = [
@@ -118,8 +118,8 @@ def same_without_symbols(gold: str, answer: str) -> bool | None:
 
 def same_by_symbols(gold: str, answer: str) -> bool | None:
     """The symbolic end of the comparison, by value rules and then math-verify."""
-    from kvrepro.graders.symbolic import same_by_math_verify
-    from kvrepro.graders.values import same_answer
+    from kvrepro.graders.compare.symbolic import same_by_math_verify
+    from kvrepro.graders.compare.values import same_answer
 
     verdict = same_answer(_strip(gold), _strip(answer)).equal
     return same_by_math_verify(_strip(gold), _strip(answer)) if verdict is None else verdict

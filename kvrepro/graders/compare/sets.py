@@ -6,14 +6,14 @@ import math
 import re
 from fractions import Fraction
 
-from kvrepro.graders import intervals
 from kvrepro.graders.cleaning import split_top
-from kvrepro.graders.equations import sides_of
-from kvrepro.graders.evaluation import evaluate
-from kvrepro.graders.lexer import UnreadableError
-from kvrepro.graders.scalars import literal
-from kvrepro.graders.shapes import braced, ordered, squeeze
-from kvrepro.graders.wording import plain
+from kvrepro.graders.compare import intervals
+from kvrepro.graders.compare.equations import sides_of
+from kvrepro.graders.compare.evaluation import evaluate
+from kvrepro.graders.compare.lexer import UnreadableError
+from kvrepro.graders.compare.scalars import literal
+from kvrepro.graders.compare.shapes import braced, ordered, squeeze
+from kvrepro.graders.words import plain
 
 MAX_INTEGERS = 1000
 _INTEGERS = re.compile(

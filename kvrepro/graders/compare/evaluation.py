@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from kvrepro.graders.arithmetic import OPERATIONS, TooLargeError, check, context, magnitude, number
-from kvrepro.graders.expression import Tree
-from kvrepro.graders.lexer import UnreadableError
+from kvrepro.graders.compare.arithmetic import OPERATIONS, TooLargeError, check, context, magnitude, number
+from kvrepro.graders.compare.expression import Tree
+from kvrepro.graders.compare.lexer import UnreadableError
 
 # two values agree if they differ by less than this part of the larger one
 RELATIVE_TOLERANCE = 1e-35

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from kvrepro.graders.arithmetic import number
 from kvrepro.graders.cleaning import split_top
-from kvrepro.graders.evaluation import close, evaluate, same_value, symbols_of
-from kvrepro.graders.expression import Tree, read_expression
-from kvrepro.graders.lexer import UnreadableError
-from kvrepro.graders.wording import plain
+from kvrepro.graders.compare.arithmetic import number
+from kvrepro.graders.compare.evaluation import close, evaluate, same_value, symbols_of
+from kvrepro.graders.compare.expression import Tree, read_expression
+from kvrepro.graders.compare.lexer import UnreadableError
+from kvrepro.graders.words import plain
 
 _RELATION = re.compile(r"\\le(?![A-Za-z])|\\ge(?![A-Za-z])|\\ne(?![A-Za-z])|<=|>=|!=|<|>")
 _SPELLED = {"\\le": "<=", "\\ge": ">=", "\\ne": "!="}

@@ -9,8 +9,8 @@ from __future__ import annotations
 from fractions import Fraction
 
 from kvrepro.graders.cleaning import clean
-from kvrepro.graders.lexer import FUNCTIONS, GREEK, LISTS, UnreadableError, tokens_of
-from kvrepro.graders.selections import read_named, read_prefixed, selections
+from kvrepro.graders.compare.lexer import FUNCTIONS, GREEK, LISTS, UnreadableError, tokens_of
+from kvrepro.graders.compare.selections import read_named, read_prefixed, selections
 
 MAX_DEPTH = 60
 

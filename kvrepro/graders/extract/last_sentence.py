@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 
 from kvrepro.graders.cleaning import unify_unicode
-from kvrepro.graders.phrases import ASIDE, CONCLUSION, REVISION, STATED
-from kvrepro.graders.quantities import find_quantity
-from kvrepro.graders.units import read_unit
-from kvrepro.graders.wording import number_in_words
+from kvrepro.graders.compare.quantities import find_quantity
+from kvrepro.graders.compare.units import read_unit
+from kvrepro.graders.extract.announcements import ASIDE, CONCLUSION, REVISION, STATED
+from kvrepro.graders.words import number_in_words
 
 CONNECTOR = re.compile(
     r"(?:[\s$,;&.*]|\\[()\[\],;: !]|\\q?quad|\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|\b(?:and|or|also)\b|[和或])*",

@@ -10,18 +10,18 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kvrepro.graders import wording
-from kvrepro.graders.arithmetic import TooLargeError
-from kvrepro.graders.choice import read_choice
+from kvrepro.graders import words
 from kvrepro.graders.cleaning import clean, split_top, strip_group
-from kvrepro.graders.equations import same_chain, same_equation, sides_of, split_chain
-from kvrepro.graders.families import same_family
-from kvrepro.graders.lexer import UnreadableError
-from kvrepro.graders.quantities import same_quantity
-from kvrepro.graders.real_sets import named_set, same_set
-from kvrepro.graders.scalars import literal, same_scalar
-from kvrepro.graders.sequences import Compare, any_order, same_collection, same_matrix
-from kvrepro.graders.shapes import elements, ordered, squeeze
+from kvrepro.graders.compare.arithmetic import TooLargeError
+from kvrepro.graders.compare.equations import same_chain, same_equation, sides_of, split_chain
+from kvrepro.graders.compare.families import same_family
+from kvrepro.graders.compare.lexer import UnreadableError
+from kvrepro.graders.compare.quantities import same_quantity
+from kvrepro.graders.compare.scalars import literal, same_scalar
+from kvrepro.graders.compare.sequences import Compare, any_order, same_collection, same_matrix
+from kvrepro.graders.compare.sets import named_set, same_set
+from kvrepro.graders.compare.shapes import elements, ordered, squeeze
+from kvrepro.graders.extract.choice import read_choice
 
 _GOLD_LETTER = re.compile(r"^(?:\\text\{)?\s*\(?\s*([A-K])\s*\)?\s*\}?$")
 _LABEL = re.compile(r"^(?:\\text\{)?\s*(?:\(([A-K])\)|([A-K])\s*[).:])\s*\}?\s*[:~]?\s*(?=\S)")
@@ -69,7 +69,7 @@ def _without_lead(text: str) -> str:
     text = re.sub(r"^\s*(?:\\text\{\s*)?(?:negative|minus)\s*\}?\s*(?=\d)", "-", text, flags=re.IGNORECASE)
     text = re.sub(r"\s*(?:\\text\{)?\s*is (?:the|our|my) (?:final |correct )?answer\s*\}?$", "", text)
     text = _COUNTER.sub("", text.lstrip(" ="))
-    for spelled in (wording.number_in_words(text), wording.fraction_in_words(text)):
+    for spelled in (words.number_in_words(text), words.fraction_in_words(text)):
         if spelled is not None:
             return str(spelled)
     text = re.sub(r"^\\approx(?![A-Za-z])\s*|^(?:approximately|about)\s+", "", text.lstrip(" :"))
@@ -83,14 +83,14 @@ def _compare(gold: str, answer: str, is_integer: bool) -> Verdict:
         return Verdict(False, "empty")
     if letter := _GOLD_LETTER.match(gold):
         return Verdict(read_choice(answer) == letter[1], "letter")
-    if (time := wording.same_clock(gold, answer)) is not None:
+    if (time := words.same_clock(gold, answer)) is not None:
         return Verdict(time, "clock")
     gold, answer = named_set(_empty_set(gold)), named_set(_empty_set(answer))
     if re.search(r"\S\s*\+\s*C$", gold):
         # the constant of integration, under any of its names
         gold, answer = (_CONSTANT.sub("+C", text) for text in (gold, answer))
-    if wording.is_wording(gold):
-        if wording.same_wording(gold, answer):
+    if words.is_wording(gold):
+        if words.same_wording(gold, answer):
             return Verdict(True, "wording")
         if "\\text" in gold or not re.fullmatch(r"[a-z]{3}", gold):
             return Verdict(False, "wording")
@@ -129,7 +129,7 @@ def _compare(gold: str, answer: str, is_integer: bool) -> Verdict:
 
 
 def _empty_set(text: str) -> str:
-    if wording.plain(text).casefold() in _NO_SOLUTION or squeeze(text) == "\\{\\}":
+    if words.plain(text).casefold() in _NO_SOLUTION or squeeze(text) == "\\{\\}":
         return "\\emptyset"
     return text
 

@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from kvrepro.graders.boxes import Box, find_boxes
 from kvrepro.graders.cleaning import unify_unicode
-from kvrepro.graders.concluding import (
+from kvrepro.graders.extract.announcements import ANSWER_PHRASE, REVISION
+from kvrepro.graders.extract.boxes import Box, find_boxes
+from kvrepro.graders.extract.last_sentence import (
     CONNECTOR,
     CONTRAST,
     HAS_JOINER,
@@ -19,10 +20,9 @@ from kvrepro.graders.concluding import (
     conversion,
     without_remark,
 )
-from kvrepro.graders.last_value import last_value
-from kvrepro.graders.phrases import ANSWER_PHRASE, REVISION
+from kvrepro.graders.extract.last_value import last_value
 from kvrepro.graders.score import THOUGHT_END, THOUGHT_START, UNKNOWN_START
-from kvrepro.graders.wording import fraction_in_words, number_in_words
+from kvrepro.graders.words import fraction_in_words, number_in_words
 
 # characters of the answer part, from its end, that are searched for boxes, and for statements in words
 MAX_REPLY = 400_000

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from kvrepro.graders.sequences import Compare
-from kvrepro.graders.shapes import squeeze
+from kvrepro.graders.compare.sequences import Compare
+from kvrepro.graders.compare.shapes import squeeze
 
 _SET = r"\\?(?:mathbb\s*\{?\s*|text\s*\{?\s*)?([ZN])\s*\}?\s*(?:[\^_]?\s*\{?\s*[+*]\s*\}?)?"
 _DECLARATION = re.compile(
