@@ -1,6 +1,6 @@
 """DynTS' grader, flaws included, for comparison with its tables only.
 
-Source: the rules of Robin930/DynTS a55dc37 (`qw_evaluation/`, `utils/utils.py`) as BENCHMARKS.md sections 3-4 describe
+Source: the rules of Robin930/DynTS a55dc37 (`qw_evaluation/`, `utils/utils.py`); `docs/grading.md` lists
 them.
 Deviates: the unit list is shorter, symbolic equality is math-verify's instead of plain sympy, and a failure keeps its
 own status instead of being counted as wrong in silence.
@@ -13,10 +13,11 @@ from fractions import Fraction
 
 from kvrepro.graders.cleaning import clean, split_top
 from kvrepro.graders.compare.scalars import literal
+from kvrepro.graders.compare.symbolic import same_by_math_verify
+from kvrepro.graders.compare.values import same_answer
 from kvrepro.graders.extract.answer import MAX_ANSWER, Extraction
 from kvrepro.graders.extract.boxes import find_boxes
 from kvrepro.graders.score import THOUGHT_END, Score
-from kvrepro.graders.strict import Pending
 from kvrepro.graders.words import number_in_words
 
 RELATIVE_TOLERANCE = Fraction(1, 10_000)
@@ -30,7 +31,7 @@ _UNIT = re.compile(rf"(?<![A-Za-z\\])(?:{'|'.join(_UNITS)})(?![A-Za-z])(?:\^\{{?
 _NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
 
 
-def open_compat(response: str, gold: str, kind: str) -> Score | Pending:
+def read(response: str, gold: str, kind: str) -> Score | Extraction:
     """Extract as DynTS does: behind the last `</think>` of the text, in words or not, or in the whole text."""
     text = response[response.rfind(THOUGHT_END) + len(THOUGHT_END) :] if THOUGHT_END in response else response
     if kind == "choice":
@@ -54,7 +55,7 @@ def open_compat(response: str, gold: str, kind: str) -> Score | Pending:
         return Score(False, "too_long", answer[:200], rule)
     if _strip(gold) == _strip(answer) != "":
         return Score(True, "ok", answer, f"{rule}:text")
-    return Pending(Extraction("ok", answer, rule))
+    return Extraction("ok", answer, rule)
 
 
 def _open_choice(text: str, gold: str) -> Score:
@@ -116,10 +117,11 @@ def same_without_symbols(gold: str, answer: str) -> bool | None:
     return None
 
 
-def same_by_symbols(gold: str, answer: str) -> bool | None:
-    """The symbolic end of the comparison, by value rules and then math-verify."""
-    from kvrepro.graders.compare.symbolic import same_by_math_verify
-    from kvrepro.graders.compare.values import same_answer
-
-    verdict = same_answer(_strip(gold), _strip(answer)).equal
-    return same_by_math_verify(_strip(gold), _strip(answer)) if verdict is None else verdict
+def compare(found: Extraction, gold: str) -> Score:
+    """DynTS' comparison; where it asks sympy, by value rules and then math-verify."""
+    answer = found.answer or ""
+    equal = same_without_symbols(gold, answer)
+    if equal is None:
+        equal = same_answer(_strip(gold), _strip(answer)).equal
+        equal = same_by_math_verify(_strip(gold), _strip(answer)) if equal is None else equal
+    return Score(bool(equal), "ok", answer, f"{found.rule}:dynts")

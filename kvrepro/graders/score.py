@@ -35,10 +35,6 @@ class Score:
     rule: str
 
 
-class GraderError(RuntimeError):
-    """Grading failed for a reason of ours, not of the reply; becomes the status `grader_error`."""
-
-
 def check_request(
     response: str, gold: str, kind: str, finish_reason: str, grader: str, answer_start: int | None
 ) -> None:

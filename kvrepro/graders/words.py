@@ -7,77 +7,33 @@ from collections import Counter
 from fractions import Fraction
 
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
-_FILLERS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "is",
-        "are",
-        "it",
-        "its",
-        "was",
-        "be",
-        "of",
-        "that",
-        "this",
-        "so",
-        "thus",
-        "therefore",
-        "hence",
-        "answer",
-        "final",
-        "correct",
-        "condition",
-        "but",
-        "and",
-        "we",
-        "get",
-        "have",
-        "to",
-        "in",
-        "which",
-        "has",
-        "will",
-    ]
-)
+
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text, for tables that are read as text."""
+    return frozenset(text.split())
+
+
+_FILLERS = word_set("""
+a an the is are it its was be of that this so thus therefore hence answer final correct condition but and we get have to in
+which has will
+""")
 _OPPOSITES = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
-_TURNING = frozenset([
-    "not", "no", "neither", "nor", "never", "isn't", "cannot", "can't", "or", "either", "none", "without", "except",
-])  # fmt: skip
-_ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "first": 1, "second": 2, "third": 3, "fourth": 4, "1st": 1, "2nd": 2,
-          "3rd": 3, "4th": 4, "1": 1, "2": 2, "3": 3, "4": 4, "one": 1, "two": 2, "three": 3, "four": 4}  # fmt: skip
+_TURNING = word_set("not no neither nor never isn't cannot can't or either none without except")
+_SYNONYMS = {"insufficient": "not sufficient", "unnecessary": "not necessary", "dne": "does not exist", "e.g": ""}
+_PLACES = ("i first 1st 1 one", "ii second 2nd 2 two", "iii third 3rd 3 three", "iv fourth 4th 4 four")
+_QUADRANTS = {name: number for number, names in enumerate(_PLACES, 1) for name in names.split()}
 _QUADRANT = re.compile(
     r"\b(first|second|third|fourth|1st|2nd|3rd|4th) quadrant\b|\bquadrant (iii|ii|iv|i|[1-4]|one|two|three|four)\b"
 )
-_SYNONYMS = {
-    "insufficient": ["not", "sufficient"], "unnecessary": ["not", "necessary"], "eastward": ["east"],
-    "eastwards": ["east"], "westward": ["west"], "northward": ["north"], "southward": ["south"], "e.g": [],
-    "dne": ["does", "not", "exist"],
-}  # fmt: skip
-_ONES = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_ONES = """
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
+nineteen"""
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_VALUES = {name: i for i, name in enumerate(_ONES.split())} | {name: 10 * i for i, name in enumerate(_TENS.split(), 2)}
+_ORDINALS = "third fourth fifth sixth seventh eighth ninth tenth"
+_PARTS = {name: i for i, name in enumerate(_ORDINALS.split(), 3)}
+_PARTS |= {"half": 2, "halve": 2, "quarter": 4, "hundredth": 100}
 _TIME = re.compile(
     r"^(\d{1,2})(?:\s*[:.]\s*(\d{2}))?(?:\s*[:.]\s*(\d{2}))?\s*(?:o'?clock)?\s*(a\.?\s?m\.?|p\.?\s?m\.?)?"
     r"(?:\s*(?:in the|at) (morning|afternoon|evening|night))?$",
@@ -93,91 +49,64 @@ def plain(text: str) -> str:
 
 def is_wording(text: str) -> bool:
     """Is a (cleaned) gold made of words?"""
-    words = " ".join(_TEXT.findall(text))
-    rest = _TEXT.sub(" ", text)
-    if re.search(r"[A-Za-z]{2}", words):
-        return not re.search(r"[\d\\=<>^]", rest)
-    return "\\" not in text and not re.search(r"[\d+*/=<>^(){}\[\],]", text) and bool(re.search(r"[^\W\d_]{3}", text))
+    if re.search(r"[A-Za-z]{2}", " ".join(_TEXT.findall(text))):
+        return not re.search(r"[\d\\=<>^]", _TEXT.sub(" ", text))
+    return not re.search(r"[\d+*/=<>^(){}\[\],\\]", text) and bool(re.search(r"[^\W\d_]{3}", text))
 
 
-def words_of(text: str) -> list[str]:
+def _words_of(text: str) -> list[str]:
     """Lower-case words without fillers; negations stay joined to what they negate (`not sufficient`)."""
-    found: list[str] = []
     text = re.sub(r"\b(north|south)[- ]?(east|west)", r"\1\2", plain(text).casefold())
-    text = re.sub(r"[-_/]", " ", text)
+    text = re.sub(r"\b(north|south|east|west)wards?\b", r"\1", re.sub(r"[-_/]", " ", text))
+    found: list[str] = []
     for word in re.findall(r"[^\W_]+(?:['’][^\W_]+)?", text):
-        found.extend(_SYNONYMS.get(word, [word]))
-    result: list[str] = []
-    negated = False
-    for word in found:
-        if word in _FILLERS and len(found) > 1:
-            continue
-        if word == "not":
-            negated = True
-            continue
-        result.append("not " + word if negated else word)
-        negated = False
-    return result + (["not"] if negated else [])
+        found.extend(_SYNONYMS.get(word, word).split())
+    kept = [word for word in found if word not in _FILLERS or len(found) == 1]
+    return re.sub(r"\bnot\n", "not ", "\n".join(kept)).split("\n") if kept else []
 
 
-def quadrants(text: str) -> frozenset[int] | None:
+def _quadrants(text: str) -> frozenset[int] | None:
     """Numbers of the quadrants named; None if the text is not about quadrants."""
     words = re.findall(r"[a-z0-9]+", plain(text).casefold())
-    named = {word for word in words if word not in _FILLERS} - {"quadrant", "quadrants", "only"}
-    if not named <= set(_ROMAN) and not set(words) & _TURNING:
+    named = set(words) - _FILLERS - {"quadrant", "quadrants", "only"}
+    if not named <= set(_QUADRANTS):
         # a sentence: only the words next to `quadrant` name one
-        found = _QUADRANT.findall(" ".join(words))
-        return frozenset(_ROMAN[before or behind] for before, behind in found) or None
-    if not named or not named <= set(_ROMAN):
-        return None
-    if "quadrant" not in words and "quadrants" not in words and not named <= {"i", "ii", "iii", "iv"}:
-        return None
-    return frozenset(_ROMAN[word] for word in named)
+        found = _QUADRANT.findall(" ".join(words)) if not set(words) & _TURNING else []
+        return frozenset(_QUADRANTS[before or behind] for before, behind in found) or None
+    is_about = {"quadrant", "quadrants"} & set(words) or named <= {"i", "ii", "iii", "iv"}
+    return frozenset(_QUADRANTS[word] for word in named) if named and is_about else None
 
 
 def same_wording(gold: str, answer: str) -> bool:
     """Same words in any order, or the gold's words inside a short sentence that neither negates nor hedges."""
-    gold_places, answer_places = quadrants(gold), quadrants(answer)
-    if gold_places is not None:
-        if answer_places is not None:
-            return gold_places == answer_places
-        if re.fullmatch(r"\s*(?:\\text\{)?\s*(?:[Qq]uadrant)?\s*[IV]+\s*\}?", gold):
-            return False
-    first, second = words_of(gold), words_of(answer)
+    gold_places, answer_places = _quadrants(gold), _quadrants(answer)
+    if gold_places is not None and answer_places is not None:
+        return gold_places == answer_places
+    first, second = _words_of(gold), _words_of(answer)
     if not first or not second:
         return False
-    if Counter(first) == Counter(second):
-        return True
-    if "".join(first) == "".join(second):
+    if Counter(first) == Counter(second) or "".join(first) == "".join(second):
         return True
     if len(first) == 1 and first[0] in _OPPOSITES:
         # `Yes, it converges`
         return second[0] == first[0] and _OPPOSITES[first[0]] not in second
-    if len(second) > 14 or any(word in _TURNING or word.startswith("not ") for word in second):
+    if len(second) > 14 or any(word in _TURNING or word.startswith("not ") for word in first + second):
         return False
-    if first == ["no"] or any(word.startswith("not ") or word in _TURNING for word in first):
-        return False
-    n = len(first)
-    inside = any(second[i : i + n] == first for i in range(len(second) - n + 1))
-    return inside and len("".join(first)) >= 3 and not _contrast(first, plain(answer).casefold())
+    inside = f" {' '.join(first)} " in f" {' '.join(second)} "
+    return inside and len("".join(first)) >= 3 and not _has_alternative(" ".join(first), plain(answer).casefold())
 
 
-def _contrast(first: list[str], answer: str) -> bool:
-    """Does the sentence name an alternative, as in `east and west` or `even, odd`?"""
-    joined = " ".join(first)
-    return bool(
-        re.search(
-            rf"{re.escape(joined)}\s*(?:,|/|&|\band\b|\bor\b)|(?:,|/|&|\band\b|\bor\b)\s*{re.escape(joined)}", answer
-        )
-    )
+def _has_alternative(words: str, answer: str) -> bool:
+    """Does the sentence name another one beside it, as in `east and west` or `even, odd`?"""
+    words, joiner = re.escape(words), r"(?:,|/|&|\band\b|\bor\b)"
+    return bool(re.search(rf"{words}\s*{joiner}|{joiner}\s*{words}", answer))
 
 
-def clock(text: str) -> tuple[int, bool] | None:
+def _clock(text: str) -> tuple[int, bool] | None:
     """(minutes after midnight, whether am or pm is known) of a time of day; None if the text is not one."""
     spelled = plain(text).replace("\\", "").strip()
-    spelled = {"noon": "12:00 pm", "midnight": "12:00 am"}.get(spelled.casefold(), spelled)
-    match = _TIME.match(spelled)
-    if match is None or (match[2] is None and match[4] is None and match[5] is None):
+    match = _TIME.match({"noon": "12:00 pm", "midnight": "12:00 am"}.get(spelled.casefold(), spelled))
+    if match is None or not (match[2] or match[4] or match[5]):
         return None
     hour, minute = int(match[1]), int(match[2] or 0)
     part = (match[5] or "").lower()
@@ -188,55 +117,46 @@ def clock(text: str) -> tuple[int, bool] | None:
         return None
     if half:
         hour = hour % 12 + (12 if half == "p" else 0)
-    return (hour % 24) * 60 + minute, bool(half) or hour > 12 or (hour == 0) or match[1].startswith("0")
+    return (hour % 24) * 60 + minute, bool(half) or hour > 12 or match[1].startswith("0")
 
 
 def same_clock(gold: str, answer: str) -> bool | None:
     """Same time of day; None if the gold is not one. A missing am/pm is forgiven where the digits agree."""
-    first = clock(gold)
+    first = _clock(gold)
     if first is None or (":" not in gold and not re.search("[ap]\\.? ?m|noon|midnight", gold.lower())):
         return None
-    second = clock(re.sub(r"^.*?(?:\bis\b|\bat\b(?!\s+night)|=)\s*", "", plain(answer)))
+    second = _clock(re.sub(r"^.*?(?:\bis\b|\bat\b(?!\s+night)|=)\s*", "", plain(answer)))
     if second is None:
         return False
-    if first[1] and second[1]:
-        return first[0] == second[0]
-    return first[0] % 720 == second[0] % 720
+    period = 1440 if first[1] and second[1] else 720
+    return first[0] % period == second[0] % period
 
 
 def number_in_words(text: str) -> int | None:
     """`seventy-three` as 73, up to 999,999; None for anything else."""
-    words = [word for word in re.findall(r"[a-z]+", plain(text).casefold().replace("-", " ")) if word != "and"]
+    words = [word for word in re.findall(r"[a-z]+", plain(text).casefold()) if word != "and"]
     if not words or re.search(r"\d", text):
         return None
+    if words[0] in ("minus", "negative"):
+        rest = number_in_words(" ".join(words[1:]))
+        return -rest if rest is not None else None
     total = current = 0
     for word in words:
-        if word in _ONES:
-            current += _ONES.index(word)
-        elif word in _TENS:
-            current += 10 * (_TENS.index(word) + 2)
+        if word in _VALUES:
+            current += _VALUES[word]
         elif word == "hundred":
             current = max(current, 1) * 100
         elif word == "thousand":
             total, current = total + max(current, 1) * 1000, 0
-        elif word in ("minus", "negative") and not total and not current:
-            rest = number_in_words(" ".join(words[1:]))
-            return -rest if rest is not None else None
         else:
             return None
     return total + current
 
 
-_PARTS = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7,
-          "eighth": 8, "ninth": 9, "tenth": 10, "hundredth": 100}  # fmt: skip
-
-
 def fraction_in_words(text: str) -> Fraction | None:
     """`two thirds`, `one half`, `three and a half`; None for anything else."""
-    words = re.findall(r"[a-z]+|\d+", plain(text).casefold().replace("-", " "))
-    if len(words) < 2 or len(words) > 8:
-        return None
-    parts = _PARTS.get(words[-1]) or _PARTS.get(words[-1].removesuffix("s"))
+    words = re.findall(r"[a-z]+|\d+", plain(text).casefold())
+    parts = _PARTS.get(words[-1].removesuffix("s")) if 2 <= len(words) <= 8 else None
     if parts is None:
         return None
     top = 1 if words[-2] == "a" else number_in_words(words[-2])

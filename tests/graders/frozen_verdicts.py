@@ -1,7 +1,7 @@
 """Verdicts of both graders, frozen: what they say of the case table, and of probes made from its golds and replies.
 
 `python -m tests.graders.frozen_verdicts record` writes them, `... compare` reports by kind which ones have changed
-since (exit status 1 if one of the case table did) and `... compare --all` shows each. Run it before and after a change
+since (exit status 1 if one of the case table did); `--all` shows each, `--table` leaves the probes out. Run it before and after a change
 of the graders: the case table says what is right, the probes only what is so.
 """
 
@@ -140,7 +140,7 @@ def _answers(scores: list[Score]) -> list[str]:
     ]
 
 
-def measure(n_rows: dict[str, int] | None = None) -> dict[str, Any]:
+def measure(n_rows: dict[str, int] | None = None, with_probes: bool = True) -> dict[str, Any]:
     """Verdicts and answers by grader and kind, of the first `n_rows` rows of the case table and of their probes."""
     found: dict[str, Any] = {"n_rows": {}, "text": {}}
     for kind, rows in case_rows().items():
@@ -150,7 +150,7 @@ def measure(n_rows: dict[str, int] | None = None) -> dict[str, Any]:
         for grader in GRADERS:
             table = grade_many(case_items(rows, kind), grader=grader)
             # DynTS' grader is the simpler one: every fifth probe
-            items = list(probes(rows, kind))[:: 1 if grader == "strict" else 5]
+            items = list(probes(rows, kind))[:: 1 if grader == "strict" else 5] if with_probes else []
             probed = grade_many(items, grader=grader)
             found[f"{grader} {kind}"] = {
                 "table": "".join(map(_mark, table)),
@@ -163,10 +163,10 @@ def measure(n_rows: dict[str, int] | None = None) -> dict[str, Any]:
     return found
 
 
-def compare(show_all: bool) -> int:
+def compare(show_all: bool, with_probes: bool) -> int:
     """Print what changed, by kind and both ways; the number of verdicts of the case table that did."""
     old = json.loads(FROZEN.read_text(encoding="utf-8"))
-    new = measure(old["n_rows"])
+    new = measure(old["n_rows"], with_probes)
     if old["text"] != new["text"]:
         raise SystemExit(
             "the frozen rows of the case table are not its first rows any more; add rows at the end of a file"
@@ -179,7 +179,7 @@ def compare(show_all: bool) -> int:
                 "table": case_items(rows, kind),
                 "probes": list(probes(rows, kind))[:: 1 if grader == "strict" else 5],
             }
-            for part, name in (("table", "table_answers"), ("probes", "probe_answers")):
+            for part, name in (("table", "table_answers"), ("probes", "probe_answers"))[: 1 + with_probes]:
                 before, after = old[key][part], new[key][part]
                 changed = [(a, b, item) for a, b, item in zip(before, after, items[part], strict=True) if a != b]
                 n_table += len(changed) if part == "table" else 0
@@ -200,11 +200,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("action", choices=("record", "compare"))
     parser.add_argument("--all", action="store_true", help="show the probes whose verdicts changed, too")
+    parser.add_argument("--table", action="store_true", help="hold the case table only, in seconds")
     arguments = parser.parse_args()
     if arguments.action == "record":
         FROZEN.write_text(json.dumps(measure(), indent=0) + "\n", encoding="utf-8")
     else:
-        raise SystemExit(1 if compare(arguments.all) else 0)
+        raise SystemExit(1 if compare(arguments.all, not arguments.table) else 0)
 
 
 if __name__ == "__main__":

@@ -1,66 +1,154 @@
-"""Values of expression trees, exact where rational and to 60 digits elsewhere, and equality by sampling."""
+"""Values of expression trees, exact where rational and to 60 digits elsewhere, and equality by sampling.
+
+Every operation is bounded, so that power towers and factorials of a reply end in `TooLargeError` and not in a hang.
+"""
 
 from __future__ import annotations
 
+import math
+import operator
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
-from kvrepro.graders.compare.arithmetic import OPERATIONS, TooLargeError, check, context, magnitude, number
-from kvrepro.graders.compare.expression import Tree
-from kvrepro.graders.compare.lexer import UnreadableError
+from kvrepro.errors import KvreproError
+from kvrepro.graders.compare.expression import Tree, UnreadableError, symbols_of
 
+DIGITS = 60
 # two values agree if they differ by less than this part of the larger one
 RELATIVE_TOLERANCE = 1e-35
+MAX_BITS = 200_000
+MAX_FACTORIAL = 20_000
+_LOGARITHMS = {"ln": "ln", "log": "log10", "lg": "log10"}
 
 
-def symbols_of(tree: Tree) -> set[str]:
-    """Names of the free symbols."""
-    if tree[0] == "symbol":
-        return {tree[1]}
-    return set().union(*(symbols_of(part) for part in tree[1:] if isinstance(part, tuple)), set())
+class TooLargeError(UnreadableError):
+    """A value beyond every answer that a benchmark asks for."""
 
 
-def has_constant(tree: Tree, name: str) -> bool:
-    """Does pi, e or i occur?"""
-    return tree == ("constant", name) or any(has_constant(part, name) for part in tree[1:] if isinstance(part, tuple))
+@cache
+def context() -> Any:
+    """The mpmath context of this process, with `DIGITS` digits."""
+    try:
+        # comes with math-verify, and plain numbers do without
+        import mpmath
+    except ImportError as error:
+        raise KvreproError(
+            "grading this answer needs mpmath, which comes with math-verify: pip install math-verify"
+        ) from error
+    found = mpmath.mp.clone()
+    found.dps = DIGITS
+    return found
 
 
-def has_branches(tree: Tree) -> bool:
-    """Roots, logarithms and broken powers: laws that hold for positive numbers only are meant to hold."""
-    if tree[0] == "root" or (tree[0] == "function" and tree[1] in ("ln", "log", "lg")):
-        return True
-    if tree[0] == "pow" and (tree[2][0] != "number" or tree[2][1].denominator != 1):
-        return True
-    return any(has_branches(part) for part in tree[1:] if isinstance(part, tuple))
+def number(value: Any) -> Any:
+    """As an mpmath number."""
+    return context().mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
+
+
+def real(value: Any) -> Any:
+    """The value, if it has no imaginary part."""
+    if getattr(value, "imag", 0) != 0:
+        raise UnreadableError("a real number is needed here")
+    return value if isinstance(value, Fraction) else value.real
+
+
+def _magnitude(value: Any) -> float:
+    """log2 of the absolute value, roughly; 0 for 0."""
+    if isinstance(value, Fraction):
+        return float(value.numerator.bit_length() - value.denominator.bit_length())
+    size = abs(value)
+    return float(context().mag(size)) if size and not context().isinf(size) else 0.0
+
+
+def _on_both(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Exact for two fractions, else on mpmath numbers."""
+
+    def apply(first: Any, second: Any) -> Any:
+        if isinstance(first, Fraction) and isinstance(second, Fraction):
+            return operation(first, second)
+        return operation(number(first), number(second))
+
+    return apply
+
+
+def _pow(base: Any, exponent: Any) -> Any:
+    if _magnitude(exponent) > 40:
+        raise TooLargeError("exponent")
+    is_rational = isinstance(base, Fraction) and isinstance(exponent, Fraction)
+    if is_rational and exponent.denominator == 1:
+        size = max(base.numerator.bit_length(), base.denominator.bit_length())
+        if abs(base) != 1 and size * abs(exponent.numerator) > MAX_BITS:
+            raise TooLargeError("power")
+        if base == exponent == 0:
+            raise UnreadableError("0 to the power of 0")
+        return base ** int(exponent)
+    if (abs(_magnitude(base)) + 1) * 2 ** _magnitude(exponent) > 1e7:
+        raise TooLargeError("power")
+    if is_rational and base < 0 and exponent.denominator % 2:
+        # the real branch, as school books mean (-8)^{1/3}
+        return (-1) ** exponent.numerator * context().power(number(-base), number(exponent))
+    return context().power(number(base), number(exponent))
+
+
+def _of_whole(operation: Callable[..., int]) -> Callable[..., Fraction]:
+    """An operation on whole numbers from 0 to `MAX_FACTORIAL`."""
+
+    def apply(*values: Any) -> Fraction:
+        if not all(isinstance(x, Fraction) and x.denominator == 1 and x >= 0 for x in values):
+            raise UnreadableError("a whole number is needed here")
+        if values[0] > MAX_FACTORIAL:
+            raise TooLargeError(operation.__name__)
+        return Fraction(operation(*map(int, values)))
+
+    return apply
+
+
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    "add": _on_both(operator.add),
+    "mul": _on_both(operator.mul),
+    "div": _on_both(operator.truediv),
+    "neg": operator.neg,
+    "pow": _pow,
+    "abs": abs,
+    "factorial": _of_whole(math.factorial),
+    "binomial": _of_whole(math.comb),
+    "degrees": lambda x: x,
+    "floor": lambda x: Fraction(int(context().floor(number(real(x))))),
+    "ceil": lambda x: Fraction(int(context().ceil(number(real(x))))),
+}
 
 
 def evaluate(tree: Tree, values: Mapping[str, Fraction] | None = None) -> Any:
     """Value as Fraction where exact, else an mpmath number.
 
-    Raises: UnreadableError for a symbol without value or an undefined operation, TooLargeError beyond the bounds.
+    Raises:
+        UnreadableError: a symbol without value, or an undefined operation.
+        TooLargeError: beyond the bounds.
     """
-    operator = tree[0]
-    if operator == "number":
+    kind = tree[0]
+    if kind == "number":
         return tree[1]
-    if operator == "symbol":
-        if tree[1] == "infinity":
-            return context().inf
-        if values is None or tree[1] not in values:
+    if kind == "symbol":
+        found = context().inf if tree[1] == "infinity" else (values or {}).get(tree[1])
+        if found is None:
             raise UnreadableError(f"free symbol {tree[1]}")
-        return values[tree[1]]
-    if operator == "constant":
-        return {"pi": context().pi, "e": context().e, "i": context().mpc(0, 1)}[tree[1]] * 1
-    if operator == "function":
-        return _function(tree[1], tree[2], values)
-    operands = [evaluate(part, values) for part in tree[1:]]
+        return found
+    if kind == "constant":
+        return context().mpc(0, 1) if tree[1] == "i" else +getattr(context(), tree[1])
     try:
-        return check(OPERATIONS[operator](*operands))
-    except ZeroDivisionError as error:
-        raise UnreadableError("division by zero") from error
+        if kind == "function":
+            return _function(tree[1], number(evaluate(_in_radians(tree[2]), values)))
+        value = _OPERATIONS[kind](*(evaluate(part, values) for part in tree[1:]))
+    except (ZeroDivisionError, ValueError) as error:
+        raise error if isinstance(error, UnreadableError) else UnreadableError(f"{kind} is undefined here") from error
     except (OverflowError, MemoryError) as error:
-        raise TooLargeError(operator) from error
+        raise TooLargeError(kind) from error
+    if isinstance(value, Fraction) and max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
+        raise TooLargeError(f"more than {MAX_BITS} bits")
+    return value
 
 
 def _in_radians(tree: Tree) -> Tree:
@@ -71,26 +159,13 @@ def _in_radians(tree: Tree) -> Tree:
     return (tree[0], *parts)
 
 
-def _function(name: str, argument: Tree, values: Mapping[str, Fraction] | None) -> Any:
-    value = number(evaluate(_in_radians(argument), values))
-    mp = context()
-    if (name not in ("ln", "log", "lg") and magnitude(value) > 200) or (
-        name in ("exp", "sinh", "cosh", "tanh") and magnitude(value) > 24
-    ):
+def _function(name: str, value: Any) -> Any:
+    if name in _LOGARITHMS:
+        # log without a base is left to both readings
+        return getattr(context(), _LOGARITHMS[name])(value) if value else context().mpf(0) / 0
+    if _magnitude(value) > (24 if name in ("exp", "sinh", "cosh", "tanh") else 200):
         raise TooLargeError(name)
-    if name in ("ln", "log", "lg"):
-        if value == 0:
-            raise UnreadableError("logarithm of 0")
-        # log without a base is left to both readings; `same_value` compares equal names
-        return mp.ln(value) if name == "ln" else mp.log10(value)
-    table = {
-        "sin": mp.sin, "cos": mp.cos, "tan": mp.tan, "cot": mp.cot, "sec": mp.sec, "csc": mp.csc, "arcsin": mp.asin,
-        "arccos": mp.acos, "arctan": mp.atan, "sinh": mp.sinh, "cosh": mp.cosh, "tanh": mp.tanh, "exp": mp.exp,
-    }  # fmt: skip
-    try:
-        return table[name](value)
-    except (ZeroDivisionError, ValueError) as error:
-        raise UnreadableError(f"{name} is undefined here") from error
+    return getattr(context(), name.replace("arc", "a"))(value)
 
 
 def close(first: Any, second: Any) -> bool:
@@ -98,22 +173,31 @@ def close(first: Any, second: Any) -> bool:
     if isinstance(first, Fraction) and isinstance(second, Fraction):
         return first == second
     first, second = number(first), number(second)
-    mp = context()
-    if mp.isinf(first) or mp.isinf(second):
+    if context().isinf(first) or context().isinf(second):
         return first == second
-    return abs(first - second) <= RELATIVE_TOLERANCE * max(abs(first), abs(second)) or (
-        abs(first) < 1e-40 and abs(second) < 1e-40
-    )
+    size = max(abs(first), abs(second))
+    return abs(first - second) <= RELATIVE_TOLERANCE * size or size < 1e-40
 
 
-def sample_points(names: set[str], n_points: int = 6) -> list[dict[str, Fraction]]:
-    """Fixed pseudo-random rationals for the symbols; the first half positive, then of either sign."""
+def sample_points(*trees: Tree) -> list[dict[str, Fraction]]:
+    """Fixed pseudo-random rationals for the symbols: three positive, then three of either sign.
+
+    Where roots, logarithms and broken powers occur only positive ones: their laws are meant to hold for those.
+    """
+    names = sorted(set().union(*map(symbols_of, trees)))
     generator = random.Random(20)
     points = []
-    for i in range(n_points):
-        low = 1 if i < n_points // 2 else -3000
-        points.append({name: Fraction(generator.randint(low, 3000) * 2 + 1, 2003) for name in sorted(names)})
-    return points
+    for low in (1, 1, 1, -3000, -3000, -3000):
+        points.append({name: Fraction(generator.randint(low, 3000) * 2 + 1, 2003) for name in names})
+    return points[:3] if any(map(_has_branches, trees)) else points
+
+
+def _has_branches(tree: Tree) -> bool:
+    if tree[0] == "function" and tree[1] in _LOGARITHMS:
+        return True
+    if tree[0] == "pow" and (tree[2][0] != "number" or tree[2][1].denominator != 1):
+        return True
+    return any(_has_branches(part) for part in tree[1:] if isinstance(part, tuple))
 
 
 def same_value(first: Tree, second: Tree) -> bool:
@@ -121,14 +205,10 @@ def same_value(first: Tree, second: Tree) -> bool:
 
     Samples where a side is undefined are skipped; at least two must remain.
     """
-    names = (symbols_of(first) | symbols_of(second)) - {"infinity"}
-    if not names:
+    if not symbols_of(first) | symbols_of(second):
         return close(evaluate(first), evaluate(second))
-    if (symbols_of(first) - {"infinity"}) != (symbols_of(second) - {"infinity"}) and len(names) > 12:
-        return False
     used = 0
-    n_points = 3 if has_branches(first) or has_branches(second) else 6
-    for values in sample_points(names)[:n_points]:
+    for values in sample_points(first, second):
         try:
             left, right = evaluate(first, values), evaluate(second, values)
         except TooLargeError:

@@ -1,41 +1,75 @@
 """Mathematical expressions of answers as trees: a small LaTeX reader that executes nothing and is bounded in size.
 
-A tree is a tuple `(operator, *operands)`; leaves are `("number", Fraction)` and `("symbol", name)`. What the reader
-does not know raises `UnreadableError`, and the caller asks math-verify instead.
+A tree is a tuple `(operator, *operands)`; leaves are `("number", Fraction)`, `("symbol", name)` and `("constant", name)`.
+What the reader does not know raises `UnreadableError`, and the caller asks math-verify instead.
 """
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
-from kvrepro.graders.cleaning import clean
-from kvrepro.graders.compare.lexer import FUNCTIONS, GREEK, LISTS, UnreadableError, tokens_of
-from kvrepro.graders.compare.selections import read_named, read_prefixed, selections
+from kvrepro.graders.words import word_set
 
+MAX_TOKENS = 800
 MAX_DEPTH = 60
-
-_PRODUCT = {"*", "\\cdot", "\\times"}
-_QUOTIENT = {"/", "\\div", ":"}
+FUNCTIONS = word_set("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp")
+_GREEK = word_set("""
+alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega Gamma Delta Theta
+Lambda Xi Sigma Phi Psi Omega ell hbar
+""")
+_INFINITY = ("infty", "infinity", "inf")
+_WORDS = FUNCTIONS | {"sqrt", "pi", *_INFINITY}
+_TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|\\[%$!{}|&]|[A-Za-z]+|\S)")
+# `\frac43`, `\sqrt2` and `\frac{1}2` take one digit each
+_FIRST_DIGIT = re.compile(r"(\\(?:frac|sqrt|binom))\s*(\d)")
+_SECOND_DIGIT = re.compile(r"(\\(?:frac|binom)\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}|[A-Za-z]))\s*(\d)(?!\d)")
+_BEGINS_FACTOR = FUNCTIONS | _GREEK | {"frac", "binom", "sqrt", "pi", "infty", "{", "lfloor", "lceil"}
 _OPENERS = {"(": ")", "[": "]", "{": "}", "\\{": "\\}"}
+_WHOLE_TWO = ("number", Fraction(2))
 
 Tree = tuple
 
 
+class UnreadableError(ValueError):
+    """Not an expression that this reader knows."""
+
+
 def read_expression(text: str) -> Tree:
-    """Tree of one scalar expression given as cleaned text."""
-    reader = Reader(tokens_of(text))
+    """Tree of one scalar expression given as cleaned text.
+
+    Raises:
+        UnreadableError: prose, rows, too many tokens, or anything that the reader does not know.
+    """
+    if r"\text" in text or "\\\\" in text:
+        raise UnreadableError("text inside an expression")
+    text = _SECOND_DIGIT.sub(r"\1{\2}", _FIRST_DIGIT.sub(r"\1{\2}", text))
+    tokens: list[str] = []
+    for token in _TOKEN.findall(text):
+        # a word is the name of a function or a product of letters
+        tokens.extend(["\\" + token] if token in _WORDS else token if token.isalpha() else [token])
+    if len(tokens) > MAX_TOKENS:
+        raise UnreadableError("expression too long")
+    reader = _Reader(tokens)
     tree = reader.sum()
-    if reader.position != len(reader.tokens):
+    if reader.peek():
         raise UnreadableError(f"unexpected {reader.peek()!r}")
     return tree
 
 
-def read_raw(text: str) -> Tree:
-    """Tree of one expression as a model or a data set wrote it."""
-    return read_expression(clean(text))
+def symbols_of(tree: Tree) -> set[str]:
+    """Names of the free symbols, infinity apart."""
+    if tree[0] == "symbol":
+        return {tree[1]} - {"infinity"}
+    return set().union(*(symbols_of(part) for part in tree[1:] if isinstance(part, tuple)), set())
 
 
-class Reader:
+def has_constant(tree: Tree, name: str) -> bool:
+    """Does pi, e or i occur?"""
+    return tree == ("constant", name) or any(has_constant(part, name) for part in tree[1:] if isinstance(part, tuple))
+
+
+class _Reader:
     """Position in the tokens of one expression, and what may stand there."""
 
     def __init__(self, tokens: list[str]):
@@ -74,88 +108,63 @@ class Reader:
         return tree
 
     def product(self) -> Tree:
-        """Factors joined by a sign or side by side; a number before a proper fraction is a mixed number."""
+        """Factors joined by a sign or side by side; a whole number before a proper fraction is a mixed number."""
         if self.peek() in ("+", "-"):
-            sign = self.take()
-            inner = self.product()
-            return ("neg", inner) if sign == "-" else inner
+            sign, tree = self.take(), self.product()
+            return ("neg", tree) if sign == "-" else tree
         tree = self.factor()
-        while True:
-            token = self.peek()
-            if token in _PRODUCT or token in _QUOTIENT:
-                self.take()
-                sign = 1
-                while self.peek() in ("+", "-"):
-                    sign *= -1 if self.take() == "-" else 1
-                right = self.factor()
-                right = ("neg", right) if sign < 0 else right
-                tree = ("mul", tree, right) if token in _PRODUCT else ("div", tree, right)
-            elif token in ("C", "P") and tree[0] == "number" and self.peek(1).isdigit():
-                # 10C3
-                self.take()
-                tree = selections(token, tree, self.atom())
-            elif self.starts_factor(token):
-                right_is_number = token[0].isdigit() or token[0] == "."
+        while token := self.peek():
+            if token in ("*", "\\cdot", "\\times", "/", "\\div", ":"):
+                operator = "mul" if self.take() in ("*", "\\cdot", "\\times") else "div"
+                tree = (operator, tree, self.signed())
+            elif self.begins_factor(token):
                 left = self.tokens[self.position - 1]
                 # `3 4` and `x2` are no products that anybody writes
-                if right_is_number and left[0].isalnum():
+                if (token[0].isdigit() or token[0] == ".") and left[0].isalnum():
                     raise UnreadableError(f"{left} next to {token}")
                 right = self.factor()
-                tree = ("add", tree, right) if _is_mixed(tree, right, left) else ("mul", tree, right)
+                tree = ("add" if left.isdigit() and _is_mixed(tree, right) else "mul", tree, right)
             else:
-                return tree
+                break
+        return tree
 
-    def starts_factor(self, token: str) -> bool:
+    def signed(self) -> Tree:
+        """A factor behind any number of signs."""
+        if self.peek() not in ("+", "-"):
+            return self.factor()
+        sign, tree = self.take(), self.signed()
+        return ("neg", tree) if sign == "-" else tree
+
+    def begins_factor(self, token: str) -> bool:
         """May a factor begin here, so that standing side by side means a product?"""
-        if not token or token in ("+", "-", ")", "]", "}", "\\}", ",", "=", "<", ">", "&", ";"):
-            return False
-        if token == "|":
-            return self.bars == 0
         if token[0] == "\\":
-            name = token[1:]
-            return (
-                name in FUNCTIONS or name in GREEK or name in ("frac", "binom", "pi", "infty", "{", "lfloor", "lceil")
-            )
-        return token[0].isalnum() or token in "([{." or token[0] == "."
+            return token[1:] in _BEGINS_FACTOR
+        return token[0].isalnum() or token[0] in "([{." or (token == "|" and self.bars == 0)
 
     def factor(self) -> Tree:
         """An atom with what is written behind it: powers, factorials, percent, degrees, primes."""
         tree = self.atom()
-        while True:
-            token = self.peek()
-            if token == "^":
-                self.take()
-                if self.peek() == "\\circ" or self.tokens[self.position : self.position + 3] == ["{", "\\circ", "}"]:
-                    self.position += 1 if self.peek() == "\\circ" else 3
-                    tree = ("degrees", tree)
-                    continue
-                if self.peek() == "'":
-                    raise UnreadableError("prime")
+        while (token := self.peek()) in ("^", "!", "%", "\\%", "\\circ", "'"):
+            self.take()
+            if token == "^" and (self.peek() == "\\circ" or self.tokens[self.position :][:3] == ["{", "\\circ", "}"]):
+                self.position += 1 if self.peek() == "\\circ" else 3
+                tree = ("degrees", tree)
+            elif token == "^":
                 tree = ("pow", tree, self.group())
             elif token == "!":
-                self.take()
                 tree = ("factorial", tree)
-            elif token in ("%", "\\%"):
-                self.take()
-                tree = ("div", tree, ("number", Fraction(100)))
             elif token == "\\circ":
-                self.take()
                 tree = ("degrees", tree)
             elif token == "'":
-                self.take()
                 if tree[0] != "symbol":
                     raise UnreadableError("prime")
                 tree = ("symbol", tree[1] + "'")
             else:
-                return tree
+                tree = ("div", tree, ("number", Fraction(100)))
+        return tree
 
     def group(self) -> Tree:
-        """What `^`, `\\frac` and the like take: a braced group, or one sign-less atom."""
-        if self.peek() == "{":
-            self.take()
-            tree = self.sum()
-            self.take("}")
-            return tree
+        """What `^`, `\\frac` and the like take: a braced group, or one atom behind any signs."""
         if self.peek() == "-":
             self.take()
             return ("neg", self.group())
@@ -167,7 +176,7 @@ class Reader:
         if token[0].isdigit() or (token[0] == "." and len(token) > 1):
             return self.number(token)
         if token in ("_", "^") or (token == "{" and self.peek() == "}"):
-            return read_prefixed(self, token)
+            return self.prefixed_selection(token)
         if token in _OPENERS:
             bars, self.bars = self.bars, 0
             tree = self.sum()
@@ -180,58 +189,39 @@ class Reader:
             self.bars -= 1
             self.take(token)
             return ("abs", tree)
-        if token in ("\\lfloor", "\\lceil"):
+        name = token.removeprefix("\\")
+        if name in ("lfloor", "lceil"):
             tree = self.sum()
-            self.take("\\r" + token[2:])
-            return ("floor" if token == "\\lfloor" else "ceil", tree)
-        if token == "\\frac":
-            return ("div", self.group(), self.group())
-        if token == "\\binom":
-            return ("binomial", self.group(), self.group())
-        if token == "\\sqrt":
+            self.take("\\r" + name[1:])
+            return (name[1:], tree)
+        if name in ("frac", "binom"):
+            return ("div" if name == "frac" else "binomial", self.group(), self.group())
+        if name == "sqrt":
             return self.root()
-        if token in ("\\infty", "\\infinity", "\\inf"):
-            return ("symbol", "infinity")
-        if token == "\\pi":
-            return ("constant", "pi")
-        if token[0] == "\\" and token[1:] in FUNCTIONS:
-            return self.function(token[1:])
-        if token[0] == "\\" and token[1:] in GREEK:
-            return self.symbol(token[1:])
-        if token.isalpha() and len(token) == 1:
-            return self.symbol(token)
-        raise UnreadableError(f"unknown {token!r}")
+        if name in FUNCTIONS:
+            return self.function(name)
+        return self.symbol(name)
 
     def number(self, token: str) -> Tree:
         """A decimal, with its repeating part if one follows."""
-        value = Fraction(token)
-        if (self.peek() in ("\\overline", "\\dot") and "." in token) or (
-            self.peek() == "." and self.peek(1) == "\\overline"
-        ):
-            if self.peek() == ".":
-                self.take()
-                token += "."
-            self.take()
-            digits = self.take("{") and self.take()
-            self.take("}")
-            if not digits.isdigit():
-                raise UnreadableError("repeating part")
-            decimals = len(token.split(".")[1])
-            return (
-                "number",
-                Fraction(token.rstrip(".")) + Fraction(int(digits), (10 ** len(digits) - 1) * 10**decimals),
-            )
-        return ("number", value)
+        if self.peek() == "." and self.peek(1) == "\\overline":
+            token += self.take()
+        if "." not in token or self.peek() not in ("\\overline", "\\dot"):
+            return ("number", Fraction(token))
+        self.take()
+        digits = self.take("{") and self.take()
+        self.take("}")
+        if not digits.isdigit():
+            raise UnreadableError("repeating part")
+        period = Fraction(int(digits), (10 ** len(digits) - 1) * 10 ** len(token.split(".")[1]))
+        return ("number", Fraction(token.rstrip(".")) + period)
 
     def root(self) -> Tree:
-        """What follows `\\sqrt`."""
-        degree: Tree = ("number", Fraction(2))
+        """What follows `\\sqrt`, as a power."""
+        degree: Tree = _WHOLE_TWO
         if self.peek() == "[":
-            self.take()
-            degree = self.sum()
-            self.take("]")
-        radicand = self.group() if self.peek() != "(" else self.atom()
-        return ("root", degree, radicand)
+            degree = self.atom()
+        return ("pow", self.atom(), ("div", ("number", Fraction(1)), degree))
 
     def function(self, name: str) -> Tree:
         """Argument, power and base of a named function."""
@@ -242,59 +232,80 @@ class Reader:
                 power = self.group()
             else:
                 base = self.group()
-        if name in LISTS:
-            return self.of_list(name)
-        if name == "det":
-            raise UnreadableError(name)
         if self.peek() in ("(", "[", "{"):
             argument = self.atom()
         else:
             argument = self.factor()
-            while self.starts_factor(self.peek()) and self.peek()[1:] not in FUNCTIONS - {"sqrt"}:
+            while (token := self.peek()) and self.begins_factor(token) and token[1:] not in FUNCTIONS:
                 argument = ("mul", argument, self.factor())
         if power == ("neg", ("number", Fraction(1))):
-            if name not in ("sin", "cos", "tan"):
-                raise UnreadableError(f"{name}^-1")
             return ("function", "arc" + name, argument)
         tree = ("function", name, argument)
         if base is not None:
-            if name != "log":
-                raise UnreadableError(f"{name} with a base")
             tree = ("div", ("function", "ln", argument), ("function", "ln", base))
         return tree if power is None else ("pow", tree, power)
 
-    def of_list(self, name: str) -> Tree:
-        """gcd, lcm, max or min of a list in brackets."""
-        closing = _OPENERS[self.take() if self.peek() in _OPENERS else "("]
-        operands = [self.sum()]
-        while self.peek() == ",":
-            self.take()
-            operands.append(self.sum())
-        self.take(closing)
-        return (name, *operands)
-
     def symbol(self, name: str) -> Tree:
-        """A letter with its index; i and e are constants, some letters count selections."""
-        if (tree := read_named(self, name)) is not None:
+        """A letter with its index; pi, i and e are constants, some letters count selections."""
+        if name in _INFINITY:
+            return ("symbol", "infinity")
+        if name in ("pi", "i") or (name == "e" and self.peek() != "_"):
+            return ("constant", name)
+        if name not in _GREEK and not (len(name) == 1 and name.isalpha()):
+            raise UnreadableError(f"unknown {name!r}")
+        if name in ("C", "P", "A") and (tree := self.selection(name)) is not None:
             return tree
-        if name == "i":
-            return ("constant", "i")
-        if name == "e" and self.peek() != "_":
-            return ("constant", "e")
         if self.peek() == "_":
             self.take()
-            lower = self.group()
-            name += "_" + _spell(lower)
+            name += "_" + "".join(map(str, self.group()[1:]))
         return ("symbol", name)
 
+    def selection(self, name: str) -> Tree | None:
+        """`C(10,3)`, `C_{10}^{3}`, `C^{3}_{10}` after their letter; None, with nothing taken, for any other symbol.
 
-def _spell(tree: Tree) -> str:
-    return str(tree[1]) if tree[0] in ("number", "symbol", "constant") else "".join(map(str, tree))
+        `A_6^3` and `P_6^3` are arrangements where both indices are numbers, and powers of a variable otherwise.
+        """
+        start, opening = self.position, self.peek()
+        if opening == "(":
+            self.take()
+            n = self.sum()
+            if self.peek() == ",":
+                self.take()
+                k = self.sum()
+                self.take(")")
+                return _selections(name, n, k)
+        elif opening in ("_", "^"):
+            self.take()
+            first = self.group()
+            if self.peek() in ("_", "^") and self.peek() != opening:
+                self.take()
+                second = self.group()
+                if name == "C" or first[0] == second[0] == "number":
+                    return _selections(name, *((first, second) if opening == "_" else (second, first)))
+        self.position = start
+        return None
+
+    def prefixed_selection(self, token: str) -> Tree:
+        """`{}_{10}C_{3}`, `^{10}P_3`; `token` is the one already taken."""
+        if token == "{":
+            self.take("}")
+            self.take()
+        n, name = self.group(), self.take()
+        self.take("_")
+        if name not in ("C", "P", "A"):
+            raise UnreadableError(f"{name!r} with a number in front")
+        return _selections(name, n, self.group())
 
 
-def _is_mixed(left: Tree, right: Tree, left_token: str) -> bool:
+def _selections(name: str, n: Tree, k: Tree) -> Tree:
+    """Number of ways to choose (C) or to arrange (P, A) k of n things."""
+    if name == "C":
+        return ("binomial", n, k)
+    return ("div", ("factorial", n), ("factorial", ("add", n, ("neg", k))))
+
+
+def _is_mixed(left: Tree, right: Tree) -> bool:
     """`1\\frac{4}{5}` is one and four fifths: a whole number directly before a proper numeric fraction."""
-    if left[0] != "number" or left[1].denominator != 1 or not left_token.isdigit() or right[0] != "div":
+    if left[0] != "number" or left[1].denominator != 1 or right[0] != "div" or right[1][0] != "number":
         return False
-    top, bottom = right[1], right[2]
-    return top[0] == bottom[0] == "number" and 0 < top[1] < bottom[1] and top[1].denominator == 1
+    return right[2][0] == "number" and 0 < right[1][1] < right[2][1] and right[1][1].denominator == 1

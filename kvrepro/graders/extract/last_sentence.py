@@ -1,8 +1,8 @@
-"""The answer of a reply that neither boxes nor announces one: the value of its last line.
+"""The answer of a reply that neither boxes nor announces one: the value of its last line, or that its last sentence ends in.
 
-Each rule reads one shape of a conclusion: a line that is nothing but a value, a table's last row, a count in front of
-the list of what it counts, a labelled line, a bold value, a sentence with exactly one value. Hedged, negated,
-conditional and checking sentences give none: no answer is better than a number that the reply did not commit to.
+Each rule reads one shape of a conclusion: a line that is nothing but a value, a table's last row, a count in front of the
+list of what it counts, a bold value, a sentence with exactly one value. Hedged, negated, conditional and checking
+sentences give none (`hedging`): no answer is better than a number that the reply did not commit to.
 """
 
 from __future__ import annotations
@@ -10,81 +10,83 @@ from __future__ import annotations
 import re
 
 from kvrepro.graders.cleaning import unify_unicode
-from kvrepro.graders.compare.quantities import find_quantity
-from kvrepro.graders.compare.units import read_unit
-from kvrepro.graders.extract.announcements import ASIDE, CONCLUSION, REVISION, STATED
+from kvrepro.graders.compare.units import find_quantity, read_unit
+from kvrepro.graders.extract.boxes import is_joined
+from kvrepro.graders.extract.hedging import ASIDE, CHECK, CONTRAST, DOUBT, HEDGE, REASON, REVISION
 from kvrepro.graders.words import number_in_words
 
-CONNECTOR = re.compile(
-    r"(?:[\s$,;&.*]|\\[()\[\],;: !]|\\q?quad|\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|\b(?:and|or|also)\b|[和或])*",
-    re.IGNORECASE,
-)
-HAS_JOINER = re.compile(r"[,;&和或]|\b(?:and|or)\b", re.IGNORECASE)
-MATHS = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+MATHS = re.compile(r"\$\$(?P<a>.+?)\$\$|(?<!\\)\$(?P<b>.+?)(?<!\\)\$|\\\((?P<c>.+?)\\\)|\\\[(?P<d>.+?)\\\]", re.DOTALL)
 SENTENCE_END = re.compile(r"(?<=[^\d.])\.(?=\s|$)|(?<=\d)\.(?=\s|$)|\n|(?<![\\A-Za-z])!(?=\s|$)|\?(?=\s|$)")
-REASON = re.compile(
-    r",?\s+(?:i\.e\.?|that is|or equivalently|equivalently|or about|or approximately|because|since|as"
-    r"|which|where|so|for|due|after|when|by|hence|thus|therefore|,)\b.*$",
-    re.DOTALL | re.IGNORECASE,
-)
-_TIME_OF_DAY = re.compile(r"(?<![\d:])\d{1,2}:\d{2}(?!\d|:)(?:\s*[ap]\.?\s?m\b\.?)?", re.IGNORECASE)
-_CONTINUING = ("hundred", "thousand", "and", "a", "half", "third", "thirds", "quarter", "quarters")
-_UNABLE = re.compile(r"\b(?:cannot|can't|could not|unable to|not enough|don't know)\b", re.IGNORECASE)
-_HEDGE = re.compile(r"\b(?:not|cannot|can't|unclear|maybe|might|perhaps|either|or|checked|try|guess)\b", re.IGNORECASE)
-# further doubts that only matter where emphasis is all that marks the answer
-_DOUBT = re.compile(
-    r"\b(?:if|unless|would|could|might|wrong|incorrect|mistaken|mistake|instead|rather than|suspect|consider|considered"
-    r"|unsure|neither|nor|except|first guess|probably|ruled? out|next step"
-    r"|still (?:have|need)|look at|exclude)\b|n't\b|\?",
-    re.IGNORECASE,
-)
-_WRONG = re.compile(r"\b(?:wrong|incorrect|mistaken|we (?:now )?(?:consider|split))\b", re.IGNORECASE)
-_OPEN = re.compile(r"\b(?:ruled? out|still (?:have|has|need|needs)|(?:it )?remains to)\b", re.IGNORECASE)
-# `90, not 45`
-CONTRAST = re.compile(r"(?:,|\s\()\s*(?:and\s+)?(?:not|rather than|instead of)\s+[\d$\\*-].*$", re.DOTALL)
-# `or in degrees 90`, `or simply 5` say the same once more
-_RESTATED = re.compile(r"\bor,?\s+(?=in\b|equivalently\b|simply\b|just\b|expressed\b)", re.IGNORECASE)
 _CJK = r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]"
-_CJK_STATED = re.compile(r"(?:共有|共|有|是|为|等于|得到?|应为|就是|は|が)\s*[:=]?\s*$")
-_CJK_HEDGE = re.compile(r"不是|不等于|不为|没有|可能|也许|如果|假设|或者|若|检验|第\s*\d")
 _NUMBER = r"-?\\?\$?(?:\d+(?:,\d{3})*(?:\.\d+)?(?:\s\d+/\d+|/\d+)?|\.\d+)"
-_UNIT = (
-    r"(?:\s*\\?%|\s*\^\\circ\s*[CF]?|[\s-]*[A-Za-z][A-Za-z.]*(?:\^\{?-?\d\}?)?"
+_VALUE = re.compile(
+    rf"{_NUMBER}(?:\s*\\?%|\s*\^\\circ\s*[CF]?|[\s-]*[A-Za-z][A-Za-z.]*(?:\^\{{?-?\d\}}?)?"
     r"(?:\s*[ /]\s*[A-Za-z]+(?:\^\{?-?\d\}?)?){0,3})?"
 )
-_VALUE = re.compile(rf"{_NUMBER}{_UNIT}")
+_NUMBERS = re.compile(
+    r"(?<![\w.^_/])(?<![_^]\{)-?\\?[$€£]?(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+(?!\d)|\d+)?(?:\.\d+)?(?<=\d)(?:\s\d+/\d+|/\d+)?"
+    r"(?:\s?\\?%|\s?\^\\circ(?:\s?[CF]\b)?)?(?![\w^])"
+)
+_TIME_OF_DAY = re.compile(r"(?<![\d:])\d{1,2}:\d{2}(?!\d|:)(?:\s*[ap]\.?\s?m\b\.?)?", re.IGNORECASE)
 _BOLD = re.compile(r"(?:\*\*|__)(?!\s)(.+?)\s?(?:\*\*|__)")
-# a verb of the third person, a comma or a colon lets an emphasised value stand for itself: `the jug holds **3** litres`
+_VERBS = (
+    r"(?:\b(?:is|are|was|equals?|be|becomes?|gives?|giving|yields?|yielding|makes?|making|gets?|obtain|find|have|has"
+    r"|contains?|holds?|takes?|costs?|weighs?|measures?|totals?|leaves?|leaving|needs?|used?|sells?|runs?|walks?|rides?"
+    r"|(?:comes?|amounts?|sums?|adds?|simplif\w+|reduces?|evaluates?|rounds?|converts?|up|arrives?) (?:out )?(?:up )?(?:to|at)"
+    r"|to|at|of|as|ist|sind|beträgt|est|es|son|è|é|vale|sono|wynosi|равн\w+|составляет)\b|等于|得到?|就是|[是为有共は])"
+)
+_VERB = re.compile(_VERBS, re.IGNORECASE)
+# between two values of a sentence: what makes the second one the conclusion of the first
+_LEADS = re.compile(
+    r"=|\\approx|\b(?:is|are|equals?|be|becomes?|gives?|giving|yields?|yielding|makes?|making|gets?|obtain|find|leaves?"
+    r"|leaving|to|ist|est|es|son|é|è|sono|so|thus|hence|therefore|altogether|total|sum|which)\b|[是为得]",
+    re.IGNORECASE,
+)
+# a sentence that names a value right behind its verb: `The total is 48`, `o valor é 18`
+_STATED = re.compile(
+    rf"(?:{_VERBS}|=)[\s:*]*(?:(?:exactly|about|approximately|roughly|only|just|therefore|thus|simply)\s+)?[\s*(\\$]*$",
+    re.IGNORECASE,
+)
+# a verb of the third person, a comma or a colon lets a value stand for itself: `the jug holds **3** litres`
 _LEADS_TO_BOLD = re.compile(
     r"(?:[:,]|\b(?!(?:this|us|cases|plus|minus|times|less|unless|ways|steps|parts|numbers|values|was)\b)[a-z]{2,}s"
     r"|\b(?:total|sum|product|area|number|probability) of)[\s$(]*$",
     re.IGNORECASE,
 )
-_VERB_LAST = re.compile(r"\b(?!(?:this|us|cases|plus|minus|times|less|unless|was)\b)[a-z]{2,}s\s*$")
-_NUMBERED = re.compile(r"\b(?:case|step|part|row|line|equation|figure|theorem|method|attempt)\s*$", re.IGNORECASE)
-_ASIDE_BOLD = re.compile(
-    r"^[\s*_>-]*(?:(?:we|now|let us|here)\s+)*(?:check|verif|note|suppose|let|assum|recall|step|example|consider|try"
-    r"|test|first|case|if|hint|split|us(?:e|ing)\b|in step)",
+_CONCLUSION = re.compile(
+    r"^(?:so|thus|therefore|hence|consequently|finally|in total|in conclusion|altogether|this gives|we"
+    r" (?:get|have|find|obtain|conclude))\b",
     re.IGNORECASE,
 )
-TOTAL = re.compile(
+_TOTAL = re.compile(
     r"^[\s*\-+•]*(?:(?:the|grand|final|overall)\s+)*(?:total|sum|altogether|result|answer|in all|final|value)", re.I
 )
-_LABELLED = re.compile(r"^[\s*]*([A-Z][^:$\\\d\n]{0,50}):[\s*]*(\S.*)$")
-_LISTED = re.compile(r"^\s*(?:[-+*•]\s|\d+[.)]\s)")
-_LAST_CLAUSE = re.compile(
-    r"[,;]\s*(?:and\s+)?(?:so|thus|hence|therefore|giving|making|altogether|which (?:gives|makes|is|equals)"
-    r"|(?:for|with) a total of)\b",
-    re.IGNORECASE,
-)
+# `or in degrees 90`, `or simply 5` say the same once more
+_RESTATED = re.compile(r"\bor,?\s+(?=in\b|equivalently\b|simply\b|just\b|expressed\b)", re.IGNORECASE)
 _COUNTED = re.compile(
     r"^[^$\d\\]*\b(?:has|have|are|is|find|get|obtain)\s+(?:exactly\s+|precisely\s+|only\s+)?\**(\d+)\**\s+"
     r"[A-Za-z][A-Za-z -]*\**\s*(?::|\(|,\s*namely|-)\s*(?=.*\d)",
 )
+_NUMBERED = re.compile(
+    r"\b(?:case|step|part|row|line|equation|figure|theorem|problem|chapter|method|attempt)s?\s*$", re.IGNORECASE
+)
+_ENTRY = re.compile(r"^\s*(?:[-+*•]\s|\d+[.)]\s|\|)|^\s*\**[A-Z][^:.\n]{0,30}:")
 # the exponent of a unit, which is no number of the sentence: `15 cm^{2}`
 _UNIT_POWER = re.compile(r"(\d\s*(?:sq\.?\s)?[A-Za-z]{1,12}(?:/[A-Za-z]{1,6})?)\s*\^\{?-?\d\}?(?![\w}])")
 # words in parentheses that belong to the value
 _PART_OF_VALUE = re.compile(r"^\W*(?:mod|base|or|not|if|unless|maybe|perhaps|am|pm)\b", re.IGNORECASE)
+_REMARKS = re.compile(r"\s*\((?!\\|[-\d\s,./]*\))[^()]{6,}\)")
+_ROWS = re.compile(
+    r"\\begin\{(?P<name>align|aligned|gather|gathered|equation|split|eqnarray)(\*?)\}"
+    r"((?:(?!\\begin).)*)\\end\{(?P=name)\2\}[\s$.\]\\]*$",
+    re.DOTALL,
+)
+_EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)|\\approx(?![A-Za-z])")
+
+
+def formula_in(match: re.Match[str]) -> str:
+    """What a match of `MATHS` holds between its delimiters."""
+    return next(group for group in match.groups() if group is not None)
 
 
 def without_remark(text: str) -> tuple[str, str]:
@@ -99,14 +101,11 @@ def without_remark(text: str) -> tuple[str, str]:
     for i in range(len(core) - 1, 0, -1):
         depth += (core[i] == ")") - (core[i] == "(")
         if depth == 0:
-            inner = core[i + 1 : -1]
-            before = core[:i]
-            if inner.strip().isdigit() and number_in_words(before.strip()) is not None:
-                return before.rstrip(), inner
+            before, inner = core[:i], core[i + 1 : -1]
             says = re.search(r"(?<![\\A-Za-z])[A-Za-z]{3,}|=|\\equiv|\\approx", inner)
-            if not says or not before[-1].isspace() or _PART_OF_VALUE.match(inner) or not re.search(r"\d", before):
-                return text, ""
-            return before.rstrip(), inner
+            is_number = inner.strip().isdigit() and number_in_words(before) is not None
+            is_remark = says and before[-1].isspace() and not _PART_OF_VALUE.match(inner) and re.search(r"\d", before)
+            return (before.rstrip(), inner) if is_number or is_remark else (text, "")
     return text, ""
 
 
@@ -114,11 +113,16 @@ def conversion(text: str, remark: str) -> str | None:
     """The remark of `3 hours 24 minutes (204 minutes)` or `twenty-five (25)`, which says the same as one number."""
     said = remark.strip(" $=")
     is_same = find_quantity(text) or number_in_words(text.strip(" .")) is not None
-    return said if said and _VALUE.fullmatch(said) and is_same else None
+    return said if _VALUE.fullmatch(said) and is_same else None
 
 
 def concluded(text: str, is_numeric: bool = False) -> str | None:
-    """A last line that is nothing but a value, or a concluding sentence with exactly one value."""
+    """A last line that is nothing but a value, or a concluding sentence with exactly one value.
+
+    Args:
+        text: the answer part of a reply, without boxes.
+        is_numeric: whether a count may be read in front of what it counts.
+    """
     text = unify_unicode(text)
     text = re.sub(r"\$\s*(\^\s*\{?\s*-?\d\s*\}?)\s*\$", lambda m: m[1].replace(" ", ""), text)
     text = re.sub(rf"(?<={_CJK})(?=-?\d)|(?<=\d)(?={_CJK})", " ", text)
@@ -131,40 +135,42 @@ def concluded(text: str, is_numeric: bool = False) -> str | None:
     if converted := conversion(marked, remark):
         return converted
     line = re.sub(r"^[>#\-*\s]+(?=\S)", "", marked).strip(" *`")
-    bare = line.rstrip(".").strip(" *")
-    inner = next(MATHS.finditer(bare), None)
-    if inner and inner[0] == bare:
-        return next(group for group in inner.groups() if group is not None)
+    if (value := _whole_line(text, lines, line.rstrip(".").strip(" *"))) is not None:
+        return value
+    if re.search(r"\b(?:cannot|can't|could not|unable to|not enough|don't know)\b|\?$", line, re.IGNORECASE):
+        return None
+    if is_numeric and (counted := _COUNTED.match(line)) and not ASIDE.match(line) and not HEDGE.search(line):
+        return counted[1]
+    if value := _bold_value(lines[-1]):
+        return value
+    sentences = [part.strip() for part in SENTENCE_END.split(line) if part.strip()]
+    return _sentence_value(sentences[-1], len(lines) == 1) if sentences and len(sentences[-1]) <= 300 else None
+
+
+def _whole_line(text: str, lines: list[str], bare: str) -> str | None:
+    """A last line that is one formula, a value, or one or two words that are the whole reply."""
+    if inner := MATHS.fullmatch(bare):
+        return formula_in(inner) if MATHS.match(bare).end() == len(bare) else None  # type: ignore[union-attr]
     if len(lines) > 1 and re.fullmatch(r"\\\]|\$\$", lines[-1]):
         inner = re.search(r"(?:\\\[|\$\$)([^$]*?)(?:\\\]|\$\$)\s*$", text, re.DOTALL)
         return inner[1] if inner else None
     if (
         len(bare) <= 60
-        and "**" not in bare
         and re.fullmatch(r"[^\w]*[-+]?[\w\\{}()\[\]^+*/.,=<>|$ %°π√-]*", bare)
         and re.search(r"\d|\\", bare)
-        and not re.search(r"[^\W\d_]{4,}", re.sub(r"\\[A-Za-z]+(?:\{[^{}]*\})?", "", bare))
+        and not re.search(r"[^\W\d_]{4,}|\*\*", re.sub(r"\\[A-Za-z]+(?:\{[^{}]*\})?", "", bare))
         and not re.match(rf"^\D*{_CJK}\D*\d", bare)
     ):
         return bare
-    if len(lines) == 1 and len(bare.split()) <= 2 and bare.replace(" ", "").isalpha():
-        return bare
-    if _UNABLE.search(line) or line.endswith("?"):
-        return None
-    if is_numeric and (counted := _COUNTED.match(line)) and not ASIDE.match(line) and not _HEDGE.search(line):
-        return counted[1]
-    if value := _bold_value(lines[-1]):
-        return value
-    sentences = [part.strip() for part in SENTENCE_END.split(line) if part and part.strip()]
-    return _sentence_value(sentences[-1], lines) if sentences and len(sentences[-1]) <= 300 else None
+    return bare if len(lines) == 1 and len(bare.split()) <= 2 and bare.replace(" ", "").isalpha() else None
 
 
 def _table_value(row: str) -> str | None:
     """The last cell of a table's last row, where that row is set off as the result."""
     cells = [cell.strip() for cell in row.strip().strip("|").split("|")]
     value = cells[-1].strip(" *_$`")
-    is_result = cells[-1].startswith("**") or cells[0].startswith("**") or bool(TOTAL.match(cells[0]))
-    if len(cells) < 2 or not is_result or _HEDGE.search(row) or not re.search(r"\d|\\", value) or len(value) > 60:
+    is_result = cells[-1].startswith("**") or cells[0].startswith("**") or _TOTAL.match(cells[0])
+    if len(cells) < 2 or not is_result or HEDGE.search(row) or not re.search(r"\d|\\", value) or len(value) > 60:
         return None
     return value
 
@@ -177,21 +183,16 @@ def _bold_value(line: str) -> str | None:
     match = found[-1]
     start = max([end.end() for end in SENTENCE_END.finditer(line, 0, match.start())], default=0)
     end = SENTENCE_END.search(line, match.end())
-    before, rest = line[start : match.start()], line[match.end() : end.start() if end else None]
-    later = line[end.end() :] if end else ""
-    if end and end[0] == "?":
+    before, rest = line[start : match.start()], line[match.end() : end.end() if end else None]
+    if len({other[1].strip(" .$") for other in found}) > 1 and not _LEADS.search(line[found[-2].end() : match.start()]):
         return None
-    if len(found) > 1 and len({other[1].strip(" .$") for other in found}) > 1:
-        between = line[found[-2].end() : match.start()]
-        if not re.search(r"\b(?:so|thus|hence|therefore|total|giving|sum|which)\b|=", between, re.IGNORECASE):
-            return None
     # what stands behind the value and gives reasons may hold any numbers
     rest = CONTRAST.sub("", rest)
     rest = REASON.sub("", " " + rest) if re.match(r"^,?\s", rest) else rest
-    said = _RESTATED.sub("", before + " " + rest)
-    if _HEDGE.search(said) or _DOUBT.search(said) or _ASIDE_BOLD.match(before) or REVISION.search(later):
+    later = line[end.end() :] if end else ""
+    if DOUBT.search(_RESTATED.sub("", before + " " + rest)) or CHECK.match(before) or REVISION.search(later):
         return None
-    is_led = bool(STATED.search(before) or _LEADS_TO_BOLD.search(before)) or not before.strip(" *>-")
+    is_led = _STATED.search(before) or _LEADS_TO_BOLD.search(before) or not before.strip(" *>-")
     if not is_led and (rest.strip(" .*!:)") or _NUMBERED.search(before)):
         return None
     if re.match(r"^\s*(?:[-+*/=<>^]|and\b|,\s*(?:and\s+)?[\d$\\-])", rest) or re.search(r"\d\s*(?:and|,)\s*$", before):
@@ -214,74 +215,88 @@ def _unit_behind(rest: str) -> str:
     return ""
 
 
-def _sentence_value(last: str, lines: list[str]) -> str | None:
-    formulas = [next(g for g in m.groups() if g is not None) for m in MATHS.finditer(last)]
-    is_alone = len(lines) == 1 and not _ASIDE_BOLD.match(last) and not _WRONG.search(last)
-    is_conclusion = bool(CONCLUSION.match(last)) or is_alone
+def _sentence_value(last: str, is_alone: bool) -> str | None:
+    """The one value of the last sentence, which concludes, states it behind a verb, or is the whole reply."""
+    formulas = list(MATHS.finditer(last))
+    is_plain = not ASIDE.match(last)
+    is_conclusion = bool(_CONCLUSION.match(last)) or (is_alone and is_plain and not DOUBT.search(last))
     times = _TIME_OF_DAY.findall(last)
-    if len(times) == 1 and not ASIDE.match(last):
+    if len(times) == 1 and is_plain:
         return times[0].strip()
-    if _HEDGE.search(last) or _CJK_HEDGE.search(last) or _OPEN.search(last):
+    if DOUBT.search(last):
         return None
-    if formulas and is_conclusion:
-        gaps = MATHS.split(last)[5:-1:5] if len(formulas) > 1 else []
-        if all(CONNECTOR.fullmatch(gap or "") for gap in gaps):
-            return " , ".join(formulas)
-    if (value := _labelled_value(last, lines)) is not None:
-        return value
-    is_plain = not ASIDE.match(last) and not _DOUBT.search(last)
-    if not is_conclusion and is_plain and (clauses := list(_LAST_CLAUSE.finditer(last))):
-        # `3 red and 4 blue, for a total of 7`
-        last, is_conclusion = last[clauses[-1].start() :].lstrip(",; "), True
-        formulas = [next(g for g in m.groups() if g is not None) for m in MATHS.finditer(last)]
-        if len(formulas) == 1:
-            return formulas[0]
-    if len(formulas) == 1 and is_plain:
-        before, behind = last[: (span := MATHS.search(last)).start()], last[span.end() :]  # type: ignore[union-attr]
-        if STATED.search(before) and not re.search(r"\d", before + behind) and len(behind.split()) <= 4:
-            return formulas[0] + _unit_behind(behind)
-    if not formulas and is_conclusion and (quantity := find_quantity(last)):
+    if formulas:
+        gaps = [last[a.end() : b.start()] for a, b in zip(formulas, formulas[1:], strict=False)]
+        return " , ".join(map(formula_in, formulas)) if is_conclusion and all(map(is_joined, gaps)) else None
+    if is_conclusion and (quantity := find_quantity(last)):
         return quantity
     flat, last = last, _UNIT_POWER.sub(r"\1", last)
-    numbers = re.findall(r"(?<![\w.])-?\\?\$?\d+(?:,\d{3})*(?:\.\d+)?(?:\s\d+/\d+|/\d+)?%?(?![\w])", last)
-    if not formulas and not numbers and is_conclusion and (word := _number_word(last)):
-        return word
+    numbers = [match[0].strip() for match in _NUMBERS.finditer(last)]
+    if not numbers:
+        return _number_word(last) if is_conclusion else None
     chances = re.findall(r"\b\d+ (?:in|out of) \d+\b", last)
-    if len(chances) == 1 and len(numbers) == 2 and STATED.search(last.partition(chances[0])[0]):
+    if len(chances) == 1 and len(numbers) == 2 and _STATED.search(last.partition(chances[0])[0]):
         return chances[0]
-    before = last.partition(numbers[0])[0] if numbers else ""
-    is_stated = not ASIDE.match(last) and bool(STATED.search(before) or _CJK_STATED.search(before))
-    if not formulas and len(set(numbers)) == 1 and (is_conclusion or (is_stated and len(numbers) == 1)):
-        return numbers[0] + _unit_behind(flat.partition(numbers[0])[2])
-    if not formulas and len(numbers) == 1 and is_plain and _VERB_LAST.search(before):
-        # `The jug holds 2.5 litres.`: any verb will do where a unit says that this is a measurement
-        unit = _unit_behind(flat.partition(numbers[0])[2])
-        return numbers[0] + unit if unit else None
-    return None
-
-
-def _labelled_value(last: str, lines: list[str]) -> str | None:
-    """`Total: $4 \\cdot 24 = 96$`; an entry of a list is no conclusion, unless it is the total."""
-    label = _LABELLED.match(last)
-    if label is None or ASIDE.match(last) or _ASIDE_BOLD.match(last):
-        return None
-    is_listed = bool(_LISTED.match(lines[-1])) or (len(lines) > 1 and ":" in lines[-2][:60])
-    if is_listed and not TOTAL.match(label[1]):
-        return None
-    value = label[2].strip(" .*")
-    formula = MATHS.fullmatch(value)
-    if formula:
-        return next(group for group in formula.groups() if group is not None)
-    return value if _VALUE.fullmatch(value) else None
+    before, unit = last.partition(numbers[0])[0], _unit_behind(flat.partition(numbers[0])[2])
+    is_stated = is_plain and len(numbers) == 1 and (_STATED.search(before) or (unit and _LEADS_TO_BOLD.search(before)))
+    return numbers[0] + unit if len(set(numbers)) == 1 and (is_conclusion or is_stated) else None
 
 
 def _number_word(sentence: str) -> str | None:
     """The one number that a sentence spells out; `one` and `zero` are too often pronouns and adjectives."""
     runs: list[list[str]] = [[]]
     for word in re.findall(r"[A-Za-z-]+", sentence):
-        if number_in_words(word) is not None or (runs[-1] and word.lower() in _CONTINUING):
+        is_more = word.lower() in ("hundred", "thousand", "and", "a", "half", "third", "thirds", "quarter", "quarters")
+        if number_in_words(word) is not None or (runs[-1] and is_more):
             runs[-1].append(word)
         elif runs[-1]:
             runs.append([])
     found = [re.sub(r"(?: and| a)+$", "", " ".join(run)) for run in runs if run]
     return found[0] if len(found) == 1 and found[0].lower() not in ("one", "zero") else None
+
+
+def last_value(text: str) -> str | None:
+    """The value that the last sentence ends in, behind a verb or an equals sign; None where it commits to none.
+
+    A reply that ends `... so 9/2 expressed as a decimal is 4.5.` commits to 4.5 as much as one that boxes it. A few words
+    or a remark in parentheses may follow.
+    """
+    text = unify_unicode(text).rstrip()
+    if rows := _ROWS.search(text):
+        last = re.split(r"\\\\(?:\[[^\]]*\])?", rows[3].strip(" \\&\n."))[-1]
+        return _right_side(last.replace("&", " ")) if _EQUALS.search(last) and re.search(r"\d|\\", last) else None
+    lines = [line.strip() for line in text.splitlines() if line.strip(" *$_-#>`")]
+    if not lines or (len(lines) > 1 and all(map(_ENTRY.match, lines[-2:])) and not _TOTAL.match(lines[-1])):
+        return None
+    line = re.sub(r"^[>#\-*\s]+(?=\S)", "", lines[-1])
+    line = _REMARKS.sub("", line).replace("**", "").replace("__", "").strip(" *`")
+    last = next((s.strip() for s in reversed(SENTENCE_END.split(line)) if s.strip(" .,;")), "")
+    if CHECK.match(last) or line.endswith("?") or len(last) > 400:
+        return None
+    formulas = list(MATHS.finditer(last))
+    inside = [range(m.start(), m.end()) for m in formulas]
+    numbers = [m for m in _NUMBERS.finditer(last) if m[0].strip() and not any(m.start() in span for span in inside)]
+    found = max([*formulas, *numbers], key=lambda m: m.start(), default=None)
+    if found is None:
+        return None
+    before, behind = last[: found.start()], REASON.sub("", " " + last[found.end() :].lstrip())
+    # what was doubted in an earlier clause does not matter, what is doubted in the last one does
+    clause = re.split(r"[;:]\s|,\s(?:so|thus|hence|and so|therefore)\b", before)[-1]
+    if DOUBT.search(clause) or DOUBT.search(behind) or re.search(r"[\d\\={}]|[,;]\s*$", behind):
+        return None
+    # raw assignments (`r=l-m; l=4, v=9`) are working, not a sentence: signs count inside a formula only
+    is_formula = found.re is MATHS or _CONCLUSION.match(last)
+    is_led = _VERB.search(before) or (is_formula and re.search(r"=|\\approx|:\s*$", before + found[0]))
+    others = [m for m in (*formulas, *numbers) if m.end() <= found.start()]
+    # `3 red and 4 blue` states two values, `2 of 8, so 1/4` one
+    is_parallel = others and not _LEADS.search(last[others[-1].end() : found.start()] + found[0])
+    if not is_led or is_parallel or len(behind.split()) > 6 or _NUMBERED.search(before):
+        return None
+    value = _right_side(formula_in(found) if found.re is MATHS else found[0])
+    return value + _unit_behind(behind) if re.search(r"\d|\\", value) else None
+
+
+def _right_side(formula: str) -> str:
+    """What stands behind the last equals sign: `4 \\cdot 24 = 96` gives 96; `x^2 = 4, y = 3` is no single value."""
+    parts = _EQUALS.split(formula)
+    return "" if len(parts) > 2 and "," in formula else parts[-1].strip(" ,;$").rstrip(". ")
