@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from kvrepro.graders.cleaning import unify_unicode
 from kvrepro.graders.extract.answer import MAX_WORDING
-from kvrepro.graders.extract.hedging import AGAINST, ASIDE, HEDGED
+from kvrepro.graders.extract.hedging import AGAINST, ASIDE, DOUBT
 from kvrepro.graders.extract.options import letter_of_option, normalised, option_in
 from kvrepro.graders.extract.statements import statements
 from kvrepro.graders.letters import CHOICE_WORD, LETTER, read_choice
@@ -127,7 +127,7 @@ def _closing_letter(line: str) -> str | None:
     clause = re.split(r"[,;:]\s", before)[-1]
     # a clause that concludes by itself does not care for negations in the clauses before it
     said = clause if _CONCLUDES.match(clause) else before
-    if len(letters) != 1 or HEDGED.search(said) or AGAINST.search(said) or (said is clause and ASIDE.match(said)):
+    if len(letters) != 1 or DOUBT.search(said) or AGAINST.search(said) or (said is clause and ASIDE.match(said)):
         return None
     if match["wrapped"] and _REFERENCE.search(before) and not match["wrapped"].startswith("*"):
         return None

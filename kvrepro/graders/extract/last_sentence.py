@@ -1,8 +1,8 @@
-"""The answer of a reply that neither boxes nor announces one: the value of its last line, or that its last sentence ends in.
+"""The answer of a reply that neither boxes nor announces one: the value of its last line or of its last sentence.
 
 Each rule reads one shape of a conclusion: a line that is nothing but a value, a table's last row, a count in front of the
-list of what it counts, a bold value, a sentence with exactly one value. Hedged, negated, conditional and checking
-sentences give none (`hedging`): no answer is better than a number that the reply did not commit to.
+list of what it counts, a bold value, a sentence with exactly one value or that ends in one. Hedged, negated, conditional
+and checking sentences give none (`hedging`): no answer is better than a number that the reply did not commit to.
 """
 
 from __future__ import annotations
@@ -15,78 +15,78 @@ from kvrepro.graders.extract.boxes import is_joined
 from kvrepro.graders.extract.hedging import ASIDE, CHECK, CONTRAST, DOUBT, HEDGE, REASON, REVISION
 from kvrepro.graders.words import number_in_words
 
-MATHS = re.compile(r"\$\$(?P<a>.+?)\$\$|(?<!\\)\$(?P<b>.+?)(?<!\\)\$|\\\((?P<c>.+?)\\\)|\\\[(?P<d>.+?)\\\]", re.DOTALL)
+MATHS = re.compile(r"(?s)\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]")
 SENTENCE_END = re.compile(r"(?<=[^\d.])\.(?=\s|$)|(?<=\d)\.(?=\s|$)|\n|(?<![\\A-Za-z])!(?=\s|$)|\?(?=\s|$)")
 _CJK = r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]"
-_NUMBER = r"-?\\?\$?(?:\d+(?:,\d{3})*(?:\.\d+)?(?:\s\d+/\d+|/\d+)?|\.\d+)"
 _VALUE = re.compile(
-    rf"{_NUMBER}(?:\s*\\?%|\s*\^\\circ\s*[CF]?|[\s-]*[A-Za-z][A-Za-z.]*(?:\^\{{?-?\d\}}?)?"
-    r"(?:\s*[ /]\s*[A-Za-z]+(?:\^\{?-?\d\}?)?){0,3})?"
+    r"-?\\?\$?(?:\d+(?:,\d{3})*(?:\.\d+)?(?:\s\d+/\d+|/\d+)?|\.\d+)(?:\s*\\?%|\s*\^\\circ\s*[CF]?"
+    r"|[\s-]*[A-Za-z][A-Za-z.]*(?:\^\{?-?\d\}?)?(?:\s*[ /]\s*[A-Za-z]+(?:\^\{?-?\d\}?)?){0,3})?"
 )
 _NUMBERS = re.compile(
-    r"(?<![\w.^_/])(?<![_^]\{)-?\\?[$€£]?(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+(?!\d)|\d+)?(?:\.\d+)?(?<=\d)(?:\s\d+/\d+|/\d+)?"
-    r"(?:\s?\\?%|\s?\^\\circ(?:\s?[CF]\b)?)?(?![\w^])"
+    r"(?<![\w.^_/])(?<![_^]\{)-?\\?[$€£]?(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+(?!\d)|\d+)?(?:\.\d+)?(?<=\d)"
+    r"(?:\s\d+/\d+|/\d+)?(?:\s?\\?%|\s?\^\\circ(?:\s?[CF]\b)?)?(?![\w^])"
 )
-_TIME_OF_DAY = re.compile(r"(?<![\d:])\d{1,2}:\d{2}(?!\d|:)(?:\s*[ap]\.?\s?m\b\.?)?", re.IGNORECASE)
+_TIME_OF_DAY = re.compile(r"(?i)(?<![\d:])\d{1,2}:\d{2}(?!\d|:)(?:\s*[ap]\.?\s?m\b\.?)?")
 _BOLD = re.compile(r"(?:\*\*|__)(?!\s)(.+?)\s?(?:\*\*|__)")
-_VERBS = (
-    r"(?:\b(?:is|are|was|equals?|be|becomes?|gives?|giving|yields?|yielding|makes?|making|gets?|obtain|find|have|has"
-    r"|contains?|holds?|takes?|costs?|weighs?|measures?|totals?|leaves?|leaving|needs?|used?|sells?|runs?|walks?|rides?"
-    r"|(?:comes?|amounts?|sums?|adds?|simplif\w+|reduces?|evaluates?|rounds?|converts?|up|arrives?) (?:out )?(?:up )?(?:to|at)"
-    r"|to|at|of|as|ist|sind|beträgt|est|es|son|è|é|vale|sono|wynosi|равн\w+|составляет)\b|等于|得到?|就是|[是为有共は])"
-)
-_VERB = re.compile(_VERBS, re.IGNORECASE)
 # between two values of a sentence: what makes the second one the conclusion of the first
-_LEADS = re.compile(
-    r"=|\\approx|\b(?:is|are|equals?|be|becomes?|gives?|giving|yields?|yielding|makes?|making|gets?|obtain|find|leaves?"
-    r"|leaving|to|ist|est|es|son|é|è|sono|so|thus|hence|therefore|altogether|total|sum|which)\b|[是为得]",
-    re.IGNORECASE,
+_LEADING = (
+    r"is|are|equals?|be|becomes?|gives?|giving|yields?|yielding|makes?|making|gets?|obtain|find|leaves?|leaving|to|ist|est|es"
+    r"|son|è|é|sono"
 )
+_LEADS = re.compile(rf"(?i)=|\\approx|\b(?:{_LEADING}|so|thus|hence|therefore|altogether|total|sum|which)\b|[是为得]")
+_VERBS = (
+    rf"(?:\b(?:{_LEADING}|was|have|has|contains?|holds?|takes?|costs?|weighs?|measures?|totals?|needs?|used?|sells?|runs?"
+    r"|walks?|rides?|comes? out|arrives?|at|of|as|sind|beträgt|vale|wynosi|равн\w+|составляет)\b|等于|得到?|就是|[是为有共は])"
+)
+_VERB = re.compile(rf"(?i){_VERBS}")
 # a sentence that names a value right behind its verb: `The total is 48`, `o valor é 18`
 _STATED = re.compile(
-    rf"(?:{_VERBS}|=)[\s:*]*(?:(?:exactly|about|approximately|roughly|only|just|therefore|thus|simply)\s+)?[\s*(\\$]*$",
-    re.IGNORECASE,
+    rf"(?i)(?:{_VERBS}|=)[\s:*]*(?:(?:exactly|about|approximately|roughly|only|just|therefore|thus|simply)\s+)?[\s*(\\$]*$"
 )
 # a verb of the third person, a comma or a colon lets a value stand for itself: `the jug holds **3** litres`
 _LEADS_TO_BOLD = re.compile(
-    r"(?:[:,]|\b(?!(?:this|us|cases|plus|minus|times|less|unless|ways|steps|parts|numbers|values|was)\b)[a-z]{2,}s"
-    r"|\b(?:total|sum|product|area|number|probability) of)[\s$(]*$",
-    re.IGNORECASE,
+    r"(?i)(?:[:,]|\b(?!(?:this|us|cases|plus|minus|times|less|unless|ways|steps|parts|numbers|values|was)\b)[a-z]{2,}s"
+    r"|\b(?:total|sum|product|area|number|probability) of)[\s$(]*$"
 )
 _CONCLUSION = re.compile(
-    r"^(?:so|thus|therefore|hence|consequently|finally|in total|in conclusion|altogether|this gives|we"
-    r" (?:get|have|find|obtain|conclude))\b",
-    re.IGNORECASE,
+    r"(?i)^(?:so|thus|therefore|hence|consequently|finally|in total|in conclusion|altogether|this gives"
+    r"|we (?:get|have|find|obtain|conclude))\b"
 )
 _TOTAL = re.compile(
-    r"^[\s*\-+•]*(?:(?:the|grand|final|overall)\s+)*(?:total|sum|altogether|result|answer|in all|final|value)", re.I
+    r"(?i)^[\s*\-+•]*(?:(?:the|grand|final|overall)\s+)*(?:total|sum|altogether|result|answer|in all|final|value)"
 )
 # `or in degrees 90`, `or simply 5` say the same once more
-_RESTATED = re.compile(r"\bor,?\s+(?=in\b|equivalently\b|simply\b|just\b|expressed\b)", re.IGNORECASE)
+_RESTATED = re.compile(r"(?i)\bor,?\s+(?=in\b|equivalently\b|simply\b|just\b|expressed\b)")
 _COUNTED = re.compile(
     r"^[^$\d\\]*\b(?:has|have|are|is|find|get|obtain)\s+(?:exactly\s+|precisely\s+|only\s+)?\**(\d+)\**\s+"
     r"[A-Za-z][A-Za-z -]*\**\s*(?::|\(|,\s*namely|-)\s*(?=.*\d)",
 )
 _NUMBERED = re.compile(
-    r"\b(?:case|step|part|row|line|equation|figure|theorem|problem|chapter|method|attempt)s?\s*$", re.IGNORECASE
+    r"(?i)\b(?:case|step|part|row|line|equation|figure|theorem|problem|chapter|method|attempt)s?\s*$"
 )
 _ENTRY = re.compile(r"^\s*(?:[-+*•]\s|\d+[.)]\s|\|)|^\s*\**[A-Z][^:.\n]{0,30}:")
 # the exponent of a unit, which is no number of the sentence: `15 cm^{2}`
 _UNIT_POWER = re.compile(r"(\d\s*(?:sq\.?\s)?[A-Za-z]{1,12}(?:/[A-Za-z]{1,6})?)\s*\^\{?-?\d\}?(?![\w}])")
-# words in parentheses that belong to the value
-_PART_OF_VALUE = re.compile(r"^\W*(?:mod|base|or|not|if|unless|maybe|perhaps|am|pm)\b", re.IGNORECASE)
+_UNIT = re.compile(
+    r"^\s*(?:([ap]\.?m\b|percent|o'clock(?:\s+(?:in the|at)\s+[a-z]+)?)"
+    r"|((?:square |cubic )?[A-Za-z]{1,12}(?:/[A-Za-z]{1,6})?(?:\^\{?-?\d\}?)?)(?![\w{]))"
+)
+_WORD_OF_NUMBER = re.compile(r"(?i)hundred|thousand|and|a|half|thirds?|quarters?")
+# words in parentheses behind a value, unless they belong to it; those anywhere
+_REMARK = re.compile(
+    r"^(.*\d.*?)\s+\((?!\W*(?:mod|base|or|not|if|unless|maybe|perhaps)\b)((?:[^()]|\([^()]*\))*)\)[\s.*]*$"
+)
 _REMARKS = re.compile(r"\s*\((?!\\|[-\d\s,./]*\))[^()]{6,}\)")
 _ROWS = re.compile(
-    r"\\begin\{(?P<name>align|aligned|gather|gathered|equation|split|eqnarray)(\*?)\}"
-    r"((?:(?!\\begin).)*)\\end\{(?P=name)\2\}[\s$.\]\\]*$",
-    re.DOTALL,
+    r"(?s)\\begin\{(?P<name>align|aligned|gather|gathered|equation|split|eqnarray)(\*?)\}"
+    r"((?:(?!\\begin).)*)\\end\{(?P=name)\2\}[\s$.\]\\]*$"
 )
 _EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)|\\approx(?![A-Za-z])")
 
 
 def formula_in(match: re.Match[str]) -> str:
     """What a match of `MATHS` holds between its delimiters."""
-    return next(group for group in match.groups() if group is not None)
+    return next(filter(None, match.groups()))
 
 
 def without_remark(text: str) -> tuple[str, str]:
@@ -94,26 +94,18 @@ def without_remark(text: str) -> tuple[str, str]:
 
     Only what has words or an equality is a remark; `(1, 2)`, `f(x)` and `(mod 7)` are none.
     """
-    core = text.rstrip(" .*")
-    if not core.endswith(")") or core.endswith("\\)"):
-        return text, ""
-    depth = 0
-    for i in range(len(core) - 1, 0, -1):
-        depth += (core[i] == ")") - (core[i] == "(")
-        if depth == 0:
-            before, inner = core[:i], core[i + 1 : -1]
-            says = re.search(r"(?<![\\A-Za-z])[A-Za-z]{3,}|=|\\equiv|\\approx", inner)
-            is_number = inner.strip().isdigit() and number_in_words(before) is not None
-            is_remark = says and before[-1].isspace() and not _PART_OF_VALUE.match(inner) and re.search(r"\d", before)
-            return (before.rstrip(), inner) if is_number or is_remark else (text, "")
-    return text, ""
+    match = _REMARK.match(text) if len(text) < 1000 else None
+    says = match and re.search(r"(?<![\\A-Za-z])[A-Za-z]{3,}|=|\\equiv|\\approx", match[2])
+    return (match[1], match[2]) if match and says else (text, "")
 
 
 def conversion(text: str, remark: str) -> str | None:
-    """The remark of `3 hours 24 minutes (204 minutes)` or `twenty-five (25)`, which says the same as one number."""
-    said = remark.strip(" $=")
-    is_same = find_quantity(text) or number_in_words(text.strip(" .")) is not None
-    return said if _VALUE.fullmatch(said) and is_same else None
+    """The remark of `3 hours 24 minutes (204 minutes)`, which says the same as one number."""
+    return remark.strip(" $=") if _VALUE.fullmatch(remark.strip(" $=")) and find_quantity(text) else None
+
+
+def _lines_of(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip(" *$_-#>`")]
 
 
 def concluded(text: str, is_numeric: bool = False) -> str | None:
@@ -125,8 +117,7 @@ def concluded(text: str, is_numeric: bool = False) -> str | None:
     """
     text = unify_unicode(text)
     text = re.sub(r"\$\s*(\^\s*\{?\s*-?\d\s*\}?)\s*\$", lambda m: m[1].replace(" ", ""), text)
-    text = re.sub(rf"(?<={_CJK})(?=-?\d)|(?<=\d)(?={_CJK})", " ", text)
-    lines = [line.strip() for line in text.splitlines() if line.strip(" *$_-#>`")]
+    lines = _lines_of(re.sub(rf"(?<={_CJK})(?=-?\d)|(?<=\d)(?={_CJK})", " ", text))
     if not lines:
         return None
     if lines[-1].startswith("|"):
@@ -137,48 +128,44 @@ def concluded(text: str, is_numeric: bool = False) -> str | None:
     line = re.sub(r"^[>#\-*\s]+(?=\S)", "", marked).strip(" *`")
     if (value := _whole_line(text, lines, line.rstrip(".").strip(" *"))) is not None:
         return value
-    if re.search(r"\b(?:cannot|can't|could not|unable to|not enough|don't know)\b|\?$", line, re.IGNORECASE):
+    if re.search(r"(?i)\b(?:cannot|can't|could not|unable to|not enough|don't know)\b|\?$", line):
         return None
     if is_numeric and (counted := _COUNTED.match(line)) and not ASIDE.match(line) and not HEDGE.search(line):
         return counted[1]
-    if value := _bold_value(lines[-1]):
-        return value
     sentences = [part.strip() for part in SENTENCE_END.split(line) if part.strip()]
-    return _sentence_value(sentences[-1], len(lines) == 1) if sentences and len(sentences[-1]) <= 300 else None
+    return _bold_value(lines[-1]) or (_sentence_value(sentences[-1][:300], len(lines) == 1) if sentences else None)
 
 
 def _whole_line(text: str, lines: list[str], bare: str) -> str | None:
     """A last line that is one formula, a value, or one or two words that are the whole reply."""
-    if inner := MATHS.fullmatch(bare):
-        return formula_in(inner) if MATHS.match(bare).end() == len(bare) else None  # type: ignore[union-attr]
-    if len(lines) > 1 and re.fullmatch(r"\\\]|\$\$", lines[-1]):
-        inner = re.search(r"(?:\\\[|\$\$)([^$]*?)(?:\\\]|\$\$)\s*$", text, re.DOTALL)
+    inner = MATHS.match(bare)
+    if inner and inner.end() == len(bare):
+        return formula_in(inner)
+    if lines[-1] in ("\\]", "$$"):
+        inner = re.search(r"(?s)(?:\\\[|\$\$)([^$]*?)(?:\\\]|\$\$)\s*$", text)
         return inner[1] if inner else None
-    if (
-        len(bare) <= 60
-        and re.fullmatch(r"[^\w]*[-+]?[\w\\{}()\[\]^+*/.,=<>|$ %°π√-]*", bare)
+    is_value = (
+        re.fullmatch(r"[^\w]*[\w\\{}()\[\]^+*/.,=<>|$ %°π√-]{,60}", bare)
         and re.search(r"\d|\\", bare)
         and not re.search(r"[^\W\d_]{4,}|\*\*", re.sub(r"\\[A-Za-z]+(?:\{[^{}]*\})?", "", bare))
         and not re.match(rf"^\D*{_CJK}\D*\d", bare)
-    ):
-        return bare
-    return bare if len(lines) == 1 and len(bare.split()) <= 2 and bare.replace(" ", "").isalpha() else None
+    )
+    return bare if is_value or (len(lines) == 1 and re.fullmatch(r"[^\W\d_]+(?: [^\W\d_]+)?", bare)) else None
 
 
 def _table_value(row: str) -> str | None:
     """The last cell of a table's last row, where that row is set off as the result."""
     cells = [cell.strip() for cell in row.strip().strip("|").split("|")]
     value = cells[-1].strip(" *_$`")
-    is_result = cells[-1].startswith("**") or cells[0].startswith("**") or _TOTAL.match(cells[0])
-    if len(cells) < 2 or not is_result or HEDGE.search(row) or not re.search(r"\d|\\", value) or len(value) > 60:
-        return None
-    return value
+    is_result = "**" in (cells[0][:2], cells[-1][:2]) or _TOTAL.match(cells[0])
+    return value if is_result and not HEDGE.search(row) and re.search(r"\d|\\", value) and len(value) <= 60 else None
 
 
 def _bold_value(line: str) -> str | None:
     """The one emphasised value of the last line, or its last one if the words before it sum up the others."""
-    found = [match for match in _BOLD.finditer(line) if _is_value(match[1])]
-    if not found or len(found) > 4:
+    bold = [(match, match[1].strip(" :,").rstrip(".")) for match in _BOLD.finditer(line)]
+    found = [match for match, bare in bold if _VALUE.fullmatch(bare.strip("$")) or MATHS.fullmatch(bare)]
+    if not found:
         return None
     match = found[-1]
     start = max([end.end() for end in SENTENCE_END.finditer(line, 0, match.start())], default=0)
@@ -187,8 +174,7 @@ def _bold_value(line: str) -> str | None:
     if len({other[1].strip(" .$") for other in found}) > 1 and not _LEADS.search(line[found[-2].end() : match.start()]):
         return None
     # what stands behind the value and gives reasons may hold any numbers
-    rest = CONTRAST.sub("", rest)
-    rest = REASON.sub("", " " + rest) if re.match(r"^,?\s", rest) else rest
+    rest = REASON.sub("", CONTRAST.sub("", rest))
     later = line[end.end() :] if end else ""
     if DOUBT.search(_RESTATED.sub("", before + " " + rest)) or CHECK.match(before) or REVISION.search(later):
         return None
@@ -200,26 +186,20 @@ def _bold_value(line: str) -> str | None:
     return match[1].strip(" $:").rstrip(".$: ") + _unit_behind(rest)
 
 
-def _is_value(text: str) -> bool:
-    bare = text.strip(" :,").rstrip(".")
-    return bool(_VALUE.fullmatch(bare.strip("$")) or MATHS.fullmatch(bare))
-
-
 def _unit_behind(rest: str) -> str:
     """The unit or half of the day that follows a value, where it says more than a noun would."""
-    if half := re.match(r"^\s*(?:[ap]\.?m\b|percent|o'clock(?:\s+(?:in the|at)\s+[a-z]+)?)", rest):
-        return half[0]
-    match = re.match(r"^\s*((?:square |cubic )?[A-Za-z]{1,12}(?:/[A-Za-z]{1,6})?(?:\^\{?-?\d\}?)?)(?![\w{])", rest)
-    if match and (len(match[1]) > 2 or "^" in match[1]) and (unit := read_unit(match[1])) and unit.dimensions:
-        return " " + match[1]
-    return ""
+    match = _UNIT.match(rest)
+    if match is None or match[1]:
+        return match[0] if match else ""
+    unit = read_unit(match[2]) if len(match[2]) > 2 or "^" in match[2] else None
+    return " " + match[2] if unit and unit.dimensions else ""
 
 
 def _sentence_value(last: str, is_alone: bool) -> str | None:
     """The one value of the last sentence, which concludes, states it behind a verb, or is the whole reply."""
     formulas = list(MATHS.finditer(last))
     is_plain = not ASIDE.match(last)
-    is_conclusion = bool(_CONCLUSION.match(last)) or (is_alone and is_plain and not DOUBT.search(last))
+    is_conclusion = bool(_CONCLUSION.match(last)) or (is_alone and is_plain)
     times = _TIME_OF_DAY.findall(last)
     if len(times) == 1 and is_plain:
         return times[0].strip()
@@ -244,14 +224,12 @@ def _sentence_value(last: str, is_alone: bool) -> str | None:
 
 def _number_word(sentence: str) -> str | None:
     """The one number that a sentence spells out; `one` and `zero` are too often pronouns and adjectives."""
-    runs: list[list[str]] = [[]]
-    for word in re.findall(r"[A-Za-z-]+", sentence):
-        is_more = word.lower() in ("hundred", "thousand", "and", "a", "half", "third", "thirds", "quarter", "quarters")
-        if number_in_words(word) is not None or (runs[-1] and is_more):
-            runs[-1].append(word)
-        elif runs[-1]:
-            runs.append([])
-    found = [re.sub(r"(?: and| a)+$", "", " ".join(run)) for run in runs if run]
+    said = [
+        word if number_in_words(word) is not None or _WORD_OF_NUMBER.fullmatch(word) else "|"
+        for word in re.findall(r"[A-Za-z-]+", sentence)
+    ]
+    found = [re.sub(r"^(?:a|and)\s|\s(?:a|and)$", "", run.strip()) for run in " ".join(said).split("|")]
+    found = [run for run in found if number_in_words(run.split(" ")[0]) is not None]
     return found[0] if len(found) == 1 and found[0].lower() not in ("one", "zero") else None
 
 
@@ -265,18 +243,17 @@ def last_value(text: str) -> str | None:
     if rows := _ROWS.search(text):
         last = re.split(r"\\\\(?:\[[^\]]*\])?", rows[3].strip(" \\&\n."))[-1]
         return _right_side(last.replace("&", " ")) if _EQUALS.search(last) and re.search(r"\d|\\", last) else None
-    lines = [line.strip() for line in text.splitlines() if line.strip(" *$_-#>`")]
+    lines = _lines_of(text)
     if not lines or (len(lines) > 1 and all(map(_ENTRY.match, lines[-2:])) and not _TOTAL.match(lines[-1])):
         return None
-    line = re.sub(r"^[>#\-*\s]+(?=\S)", "", lines[-1])
-    line = _REMARKS.sub("", line).replace("**", "").replace("__", "").strip(" *`")
+    line = _REMARKS.sub("", re.sub(r"^[>#\-*\s]+(?=\S)|\*\*|__", "", lines[-1])).strip(" *`")
     last = next((s.strip() for s in reversed(SENTENCE_END.split(line)) if s.strip(" .,;")), "")
     if CHECK.match(last) or line.endswith("?") or len(last) > 400:
         return None
     formulas = list(MATHS.finditer(last))
     inside = [range(m.start(), m.end()) for m in formulas]
     numbers = [m for m in _NUMBERS.finditer(last) if m[0].strip() and not any(m.start() in span for span in inside)]
-    found = max([*formulas, *numbers], key=lambda m: m.start(), default=None)
+    *others, found = sorted([*formulas, *numbers], key=lambda m: m.start()) or [None]
     if found is None:
         return None
     before, behind = last[: found.start()], REASON.sub("", " " + last[found.end() :].lstrip())
@@ -287,7 +264,6 @@ def last_value(text: str) -> str | None:
     # raw assignments (`r=l-m; l=4, v=9`) are working, not a sentence: signs count inside a formula only
     is_formula = found.re is MATHS or _CONCLUSION.match(last)
     is_led = _VERB.search(before) or (is_formula and re.search(r"=|\\approx|:\s*$", before + found[0]))
-    others = [m for m in (*formulas, *numbers) if m.end() <= found.start()]
     # `3 red and 4 blue` states two values, `2 of 8, so 1/4` one
     is_parallel = others and not _LEADS.search(last[others[-1].end() : found.start()] + found[0])
     if not is_led or is_parallel or len(behind.split()) > 6 or _NUMBERED.search(before):

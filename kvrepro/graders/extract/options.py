@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from kvrepro.graders.cleaning import clean
-from kvrepro.graders.extract.hedging import HEDGED
+from kvrepro.graders.extract.hedging import DOUBT
 from kvrepro.graders.letters import LETTER
 
 _OPTION_LINE = re.compile(
@@ -56,7 +56,7 @@ def _number_and_unit(text: str) -> tuple[Fraction, str] | None:
 def option_in(sentence: str, options: Mapping[str, str]) -> str | None:
     """Letter of the one option whose text a plain concluding sentence contains."""
     sentence = _CONTRASTED.sub("", sentence)
-    if HEDGED.search(sentence):
+    if DOUBT.search(sentence):
         return None
     said = f" {_spaced(sentence)} "
     found = [letter for letter, text in options.items() if len(_spaced(text)) > 1 and f" {_spaced(text)} " in said]
