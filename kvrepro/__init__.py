@@ -20,7 +20,7 @@ if find_spec(f"{__name__}.kernels") is None:
 _PUBLIC = {
     "generate": "generation",
     "CellConfig": "config",
-    "CompressedCache": "cache",
+    "CompressedCache": "cache.slots",
     "Engine": "engine",
     "EvictionMethod": "methods.base",
     "EvictionView": "methods.views",

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from .cache import CompressedCache
+from .cache.slots import CompressedCache
 from .errors import KvreproError
 from .kernels import reference
 

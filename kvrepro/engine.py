@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .attention import slot_attention
-from .cache import CompressedCache
+from .cache.attention import slot_attention
+from .cache.prefill import Prefill, prefill_prompt
+from .cache.rotary import Rotary, check_length
+from .cache.slots import CompressedCache
 from .completions import LENGTH_LIMIT, NAN_LOGITS, OK, TRUNCATED, Completion, Request, RowStep, RunStats
 from .decoder import make_decoder
 from .errors import KvreproError
@@ -21,8 +23,6 @@ from .late_tokens import LateTokens
 from .live_rows import LiveRows, Row
 from .methods.base import EvictionMethod
 from .methods.views import NEVER, EvictionView, StepView
-from .prefill import Prefill, prefill_prompt
-from .rotary import Rotary, check_length
 from .sampling import NOT_FINITE, sample_tokens, where_finite
 from .sampling_config import SamplingConfig
 from .timeline import Timeline

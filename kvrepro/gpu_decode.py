@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from .cache import CompressedCache
-from .cache_shape import CacheShape
+from .cache.shape import CacheShape
+from .cache.slots import CompressedCache
 from .decoder import make_decoder
 from .errors import KvreproError
 from .kernels.sample import sample

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from .cache import CompressedCache
+from .cache.slots import CompressedCache
 from .decoder import FUSED_TYPES, FusedDecoder, rms
 from .errors import KvreproError
 from .kernels.append_kv import append_kv

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from .cache import CompressedCache
+from .cache.slots import CompressedCache
 from .kernels.native.decode_step import DTYPES, DecodeStep, LayerWeights
 from .kernels.native.library import NativeUnavailableError, load_library
 from .paths import native_folder

@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .asset_folder import DEFAULT_FOLDERS, read_asset_folder, write_asset_folder
-from .attention import slot_attention
+from .cache.attention import slot_attention
+from .cache.rotary import Rotary, check_length
 from .errors import KvreproError
-from .rotary import Rotary, check_length
 
 FOLDER = DEFAULT_FOLDERS["calibration"]
 _HOW = "measure them with `kvrepro calibrate MODEL` or give their folder with calibration=..."

@@ -6,9 +6,9 @@ import random
 from dataclasses import dataclass, field
 
 import torch
+from kvrepro.cache.slots.slots import CompressedCache
 from torch import Tensor
 
-from kvrepro.cache import CompressedCache
 from kvrepro.completions import Request
 from kvrepro.engine import Engine
 from kvrepro.methods.base import EvictionMethod

@@ -13,7 +13,7 @@ MEASURE = """
 import json, resource, sys, torch
 torch.set_num_threads(1)
 from transformers import LlamaConfig
-from kvrepro.cache import CompressedCache
+from kvrepro.cache.slots import CompressedCache
 from kvrepro.methods import create_method
 from kvrepro.methods.views import NEVER, EvictionView
 n, rows, heads, d, granularity = json.loads(sys.argv[1])

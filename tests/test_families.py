@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from kvrepro.cache.slots.shape import CacheShape
+from kvrepro.cache.slots.slots import CompressedCache
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from kvrepro.cache import CompressedCache
-from kvrepro.cache_shape import CacheShape
 from kvrepro.completions import Request
 from kvrepro.engine import Engine
 from kvrepro.errors import KvreproError

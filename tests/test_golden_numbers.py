@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from kvrepro.cache.slots.rotary import Rotary
+from kvrepro.cache.slots.slots import CompressedCache
 from kvrepro.kernels.reference_scores import key_redundancy, window_scores
 from torch.nn import functional
 
-from kvrepro.cache import CompressedCache
 from kvrepro.future_attention import future_maxima
 from kvrepro.labels.attention import label_sequence
 from kvrepro.methods.key_scores import KeyDiffMethod
@@ -18,7 +19,6 @@ from kvrepro.methods.triattention import TriAttentionMethod
 from kvrepro.methods.views import NEVER, EvictionView
 from kvrepro.predictor.head import ImportancePredictor, PredictorShape
 from kvrepro.query_statistics import QueryStatistics
-from kvrepro.rotary import Rotary
 from kvrepro.schedule import Schedule
 
 from . import transcriptions

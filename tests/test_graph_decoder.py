@@ -7,11 +7,11 @@ import warnings
 
 import pytest
 import torch
+from kvrepro.cache.slots.slots import CompressedCache, KeepPlan
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import kvrepro
 from kvrepro import engine, graph_decoder
-from kvrepro.cache import CompressedCache, KeepPlan
 from kvrepro.decoder import FusedDecoder, make_decoder
 from kvrepro.errors import KvreproError
 from kvrepro.graph_decoder import GraphDecoder

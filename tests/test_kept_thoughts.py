@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
+from kvrepro.cache.slots.attention import slot_attention
+from kvrepro.cache.slots.slots import CompressedCache
 
-from kvrepro.attention import slot_attention
-from kvrepro.cache import CompressedCache
 from kvrepro.decoder import make_decoder
 from kvrepro.errors import KvreproError, UnknownNameError
 from kvrepro.labels.dataset import Example

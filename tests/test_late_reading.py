@@ -7,16 +7,16 @@ import warnings
 
 import pytest
 import torch
+from kvrepro.cache.slots.attention import slot_attention
+from kvrepro.cache.slots.prefill import prefill_prompt
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from kvrepro.attention import slot_attention
 from kvrepro.completions import Request
 from kvrepro.decoder import ModuleDecoder, make_decoder
 from kvrepro.engine import Engine
 from kvrepro.errors import KvreproError
 from kvrepro.graph_decoder import GraphDecoder
 from kvrepro.methods.query_window import QueryWindowMethod
-from kvrepro.prefill import prefill_prompt
 from kvrepro.sampling_config import SamplingConfig
 from kvrepro.tokens import ThinkTags
 

@@ -7,8 +7,8 @@ import random
 
 import pytest
 import torch
+from kvrepro.cache.slots.slots import CompressedCache
 
-from kvrepro.cache import CompressedCache
 from kvrepro.errors import KvreproError
 from kvrepro.methods import METHODS, create_method, method_class
 from kvrepro.methods.views import NEVER, EvictionView

@@ -7,10 +7,10 @@ import warnings
 
 import pytest
 import torch
+from kvrepro.cache.slots.slots import CompressedCache
 
 import kvrepro
 from kvrepro import native_decoder
-from kvrepro.cache import CompressedCache
 from kvrepro.decoder import FusedDecoder, make_decoder
 from kvrepro.errors import KvreproError
 from kvrepro.native_decoder import NativeDecoder

@@ -9,10 +9,10 @@ import sys
 
 import pytest
 import yaml
+from kvrepro.cache.slots.shape import CacheShape
 
 from kvrepro.benchmarks import load_problems
 from kvrepro.benchmarks.real import REAL_BENCHMARKS, load_real
-from kvrepro.cache_shape import CacheShape
 from kvrepro.errors import KvreproError, UnknownNameError
 from kvrepro.models import MODELS
 from kvrepro.models.architectures import CONFIGS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from kvrepro.cache.slots.rotary import Rotary
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from kvrepro.completions import Request
@@ -11,7 +12,6 @@ from kvrepro.engine import Engine
 from kvrepro.errors import KvreproError
 from kvrepro.methods import create_method
 from kvrepro.query_statistics import measure_statistics
-from kvrepro.rotary import Rotary
 from kvrepro.sampling_config import SamplingConfig
 from kvrepro.tokens import ThinkTags
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from kvrepro.cache.slots.noise import EVICTION, SAMPLING, gumbel, row_key, uniform
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from kvrepro.errors import KvreproError
-from kvrepro.noise import EVICTION, SAMPLING, gumbel, row_key, uniform
 from kvrepro.sampling import sample_tokens
 from kvrepro.sampling_config import SamplingConfig
 

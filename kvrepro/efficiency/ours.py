@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..cache import CompressedCache
+from ..cache.slots import CompressedCache
 from ..completions import Request
 from ..decoder import FusedDecoder, make_decoder
 from ..engine import Engine

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..cache_shape import CacheShape
+from ..cache.shape import CacheShape
 from ..errors import KvreproError
 from .head import FEATURES, EvictionJudge
 from .moments import Moment, eviction_moments

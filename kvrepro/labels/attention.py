@@ -13,7 +13,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 
-from ..rotary import check_length
+from ..cache.rotary import check_length
 
 LABELLING = "kvrepro_labelling"
 # of one attention block in float32; a handful of such blocks live at once

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from ..attention import slot_attention
-from ..cache import CompressedCache, KeepPlan
+from ..cache.attention import slot_attention
+from ..cache.rotary import check_length
+from ..cache.slots import CompressedCache, KeepPlan
 from ..decoder import make_decoder
 from ..errors import KvreproError, UnknownNameError
 from ..generation import end_token_ids
 from ..graders import grade
 from ..predictor.scores import top_count
-from ..rotary import check_length
 from ..sampling import NOT_FINITE, where_finite
 from ..tokens import ThinkTags, reply_parts
 from .traces import Trace

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..cache import GRANULARITIES, CompressedCache, KeepPlan
+from ..cache.prefill import Prefill
+from ..cache.slots import GRANULARITIES, CompressedCache, KeepPlan
 from ..completions import Request
 from ..errors import KvreproError
-from ..prefill import Prefill
 from ..schedule import FAIR, PIN_OVERFLOW, Schedule
 from .declaration import check_decorated, declare
 from .views import NEVER, EvictionView, StepView

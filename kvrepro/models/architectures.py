@@ -114,7 +114,7 @@ def _size(name: str, source: str, revision: str | None, dtype: str, quantisation
     import torch
     from transformers import AutoModelForCausalLM
 
-    from ..cache_shape import CacheShape
+    from ..cache.shape import CacheShape
 
     config = model_config(entry)
     shape = CacheShape.of(config)

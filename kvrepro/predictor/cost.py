@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..attention import slot_attention
-from ..cache import CompressedCache
-from ..cache_shape import CacheShape
+from ..cache.attention import slot_attention
+from ..cache.shape import CacheShape
+from ..cache.slots import CompressedCache
 from ..decoder import make_decoder
 from ..errors import KvreproError
 

@@ -16,7 +16,7 @@ from statistics import median
 
 import torch
 
-from ..cache import CacheShape
+from ..cache.slots import CacheShape
 from ..errors import KvreproError
 from ..labels.dataset import Example
 from ..labels.questions import HELD_OUT, TRAIN

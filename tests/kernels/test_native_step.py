@@ -8,11 +8,11 @@ from ctypes import sizeof
 
 import pytest
 import torch
+from kvrepro.cache.slots.slots import CompressedCache
 from kvrepro.kernels.native import decode_step, library
 from kvrepro.kernels.native.decode_step import DecodeStep
 
 from kvrepro import native_decoder
-from kvrepro.cache import CompressedCache
 from kvrepro.decoder import FusedDecoder
 from kvrepro.native_decoder import NativeDecoder
 

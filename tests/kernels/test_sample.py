@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from kvrepro.cache.slots.noise import mix
 from kvrepro.kernels.reference_steps import splitmix
 from kvrepro.kernels.sample import sample
 
-from kvrepro.noise import mix
 from kvrepro.sampling import sample_tokens
 from kvrepro.sampling_config import SamplingConfig
 

@@ -14,11 +14,11 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 
-from .cache import CompressedCache
-from .cache_shape import acting_window
-from .errors import KvreproError
-from .kernels import reference
+from ..errors import KvreproError
+from ..kernels import reference
 from .prefill import PrefillProbe
+from .shape import acting_window
+from .slots import CompressedCache
 
 SLOTS = "kvrepro_slots"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .errors import KvreproError
+from ..errors import KvreproError
 
 SINK_TYPES = ("gpt_oss",)
 

@@ -16,11 +16,11 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
-from .cache_shape import CacheShape
-from .errors import KvreproError
-from .kernels.compact_slots import compact_slots
-from .query_ring import QueryRing
+from ..errors import KvreproError
+from ..kernels.compact_slots import compact_slots
+from .recent_queries import QueryRing
 from .rotary import Rotary
+from .shape import CacheShape
 
 GRANULARITIES = ("shared", "layer", "head")
 
@@ -229,7 +229,7 @@ class CompressedCache(Cache):
         if len(set(counts)) > 1 and not self.in_slot_attention:
             raise KvreproError(
                 f"rows differ in {what} ({min(counts)} to {max(counts)}): run the model inside "
-                "`kvrepro.attention.slot_attention(model, cache)` with position_ids=cache.next_positions() and "
+                "`kvrepro.cache.attention.slot_attention(model, cache)` with position_ids=cache.next_positions() and "
                 "slots=cache"
             )
         return max(counts, default=0)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from .errors import KvreproError
+from ..errors import KvreproError
 
 # a key is compared at this position and at 0; few enough tokens for any scaling of long contexts to be at rest
 _FAR = 16

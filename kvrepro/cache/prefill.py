@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from .errors import KvreproError
+from ..errors import KvreproError
 
 QUERY_BLOCK = 64  # queries whose attention is held at once
 
