@@ -67,7 +67,7 @@ class CellConfig:
     prompt_style: str = "dynts"
 
     def __post_init__(self) -> None:
-        from .benchmarks import benchmark_entry, check_prompt_style
+        from .benchmarks.table import benchmark_entry, check_prompt_style
         from .models import asset_location, model_entry
 
         # a notebook calls the constructor itself, so types are checked here; 1 and 1.0 must not differ in their hash
@@ -160,7 +160,7 @@ class CellConfig:
         Every field; weights, files and row of the model; rows of the benchmark; the trained folder that the method
         reads; the method's revision and the protocol's version.
         """
-        from .benchmarks import rows_identity
+        from .benchmarks.table import rows_identity
         from .methods import METHODS
         from .models import model_entry
         from .models.identity import model_identity

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 from .assets import method_assets
-from .benchmarks import load_problems
+from .benchmarks.table import load_problems
 from .config import CellConfig
 from .errors import KvreproError
 from .methods import method_class

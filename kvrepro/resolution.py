@@ -9,7 +9,7 @@ from typing import Any
 
 from .asset_folder import DEFAULT_FOLDERS
 from .assets import method_assets
-from .benchmarks import benchmark_entry
+from .benchmarks.table import benchmark_entry
 from .config import CellConfig
 from .errors import KvreproError
 from .methods import method_class

@@ -14,8 +14,8 @@ from typing import Any
 from tqdm import tqdm
 
 from . import results
-from .benchmarks import Problem, benchmark_entry, load_with_origin, rows_hash
 from .benchmarks.prompts import prompt_hash
+from .benchmarks.table import Problem, benchmark_entry, load_with_origin, rows_hash
 from .completions import OK, WITHOUT_ANSWER, Completion, Request, RunStats
 from .config import PROTOCOL, CellConfig
 from .errors import KvreproError

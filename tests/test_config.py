@@ -164,7 +164,7 @@ def test_equal_configs_have_equal_hashes_when_a_float_is_written_as_an_integer()
 def test_hash_covers_the_rows_of_the_benchmark(monkeypatch):
     config = CellConfig.from_mapping(DYNTS)
     before = config.hash8
-    monkeypatch.setattr("kvrepro.benchmarks.rows_hash", lambda problems: "other rows")
+    monkeypatch.setattr("kvrepro.benchmarks.table.rows_hash", lambda problems: "other rows")
     assert config.hash8 != before
 
 

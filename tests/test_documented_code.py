@@ -45,7 +45,7 @@ class Session:
 # names that the sentences around a block introduce, and what stands for them here
 PRELUDE = {
     # long enough that a budget of 192 evicts
-    "questions": "from kvrepro.benchmarks import load_problems\n"
+    "questions": "from kvrepro.benchmarks.table import load_problems\n"
     "questions = [problem.question for problem in load_problems('chain-12', 2)]",
     "prompt_ids": "from kvrepro.tokens import render_prompt\n"
     "prompt_ids = render_prompt(tokenizer, 'A m:=7; B y:=6; C n:=y-y; D b:=n*m; find b')",

@@ -7,11 +7,11 @@ import random
 
 import pytest
 import torch
+from kvrepro.benchmarks.table.chains.language import build_tokenizer
 
 import kvrepro
 from kvrepro.completions import LENGTH_LIMIT, OK, TRUNCATED
 from kvrepro.errors import KvreproError
-from kvrepro.tiny.language import build_tokenizer
 
 from .method_cases import BUDGET, COMPRESSED, fair
 

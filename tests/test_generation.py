@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from kvrepro.benchmarks.table.chains.language import build_tokenizer
 
 import kvrepro
 from kvrepro.errors import KvreproError, UnknownNameError
 from kvrepro.methods import METHODS, create_method
 from kvrepro.models import model_entry
 from kvrepro.paths import CHECKPOINTS
-from kvrepro.tiny.language import build_tokenizer
 from kvrepro.tokens import render_prompt
 
 from .method_cases import assets

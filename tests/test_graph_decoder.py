@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from kvrepro.benchmarks.table.chains.language import build_tokenizer
 from kvrepro.cache.slots.slots import CompressedCache, KeepPlan
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -16,7 +17,6 @@ from kvrepro.decoder import FusedDecoder, make_decoder
 from kvrepro.errors import KvreproError
 from kvrepro.graph_decoder import GraphDecoder
 from kvrepro.late_tokens import LateTokens
-from kvrepro.tiny.language import build_tokenizer
 
 from .conftest import make_random_model
 from .method_cases import BUDGET, fair

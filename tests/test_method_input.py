@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from kvrepro.benchmarks.table.chains.language import build_tokenizer
 
 import kvrepro
 from kvrepro.errors import KvreproError
 from kvrepro.judge.head import load_judge
 from kvrepro.methods import METHODS, create_method
 from kvrepro.query_statistics import load_statistics
-from kvrepro.tiny.language import build_tokenizer
 
 from .method_cases import COMPRESSED, build, fair
 

@@ -142,10 +142,11 @@ def test_nothing_is_compared_along_a_trace_whose_logits_are_not_finite(model):
 
 
 def test_a_model_without_finite_logits_answers_from_no_part_of_a_thought(model):
+    from kvrepro.benchmarks.table.chains.language import build_tokenizer
+
     from kvrepro.errors import KvreproError
     from kvrepro.labels.kept_thoughts import answers_from_parts
     from kvrepro.labels.traces import Trace
-    from kvrepro.tiny.language import build_tokenizer
 
     trace = Trace([1, *range(20, 40)], 4, 14, 15, "p", gold="7")
     with pytest.raises(KvreproError, match="logits in torch.float32 are not finite"):

@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from kvrepro.benchmarks.table.chains.language import build_tokenizer
 from kvrepro.cache.slots.slots import CompressedCache
 
 import kvrepro
@@ -14,7 +15,6 @@ from kvrepro import native_decoder
 from kvrepro.decoder import FusedDecoder, make_decoder
 from kvrepro.errors import KvreproError
 from kvrepro.native_decoder import NativeDecoder
-from kvrepro.tiny.language import build_tokenizer
 
 from .conftest import has_compiler, make_random_model
 from .method_cases import BUDGET, fair

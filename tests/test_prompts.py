@@ -6,12 +6,12 @@ import copy
 import warnings
 
 import pytest
+from kvrepro.benchmarks.table.chains.language import build_tokenizer
 
 import kvrepro
 from kvrepro.errors import KvreproError
 from kvrepro.generation import end_token_ids
 from kvrepro.models import MODELS, ModelEntry, model_entry
-from kvrepro.tiny.language import build_tokenizer
 from kvrepro.tokens import ThinkTags, render_prompt
 
 QUESTION = "A m:=7; find m"

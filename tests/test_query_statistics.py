@@ -7,6 +7,7 @@ import random
 
 import pytest
 import torch
+from kvrepro.benchmarks.table.chains.language import build_tokenizer
 
 import kvrepro
 from kvrepro import cli
@@ -15,7 +16,6 @@ from kvrepro.judge.head import load_judge
 from kvrepro.judge.sequences import text_sequences
 from kvrepro.paths import CHECKPOINTS, PACKAGE
 from kvrepro.query_statistics import QueryStatistics, load_statistics, measure_statistics, save_statistics
-from kvrepro.tiny.language import build_tokenizer
 
 from .method_cases import HEAD_DIM, LAYERS, Q_HEADS, assets
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from kvrepro.cache.slots.shape import CacheShape
 
-from kvrepro.benchmarks import load_problems
+from kvrepro.benchmarks.problem import load_problems
 from kvrepro.benchmarks.real import REAL_BENCHMARKS, load_real
 from kvrepro.errors import KvreproError, UnknownNameError
 from kvrepro.models import MODELS

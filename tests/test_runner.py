@@ -303,7 +303,7 @@ def test_a_failed_cell_is_named_kept_and_shown_as_failed():
 def test_the_text_of_an_option_counts_as_its_letter():
     from types import SimpleNamespace
 
-    from kvrepro.benchmarks import Problem
+    from kvrepro.benchmarks.problem import Problem
     from kvrepro.runner import _graded
 
     problem = Problem("p", "How high?\nA) 12 m\nB) 14 m\nC) 16 m\nD) 18 m", "C", ("12 m", "14 m", "16 m", "18 m"))
@@ -318,7 +318,7 @@ def test_a_reply_that_has_no_answer_is_never_correct(status, is_right):
     """Whatever its text holds: a thought that mentions the closing tag and a box is still a thought."""
     from types import SimpleNamespace
 
-    from kvrepro.benchmarks import Problem
+    from kvrepro.benchmarks.problem import Problem
     from kvrepro.runner import _graded
 
     row = {"problem_id": "p", "sample_id": 0, "status": status, "text": "x</think>It is \\boxed{7}.", "answer_start": 9}
@@ -329,7 +329,7 @@ def test_a_reply_that_has_no_answer_is_never_correct(status, is_right):
 def test_the_answer_is_graded_from_where_the_token_ids_say():
     from types import SimpleNamespace
 
-    from kvrepro.benchmarks import Problem
+    from kvrepro.benchmarks.problem import Problem
     from kvrepro.runner import _graded
 
     text = "x</think>It is \\boxed{7}, after </think> as they say."

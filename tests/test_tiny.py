@@ -8,11 +8,7 @@ import re
 from collections import Counter
 
 import pytest
-
-from kvrepro.benchmarks import load_problems
-from kvrepro.benchmarks.generated import GENERATED
-from kvrepro.errors import KvreproError
-from kvrepro.tiny.language import (
+from kvrepro.benchmarks.table.chains.language import (
     ASSISTANT,
     BOS,
     CONTROL,
@@ -24,8 +20,12 @@ from kvrepro.tiny.language import (
     encode_pieces,
     vocabulary,
 )
-from kvrepro.tiny.problems import TASKS, sample_problem
-from kvrepro.tiny.split import split_of
+from kvrepro.benchmarks.table.chains.problems import TASKS, sample_problem
+from kvrepro.benchmarks.table.chains.split import split_of
+
+from kvrepro.benchmarks.generated import GENERATED
+from kvrepro.benchmarks.problem import load_problems
+from kvrepro.errors import KvreproError
 
 N_SAMPLED = 2000
 MENTION = r"(?<![a-z+*-])([a-z])=(\d)(?!\d)"  # `k=1`, but not the end of `o+k=13`

@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from kvrepro.benchmarks.table.chains.language import ASSISTANT, EOS, PAD, USER, vocabulary
+from kvrepro.benchmarks.table.chains.split import SPLITS, split_of
 from safetensors.torch import load_file
 
-from kvrepro.benchmarks import load_problems
 from kvrepro.benchmarks.generated import GENERATED
+from kvrepro.benchmarks.problem import load_problems
 from kvrepro.errors import KvreproError
 from kvrepro.tiny import train as training
 from kvrepro.tiny.batches import IGNORED, problem_batch, repeat_batch
-from kvrepro.tiny.language import ASSISTANT, EOS, PAD, USER, vocabulary
-from kvrepro.tiny.split import SPLITS, split_of
 from kvrepro.tiny.train import Recipe, main, train
 
 RECIPE = Recipe(

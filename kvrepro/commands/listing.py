@@ -49,7 +49,7 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _benchmarks() -> list[dict[str, Any]]:
-    from ..benchmarks import benchmark_entry, benchmark_names
+    from ..benchmarks.table import benchmark_entry, benchmark_names
 
     entries = [benchmark_entry(name) for name in benchmark_names()]
     return [{"name": e.name, "kind": e.kind, "n_problems": e.n_problems, "source": e.source} for e in entries]

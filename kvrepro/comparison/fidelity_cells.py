@@ -38,7 +38,7 @@ def known_traces(config: CellConfig, model, tokenizer) -> list:
     Raises:
         KvreproError: no reply ended within the token limit.
     """
-    from ..benchmarks import load_problems
+    from ..benchmarks.table import load_problems
     from ..generation import generate
     from ..models import model_entry
     from .fidelity import KnownTrace

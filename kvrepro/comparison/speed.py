@@ -16,7 +16,7 @@ def compare_replies(
     Returns:
         Per batch and variant `rows`, `variant`, `tps` (median) and `ratio` to `transformers.generate`.
     """
-    from ..benchmarks import load_problems
+    from ..benchmarks.table import load_problems
     from ..tokens import render_prompt
 
     prompts = [render_prompt(tokenizer, p.question) for p in load_problems("chain-12", max(batches))]

@@ -142,7 +142,7 @@ def kind_beside(path: Path) -> str | None:
     name, _ = benchmark_beside(path)
     if name is None:
         return None
-    from kvrepro.benchmarks import benchmark_entry
+    from kvrepro.benchmarks.problem import benchmark_entry
 
     kind = benchmark_entry(name).kind
     return kind if kind in KINDS else None
@@ -176,7 +176,7 @@ def options_of(path: Path, rows: Iterable[Mapping[str, Any]]) -> tuple[dict[str,
     name, style = benchmark_beside(path)
     if name is None:
         return {}, None
-    from kvrepro.benchmarks import benchmark_entry, is_local, load_problems
+    from kvrepro.benchmarks.problem import benchmark_entry, is_local, load_problems
 
     if not is_local(name) and benchmark_entry(name).kind != "choice":
         return {}, None

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..benchmarks import ANSWER_KINDS, benchmark_names, load_problems
+from ..benchmarks.chains.problems import TASKS, sample_problem
+from ..benchmarks.chains.split import split_of
 from ..benchmarks.generated import GENERATED
+from ..benchmarks.table import ANSWER_KINDS, benchmark_names, load_problems
 from ..errors import KvreproError
 from ..json_lines import read_objects
 from ..paths import data_dir
-from ..tiny.problems import TASKS, sample_problem
-from ..tiny.split import split_of
 
 TRAIN, HELD_OUT = "train", "held_out"
 _TEXT_KEYS, _GOLD_KEYS = ("question", "problem"), ("answer", "gold")

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..benchmarks import benchmark_entry, load_problems
+from ..benchmarks.table import benchmark_entry, load_problems
 from ..config import CellConfig
 from ..errors import KvreproError
 from ..methods import create_method, method_class

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from .table import Benchmark
+from .problem import Benchmark
 
 
 @dataclass(frozen=True)
