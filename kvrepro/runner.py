@@ -20,12 +20,12 @@ from .completions import OK, WITHOUT_ANSWER, Completion, Request, RunStats
 from .config import PROTOCOL, CellConfig
 from .errors import KvreproError
 from .graders import REVISION, grade_many
-from .metrics import summarise
 from .models import model_entry, predictor_fingerprint, predictor_source, weights_fingerprint
 from .models.loading import load_model, resolved_revision
 from .preflight import check_cells
 from .provenance import git_revision, hardware, package_versions
 from .results import COMPLETIONS, MANIFEST, RECORDS
+from .scores.metrics import summarise
 from .tokens import ThinkTags, opened_by_us, reply_parts
 
 # what a reply carries only until its cell is complete

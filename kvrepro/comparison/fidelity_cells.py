@@ -16,7 +16,7 @@ from ..completions import OK
 from ..config import CellConfig
 from ..errors import KvreproError
 from ..results import write_atomic
-from ..statistics import two_stage_bootstrap
+from ..scores.statistics import two_stage_bootstrap
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,7 @@ from ..errors import KvreproError
 from ..profiles import Profile
 from ..results import MANIFEST, CellFolder, read_manifest, read_records
 from ..schedule import AS_PUBLISHED, FAIR
-from ..statistics import Comparison, holm, interval, mean_over_sets, paired_comparison
+from ..scores.statistics import Comparison, holm, interval, mean_over_sets, paired_comparison
 from ..summary import summary_row
 
 FULL, REFERENCE = "full", "dynts"

@@ -83,7 +83,7 @@ def metric_frame(frame: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     from kvrepro.graders.equivalence import equivalence
-    from kvrepro.metrics import metric_rows
+    from kvrepro.scores.metrics import metric_rows
 
     rows = []
     for kind, part in frame.groupby("kind"):
@@ -107,8 +107,8 @@ def against_published(path: Path | None, frame: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from kvrepro.benchmarks.known_scores import deviation, known_scores
-    from kvrepro.statistics import interval
+    from kvrepro.scores.known_scores import deviation, known_scores
+    from kvrepro.scores.statistics import interval
 
     file = None if path is None else (path / "records.jsonl" if path.is_dir() else path)
     manifest = file.with_name("manifest.json") if file else None

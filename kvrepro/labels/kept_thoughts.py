@@ -171,7 +171,7 @@ def accuracy_by_part(answers: pd.DataFrame) -> pd.DataFrame:
 
     `choice` names scores and selection together: `top` of the labels, `predicted top` of scores named `predicted`.
     """
-    from ..statistics import interval
+    from ..scores.statistics import interval
 
     rows = []
     for (name, selection, share), part in answers.groupby(["scores", "selection", "share"]):

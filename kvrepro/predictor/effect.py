@@ -14,7 +14,7 @@ from ..generation import generate
 from ..graders import grade_many
 from ..labels.questions import Question
 from ..methods import create_method
-from ..statistics import interval
+from ..scores.statistics import interval
 from ..tokens import ThinkTags
 from .head import ImportancePredictor
 from .scores import bootstrap

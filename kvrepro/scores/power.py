@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kvrepro.errors import KvreproError
-from kvrepro.statistics import interval
+from kvrepro.scores.statistics import interval
 from kvrepro.values import check_count, check_fraction, check_matrix
 
 MAX_SAMPLES = 1024

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from kvrepro.errors import KvreproError
-from kvrepro.statistics import interval
+from kvrepro.scores.statistics import interval
 from kvrepro.values import as_floats, check_count, check_values
 
 Record = Mapping[str, Any]
