@@ -27,7 +27,7 @@ _PUBLIC = {
     "Schedule": "schedule",
     "create_method": "methods",
     "load_model": "models.loading",
-    "model_entry": "models",
+    "model_entry": "models.table",
     "run_cell": "runner",
 }
 __all__ = list(_PUBLIC)

@@ -15,7 +15,7 @@ from .sampling_config import SamplingConfig
 from .schedule import resolve_protocol
 
 if TYPE_CHECKING:
-    from .models import ModelEntry
+    from .models.table import ModelEntry
 
 # raised when a change of the engine changes tokens or scores, so that old cells are not taken for new ones
 PROTOCOL = 1
@@ -68,7 +68,7 @@ class CellConfig:
 
     def __post_init__(self) -> None:
         from .benchmarks.table import benchmark_entry, check_prompt_style
-        from .models import asset_location, model_entry
+        from .models.table import asset_location, model_entry
 
         # a notebook calls the constructor itself, so types are checked here; 1 and 1.0 must not differ in their hash
         object.__setattr__(self, "options", as_mapping("parameter options", self.options) or None)
@@ -162,8 +162,8 @@ class CellConfig:
         """
         from .benchmarks.table import rows_identity
         from .methods import METHODS
-        from .models import model_entry
         from .models.identity import model_identity
+        from .models.table import model_entry
 
         entry, method = model_entry(self.model), METHODS[self.method]
         # folders count by what is in them, not by where they are
@@ -180,8 +180,8 @@ class CellConfig:
         """The field of the folder beside the weights that the method reads, with what identifies its content."""
         from .asset_folder import DEFAULT_FOLDERS
         from .methods import METHODS
-        from .models import predictor_fingerprint
         from .models.checkpoint_files import folder_fingerprint
+        from .models.table import predictor_fingerprint
 
         field = METHODS[self.method].asset
         if field is None:

@@ -23,10 +23,10 @@ from .late_tokens import LateTokens
 from .live_rows import LiveRows, Row
 from .methods.base import EvictionMethod
 from .methods.views import NEVER, EvictionView, StepView
+from .models.tokens import ThinkTags
 from .sampling import NOT_FINITE, sample_tokens, where_finite
 from .sampling_config import SamplingConfig
 from .timeline import Timeline
-from .tokens import ThinkTags
 
 # steps after which the host reads a token: enough for a GPU never to wait for it
 GPU_LAG_STEPS = 4

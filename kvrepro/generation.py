@@ -17,10 +17,10 @@ from .engine import Engine
 from .errors import KvreproError, UnknownNameError
 from .methods import create_method, method_class
 from .methods.base import EvictionMethod
+from .models.prompt_forms import Prompt, listed, token_ids
+from .models.tokens import THINK_END_TEXT, ThinkTags, render_prompt, reply_parts
 from .parameter_values import typed
-from .prompt_forms import Prompt, listed, token_ids
 from .sampling_config import SamplingConfig
-from .tokens import THINK_END_TEXT, ThinkTags, render_prompt, reply_parts
 
 
 def end_token_ids(model: PreTrainedModel, tokenizer) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .config import CellConfig
 from .errors import KvreproError
-from .models import model_entry, predictor_source
+from .models.table import model_entry, predictor_source
 from .profiles import Profile
 from .results import CellFolder, read_records
 from .token_picture import TokenPicture, picture_of

@@ -11,10 +11,10 @@ from .benchmarks.table import load_problems
 from .config import CellConfig
 from .errors import KvreproError
 from .methods import method_class
-from .models import ModelEntry, model_entry, predictor_source
-from .models.architectures import model_config
 from .models.loading import check_available, default_device
 from .models.memory import GIB, check_fits
+from .models.shapes import model_config
+from .models.table import ModelEntry, model_entry, predictor_source
 from .paths import results_root
 from .planning.plan import cache_bytes, disk_bytes
 from .resolution import resolve_cell

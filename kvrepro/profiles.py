@@ -11,7 +11,7 @@ import yaml
 
 from .config import CellConfig
 from .errors import KvreproError, UnknownNameError
-from .models import generation_defaults
+from .models.table import generation_defaults
 from .paths import profiles_folder, project_root
 
 _ASSETS = ("predictor", "calibration", "judge")

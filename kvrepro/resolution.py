@@ -14,8 +14,8 @@ from .config import CellConfig
 from .errors import KvreproError
 from .methods import method_class
 from .methods.base import EvictionMethod
-from .models import model_entry, predictor_source
-from .models.architectures import model_config, model_dtype
+from .models.shapes import model_config, model_dtype
+from .models.table import model_entry, predictor_source
 from .planning.plan import prompt_lengths, sized_method
 
 

@@ -20,13 +20,13 @@ from .completions import OK, WITHOUT_ANSWER, Completion, Request, RunStats
 from .config import PROTOCOL, CellConfig
 from .errors import KvreproError
 from .graders import REVISION, grade_many
-from .models import model_entry, predictor_fingerprint, predictor_source, weights_fingerprint
 from .models.loading import load_model, resolved_revision
+from .models.table import model_entry, predictor_fingerprint, predictor_source, weights_fingerprint
+from .models.tokens import ThinkTags, opened_by_us, reply_parts
 from .preflight import check_cells
 from .provenance import git_revision, hardware, package_versions
 from .results import COMPLETIONS, MANIFEST, RECORDS
 from .scores.metrics import summarise
-from .tokens import ThinkTags, opened_by_us, reply_parts
 
 # what a reply carries only until its cell is complete
 _WORKING_FIELDS = ("cell_id", "session", "stats")
@@ -104,7 +104,7 @@ def _prepare(config: CellConfig, model, tokenizer, problems: list[Problem]):
     from .engine import Engine
     from .generation import end_token_ids
     from .methods import create_method, method_class
-    from .tokens import render_prompt
+    from .models.tokens import render_prompt
 
     options = config.method_options()
     entry = model_entry(config.model)

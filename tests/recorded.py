@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 from kvrepro.cache.slots.slots import CompressedCache
+from kvrepro.models.table.tokens import ThinkTags
 from torch import Tensor
 
 from kvrepro.completions import Request
@@ -14,7 +15,6 @@ from kvrepro.engine import Engine
 from kvrepro.methods.base import EvictionMethod
 from kvrepro.methods.views import NEVER
 from kvrepro.sampling_config import SamplingConfig
-from kvrepro.tokens import ThinkTags
 
 from .oracle import Seen, oracle_logits
 

@@ -6,10 +6,10 @@ import dataclasses
 import re
 
 import pytest
+from kvrepro.models.table.table import MODELS
 
 from kvrepro.config import FIELD_NAMES, CellConfig
 from kvrepro.errors import KvreproError, UnknownNameError
-from kvrepro.models import MODELS
 
 BASE = {"model": "tiny-r1-llama", "benchmark": "chain-12"}
 DYNTS = {**BASE, "method": "dynts", "budget": 192, "window": 32, "ratio": 0.75}

@@ -12,6 +12,7 @@ import pytest
 import torch
 from kvrepro.cache.slots.shape import CacheShape
 from kvrepro.cache.slots.slots import CompressedCache
+from kvrepro.models.table.tokens import ThinkTags
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from kvrepro.completions import Request
@@ -19,7 +20,6 @@ from kvrepro.engine import Engine
 from kvrepro.errors import KvreproError
 from kvrepro.methods import create_method
 from kvrepro.sampling_config import SamplingConfig
-from kvrepro.tokens import ThinkTags
 
 from .families import FAMILIES, SIZES
 from .oracle import oracle_logits

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 import torch
 from kvrepro.benchmarks.table.chains.language import build_tokenizer
+from kvrepro.models.table.table import model_entry
+from kvrepro.models.table.tokens import render_prompt
 
 import kvrepro
 from kvrepro.errors import KvreproError, UnknownNameError
 from kvrepro.methods import METHODS, create_method
-from kvrepro.models import model_entry
 from kvrepro.paths import CHECKPOINTS
-from kvrepro.tokens import render_prompt
 
 from .method_cases import assets
 

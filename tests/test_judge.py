@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from kvrepro.benchmarks.table.chains.language import build_tokenizer
+from kvrepro.models.table.tokens import ThinkTags
 
 import kvrepro
 from kvrepro.completions import Request
@@ -21,7 +22,6 @@ from kvrepro.methods import create_method
 from kvrepro.methods.foresight_kv import ForesightKVMethod
 from kvrepro.sampling_config import SamplingConfig
 from kvrepro.schedule import Schedule
-from kvrepro.tokens import ThinkTags
 
 from .method_cases import HEAD_DIM, KV_HEADS, LAYERS, Q_HEADS
 

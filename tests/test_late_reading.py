@@ -9,6 +9,7 @@ import pytest
 import torch
 from kvrepro.cache.slots.attention import slot_attention
 from kvrepro.cache.slots.prefill import prefill_prompt
+from kvrepro.models.table.tokens import ThinkTags
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from kvrepro.completions import Request
@@ -18,7 +19,6 @@ from kvrepro.errors import KvreproError
 from kvrepro.graph_decoder import GraphDecoder
 from kvrepro.methods.query_window import QueryWindowMethod
 from kvrepro.sampling_config import SamplingConfig
-from kvrepro.tokens import ThinkTags
 
 from .method_cases import BUDGET, build, fair
 

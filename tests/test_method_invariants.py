@@ -9,6 +9,7 @@ import torch
 from kvrepro.cache.slots.prefill import Prefill
 from kvrepro.cache.slots.rotary import Rotary
 from kvrepro.cache.slots.slots import CompressedCache
+from kvrepro.models.table.tokens import ThinkTags
 
 from kvrepro.completions import Request
 from kvrepro.engine import Engine
@@ -18,7 +19,6 @@ from kvrepro.methods.query_window import QueryWindowMethod, pool
 from kvrepro.methods.recency import StreamingLLMMethod
 from kvrepro.methods.views import NEVER, EvictionView, StepView
 from kvrepro.sampling_config import SamplingConfig
-from kvrepro.tokens import ThinkTags
 
 from .crafted import config, crafted_view, kept
 from .method_cases import COMPRESSED, build, fair, published

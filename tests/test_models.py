@@ -8,20 +8,19 @@ import shutil
 import pytest
 import torch
 from huggingface_hub import errors as hub_errors
-
-from kvrepro.errors import KvreproError, UnknownNameError
-from kvrepro.models import (
+from kvrepro.models.table.table import (
     MODELS,
     ModelEntry,
     generation_defaults,
-    loading,
-    memory,
     model_entry,
     model_table,
     predictor_source,
     weights_fingerprint,
 )
+
+from kvrepro.errors import KvreproError, UnknownNameError
 from kvrepro.models.loading import load_model
+from kvrepro.models.table import loading, memory
 from kvrepro.paths import CHECKPOINTS
 
 TINY = CHECKPOINTS / "tiny-r1-llama"

@@ -7,11 +7,11 @@ import warnings
 from html.parser import HTMLParser
 
 import pytest
+from kvrepro.models.table.table import model_entry
 
 from kvrepro import pictures
 from kvrepro.config import CellConfig
 from kvrepro.errors import KvreproError
-from kvrepro.models import model_entry
 from kvrepro.models.loading import load_model
 from kvrepro.paths import results_root
 from kvrepro.pictures import PictureSet, ReplyPicture, drawn_cells, reply_pictures

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from kvrepro.models.table.tokens import ThinkTags
 
 from kvrepro.cli import main
 from kvrepro.completions import Completion, Request
@@ -24,7 +25,6 @@ from kvrepro.models.identity import model_identity
 from kvrepro.predictor.pipeline import LoadedModel, make_head, make_labels, make_traces
 from kvrepro.predictor.plan import PredictorPlan
 from kvrepro.results import append_row, read_rows, write_rows
-from kvrepro.tokens import ThinkTags
 
 datasets = pytest.importorskip("datasets", reason="labels are stored with the package datasets")
 
@@ -420,7 +420,7 @@ def test_trace_defaults_are_sound():
 @pytest.fixture
 def mute(tmp_path, monkeypatch):
     """A tiny model that is said not to think."""
-    from kvrepro.models import MODELS
+    from kvrepro.models.table.table import MODELS
 
     row = f"mute: {{source: {MODELS['tiny-r1-llama'].source}, think_end: null, dtype: float32}}\n"
     (tmp_path / "models.yaml").write_text(row)

@@ -7,12 +7,12 @@ import shutil
 import types
 
 import pytest
+from kvrepro.models.table.table import model_entry
 
 from kvrepro import preflight
 from kvrepro.cli import main
 from kvrepro.config import CellConfig
 from kvrepro.errors import KvreproError
-from kvrepro.models import model_entry
 from kvrepro.models.memory import GIB
 from kvrepro.paths import results_root
 from kvrepro.preflight import check_cells

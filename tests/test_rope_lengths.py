@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from kvrepro.cache.slots.rotary import Rotary
+from kvrepro.models.table.tokens import ThinkTags
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from kvrepro.completions import Request
@@ -13,7 +14,6 @@ from kvrepro.errors import KvreproError
 from kvrepro.methods import create_method
 from kvrepro.query_statistics import measure_statistics
 from kvrepro.sampling_config import SamplingConfig
-from kvrepro.tokens import ThinkTags
 
 from .conftest import has_compiler
 from .families import SIZES

@@ -194,8 +194,9 @@ def test_think_tags_and_control_tokens_are_one_token_each(saved):
 
 def test_chat_template_opens_the_thought_and_renders_the_training_prompt(saved):
     _, _, loaded, _ = saved
+    from kvrepro.models.table.tokens import ThinkTags, render_prompt
+
     from kvrepro.tiny.batches import encode_example
-    from kvrepro.tokens import ThinkTags, render_prompt
 
     assert ThinkTags.of(loaded).end == (vocabulary()[THINK_END],)
     for problem in sampled(20):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from kvrepro.models.table.tokens import ThinkTags
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from kvrepro.assets import named_separator_ids
 from kvrepro.errors import KvreproError
-from kvrepro.tokens import ThinkTags
 
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}{{ '<thought>\n' }}"
 

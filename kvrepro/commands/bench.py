@@ -151,8 +151,8 @@ def _tiny(args: argparse.Namespace) -> dict[str, Any]:
     """Whole replies, or the cost of methods, on a model of the table."""
     import torch
 
-    from ..models import model_entry
     from ..models.loading import load_model
+    from ..models.table import model_entry
 
     torch.set_num_threads(args.threads)
     name, repeats = args.model or "tiny-r1-llama", args.repeats or 3

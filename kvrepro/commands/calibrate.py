@@ -20,8 +20,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run the sequences through the model, average its queries, write them with their card."""
     import torch
 
-    from ..models import model_entry, weights_fingerprint
     from ..models.loading import load_model
+    from ..models.table import model_entry, weights_fingerprint
     from ..query_statistics import FOLDER, measure_statistics, save_statistics
 
     torch.set_num_threads(args.threads)

@@ -39,7 +39,7 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
 
 
 def _models() -> list[dict[str, Any]]:
-    from ..models import model_table
+    from ..models.table import model_table
 
     return [
         {"name": e.name, "title": e.title, "dtype": e.dtype, "think_end": e.think_end, "source": e.source,

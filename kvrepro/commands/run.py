@@ -10,7 +10,7 @@ import yaml
 
 from ..config import CellConfig
 from ..errors import KvreproError, UnknownNameError
-from ..models import generation_defaults
+from ..models.table import generation_defaults
 from ..profiles import load_profile, profile_names
 from ..results import CellFolder, read_manifest
 from .settings import set_values

@@ -10,7 +10,7 @@ from ..errors import KvreproError
 
 if TYPE_CHECKING:
     from ..judge.sequences import TokenSequence
-    from ..models import ModelEntry
+    from ..models.table import ModelEntry
 
 
 def add_source_arguments(parser: argparse.ArgumentParser, folder: str, problems: int) -> None:

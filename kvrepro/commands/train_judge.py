@@ -25,8 +25,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from ..judge.head import FOLDER, save_judge
     from ..judge.training import JudgeRecipe, train_judge
-    from ..models import model_entry, weights_fingerprint
     from ..models.loading import load_model
+    from ..models.table import model_entry, weights_fingerprint
 
     torch.set_num_threads(args.threads)
     given = {"steps": args.steps, "periods": args.periods and tuple(args.periods)}

@@ -69,8 +69,8 @@ def _run(model, tokenizer, name: str, setting: CostSetting) -> dict[str, float]:
     from ..completions import Request
     from ..engine import Engine
     from ..methods import create_method, method_class
+    from ..models.tokens import ThinkTags
     from ..sampling_config import SamplingConfig
-    from ..tokens import ThinkTags
 
     cls = method_class(name)
     if "trace" in cls.needs:

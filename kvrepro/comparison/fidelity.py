@@ -18,8 +18,8 @@ from ..completions import NAN_LOGITS, Request
 from ..engine import Engine, Row
 from ..errors import KvreproError
 from ..methods.base import EvictionMethod
+from ..models.tokens import ThinkTags
 from ..sampling_config import SamplingConfig
-from ..tokens import ThinkTags
 
 if TYPE_CHECKING:
     import pandas as pd

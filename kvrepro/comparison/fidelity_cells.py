@@ -40,7 +40,7 @@ def known_traces(config: CellConfig, model, tokenizer) -> list:
     """
     from ..benchmarks.table import load_problems
     from ..generation import generate
-    from ..models import model_entry
+    from ..models.table import model_entry
     from .fidelity import KnownTrace
 
     problems = load_problems(config.benchmark, config.n_problems, config.prompt_style)
@@ -94,8 +94,8 @@ def _measured(cells: list[CellConfig]):
     """Cells that share a model and traces, one after the other."""
     from ..assets import method_assets, named_separator_ids
     from ..methods import create_method, method_class
-    from ..models import model_entry, predictor_source
     from ..models.loading import load_model
+    from ..models.table import model_entry, predictor_source
     from .fidelity import measure_fidelity, oracle_traces, reference_hidden, summarise_fidelity
 
     entry = model_entry(cells[0].model)

@@ -17,7 +17,7 @@ def compare_replies(
         Per batch and variant `rows`, `variant`, `tps` (median) and `ratio` to `transformers.generate`.
     """
     from ..benchmarks.table import load_problems
-    from ..tokens import render_prompt
+    from ..models.tokens import render_prompt
 
     prompts = [render_prompt(tokenizer, p.question) for p in load_problems("chain-12", max(batches))]
     shortest = min(map(len, prompts))
@@ -65,9 +65,9 @@ def _engine(model, tokenizer, prompts: list[list[int]], new_tokens: int, budget:
     from ..completions import Request
     from ..engine import Engine
     from ..methods import create_method
+    from ..models.tokens import ThinkTags
     from ..predictor.head import load_predictor_for
     from ..sampling_config import SamplingConfig
-    from ..tokens import ThinkTags
 
     options = {} if budget is None else {"window": 32, "ratio": 0.75, "predictor": load_predictor_for(model)}
     method = create_method("full" if budget is None else "dynts", budget, **options)

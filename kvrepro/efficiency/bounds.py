@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ..models import MODELS
-from ..models.architectures import ModelSize, model_size
 from ..models.memory import RESERVE_BYTES, rows_that_fit
+from ..models.shapes import ModelSize, model_size
+from ..models.table import MODELS
 from ..planning.gpus import GPUS
 from ..planning.plan import ASSUMED_PROMPT_TOKENS
 from ..predictor.head import PredictorShape

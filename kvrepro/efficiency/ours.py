@@ -19,11 +19,11 @@ from ..kernels import reference
 from ..methods import create_method
 from ..methods.base import EvictionMethod
 from ..methods.views import NEVER, EvictionView, StepView
+from ..models.tokens import ThinkTags
 from ..native_decoder import NativeDecoder
 from ..predictor.head import ImportancePredictor, PredictorShape
 from ..sampling import sample_tokens
 from ..sampling_config import SamplingConfig
-from ..tokens import ThinkTags
 from .clock import Laps
 
 # sizes of the head of an 8B model (4096 -> 8192 -> 2048) scaled to the width

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import KvreproError
 from ..labels.questions import tiny_questions
 from ..labels.traces import TraceOptions, generate_traces, select_traces
-from ..models import ModelEntry
+from ..models.table import ModelEntry
 from ..results import read_rows
 from ..tiny.checkpoint import CARD_FILE
 

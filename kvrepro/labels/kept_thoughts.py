@@ -22,9 +22,9 @@ from ..decoder import make_decoder
 from ..errors import KvreproError, UnknownNameError
 from ..generation import end_token_ids
 from ..graders import grade
+from ..models.tokens import ThinkTags, reply_parts
 from ..predictor.scores import top_count
 from ..sampling import NOT_FINITE, where_finite
-from ..tokens import ThinkTags, reply_parts
 from .traces import Trace
 
 SELECTIONS = ("top", "random", "bottom")

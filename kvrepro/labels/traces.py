@@ -14,9 +14,9 @@ from ..errors import KvreproError
 from ..generation import end_token_ids
 from ..graders import grade
 from ..methods import create_method
+from ..models.tokens import ThinkTags, render_prompt, reply_parts
 from ..results import append_row, read_rows
 from ..sampling_config import SamplingConfig
-from ..tokens import ThinkTags, render_prompt, reply_parts
 from .questions import HELD_OUT, TRAIN, Question
 
 TRACES = "traces.jsonl"

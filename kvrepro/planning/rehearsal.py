@@ -19,8 +19,8 @@ from typing import Any
 
 from ..benchmarks.real import REAL_BENCHMARKS
 from ..errors import KvreproError
-from ..models import MODELS, ModelEntry
-from ..models.architectures import CONFIGS
+from ..models.shapes import CONFIGS
+from ..models.table import MODELS, ModelEntry
 from ..predictor.head import ImportancePredictor, PredictorShape, save_predictor
 
 NOTE = "stand-in with random weights, made by kvrepro rehearse; not the published model"

@@ -14,8 +14,8 @@ from ..generation import generate
 from ..graders import grade_many
 from ..labels.questions import Question
 from ..methods import create_method
+from ..models.tokens import ThinkTags
 from ..scores.statistics import interval
-from ..tokens import ThinkTags
 from .head import ImportancePredictor
 from .scores import bootstrap
 

@@ -27,9 +27,9 @@ from ..labels.stages import (
     tokenizer_hash,
 )
 from ..labels.traces import KEPT, TRACES, generate_traces, options_identity, select_traces
-from ..models import weights_fingerprint
 from ..models.identity import model_identity
 from ..models.loading import load_model
+from ..models.table import weights_fingerprint
 from ..results import read_rows
 from .head import CARD_FILE, FOLDER, save_predictor
 from .plan import PredictorPlan

@@ -13,7 +13,7 @@ import yaml
 from ..errors import KvreproError, UnknownNameError
 from ..labels.labelling import LabelOptions
 from ..labels.traces import TraceOptions
-from ..models import MODELS, ModelEntry, model_entry
+from ..models.table import MODELS, ModelEntry, model_entry
 from ..paths import profiles_folder
 from .recipe import RECIPE_FIELDS, PredictorRecipe, make_recipe
 

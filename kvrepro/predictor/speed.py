@@ -20,7 +20,7 @@ from ..cache.slots import CacheShape
 from ..errors import KvreproError
 from ..labels.dataset import Example
 from ..labels.questions import HELD_OUT, TRAIN
-from ..models import model_entry
+from ..models.table import model_entry
 from .head import ImportancePredictor
 from .recipe import PredictorRecipe, make_recipe
 from .training import PredictorTraining
@@ -177,8 +177,8 @@ def _loaded(name: str):
 
 
 def _random(name: str):
-    from ..models.architectures import model_config
     from ..models.random_weights import build
+    from ..models.shapes import model_config
 
     config = copy.deepcopy(model_config(model_entry(name)))
     return build(config, "cuda" if torch.cuda.is_available() else "cpu", torch.float32)

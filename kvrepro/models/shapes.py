@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import KvreproError
-from . import FETCHED, MODELS, ModelEntry
+from .table import FETCHED, MODELS, ModelEntry
 
 _QWEN2 = {"model_type": "qwen2", "rms_norm_eps": 1e-6, "use_sliding_window": False, "hidden_act": "silu",
           "bos_token_id": 151643, "eos_token_id": 151643}  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
-from .errors import KvreproError
+from ..errors import KvreproError
 
 # a text, a conversation as chat messages, or token ids
 Prompt = str | Sequence[Mapping[str, str]] | Sequence[int]

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .errors import KvreproError, UnknownNameError
+from ..errors import KvreproError, UnknownNameError
 
 THINK_END_TEXT = "</think>"
 OPEN_THOUGHT = ("template", "always")
