@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from .errors import KvreproError, UnknownNameError
+from .methods.budgets import resolve_protocol
 from .parameter_values import as_mapping, typed
 from .sampling_config import SamplingConfig
-from .schedule import resolve_protocol
 
 if TYPE_CHECKING:
     from .models.table import ModelEntry
@@ -119,7 +119,7 @@ class CellConfig:
         Raises:
             KvreproError: as `from_mapping`.
         """
-        from .methods import check_method_name, idle_sizes
+        from .methods.table import check_method_name, idle_sizes
 
         method = values.get("method", cls.method)
         check_method_name(method)
@@ -161,7 +161,7 @@ class CellConfig:
         reads; the method's revision and the protocol's version.
         """
         from .benchmarks.table import rows_identity
-        from .methods import METHODS
+        from .methods.table import METHODS
         from .models.identity import model_identity
         from .models.table import model_entry
 
@@ -178,8 +178,8 @@ class CellConfig:
 
     def _trained(self, entry: ModelEntry) -> dict[str, str | None]:
         """The field of the folder beside the weights that the method reads, with what identifies its content."""
-        from .asset_folder import DEFAULT_FOLDERS
-        from .methods import METHODS
+        from .methods.learned.folder import DEFAULT_FOLDERS
+        from .methods.table import METHODS
         from .models.checkpoint_files import folder_fingerprint
         from .models.table import predictor_fingerprint
 
@@ -201,8 +201,8 @@ class CellConfig:
 
 def _check_method(config: CellConfig) -> dict[str, Any] | None:
     """Build the schedule once, so that sizes that do not fit fail before a model is loaded; returns the options."""
-    from .methods import cell_options, check_method_name, create_schedule
-    from .schedule import PIN_OVERFLOW
+    from .methods.budgets import PIN_OVERFLOW
+    from .methods.table import cell_options, check_method_name, create_schedule
 
     check_method_name(config.method)
     create_schedule(

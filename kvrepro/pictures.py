@@ -122,7 +122,7 @@ def _texts(profile: Profile, config: CellConfig) -> dict[tuple[str, int], str]:
 
 def _head(model, config: CellConfig):
     """The importance predictor, or None for a model without one."""
-    from .predictor.head import load_predictor_for
+    from .methods.learned.importance import load_predictor_for
 
     source = predictor_source(model_entry(config.model), config.predictor)
     return None if source is None else load_predictor_for(model, source)

@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
-from .assets import method_assets
 from .benchmarks.table import load_problems
 from .config import CellConfig
 from .errors import KvreproError
-from .methods import method_class
+from .methods.learned.loading import method_assets
+from .methods.table import method_class
 from .models.loading import check_available, default_device
 from .models.memory import GIB, check_fits
 from .models.shapes import model_config

@@ -7,13 +7,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from .asset_folder import DEFAULT_FOLDERS
-from .assets import method_assets
 from .benchmarks.table import benchmark_entry
 from .config import CellConfig
 from .errors import KvreproError
-from .methods import method_class
 from .methods.base import EvictionMethod
+from .methods.learned.folder import DEFAULT_FOLDERS
+from .methods.learned.loading import method_assets
+from .methods.table import method_class
 from .models.shapes import model_config, model_dtype
 from .models.table import model_entry, predictor_source
 from .planning.plan import prompt_lengths, sized_method

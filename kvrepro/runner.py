@@ -100,10 +100,10 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
 
 def _prepare(config: CellConfig, model, tokenizer, problems: list[Problem]):
     """The engine and the requests, samples of a problem side by side."""
-    from .assets import method_assets, named_separator_ids
     from .engine import Engine
     from .generation import end_token_ids
-    from .methods import create_method, method_class
+    from .methods.learned.loading import method_assets, named_separator_ids
+    from .methods.table import create_method, method_class
     from .models.tokens import render_prompt
 
     options = config.method_options()

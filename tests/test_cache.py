@@ -190,7 +190,7 @@ def test_a_cache_that_nobody_holds_is_gone_at_once(random_model, method):
     import gc
     import weakref
 
-    from kvrepro.methods import create_method
+    from kvrepro.methods.table.table import create_method
 
     gc.collect()
     gc.disable()

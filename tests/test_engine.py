@@ -102,11 +102,11 @@ def test_budget_holds_and_kept_sets_shrink_in_order(random_model, tokenizer, met
 
 
 def test_the_trace_shows_slots_shrink_while_positions_go_on(random_model, tokenizer):
+    from kvrepro.methods.table.table import create_method
     from kvrepro.models.table.tokens import ThinkTags
 
     from kvrepro.completions import Request
     from kvrepro.engine import Engine
-    from kvrepro.methods import create_method
     from kvrepro.sampling_config import SamplingConfig
 
     trace, method = [], create_method("random", **SIZES)
@@ -127,12 +127,12 @@ def test_the_trace_shows_slots_shrink_while_positions_go_on(random_model, tokeni
 
 @pytest.mark.parametrize("method", ["full", "random"])
 def test_the_fused_step_draws_the_same_tokens_as_the_model(random_model, tokenizer, method):
+    from kvrepro.methods.table.table import create_method
     from kvrepro.models.table.tokens import ThinkTags
 
     from kvrepro.completions import Request
     from kvrepro.decoder import FusedDecoder, ModuleDecoder
     from kvrepro.engine import Engine
-    from kvrepro.methods import create_method
     from kvrepro.sampling_config import SamplingConfig
 
     found = {}

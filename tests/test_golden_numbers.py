@@ -8,6 +8,9 @@ import torch
 from kvrepro.cache.slots.rotary import Rotary
 from kvrepro.cache.slots.slots import CompressedCache
 from kvrepro.kernels.reference_scores import key_redundancy, window_scores
+from kvrepro.methods.table.budgets import Schedule
+from kvrepro.methods.table.learned.importance import ImportancePredictor, PredictorShape
+from kvrepro.methods.table.learned.query_statistics import QueryStatistics
 from torch.nn import functional
 
 from kvrepro.future_attention import future_maxima
@@ -17,9 +20,6 @@ from kvrepro.methods.lazy_eviction import recurrence_score
 from kvrepro.methods.query_window import pool
 from kvrepro.methods.triattention import TriAttentionMethod
 from kvrepro.methods.views import NEVER, EvictionView
-from kvrepro.predictor.head import ImportancePredictor, PredictorShape
-from kvrepro.query_statistics import QueryStatistics
-from kvrepro.schedule import Schedule
 
 from . import transcriptions
 from .crafted import config

@@ -125,7 +125,7 @@ for name in ("papermill", "math_verify", "psutil", "pandas", "matplotlib", "seab
     sys.modules[name] = None
 sys.path.insert(0, "")
 import pathlib, kvrepro, kvrepro.gpu_decode, kvrepro.models.random_weights
-import kvrepro.predictor.head, kvrepro.kernels.bench
+import kvrepro.methods.learned.importance, kvrepro.kernels.bench
 assert pathlib.Path(kvrepro.kernels.__file__).parent == pathlib.Path.cwd() / "kernels", kvrepro.kernels.__file__
 from kvrepro.cli import main
 from kvrepro.commands.gpu_check import clocks

@@ -7,6 +7,7 @@ import pytest
 import torch
 from kvrepro.cache.slots.attention import slot_attention
 from kvrepro.cache.slots.slots import CompressedCache
+from kvrepro.methods.table.learned.importance import ImportancePredictor, PredictorShape
 from kvrepro.models.table.table import model_entry
 from kvrepro.models.table.tokens import render_prompt
 
@@ -19,7 +20,6 @@ from kvrepro.labels.traces import Trace
 from kvrepro.models.loading import load_model
 from kvrepro.predictor.cost import break_even, break_even_length, saved_slots, seconds_per_slot, step_costs
 from kvrepro.predictor.effect import untrained_head
-from kvrepro.predictor.head import ImportancePredictor, PredictorShape
 
 from .oracle import oracle_logits
 
@@ -132,8 +132,9 @@ def test_slots_saved_and_the_length_that_pays_by_hand():
 
 
 def test_the_evictions_counted_are_those_of_the_engine():
+    from kvrepro.methods.table.table import create_method
+
     from kvrepro import generate
-    from kvrepro.methods import create_method
 
     model, tokenizer = load_model(model_entry("tiny-r1-llama"), "cpu")
     prompt, sizes = list(range(5, 15)), dict(window=4, ratio=0.5)

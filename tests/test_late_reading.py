@@ -115,7 +115,7 @@ def test_the_kernels_path_of_a_score_evicts_the_same_slots(random_model, name, m
     expected, _ = run(random_model, name, lag=0)
     assert any(evictions for _, _, _, evictions, *_ in expected.values())
     used = []
-    from kvrepro.methods import query_window, rkv
+    from kvrepro.methods.table import query_window, rkv
 
     for module, wrapper in ((query_window, "window_scores_kernel"), (rkv, "key_redundancy_kernel")):
         inner = getattr(module, wrapper)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from kvrepro.benchmarks.table.chains.language import build_tokenizer
+from kvrepro.methods.table.learned.judge import load_judge
+from kvrepro.methods.table.learned.query_statistics import load_statistics
+from kvrepro.methods.table.table import METHODS, create_method
 
 import kvrepro
 from kvrepro.errors import KvreproError
-from kvrepro.judge.head import load_judge
-from kvrepro.methods import METHODS, create_method
-from kvrepro.query_statistics import load_statistics
 
 from .method_cases import COMPRESSED, build, fair
 

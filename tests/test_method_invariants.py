@@ -9,11 +9,11 @@ import torch
 from kvrepro.cache.slots.prefill import Prefill
 from kvrepro.cache.slots.rotary import Rotary
 from kvrepro.cache.slots.slots import CompressedCache
+from kvrepro.methods.table.table import METHODS, create_method
 from kvrepro.models.table.tokens import ThinkTags
 
 from kvrepro.completions import Request
 from kvrepro.engine import Engine
-from kvrepro.methods import METHODS, create_method
 from kvrepro.methods.base import EvictionMethod
 from kvrepro.methods.query_window import QueryWindowMethod, pool
 from kvrepro.methods.recency import StreamingLLMMethod

@@ -142,7 +142,7 @@ def test_the_readme_holds_the_generated_table_of_methods():
 
 
 def test_the_registry_and_the_case_table_name_the_same_methods():
-    from kvrepro.methods import METHODS, method_class
+    from kvrepro.methods.table.table import METHODS, method_class
 
     from .method_cases import COMPRESSED, ORACLES
 

@@ -8,12 +8,12 @@ import json
 from pathlib import Path
 
 import pytest
+from kvrepro.methods.table.table import METHODS, method_class
 from kvrepro.models.table.table import MODELS, model_entry
 
 from kvrepro import paths
 from kvrepro.benchmarks.problem import benchmark_entry
 from kvrepro.config import CellConfig
-from kvrepro.methods import METHODS, method_class
 from kvrepro.models.identity import model_identity
 
 FILES = {

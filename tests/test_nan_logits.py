@@ -8,11 +8,11 @@ import warnings
 
 import pytest
 import torch
+from kvrepro.methods.table.table import create_method
 from kvrepro.models.table.tokens import ThinkTags
 
 from kvrepro.completions import NAN_LOGITS, Request
 from kvrepro.engine import Engine
-from kvrepro.methods import create_method
 from kvrepro.sampling_config import SamplingConfig
 
 from .conftest import has_compiler, make_random_model

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from kvrepro.methods.table.table import METHODS
 from kvrepro.models.table.shapes import model_size
 from kvrepro.models.table.table import model_entry
 
 from kvrepro.cli import main
 from kvrepro.config import CellConfig
 from kvrepro.errors import UnknownNameError
-from kvrepro.methods import METHODS
 from kvrepro.paths import PACKAGE
 from kvrepro.planning.estimates import ELSEWHERE, Measurement, expected_speed, expected_tokens, measurements
 from kvrepro.planning.gpus import GPUS, machine

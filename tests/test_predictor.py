@@ -5,16 +5,16 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
-
-from kvrepro.errors import KvreproError
-from kvrepro.labels.dataset import Example
-from kvrepro.predictor.head import (
+from kvrepro.methods.table.learned.importance import (
     ImportancePredictor,
     PredictorShape,
     load_predictor,
     load_predictor_for,
     save_predictor,
 )
+
+from kvrepro.errors import KvreproError
+from kvrepro.labels.dataset import Example
 from kvrepro.predictor.recipe import PredictorRecipe
 from kvrepro.predictor.scores import fit_baselines, lead_over, rank_metrics, score_traces, summarise_scores
 from kvrepro.predictor.training import PredictorTraining

@@ -6,10 +6,10 @@ import json
 
 import pytest
 import torch
+from kvrepro.methods.table.learned.importance import ImportancePredictor, PredictorShape
 
 from kvrepro.errors import KvreproError
 from kvrepro.predictor import speed
-from kvrepro.predictor.head import ImportancePredictor, PredictorShape
 from kvrepro.predictor.loss import pairwise_loss
 from kvrepro.predictor.recipe import PredictorRecipe, published_recipe
 from kvrepro.predictor.training import PredictorTraining

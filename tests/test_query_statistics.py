@@ -8,14 +8,19 @@ import random
 import pytest
 import torch
 from kvrepro.benchmarks.table.chains.language import build_tokenizer
+from kvrepro.methods.table.learned.judge import load_judge
+from kvrepro.methods.table.learned.query_statistics import (
+    QueryStatistics,
+    load_statistics,
+    measure_statistics,
+    save_statistics,
+)
 
 import kvrepro
 from kvrepro import cli
 from kvrepro.errors import KvreproError
-from kvrepro.judge.head import load_judge
 from kvrepro.judge.sequences import text_sequences
 from kvrepro.paths import CHECKPOINTS, PACKAGE
-from kvrepro.query_statistics import QueryStatistics, load_statistics, measure_statistics, save_statistics
 
 from .method_cases import HEAD_DIM, LAYERS, Q_HEADS, assets
 

@@ -8,11 +8,11 @@ import re
 import matplotlib
 import pytest
 import yaml
+from kvrepro.methods.table.table import METHODS, method_class
 
 from kvrepro.cli import main
 from kvrepro.config import FIELD_NAMES, CellConfig
 from kvrepro.errors import KvreproError
-from kvrepro.methods import METHODS, method_class
 from kvrepro.methods.declaration import option_types
 from kvrepro.methods.declared_options import declared_options
 from kvrepro.paths import PACKAGE

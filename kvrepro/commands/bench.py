@@ -172,7 +172,7 @@ def _methods(args: argparse.Namespace, name: str, repeats: int, model, tokenizer
     from dataclasses import asdict
 
     from ..comparison.cost import CostSetting, measure_costs
-    from ..methods import METHODS, method_class
+    from ..methods.table import METHODS, method_class
 
     names = args.methods or [n for n in METHODS if "trace" not in method_class(n).needs and n != "dynts_nolocal"]
     setting = CostSetting()

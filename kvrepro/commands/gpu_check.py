@@ -190,9 +190,9 @@ def _decode(report: Report, name: str, rows: int, device: str = "cuda") -> None:
     import torch
 
     from .. import gpu_decode as measure
-    from ..methods import create_method
+    from ..methods.learned.importance import ImportancePredictor, PredictorShape
+    from ..methods.table import create_method
     from ..models.random_weights import build, step_weight_bytes, true_shape
-    from ..predictor.head import ImportancePredictor, PredictorShape
 
     torch.manual_seed(0)
     model = build(true_shape(name), device)

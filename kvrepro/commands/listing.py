@@ -58,7 +58,7 @@ def _benchmarks() -> list[dict[str, Any]]:
 def _methods() -> list[dict[str, Any]]:
     from dataclasses import fields
 
-    from ..methods import METHODS, method_class
+    from ..methods.table import METHODS, method_class
 
     rows = []
     for name in METHODS:

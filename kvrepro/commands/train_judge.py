@@ -23,8 +23,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Collect sequences, follow them under drawn budgets, fit the judge, write it with its card."""
     import torch
 
-    from ..judge.head import FOLDER, save_judge
     from ..judge.training import JudgeRecipe, train_judge
+    from ..methods.learned.judge import FOLDER, save_judge
     from ..models.loading import load_model
     from ..models.table import model_entry, weights_fingerprint
 

@@ -65,10 +65,10 @@ def measure_costs(
 
 
 def _run(model, tokenizer, name: str, setting: CostSetting) -> dict[str, float]:
-    from ..assets import method_assets
     from ..completions import Request
     from ..engine import Engine
-    from ..methods import create_method, method_class
+    from ..methods.learned.loading import method_assets
+    from ..methods.table import create_method, method_class
     from ..models.tokens import ThinkTags
     from ..sampling_config import SamplingConfig
 

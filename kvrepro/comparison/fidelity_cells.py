@@ -92,8 +92,8 @@ def measure_cells(cells: Sequence[CellConfig], folder: Path) -> pd.DataFrame:
 
 def _measured(cells: list[CellConfig]):
     """Cells that share a model and traces, one after the other."""
-    from ..assets import method_assets, named_separator_ids
-    from ..methods import create_method, method_class
+    from ..methods.learned.loading import method_assets, named_separator_ids
+    from ..methods.table import create_method, method_class
     from ..models.loading import load_model
     from ..models.table import model_entry, predictor_source
     from .fidelity import measure_fidelity, oracle_traces, reference_hidden, summarise_fidelity

@@ -64,9 +64,9 @@ def _engine(model, tokenizer, prompts: list[list[int]], new_tokens: int, budget:
     """The engine, prefill included, with the end token switched off."""
     from ..completions import Request
     from ..engine import Engine
-    from ..methods import create_method
+    from ..methods.learned.importance import load_predictor_for
+    from ..methods.table import create_method
     from ..models.tokens import ThinkTags
-    from ..predictor.head import load_predictor_for
     from ..sampling_config import SamplingConfig
 
     options = {} if budget is None else {"window": 32, "ratio": 0.75, "predictor": load_predictor_for(model)}

@@ -12,9 +12,9 @@ import pandas as pd
 
 from ..config import CellConfig
 from ..errors import KvreproError
+from ..methods.budgets import AS_PUBLISHED, FAIR
 from ..profiles import Profile
 from ..results import MANIFEST, CellFolder, read_manifest, read_records
-from ..schedule import AS_PUBLISHED, FAIR
 from ..scores.statistics import Comparison, holm, interval, mean_over_sets, paired_comparison
 from ..summary import summary_row
 

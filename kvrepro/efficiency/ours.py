@@ -16,12 +16,12 @@ from ..decoder import FusedDecoder, make_decoder
 from ..engine import Engine
 from ..gpu_decode import set_length
 from ..kernels import reference
-from ..methods import create_method
 from ..methods.base import EvictionMethod
+from ..methods.learned.importance import ImportancePredictor, PredictorShape
+from ..methods.table import create_method
 from ..methods.views import NEVER, EvictionView, StepView
 from ..models.tokens import ThinkTags
 from ..native_decoder import NativeDecoder
-from ..predictor.head import ImportancePredictor, PredictorShape
 from ..sampling import sample_tokens
 from ..sampling_config import SamplingConfig
 from .clock import Laps

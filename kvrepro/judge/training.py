@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from ..cache.shape import CacheShape
 from ..errors import KvreproError
-from .head import FEATURES, EvictionJudge
+from ..methods.learned.judge import FEATURES, EvictionJudge
 from .moments import Moment, eviction_moments
 from .sequences import TokenSequence
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import KvreproError
-from ..predictor.head import load_predictor_for
+from ..methods.learned.importance import load_predictor_for
 from ..predictor.scores import bootstrap, top_count
 from .attention import label_sequence
 from .dataset import Example, LabelledTraces

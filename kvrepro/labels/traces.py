@@ -13,7 +13,7 @@ from ..engine import Engine
 from ..errors import KvreproError
 from ..generation import end_token_ids
 from ..graders import grade
-from ..methods import create_method
+from ..methods.table import create_method
 from ..models.tokens import ThinkTags, render_prompt, reply_parts
 from ..results import append_row, read_rows
 from ..sampling_config import SamplingConfig

@@ -12,7 +12,7 @@ from ..cache.prefill import Prefill
 from ..cache.slots import GRANULARITIES, CompressedCache, KeepPlan
 from ..completions import Request
 from ..errors import KvreproError
-from ..schedule import FAIR, PIN_OVERFLOW, Schedule
+from .budgets import FAIR, PIN_OVERFLOW, Schedule
 from .declaration import check_decorated, declare
 from .views import NEVER, EvictionView, StepView
 

@@ -13,7 +13,7 @@ from ..cache.prefill import Prefill
 from ..cache.slots import CompressedCache
 from ..completions import Request
 from ..errors import KvreproError
-from ..judge.head import EvictionJudge
+from .learned.judge import EvictionJudge
 from .query_window import QueryWindowMethod
 from .views import EvictionView, StepView
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..cache.slots import CompressedCache
 from ..errors import KvreproError
-from ..query_statistics import QueryStatistics
 from .base import EvictionMethod
+from .learned.query_statistics import QueryStatistics
 from .views import EvictionView
 
 # distances into the future that the score averages over: 1, 2, 4 ... 65536

@@ -9,13 +9,13 @@ from functools import lru_cache
 from ..benchmarks.table import benchmark_entry, load_problems
 from ..config import CellConfig
 from ..errors import KvreproError
-from ..methods import create_method, method_class
 from ..methods.base import EvictionMethod
+from ..methods.learned.importance import PredictorShape
+from ..methods.table import create_method, method_class
 from ..models.memory import GIB, RESERVE_BYTES, rows_that_fit
 from ..models.shapes import ModelSize, model_size
 from ..models.table import ModelEntry, model_entry, predictor_source
 from ..models.tokens import render_prompt
-from ..predictor.head import PredictorShape
 from .estimates import BOUND, GIVEN, NOTHING, Measurement, expected_speed, expected_tokens
 from .gpus import Machine
 

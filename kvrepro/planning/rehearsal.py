@@ -19,9 +19,9 @@ from typing import Any
 
 from ..benchmarks.real import REAL_BENCHMARKS
 from ..errors import KvreproError
+from ..methods.learned.importance import ImportancePredictor, PredictorShape, save_predictor
 from ..models.shapes import CONFIGS
 from ..models.table import MODELS, ModelEntry
-from ..predictor.head import ImportancePredictor, PredictorShape, save_predictor
 
 NOTE = "stand-in with random weights, made by kvrepro rehearse; not the published model"
 PREDICTOR_OWNER = "kvrepro-rehearsal"

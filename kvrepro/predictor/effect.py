@@ -13,10 +13,10 @@ from ..completions import OK, WITHOUT_ANSWER, Completion
 from ..generation import generate
 from ..graders import grade_many
 from ..labels.questions import Question
-from ..methods import create_method
+from ..methods.learned.importance import ImportancePredictor
+from ..methods.table import create_method
 from ..models.tokens import ThinkTags
 from ..scores.statistics import interval
-from .head import ImportancePredictor
 from .scores import bootstrap
 
 SHIPPED, UNTRAINED, RANDOM, ORACLE = "dynts", "dynts, untrained head", "random", "dynts, oracle labels"

@@ -27,11 +27,11 @@ from ..labels.stages import (
     tokenizer_hash,
 )
 from ..labels.traces import KEPT, TRACES, generate_traces, options_identity, select_traces
+from ..methods.learned.importance import CARD_FILE, FOLDER, save_predictor
 from ..models.identity import model_identity
 from ..models.loading import load_model
 from ..models.table import weights_fingerprint
 from ..results import read_rows
-from .head import CARD_FILE, FOLDER, save_predictor
 from .plan import PredictorPlan
 from .recipe import PredictorRecipe
 from .scores import (

@@ -20,8 +20,8 @@ from ..cache.slots import CacheShape
 from ..errors import KvreproError
 from ..labels.dataset import Example
 from ..labels.questions import HELD_OUT, TRAIN
+from ..methods.learned.importance import ImportancePredictor
 from ..models.table import model_entry
-from .head import ImportancePredictor
 from .recipe import PredictorRecipe, make_recipe
 from .training import PredictorTraining
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .errors import KvreproError
+from ..errors import KvreproError
 
 # what to do when pinned tokens do not fit beside the window
 PIN_OVERFLOW = ("error", "keep_first")

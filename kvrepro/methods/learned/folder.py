@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import KvreproError
-from .results import write_atomic
+from ...errors import KvreproError
+from ...results import write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import KvreproError
-from .methods.base import EvictionMethod
+from ...errors import KvreproError
+from ..base import EvictionMethod
 
 # separators as single tokens; Ġ and Ċ are how byte-level vocabularies write space and newline
 SEPLLM_MARKS = (".", ",", "?", "!", ";", ":", " ", "\t", "\n", "Ġ", "ĉ", "Ċ")
@@ -72,7 +72,7 @@ def method_assets(
 
 
 def _predictor(model, folder):
-    from .predictor.head import load_predictor_for
+    from .importance import load_predictor_for
 
     return load_predictor_for(model, folder)
 
@@ -84,6 +84,6 @@ def _statistics(model, folder):
 
 
 def _judge(model, folder):
-    from .judge.head import FOLDER, load_judge
+    from .judge import FOLDER, load_judge
 
     return load_judge(folder or Path(getattr(model, "name_or_path", "") or ".") / FOLDER)

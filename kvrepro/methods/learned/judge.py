@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..asset_folder import DEFAULT_FOLDERS, read_asset_folder, write_asset_folder
-from ..errors import KvreproError
+from ...errors import KvreproError
+from .folder import DEFAULT_FOLDERS, read_asset_folder, write_asset_folder
 
 FOLDER = DEFAULT_FOLDERS["judge"]
 WIDTH = 16

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .asset_folder import DEFAULT_FOLDERS, read_asset_folder, write_asset_folder
-from .cache.attention import slot_attention
-from .cache.rotary import Rotary, check_length
-from .errors import KvreproError
+from ...cache.attention import slot_attention
+from ...cache.rotary import Rotary, check_length
+from ...errors import KvreproError
+from .folder import DEFAULT_FOLDERS, read_asset_folder, write_asset_folder
 
 FOLDER = DEFAULT_FOLDERS["calibration"]
 _HOW = "measure them with `kvrepro calibrate MODEL` or give their folder with calibration=..."

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ..errors import KvreproError
-from .recipe import PUBLISHED_WIDTHS
+from ...errors import KvreproError
+from ...predictor.recipe import PUBLISHED_WIDTHS
 
 FOLDER = "importance"
 WEIGHTS_FILE, CARD_FILE = "model.safetensors", "card.json"
