@@ -18,10 +18,10 @@ if find_spec(f"{__name__}.kernels") is None:
     __path__.append(str(Path(__file__).parents[1]))
 
 _PUBLIC = {
-    "generate": "generation",
+    "generate": "engine.generate",
     "CellConfig": "config",
     "CompressedCache": "cache.slots",
-    "Engine": "engine",
+    "Engine": "engine.engine",
     "EvictionMethod": "methods.base",
     "EvictionView": "methods.views",
     "Schedule": "methods.budgets",

@@ -22,10 +22,10 @@ from transformers import DynamicCache, PreTrainedModel
 
 from .cache.shape import CacheShape
 from .cache.slots import CompressedCache
-from .decoder import make_decoder
+from .engine.async_tokens import LateTokens
+from .engine.decoders.choose import make_decoder
 from .errors import KvreproError
 from .kernels.sample import sample
-from .late_tokens import LateTokens
 from .methods.base import EvictionMethod
 from .methods.views import NEVER, EvictionView, StepView
 from .models.memory import rows_that_fit

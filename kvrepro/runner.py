@@ -16,8 +16,8 @@ from tqdm import tqdm
 from . import results
 from .benchmarks.prompts import prompt_hash
 from .benchmarks.table import Problem, benchmark_entry, load_with_origin, rows_hash
-from .completions import OK, WITHOUT_ANSWER, Completion, Request, RunStats
 from .config import PROTOCOL, CellConfig
+from .engine.requests import OK, WITHOUT_ANSWER, Completion, Request, RunStats
 from .errors import KvreproError
 from .graders import REVISION, grade_many
 from .models.loading import load_model, resolved_revision
@@ -100,8 +100,8 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
 
 def _prepare(config: CellConfig, model, tokenizer, problems: list[Problem]):
     """The engine and the requests, samples of a problem side by side."""
-    from .engine import Engine
-    from .generation import end_token_ids
+    from .engine.engine import Engine
+    from .engine.generate import end_token_ids
     from .methods.learned.loading import method_assets, named_separator_ids
     from .methods.table import create_method, method_class
     from .models.tokens import render_prompt

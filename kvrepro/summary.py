@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from .completions import NAN_LOGITS
 from .config import CellConfig
+from .engine.requests import NAN_LOGITS
 from .graders import REVISION
 from .paths import results_root
 from .profiles import Profile

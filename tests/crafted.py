@@ -6,9 +6,9 @@ import torch
 from kvrepro.cache.slots.prefill import Prefill
 from kvrepro.cache.slots.rotary import Rotary
 from kvrepro.cache.slots.slots import CompressedCache
+from kvrepro.engine.engine.requests import Request
 from transformers import LlamaConfig
 
-from kvrepro.completions import Request
 from kvrepro.methods.base import EvictionMethod
 from kvrepro.methods.views import NEVER, EvictionView
 

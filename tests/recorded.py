@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 import torch
 from kvrepro.cache.slots.slots import CompressedCache
+from kvrepro.engine.engine.engine import Engine
+from kvrepro.engine.engine.requests import Request
+from kvrepro.engine.engine.sampling_config import SamplingConfig
 from kvrepro.models.table.tokens import ThinkTags
 from torch import Tensor
 
-from kvrepro.completions import Request
-from kvrepro.engine import Engine
 from kvrepro.methods.base import EvictionMethod
 from kvrepro.methods.views import NEVER
-from kvrepro.sampling_config import SamplingConfig
 
 from .oracle import Seen, oracle_logits
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from kvrepro.cache.slots.attention import slot_attention
 from kvrepro.cache.slots.slots import CompressedCache
+from kvrepro.engine.engine.decoders.choose import make_decoder
 from kvrepro.methods.table.learned.importance import ImportancePredictor, PredictorShape
 from kvrepro.models.table.table import model_entry
 from kvrepro.models.table.tokens import render_prompt
 
-from kvrepro.decoder import make_decoder
 from kvrepro.errors import KvreproError, UnknownNameError
 from kvrepro.labels.dataset import Example
 from kvrepro.labels.kept_thoughts import _admit, accuracy_by_part, answers_from_parts, choose_tokens

@@ -9,16 +9,16 @@ import pytest
 import torch
 from kvrepro.cache.slots.attention import slot_attention
 from kvrepro.cache.slots.prefill import prefill_prompt
+from kvrepro.engine.engine.decoders.choose import ModuleDecoder, make_decoder
+from kvrepro.engine.engine.decoders.graph import GraphDecoder
+from kvrepro.engine.engine.engine import Engine
+from kvrepro.engine.engine.requests import Request
+from kvrepro.engine.engine.sampling_config import SamplingConfig
 from kvrepro.models.table.tokens import ThinkTags
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from kvrepro.completions import Request
-from kvrepro.decoder import ModuleDecoder, make_decoder
-from kvrepro.engine import Engine
 from kvrepro.errors import KvreproError
-from kvrepro.graph_decoder import GraphDecoder
 from kvrepro.methods.query_window import QueryWindowMethod
-from kvrepro.sampling_config import SamplingConfig
 
 from .method_cases import BUDGET, build, fair
 

@@ -9,16 +9,16 @@ import torch
 from kvrepro.cache.slots.prefill import Prefill
 from kvrepro.cache.slots.rotary import Rotary
 from kvrepro.cache.slots.slots import CompressedCache
+from kvrepro.engine.engine.engine import Engine
+from kvrepro.engine.engine.requests import Request
+from kvrepro.engine.engine.sampling_config import SamplingConfig
 from kvrepro.methods.table.table import METHODS, create_method
 from kvrepro.models.table.tokens import ThinkTags
 
-from kvrepro.completions import Request
-from kvrepro.engine import Engine
 from kvrepro.methods.base import EvictionMethod
 from kvrepro.methods.query_window import QueryWindowMethod, pool
 from kvrepro.methods.recency import StreamingLLMMethod
 from kvrepro.methods.views import NEVER, EvictionView, StepView
-from kvrepro.sampling_config import SamplingConfig
 
 from .crafted import config, crafted_view, kept
 from .method_cases import COMPRESSED, build, fair, published

@@ -14,12 +14,12 @@ from kvrepro.cache.slots.prefill import Prefill
 from kvrepro.cache.slots.rotary import Rotary
 from kvrepro.cache.slots.shape import CacheShape
 from kvrepro.cache.slots.slots import CompressedCache, KeepPlan
+from kvrepro.engine.engine.requests import Request
 from kvrepro.methods.table.learned.judge import EvictionJudge
 from kvrepro.methods.table.learned.query_statistics import QueryStatistics, measure_statistics
 from kvrepro.methods.table.table import create_method
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from kvrepro.completions import Request
 from kvrepro.errors import KvreproError
 
 from .families import FULL, SIZES

@@ -8,12 +8,11 @@ import warnings
 
 import pytest
 import torch
+from kvrepro.engine.engine.engine import Engine
+from kvrepro.engine.engine.requests import NAN_LOGITS, Request
+from kvrepro.engine.engine.sampling_config import SamplingConfig
 from kvrepro.methods.table.table import create_method
 from kvrepro.models.table.tokens import ThinkTags
-
-from kvrepro.completions import NAN_LOGITS, Request
-from kvrepro.engine import Engine
-from kvrepro.sampling_config import SamplingConfig
 
 from .conftest import has_compiler, make_random_model
 from .method_cases import BUDGET, fair

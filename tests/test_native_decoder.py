@@ -9,12 +9,12 @@ import pytest
 import torch
 from kvrepro.benchmarks.table.chains.language import build_tokenizer
 from kvrepro.cache.slots.slots import CompressedCache
+from kvrepro.engine.engine.decoders import native as native_decoder
+from kvrepro.engine.engine.decoders.choose import FusedDecoder, make_decoder
+from kvrepro.engine.engine.decoders.native import NativeDecoder
 
 import kvrepro
-from kvrepro import native_decoder
-from kvrepro.decoder import FusedDecoder, make_decoder
 from kvrepro.errors import KvreproError
-from kvrepro.native_decoder import NativeDecoder
 
 from .conftest import has_compiler, make_random_model
 from .method_cases import BUDGET, fair
@@ -45,7 +45,7 @@ def test_replies_depend_neither_on_the_batch_nor_on_the_decoder(random_model, to
         warnings.simplefilter("error", RuntimeWarning)
         alone = run(1)
         assert run(3) == alone and run(4) == alone
-    monkeypatch.setattr("kvrepro.engine.make_decoder", lambda model, kind: FusedDecoder(model))
+    monkeypatch.setattr("kvrepro.engine.engine.make_decoder", lambda model, kind: FusedDecoder(model))
     assert run(3) == alone
 
 

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from kvrepro.engine.engine.requests import Completion, Request
 from kvrepro.models.table.tokens import ThinkTags
 
 from kvrepro.cli import main
-from kvrepro.completions import Completion, Request
 from kvrepro.errors import KvreproError
 from kvrepro.labels.dataset import LabelledTraces
 from kvrepro.labels.labelling import LabelOptions, Workers, build_dataset, label_traces

@@ -7,12 +7,12 @@ import warnings
 
 import pytest
 from kvrepro.benchmarks.table.chains.language import build_tokenizer
+from kvrepro.engine.engine.generate import end_token_ids
 from kvrepro.models.table.table import MODELS, ModelEntry, model_entry
 from kvrepro.models.table.tokens import ThinkTags, render_prompt
 
 import kvrepro
 from kvrepro.errors import KvreproError
-from kvrepro.generation import end_token_ids
 
 QUESTION = "A m:=7; find m"
 

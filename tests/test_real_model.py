@@ -30,12 +30,11 @@ def smollm2():
 
 def replies(model, tokenizer, method: str, decoder: str = "auto", **options):
     """Greedy completions of `NEW_TOKENS` tokens; the end token is switched off so that all have this length."""
+    from kvrepro.engine.engine.engine import Engine
+    from kvrepro.engine.engine.requests import Request
+    from kvrepro.engine.engine.sampling_config import SamplingConfig
     from kvrepro.methods.table.table import create_method
     from kvrepro.models.table.tokens import ThinkTags, render_prompt
-
-    from kvrepro.completions import Request
-    from kvrepro.engine import Engine
-    from kvrepro.sampling_config import SamplingConfig
 
     engine = Engine(
         model, create_method(method, **options), ThinkTags.of(tokenizer, None), (), sampling=SamplingConfig(0),

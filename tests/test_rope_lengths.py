@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from kvrepro.cache.slots.rotary import Rotary
+from kvrepro.engine.engine.engine import Engine
+from kvrepro.engine.engine.requests import Request
+from kvrepro.engine.engine.sampling_config import SamplingConfig
 from kvrepro.methods.table.learned.query_statistics import measure_statistics
 from kvrepro.methods.table.table import create_method
 from kvrepro.models.table.tokens import ThinkTags
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from kvrepro.completions import Request
-from kvrepro.engine import Engine
 from kvrepro.errors import KvreproError
-from kvrepro.sampling_config import SamplingConfig
 
 from .conftest import has_compiler
 from .families import SIZES

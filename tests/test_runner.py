@@ -111,7 +111,7 @@ def test_a_finished_folder_of_another_cell_is_refused(finished):
 
 def kill_after(monkeypatch, n_completions):
     """Make the engine die, as from Ctrl-C, once it has yielded so many completions."""
-    from kvrepro.engine import Engine
+    from kvrepro.engine.engine.engine import Engine
 
     original = Engine.run
 
@@ -149,7 +149,7 @@ def test_a_killed_run_resumes_to_the_same_records(finished, tmp_path, monkeypatc
         file.write(tail)
     kept = {(r["problem_id"], r["sample_id"]) for r in read_rows(tmp_path / COMPLETIONS, drop_cut_tail=True)}
     assert len(kept) == 3
-    from kvrepro.engine import Engine
+    from kvrepro.engine.engine.engine import Engine
 
     generated, original = [], Engine.run
 

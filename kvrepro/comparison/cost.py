@@ -65,12 +65,12 @@ def measure_costs(
 
 
 def _run(model, tokenizer, name: str, setting: CostSetting) -> dict[str, float]:
-    from ..completions import Request
-    from ..engine import Engine
+    from ..engine.engine import Engine
+    from ..engine.requests import Request
+    from ..engine.sampling_config import SamplingConfig
     from ..methods.learned.loading import method_assets
     from ..methods.table import create_method, method_class
     from ..models.tokens import ThinkTags
-    from ..sampling_config import SamplingConfig
 
     cls = method_class(name)
     if "trace" in cls.needs:

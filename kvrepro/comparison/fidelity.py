@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..completions import NAN_LOGITS, Request
-from ..engine import Engine, Row
+from ..engine.engine import Engine, Row
+from ..engine.requests import NAN_LOGITS, Request
+from ..engine.sampling_config import SamplingConfig
 from ..errors import KvreproError
 from ..methods.base import EvictionMethod
 from ..models.tokens import ThinkTags
-from ..sampling_config import SamplingConfig
 
 if TYPE_CHECKING:
     import pandas as pd

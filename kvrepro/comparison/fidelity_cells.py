@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from ..completions import OK
 from ..config import CellConfig
+from ..engine.requests import OK
 from ..errors import KvreproError
 from ..results import write_atomic
 from ..scores.statistics import two_stage_bootstrap
@@ -39,7 +39,7 @@ def known_traces(config: CellConfig, model, tokenizer) -> list:
         KvreproError: no reply ended within the token limit.
     """
     from ..benchmarks.table import load_problems
-    from ..generation import generate
+    from ..engine.generate import generate
     from ..models.table import model_entry
     from .fidelity import KnownTrace
 

@@ -62,12 +62,12 @@ def _transformers(model, prompts: list[list[int]], new_tokens: int) -> None:
 
 def _engine(model, tokenizer, prompts: list[list[int]], new_tokens: int, budget: int | None) -> None:
     """The engine, prefill included, with the end token switched off."""
-    from ..completions import Request
-    from ..engine import Engine
+    from ..engine.engine import Engine
+    from ..engine.requests import Request
+    from ..engine.sampling_config import SamplingConfig
     from ..methods.learned.importance import load_predictor_for
     from ..methods.table import create_method
     from ..models.tokens import ThinkTags
-    from ..sampling_config import SamplingConfig
 
     options = {} if budget is None else {"window": 32, "ratio": 0.75, "predictor": load_predictor_for(model)}
     method = create_method("full" if budget is None else "dynts", budget, **options)

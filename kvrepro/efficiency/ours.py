@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..cache.slots import CompressedCache
-from ..completions import Request
-from ..decoder import FusedDecoder, make_decoder
-from ..engine import Engine
+from ..engine.decoders.choose import FusedDecoder, make_decoder
+from ..engine.decoders.native import NativeDecoder
+from ..engine.engine import Engine
+from ..engine.requests import Request
+from ..engine.sampling import sample_tokens
+from ..engine.sampling_config import SamplingConfig
 from ..gpu_decode import set_length
 from ..kernels import reference
 from ..methods.base import EvictionMethod
@@ -21,9 +24,6 @@ from ..methods.learned.importance import ImportancePredictor, PredictorShape
 from ..methods.table import create_method
 from ..methods.views import NEVER, EvictionView, StepView
 from ..models.tokens import ThinkTags
-from ..native_decoder import NativeDecoder
-from ..sampling import sample_tokens
-from ..sampling_config import SamplingConfig
 from .clock import Laps
 
 # sizes of the head of an 8B model (4096 -> 8192 -> 2048) scaled to the width

@@ -35,7 +35,7 @@ class Worker:
             "threads": torch.get_num_threads(), "fingerprint": [float(x) for x in logits[:8]],
         }  # fmt: skip
         if variant in OURS:
-            from ..decoder import make_decoder
+            from ..engine.decoders.choose import make_decoder
 
             self.hello["decoder"] = make_decoder(self.model, OURS[variant][1]).name
         if variant == KVPRESS:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kvrepro.completions import LENGTH_LIMIT, NAN_LOGITS, TRUNCATED, WITHOUT_ANSWER
+from kvrepro.engine.engine.requests import LENGTH_LIMIT, NAN_LOGITS, TRUNCATED, WITHOUT_ANSWER
 from kvrepro.errors import KvreproError, RunError
 from kvrepro.graders.grading import grade_many
 from kvrepro.graders.score import GRADERS, KINDS, Score

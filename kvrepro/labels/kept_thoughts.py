@@ -18,13 +18,13 @@ from transformers import DynamicCache
 from ..cache.attention import slot_attention
 from ..cache.rotary import check_length
 from ..cache.slots import CompressedCache, KeepPlan
-from ..decoder import make_decoder
+from ..engine.decoders.choose import make_decoder
+from ..engine.generate import end_token_ids
+from ..engine.sampling import NOT_FINITE, where_finite
 from ..errors import KvreproError, UnknownNameError
-from ..generation import end_token_ids
 from ..graders import grade
 from ..models.tokens import ThinkTags, reply_parts
 from ..predictor.scores import top_count
-from ..sampling import NOT_FINITE, where_finite
 from .traces import Trace
 
 SELECTIONS = ("top", "random", "bottom")

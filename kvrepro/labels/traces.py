@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..completions import TRUNCATED, Completion, Request
-from ..engine import Engine
+from ..engine.engine import Engine
+from ..engine.generate import end_token_ids
+from ..engine.requests import TRUNCATED, Completion, Request
+from ..engine.sampling_config import SamplingConfig
 from ..errors import KvreproError
-from ..generation import end_token_ids
 from ..graders import grade
 from ..methods.table import create_method
 from ..models.tokens import ThinkTags, render_prompt, reply_parts
 from ..results import append_row, read_rows
-from ..sampling_config import SamplingConfig
 from .questions import HELD_OUT, TRAIN, Question
 
 TRACES = "traces.jsonl"

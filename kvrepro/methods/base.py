@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..cache.prefill import Prefill
 from ..cache.slots import GRANULARITIES, CompressedCache, KeepPlan
-from ..completions import Request
+from ..engine.requests import Request
 from ..errors import KvreproError
 from .budgets import FAIR, PIN_OVERFLOW, Schedule
 from .declaration import check_decorated, declare

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..cache.prefill import Prefill
 from ..cache.slots import CompressedCache
-from ..completions import Request
+from ..engine.requests import Request
 from ..errors import KvreproError
 from .learned.judge import EvictionJudge
 from .query_window import QueryWindowMethod

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..cache.prefill import Prefill
 from ..cache.slots import CompressedCache
-from ..completions import Request
+from ..engine.requests import Request
 from .base import EvictionMethod
 from .query_window import QueryWindowMethod
 from .views import EvictionView

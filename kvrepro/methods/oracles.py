@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..cache.prefill import Prefill
 from ..cache.slots import CompressedCache
-from ..completions import Request
+from ..engine.requests import Request
 from ..errors import KvreproError
 from .base import EvictionMethod
 from .views import EvictionView

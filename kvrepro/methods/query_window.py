@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ..cache.prefill import Prefill
 from ..cache.slots import CompressedCache
-from ..completions import Request
+from ..engine.requests import Request
 from ..errors import KvreproError
 from ..kernels.reference_scores import GROUP_REDUCTIONS, window_scores
 from ..kernels.window_scores import window_scores as window_scores_kernel

@@ -14,7 +14,7 @@ import torch
 from ..cache.attention import slot_attention
 from ..cache.shape import CacheShape
 from ..cache.slots import CompressedCache
-from ..decoder import make_decoder
+from ..engine.decoders.choose import make_decoder
 from ..errors import KvreproError
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 
 from ..comparison.fidelity import KnownTrace, measure_fidelity, oracle_traces, summarise_fidelity
-from ..completions import OK, WITHOUT_ANSWER, Completion
-from ..generation import generate
+from ..engine.generate import generate
+from ..engine.requests import OK, WITHOUT_ANSWER, Completion
 from ..graders import grade_many
 from ..labels.questions import Question
 from ..methods.learned.importance import ImportancePredictor

@@ -12,21 +12,21 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .cache.attention import slot_attention
-from .cache.prefill import Prefill, prefill_prompt
-from .cache.rotary import Rotary, check_length
-from .cache.slots import CompressedCache
-from .completions import LENGTH_LIMIT, NAN_LOGITS, OK, TRUNCATED, Completion, Request, RowStep, RunStats
-from .decoder import make_decoder
-from .errors import KvreproError
-from .late_tokens import LateTokens
-from .live_rows import LiveRows, Row
-from .methods.base import EvictionMethod
-from .methods.views import NEVER, EvictionView, StepView
-from .models.tokens import ThinkTags
+from ..cache.attention import slot_attention
+from ..cache.prefill import Prefill, prefill_prompt
+from ..cache.rotary import Rotary, check_length
+from ..cache.slots import CompressedCache
+from ..errors import KvreproError
+from ..methods.base import EvictionMethod
+from ..methods.views import NEVER, EvictionView, StepView
+from ..models.tokens import ThinkTags
+from .async_tokens import LateTokens
+from .batch import LiveRows, Row
+from .decoders.choose import make_decoder
+from .requests import LENGTH_LIMIT, NAN_LOGITS, OK, TRUNCATED, Completion, Request, RowStep, RunStats
 from .sampling import NOT_FINITE, sample_tokens, where_finite
 from .sampling_config import SamplingConfig
-from .timeline import Timeline
+from .stage_timer import Timeline
 
 # steps after which the host reads a token: enough for a GPU never to wait for it
 GPU_LAG_STEPS = 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .errors import KvreproError
+from ..errors import KvreproError
 
 ORDERS = ("hf", "dynts")
 

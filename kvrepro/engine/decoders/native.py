@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from .cache.slots import CompressedCache
-from .kernels.native.decode_step import DTYPES, DecodeStep, LayerWeights
-from .kernels.native.library import NativeUnavailableError, load_library
-from .paths import native_folder
+from ...cache.slots import CompressedCache
+from ...kernels.native.decode_step import DTYPES, DecodeStep, LayerWeights
+from ...kernels.native.library import NativeUnavailableError, load_library
+from ...paths import native_folder
 
 
 class NativeDecoder:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from .errors import KvreproError
+from ..errors import KvreproError
 
 OK, LENGTH_LIMIT, TRUNCATED, NAN_LOGITS = "ok", "length_limit", "truncated", "nan_logits"
 # a reply that ended so has no answer, whatever its text holds

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .cache.noise import gumbel, mix
-from .kernels.reference_steps import NOT_FINITE, where_finite
-from .kernels.sample import sample
+from ..cache.noise import gumbel, mix
+from ..kernels.reference_steps import NOT_FINITE, where_finite
+from ..kernels.sample import sample
 from .sampling_config import SamplingConfig
 
 __all__ = ["NOT_FINITE", "sample_tokens", "where_finite"]

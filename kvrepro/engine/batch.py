@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .cache.noise import EVICTION, SAMPLING, row_key
-from .completions import Completion, Request
-from .methods.views import NEVER
+from ..cache.noise import EVICTION, SAMPLING, row_key
+from ..methods.views import NEVER
+from .requests import Completion, Request
 
 
 class Row:

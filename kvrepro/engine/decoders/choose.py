@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from .cache.slots import CompressedCache
-from .errors import KvreproError
-from .kernels import reference
+from ...cache.slots import CompressedCache
+from ...errors import KvreproError
+from ...kernels import reference
 
 if TYPE_CHECKING:
-    from .graph_decoder import GraphDecoder
-    from .native_decoder import NativeDecoder
+    from .graph import GraphDecoder
+    from .native import NativeDecoder
 
 FUSED_TYPES = ("llama", "qwen2")
 DECODERS = ("auto", "native", "fused", "graph", "module")
@@ -143,7 +143,7 @@ def make_decoder(
     if kind == "module":
         return ModuleDecoder(model)
     if kind == "graph":
-        from .graph_decoder import GraphDecoder
+        from .graph import GraphDecoder
 
         return GraphDecoder(model)
     if not is_known:
@@ -153,7 +153,7 @@ def make_decoder(
         )
     if kind == "fused":
         return FusedDecoder(model)
-    from .native_decoder import NativeDecoder, refusal
+    from .native import NativeDecoder, refusal
 
     if reason := refusal(model):
         raise KvreproError(f"decoder='native' cannot run: {reason}; use decoder='auto'")
@@ -175,7 +175,7 @@ def _fastest(model: PreTrainedModel, is_known: bool) -> str:
         return "module"
     if on_gpu:
         return "graph"
-    from .native_decoder import refusal
+    from .native import refusal
 
     reason = refusal(model)
     if reason is None:

@@ -7,7 +7,7 @@ from collections import deque
 import torch
 from torch import Tensor
 
-from .errors import KvreproError
+from ..errors import KvreproError
 
 
 class LateTokens:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from .completions import RunStats
+from .requests import RunStats
 
 
 class Timeline:

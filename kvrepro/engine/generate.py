@@ -11,15 +11,15 @@ from typing import Any, get_type_hints
 from torch import nn
 from transformers import PreTrainedModel
 
-from .completions import Completion, Request
+from ..errors import KvreproError, UnknownNameError
+from ..methods.base import EvictionMethod
+from ..methods.learned.loading import method_assets
+from ..methods.table import create_method, method_class
+from ..models.prompt_forms import Prompt, listed, token_ids
+from ..models.tokens import THINK_END_TEXT, ThinkTags, render_prompt, reply_parts
+from ..parameter_values import typed
 from .engine import Engine
-from .errors import KvreproError, UnknownNameError
-from .methods.base import EvictionMethod
-from .methods.learned.loading import method_assets
-from .methods.table import create_method, method_class
-from .models.prompt_forms import Prompt, listed, token_ids
-from .models.tokens import THINK_END_TEXT, ThinkTags, render_prompt, reply_parts
-from .parameter_values import typed
+from .requests import Completion, Request
 from .sampling_config import SamplingConfig
 
 
