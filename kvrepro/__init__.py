@@ -19,7 +19,7 @@ if find_spec(f"{__name__}.kernels") is None:
 
 _PUBLIC = {
     "generate": "engine.generate",
-    "CellConfig": "config",
+    "CellConfig": "runs.config",
     "CompressedCache": "cache.slots",
     "Engine": "engine.engine",
     "EvictionMethod": "methods.base",
@@ -28,7 +28,7 @@ _PUBLIC = {
     "create_method": "methods.table",
     "load_model": "models.loading",
     "model_entry": "models.table",
-    "run_cell": "runner",
+    "run_cell": "runs.runner",
 }
 __all__ = list(_PUBLIC)
 

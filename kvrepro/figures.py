@@ -102,7 +102,7 @@ def budget_curves(
     """One row of panels for one model: the paper's budget figure.
 
     Args:
-        frame: summary rows (`kvrepro.summary`) of this model.
+        frame: summary rows (`kvrepro.runs.summary`) of this model.
         panels: benchmark name, its title, and its budgets, from left to right.
         readings: values from the paper by benchmark.
     """

@@ -6,11 +6,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .config import CellConfig
 from .errors import KvreproError
 from .models.table import model_entry, predictor_source
-from .profiles import Profile
-from .results import CellFolder, read_records
+from .runs.config import CellConfig
+from .runs.folder import CellFolder, read_records
+from .runs.profiles import Profile
 from .token_picture import TokenPicture, picture_of
 
 PER_METHOD = 2  # replies drawn per method and model
@@ -102,7 +102,7 @@ def reply_pictures(
 def _drawn(profile: Profile, pair: Sequence[CellConfig], done, n_problems: int, device) -> list[ReplyPicture]:
     """Question by question, the methods below each other."""
     from .models.loading import load_model
-    from .runner import replay_cell
+    from .runs.runner import replay_cell
 
     model, tokenizer = load_model(model_entry(pair[0].model), device)
     head = _head(model, pair[0])

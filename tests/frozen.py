@@ -25,7 +25,7 @@ def digest(value: object) -> str:
 
 def cell_ids() -> dict[str, str]:
     """Profile -> number of its cells and a digest over their ids in order; ids name weights, so none is downloaded."""
-    from kvrepro.profiles import load_profile, profile_names
+    from kvrepro.runs.profiles import load_profile, profile_names
 
     ids = {name: [cell.cell_id for cell in load_profile(name).cells] for name in profile_names()}
     return {name: f"{len(cells)} {digest(cells)}" for name, cells in ids.items()}
@@ -38,7 +38,7 @@ def replies() -> dict[str, str]:
     """
     import kvrepro
     from kvrepro.benchmarks.problem import load_problems
-    from kvrepro.profiles import load_profile
+    from kvrepro.runs.profiles import load_profile
 
     cells = {}
     for name in ("tiny-methods", "tiny-ablations"):

@@ -8,8 +8,8 @@ import re
 import pytest
 from kvrepro.models.table.table import MODELS
 
-from kvrepro.config import FIELD_NAMES, CellConfig
 from kvrepro.errors import KvreproError, UnknownNameError
+from kvrepro.runs.config import FIELD_NAMES, CellConfig
 
 BASE = {"model": "tiny-r1-llama", "benchmark": "chain-12"}
 DYNTS = {**BASE, "method": "dynts", "budget": 192, "window": 32, "ratio": 0.75}

@@ -23,7 +23,7 @@ import pytest
 from kvrepro.models.table.table import MODELS
 
 from kvrepro import cli
-from kvrepro.profiles import load_profile, profile_names
+from kvrepro.runs.profiles import load_profile, profile_names
 
 from .documents import ROOT, Command, commands, commands_of, named_commands, named_options
 

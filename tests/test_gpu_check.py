@@ -129,7 +129,7 @@ import kvrepro.methods.learned.importance, kvrepro.kernels.bench
 assert pathlib.Path(kvrepro.kernels.__file__).parent == pathlib.Path.cwd() / "kernels", kvrepro.kernels.__file__
 from kvrepro.cli import main
 from kvrepro.commands.gpu_check import clocks
-from kvrepro.provenance import git_revision, package_versions
+from kvrepro.runs.provenance import git_revision, package_versions
 clocks(), git_revision(), package_versions()
 sys.exit(main(["gpu-check", "--out", sys.argv[1]]))
 """

@@ -13,9 +13,9 @@ from scipy import stats
 
 from kvrepro.comparison.figures import average_bars, fidelity_curves, pinning_dumbbells, window_ratio_map
 from kvrepro.comparison.table import ScoredCell, average_table, explain_protocol, method_table, pinning_table
-from kvrepro.config import CellConfig
 from kvrepro.errors import KvreproError
 from kvrepro.paths import PACKAGE
+from kvrepro.runs.config import CellConfig
 
 PROBLEMS = [f"p{i}" for i in range(20)]
 

@@ -13,8 +13,8 @@ from kvrepro.models.table.table import MODELS, model_entry
 
 from kvrepro import paths
 from kvrepro.benchmarks.problem import benchmark_entry
-from kvrepro.config import CellConfig
 from kvrepro.models.identity import model_identity
+from kvrepro.runs.config import CellConfig
 
 FILES = {
     "config.json": "{}", "generation_config.json": "{}", "tokenizer_config.json": "{}", "tokenizer.json": "{}",

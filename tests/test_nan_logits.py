@@ -157,14 +157,16 @@ def test_a_model_without_finite_logits_answers_from_no_part_of_a_thought(model):
 def test_a_summary_says_which_cells_hold_such_replies(tmp_path, monkeypatch):
     from types import SimpleNamespace
 
-    from kvrepro.config import CellConfig
-    from kvrepro.profiles import Profile
-    from kvrepro.summary import summarise_profile
+    from kvrepro.runs.config import CellConfig
+    from kvrepro.runs.profiles import Profile
+    from kvrepro.runs.summary import summarise_profile
 
     config = CellConfig(model="r1-llama", benchmark="chain-12")
     manifest = {"cell_id": config.cell_id, "status": {"ok": 5, NAN_LOGITS: 3}, "n_records": 8}
-    monkeypatch.setattr("kvrepro.summary.CellFolder.of", lambda *_: SimpleNamespace(is_complete=True, path=tmp_path))
-    monkeypatch.setattr("kvrepro.summary.read_manifest", lambda path: manifest)
-    monkeypatch.setattr("kvrepro.summary.summary_row", lambda *_: {})
+    monkeypatch.setattr(
+        "kvrepro.runs.summary.CellFolder.of", lambda *_: SimpleNamespace(is_complete=True, path=tmp_path)
+    )
+    monkeypatch.setattr("kvrepro.runs.summary.read_manifest", lambda path: manifest)
+    monkeypatch.setattr("kvrepro.runs.summary.summary_row", lambda *_: {})
     with pytest.warns(RuntimeWarning, match=f"{config.cell_id}: 3 of 8 replies ended with status nan_logits"):
         summarise_profile(Profile("single", "", (config,)))

@@ -111,8 +111,9 @@ def test_a_full_row_and_a_wrong_number_of_rows_are_errors(random_model):
 def test_a_grid_compiles_once_before_its_cells(monkeypatch, capsys):
     from kvrepro.kernels.native import library
 
-    from kvrepro import cli, workflow
-    from kvrepro.results import CellFolder
+    from kvrepro import cli
+    from kvrepro.runs import workflow
+    from kvrepro.runs.folder import CellFolder
 
     built: list = []
     order: list[str] = []

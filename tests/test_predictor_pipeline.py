@@ -24,7 +24,7 @@ from kvrepro.labels.traces import KEPT, TRACES, Trace, TraceOptions, judge, sele
 from kvrepro.models.identity import model_identity
 from kvrepro.predictor.pipeline import LoadedModel, make_head, make_labels, make_traces
 from kvrepro.predictor.plan import PredictorPlan
-from kvrepro.results import append_row, read_rows, write_rows
+from kvrepro.runs.folder import append_row, read_rows, write_rows
 
 datasets = pytest.importorskip("datasets", reason="labels are stored with the package datasets")
 
@@ -381,7 +381,7 @@ def test_write_rows_is_whole(tmp_path):
 
 def test_every_plan_parses_and_is_no_profile():
     from kvrepro.predictor.plan import load_plan, plan_names
-    from kvrepro.profiles import profile_names
+    from kvrepro.runs.profiles import profile_names
 
     assert plan_names() == ["r1-llama", "r1-qwen", "smollm2-135m", "tiny-r1-llama", "tiny-r1-qwen"]
     for name in plan_names():

@@ -6,7 +6,7 @@ import pytest
 
 from kvrepro.errors import KvreproError, UnknownNameError
 from kvrepro.paths import PACKAGE
-from kvrepro.profiles import load_profile, profile_names
+from kvrepro.runs.profiles import load_profile, profile_names
 
 SHIPPED = sorted(p.stem for p in (PACKAGE.parent / "nbs_params").glob("*.yaml"))
 PANEL = "{model: tiny-r1-llama, benchmark: chain-12, budgets: [160, 192]}"

@@ -91,7 +91,7 @@ def make_report(data: dict[str, Any], plan: Any, args: argparse.Namespace) -> di
     """Everything that the JSON file holds: device, versions, plan, points, and what follows from them."""
     from ..efficiency.table import bars, confirmations, flatness, setting_rows
     from ..models.random_weights import bench_shape
-    from ..provenance import git_revision, hardware, package_versions
+    from ..runs.provenance import git_revision, hardware, package_versions
 
     config = bench_shape()
     bytes_per_slot = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim

@@ -81,7 +81,7 @@ class Report:
     def __init__(self, folder: Path, limit_s: float):
         import torch
 
-        from ..provenance import git_revision, package_versions
+        from ..runs.provenance import git_revision, package_versions
 
         self.started, self.limit_s, self.deadline = time.perf_counter(), limit_s, float("inf")
         gpu = torch.cuda.get_device_properties(0)

@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Write one file per records file; print each cell's score before and after."""
-    from ..graders import records
     from ..graders.equivalence import equivalence
+    from ..runs import grading as records
     from ..scores.metrics import metric_rows, summarise
 
     if args.workers < 1:

@@ -77,7 +77,7 @@ def _methods() -> list[dict[str, Any]]:
 
 
 def _profiles() -> list[dict[str, Any]]:
-    from ..profiles import load_profile, profile_names
+    from ..runs.profiles import load_profile, profile_names
 
     profiles = [load_profile(name) for name in profile_names()]
     return [{"name": p.name, "cells": len(p.cells), "title": p.title} for p in profiles]

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def _matrices(paths: list[str]) -> tuple[Any, Any]:
     import numpy as np
 
-    from ..graders.records import read_records
+    from ..runs.grading import read_records
     from ..scores.metrics import group_by_problem
 
     first, second = (group_by_problem(read_records(path)) for path in paths)

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ..errors import KvreproError
-from ..profiles import load_profile
+from ..runs.profiles import load_profile
 
 NAME = "summary"
 HELP = "write summary.csv, the executed figure notebook and index.html of a profile"

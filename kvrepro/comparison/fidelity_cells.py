@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from ..config import CellConfig
 from ..engine.requests import OK
 from ..errors import KvreproError
-from ..results import write_atomic
+from ..runs.config import CellConfig
+from ..runs.folder import write_atomic
 from ..scores.statistics import two_stage_bootstrap
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ..config import CellConfig
 from ..errors import KvreproError
 from ..methods.budgets import AS_PUBLISHED, FAIR
-from ..profiles import Profile
-from ..results import MANIFEST, CellFolder, read_manifest, read_records
+from ..runs.config import CellConfig
+from ..runs.folder import MANIFEST, CellFolder, read_manifest, read_records
+from ..runs.profiles import Profile
+from ..runs.summary import summary_row
 from ..scores.statistics import Comparison, holm, interval, mean_over_sets, paired_comparison
-from ..summary import summary_row
 
 FULL, REFERENCE = "full", "dynts"
 SIGNIFICANCE = 0.05
@@ -52,7 +52,7 @@ def scored_cells(profile: Profile) -> list[ScoredCell]:
 
 def run_missing_cells(profile: Profile) -> None:
     """Run every cell that is not done, here and one after the other: for small profiles in a notebook."""
-    from ..runner import run_cell
+    from ..runs.runner import run_cell
 
     for config in profile.cells:
         run_cell(config, CellFolder.of(profile.name, config).path)

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..child import child_command
 from ..errors import RunError
 from ..paths import PACKAGE
+from ..runs.child import child_command
 from . import kvpress_environment
 from .plan import DYNTS, GENERATE, KVPRESS, VARIANTS, WINDOW, BenchPlan
 

@@ -12,8 +12,8 @@ from ..methods.learned.importance import PredictorShape
 from ..models.memory import RESERVE_BYTES, rows_that_fit
 from ..models.shapes import ModelSize, model_size
 from ..models.table import MODELS
-from ..planning.gpus import GPUS
-from ..planning.plan import ASSUMED_PROMPT_TOKENS
+from ..runs.forecast import ASSUMED_PROMPT_TOKENS
+from ..runs.machines import GPUS
 
 # local window and ratio of the paper per model (METHODS.md 4.2), and its batch
 WINDOW, RATIOS, PAPER_ROWS = 2000, {"r1-llama-8b": 0.3, "r1-qwen-7b": 0.4}, 20

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from kvrepro.engine.engine.requests import LENGTH_LIMIT, OK, TRUNCATED
 from kvrepro.graders.grading import grade_many
-from kvrepro.graders.records import LIMIT_STATUSES, grading_item, kind_beside, options_of, read_records
 from kvrepro.graders.score import KINDS, THOUGHT_END
+from kvrepro.runs.grading import LIMIT_STATUSES, grading_item, kind_beside, options_of, read_records
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from ..errors import KvreproError
 from ..labels.questions import tiny_questions
 from ..labels.traces import TraceOptions, generate_traces, select_traces
 from ..models.table import ModelEntry
-from ..results import read_rows
+from ..runs.folder import read_rows
 from ..tiny.checkpoint import CARD_FILE
 
 PROBLEM_SIZES = (8, 22)  # variables of a generated problem, as for the importance predictor

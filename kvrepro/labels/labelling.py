@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import KvreproError
-from ..results import write_atomic
+from ..runs.folder import write_atomic
 from .attention import label_sequence
 from .traces import Trace
 

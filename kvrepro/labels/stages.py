@@ -16,8 +16,8 @@ from typing import Any
 from ..errors import KvreproError, RunError
 from ..locks import held
 from ..paths import results_root
-from ..provenance import git_revision, hardware, package_versions
-from ..results import append_row, read_rows, write_atomic
+from ..runs.folder import append_row, read_rows, write_atomic
+from ..runs.provenance import git_revision, hardware, package_versions
 
 MANIFEST, IDENTITY, SESSIONS = "manifest.json", "identity.json", "sessions.jsonl"
 # raised when a change of the code changes what a stage writes, so that old folders are not taken for new ones

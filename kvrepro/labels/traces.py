@@ -16,7 +16,7 @@ from ..errors import KvreproError
 from ..graders import grade
 from ..methods.table import create_method
 from ..models.tokens import ThinkTags, render_prompt, reply_parts
-from ..results import append_row, read_rows
+from ..runs.folder import append_row, read_rows
 from .questions import HELD_OUT, TRAIN, Question
 
 TRACES = "traces.jsonl"
@@ -158,7 +158,7 @@ def generate_traces(
 
 def _rewrite(path: Path, rows: list[dict[str, Any]]) -> None:
     """Drop a line that a kill cut off, so that the next one starts on its own line."""
-    from ..results import write_rows
+    from ..runs.folder import write_rows
 
     write_rows(path, rows)
 

@@ -31,7 +31,7 @@ from ..methods.learned.importance import CARD_FILE, FOLDER, save_predictor
 from ..models.identity import model_identity
 from ..models.loading import load_model
 from ..models.table import weights_fingerprint
-from ..results import read_rows
+from ..runs.folder import read_rows
 from .plan import PredictorPlan
 from .recipe import PredictorRecipe
 from .scores import (

@@ -19,7 +19,7 @@ from ..labels.dataset import Example, LabelledTraces
 from ..labels.maps import map_labels
 from ..labels.questions import HELD_OUT, TRAIN
 from ..methods.learned.importance import ImportancePredictor, PredictorShape
-from ..results import write_atomic
+from ..runs.folder import write_atomic
 from .loss import batch_loss, weighted_mse
 from .recipe import PredictorRecipe
 from .scores import rank_metrics

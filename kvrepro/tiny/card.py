@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmarks.generated import GENERATED
-from ..config import CellConfig
 from ..paths import CHECKPOINTS
-from ..runner import run_cell
+from ..runs.config import CellConfig
+from ..runs.runner import run_cell
 from .architecture import TINY_MODELS
 from .checkpoint import CARD_FILE
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import KvreproError
-from ...results import write_atomic
+from ...runs.folder import write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor

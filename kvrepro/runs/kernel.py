@@ -12,7 +12,7 @@ from typing import IO, Any
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
-from .errors import RunError
+from ..errors import RunError
 
 NAME = "python3"  # what executed notebooks say; no kernel of that name is looked up
 _TRACEBACK = "Traceback (most recent call last):"

@@ -6,17 +6,17 @@ import shutil
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
-from .benchmarks.table import load_problems
+from ..benchmarks.table import load_problems
+from ..errors import KvreproError
+from ..methods.learned.loading import method_assets
+from ..methods.table import method_class
+from ..models.loading import check_available, default_device
+from ..models.memory import GIB, check_fits
+from ..models.shapes import model_config
+from ..models.table import ModelEntry, model_entry, predictor_source
+from ..paths import results_root
 from .config import CellConfig
-from .errors import KvreproError
-from .methods.learned.loading import method_assets
-from .methods.table import method_class
-from .models.loading import check_available, default_device
-from .models.memory import GIB, check_fits
-from .models.shapes import model_config
-from .models.table import ModelEntry, model_entry, predictor_source
-from .paths import results_root
-from .planning.plan import cache_bytes, disk_bytes
+from .forecast import cache_bytes, disk_bytes
 from .resolution import resolve_cell
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..benchmarks.table import benchmark_entry, load_problems
-from ..config import CellConfig
 from ..errors import KvreproError
 from ..methods.base import EvictionMethod
 from ..methods.learned.importance import PredictorShape
@@ -16,8 +15,9 @@ from ..models.memory import GIB, RESERVE_BYTES, rows_that_fit
 from ..models.shapes import ModelSize, model_size
 from ..models.table import ModelEntry, model_entry, predictor_source
 from ..models.tokens import render_prompt
-from .estimates import BOUND, GIVEN, NOTHING, Measurement, expected_speed, expected_tokens
-from .gpus import Machine
+from .config import CellConfig
+from .machines import Machine
+from .past_cells import BOUND, GIVEN, NOTHING, Measurement, expected_speed, expected_tokens
 
 EXACT, ASSUMED = "exact", "assumed"
 # where tokenizer or rows are not on this machine; only cells without a budget depend on it

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import KvreproError, RunError
+from ..json_lines import lines_of
+from ..paths import results_root
 from .config import CellConfig
-from .errors import KvreproError, RunError
-from .json_lines import lines_of
-from .paths import results_root
 
 NOTEBOOK, RECORDS, MANIFEST = "run.ipynb", "records.jsonl", "manifest.json"
 COMPLETIONS = "completions.jsonl"  # replies of a cell that is still running, ungraded

@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
+from ..errors import KvreproError, UnknownNameError
+from ..models.table import generation_defaults
+from ..paths import profiles_folder, project_root
 from .config import CellConfig
-from .errors import KvreproError, UnknownNameError
-from .models.table import generation_defaults
-from .paths import profiles_folder, project_root
 
 _ASSETS = ("predictor", "calibration", "judge")
 _KEYS = {"title", "notebook", "methods", "defaults", "panels", "paper_marks"}

@@ -13,20 +13,20 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import results
-from .benchmarks.prompts import prompt_hash
-from .benchmarks.table import Problem, benchmark_entry, load_with_origin, rows_hash
+from ..benchmarks.prompts import prompt_hash
+from ..benchmarks.table import Problem, benchmark_entry, load_with_origin, rows_hash
+from ..engine.requests import OK, WITHOUT_ANSWER, Completion, Request, RunStats
+from ..errors import KvreproError
+from ..graders import REVISION, grade_many
+from ..models.loading import load_model, resolved_revision
+from ..models.table import model_entry, predictor_fingerprint, predictor_source, weights_fingerprint
+from ..models.tokens import ThinkTags, opened_by_us, reply_parts
+from ..scores.metrics import summarise
+from . import folder as results
 from .config import PROTOCOL, CellConfig
-from .engine.requests import OK, WITHOUT_ANSWER, Completion, Request, RunStats
-from .errors import KvreproError
-from .graders import REVISION, grade_many
-from .models.loading import load_model, resolved_revision
-from .models.table import model_entry, predictor_fingerprint, predictor_source, weights_fingerprint
-from .models.tokens import ThinkTags, opened_by_us, reply_parts
+from .folder import COMPLETIONS, MANIFEST, RECORDS
 from .preflight import check_cells
 from .provenance import git_revision, hardware, package_versions
-from .results import COMPLETIONS, MANIFEST, RECORDS
-from .scores.metrics import summarise
 
 # what a reply carries only until its cell is complete
 _WORKING_FIELDS = ("cell_id", "session", "stats")
@@ -100,11 +100,11 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
 
 def _prepare(config: CellConfig, model, tokenizer, problems: list[Problem]):
     """The engine and the requests, samples of a problem side by side."""
-    from .engine.engine import Engine
-    from .engine.generate import end_token_ids
-    from .methods.learned.loading import method_assets, named_separator_ids
-    from .methods.table import create_method, method_class
-    from .models.tokens import render_prompt
+    from ..engine.engine import Engine
+    from ..engine.generate import end_token_ids
+    from ..methods.learned.loading import method_assets, named_separator_ids
+    from ..methods.table import create_method, method_class
+    from ..models.tokens import render_prompt
 
     options = config.method_options()
     entry = model_entry(config.model)

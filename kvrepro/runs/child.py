@@ -1,4 +1,4 @@
-"""A child process that ends with its parent: `python -m kvrepro.child PARENT_PID MODULE [ARGUMENT ...]`.
+"""A child process that ends with its parent: `python -m kvrepro.runs.child PARENT_PID MODULE [ARGUMENT ...]`.
 
 A parent that is killed outright, for lack of memory for example, cannot end its children, so they watch for it.
 """
@@ -18,7 +18,7 @@ _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 def child_command(module: str, *arguments: str, python: str = sys.executable) -> list[str]:
     """Command line that runs a module in a child of this process."""
-    return [python, "-m", "kvrepro.child", str(os.getpid()), module, *arguments]
+    return [python, "-m", "kvrepro.runs.child", str(os.getpid()), module, *arguments]
 
 
 def end_with(parent: int) -> None:

@@ -8,7 +8,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from .paths import project_root
+from ..paths import project_root
 
 PACKAGES = ("kvrepro", "torch", "transformers", "triton", "numpy", "papermill", "math-verify")
 

@@ -18,13 +18,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ..errors import RunError
+from ..paths import project_root, results_root
 from .child import child_command
 from .config import CellConfig
-from .errors import RunError
-from .execution import is_running
-from .paths import project_root, results_root
+from .folder import MANIFEST, CellFolder
+from .notebooks import is_running
 from .profiles import Profile
-from .results import MANIFEST, CellFolder
 
 POLL_S = 0.5
 FAILED = "failed"  # how the line of a failed cell begins

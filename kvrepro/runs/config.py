@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from .engine.sampling_config import SamplingConfig
-from .errors import KvreproError, UnknownNameError
-from .methods.budgets import resolve_protocol
-from .parameter_values import as_mapping, typed
+from ..engine.sampling_config import SamplingConfig
+from ..errors import KvreproError, UnknownNameError
+from ..methods.budgets import resolve_protocol
+from ..parameter_values import as_mapping, typed
 
 if TYPE_CHECKING:
-    from .models.table import ModelEntry
+    from ..models.table import ModelEntry
 
 # raised when a change of the engine changes tokens or scores, so that old cells are not taken for new ones
 PROTOCOL = 1
@@ -67,8 +67,8 @@ class CellConfig:
     prompt_style: str = "dynts"
 
     def __post_init__(self) -> None:
-        from .benchmarks.table import benchmark_entry, check_prompt_style
-        from .models.table import asset_location, model_entry
+        from ..benchmarks.table import benchmark_entry, check_prompt_style
+        from ..models.table import asset_location, model_entry
 
         # a notebook calls the constructor itself, so types are checked here; 1 and 1.0 must not differ in their hash
         object.__setattr__(self, "options", as_mapping("parameter options", self.options) or None)
@@ -119,7 +119,7 @@ class CellConfig:
         Raises:
             KvreproError: as `from_mapping`.
         """
-        from .methods.table import check_method_name, idle_sizes
+        from ..methods.table import check_method_name, idle_sizes
 
         method = values.get("method", cls.method)
         check_method_name(method)
@@ -160,10 +160,10 @@ class CellConfig:
         Every field; weights, files and row of the model; rows of the benchmark; the trained folder that the method
         reads; the method's revision and the protocol's version.
         """
-        from .benchmarks.table import rows_identity
-        from .methods.table import METHODS
-        from .models.identity import model_identity
-        from .models.table import model_entry
+        from ..benchmarks.table import rows_identity
+        from ..methods.table import METHODS
+        from ..models.identity import model_identity
+        from ..models.table import model_entry
 
         entry, method = model_entry(self.model), METHODS[self.method]
         # folders count by what is in them, not by where they are
@@ -178,10 +178,10 @@ class CellConfig:
 
     def _trained(self, entry: ModelEntry) -> dict[str, str | None]:
         """The field of the folder beside the weights that the method reads, with what identifies its content."""
-        from .methods.learned.folder import DEFAULT_FOLDERS
-        from .methods.table import METHODS
-        from .models.checkpoint_files import folder_fingerprint
-        from .models.table import predictor_fingerprint
+        from ..methods.learned.folder import DEFAULT_FOLDERS
+        from ..methods.table import METHODS
+        from ..models.checkpoint_files import folder_fingerprint
+        from ..models.table import predictor_fingerprint
 
         field = METHODS[self.method].asset
         if field is None:
@@ -201,8 +201,8 @@ class CellConfig:
 
 def _check_method(config: CellConfig) -> dict[str, Any] | None:
     """Build the schedule once, so that sizes that do not fit fail before a model is loaded; returns the options."""
-    from .methods.budgets import PIN_OVERFLOW
-    from .methods.table import cell_options, check_method_name, create_schedule
+    from ..methods.budgets import PIN_OVERFLOW
+    from ..methods.table import cell_options, check_method_name, create_schedule
 
     check_method_name(config.method)
     create_schedule(

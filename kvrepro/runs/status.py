@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..paths import results_root
 from .config import CellConfig
-from .execution import finished_samples, is_running
-from .paths import results_root
+from .folder import CellFolder, read_manifest
+from .notebooks import finished_samples, is_running
 from .profiles import Profile
-from .results import CellFolder, read_manifest
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from ..engine.requests import NAN_LOGITS
+from ..graders import REVISION
+from ..paths import results_root
 from .config import CellConfig
-from .engine.requests import NAN_LOGITS
-from .graders import REVISION
-from .paths import results_root
+from .folder import CellFolder, read_manifest, write_atomic
 from .profiles import Profile
-from .results import CellFolder, read_manifest, write_atomic
 
 COLUMNS = (
     "model", "benchmark", "method", "label", "protocol", "budget_tokens", "window", "ratio", "n_problems", "n_samples",

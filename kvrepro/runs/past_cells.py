@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ..config import CellConfig
 from ..paths import project_root
-from ..profiles import Profile
+from .config import CellConfig
+from .profiles import Profile
 
 MEASURED, ELSEWHERE, GIVEN, LIMIT, BOUND, NOTHING = (
     "measured", "measured elsewhere", "measured (given table)", "limit", "bound", "unknown",
@@ -54,7 +54,7 @@ def measurements(profile: Profile, files: Iterable[Path] = ()) -> list[Measureme
     """
     import pandas as pd
 
-    from ..summary import summarise_profile
+    from .summary import summarise_profile
 
     found = [Measurement.of(row, MEASURED) for row in summarise_profile(profile).to_dict("records")]
     published = project_root() / "notebooks" / "images" / f"{profile.name}-summary.csv"

@@ -7,16 +7,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from .benchmarks.table import benchmark_entry
+from ..benchmarks.table import benchmark_entry
+from ..errors import KvreproError
+from ..methods.base import EvictionMethod
+from ..methods.learned.folder import DEFAULT_FOLDERS
+from ..methods.learned.loading import method_assets
+from ..methods.table import method_class
+from ..models.shapes import model_config, model_dtype
+from ..models.table import model_entry, predictor_source
 from .config import CellConfig
-from .errors import KvreproError
-from .methods.base import EvictionMethod
-from .methods.learned.folder import DEFAULT_FOLDERS
-from .methods.learned.loading import method_assets
-from .methods.table import method_class
-from .models.shapes import model_config, model_dtype
-from .models.table import model_entry, predictor_source
-from .planning.plan import prompt_lengths, sized_method
+from .forecast import prompt_lengths, sized_method
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from . import results
+from ..errors import KvreproError, RunError
+from ..locks import held, is_held
+from ..paths import project_root, results_root
+from . import folder as results
 from .config import CellConfig
-from .errors import KvreproError, RunError
-from .locks import held, is_held
-from .paths import project_root, results_root
-from .results import NOTEBOOK, CellFolder
+from .folder import NOTEBOOK, CellFolder
 
 # one thread per cell: the grid runs as many cells side by side as there are cores
 CELL_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
