@@ -14,12 +14,12 @@ from kvrepro.methods.table.learned.query_statistics import QueryStatistics
 from torch.nn import functional
 
 from kvrepro.future_attention import future_maxima
-from kvrepro.labels.attention import label_sequence
 from kvrepro.methods.key_scores import KeyDiffMethod
 from kvrepro.methods.lazy_eviction import recurrence_score
 from kvrepro.methods.query_window import pool
 from kvrepro.methods.triattention import TriAttentionMethod
 from kvrepro.methods.views import NEVER, EvictionView
+from kvrepro.training.labels import label_sequence
 
 from . import transcriptions
 from .crafted import config

@@ -18,10 +18,10 @@ from kvrepro.models.table.tokens import ThinkTags
 
 import kvrepro
 from kvrepro.errors import KvreproError
-from kvrepro.judge.moments import eviction_moments
-from kvrepro.judge.sequences import TokenSequence
-from kvrepro.judge.training import JudgeRecipe, drawn_moments, pairwise_hinge, train_judge
 from kvrepro.methods.foresight_kv import ForesightKVMethod
+from kvrepro.training.judge.examples import eviction_moments
+from kvrepro.training.judge.sequences import TokenSequence
+from kvrepro.training.judge.training import JudgeRecipe, drawn_moments, pairwise_hinge, train_judge
 
 from .method_cases import HEAD_DIM, KV_HEADS, LAYERS, Q_HEADS
 

@@ -13,13 +13,13 @@ from kvrepro.models.table.table import model_entry
 from kvrepro.models.table.tokens import render_prompt
 
 from kvrepro.errors import KvreproError, UnknownNameError
-from kvrepro.labels.dataset import Example
 from kvrepro.labels.kept_thoughts import _admit, accuracy_by_part, answers_from_parts, choose_tokens
 from kvrepro.labels.observations import sorted_share_curve, top_share
-from kvrepro.labels.traces import Trace
 from kvrepro.models.loading import load_model
 from kvrepro.predictor.cost import break_even, break_even_length, saved_slots, seconds_per_slot, step_costs
 from kvrepro.predictor.effect import untrained_head
+from kvrepro.training.dataset import Example
+from kvrepro.training.traces import Trace
 
 from .oracle import oracle_logits
 

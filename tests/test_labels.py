@@ -10,10 +10,10 @@ import sys
 import pytest
 import torch
 
-from kvrepro.labels import attention as labels_module
-from kvrepro.labels.attention import AnswerAttention, label_sequence
-from kvrepro.labels.labelling import Workers, cached_places, unsound
-from kvrepro.labels.traces import Trace
+from kvrepro.training import labels as labels_module
+from kvrepro.training.labelling import Workers, cached_places, unsound
+from kvrepro.training.labels import AnswerAttention, label_sequence
+from kvrepro.training.traces import Trace
 
 
 def naive(model, tokens, answer_from):

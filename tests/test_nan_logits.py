@@ -145,7 +145,7 @@ def test_a_model_without_finite_logits_answers_from_no_part_of_a_thought(model):
 
     from kvrepro.errors import KvreproError
     from kvrepro.labels.kept_thoughts import answers_from_parts
-    from kvrepro.labels.traces import Trace
+    from kvrepro.training.traces import Trace
 
     trace = Trace([1, *range(20, 40)], 4, 14, 15, "p", gold="7")
     with pytest.raises(KvreproError, match="logits in torch.float32 are not finite"):

@@ -14,10 +14,10 @@ from kvrepro.methods.table.learned.importance import (
 )
 
 from kvrepro.errors import KvreproError
-from kvrepro.labels.dataset import Example
-from kvrepro.predictor.recipe import PredictorRecipe
-from kvrepro.predictor.scores import fit_baselines, lead_over, rank_metrics, score_traces, summarise_scores
-from kvrepro.predictor.training import PredictorTraining
+from kvrepro.training.dataset import Example
+from kvrepro.training.importance.ranking import fit_baselines, lead_over, rank_metrics, score_traces, summarise_scores
+from kvrepro.training.importance.recipe import PredictorRecipe
+from kvrepro.training.importance.training import PredictorTraining
 
 
 @pytest.mark.parametrize(("hidden", "parameters"), [(4096, 50_333_696), (3584, 46_139_392)])

@@ -19,8 +19,8 @@ from kvrepro.methods.table.learned.query_statistics import (
 import kvrepro
 from kvrepro import cli
 from kvrepro.errors import KvreproError
-from kvrepro.judge.sequences import text_sequences
 from kvrepro.paths import CHECKPOINTS, PACKAGE
+from kvrepro.training.judge.sequences import text_sequences
 
 from .method_cases import HEAD_DIM, LAYERS, Q_HEADS, assets
 

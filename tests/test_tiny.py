@@ -71,8 +71,8 @@ def saved(request, tmp_path_factory):
     """A random model saved as a checkpoint and loaded as any Hugging Face model is: `(model, loaded, tokenizer)`."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from kvrepro.tiny.architecture import build_model
-    from kvrepro.tiny.checkpoint import save_checkpoint
+    from kvrepro.training.tiny.architecture import build_model
+    from kvrepro.training.tiny.checkpoint import save_checkpoint
 
     folder = tmp_path_factory.mktemp(request.param)
     model = build_model(request.param, seed=3)
@@ -196,7 +196,7 @@ def test_chat_template_opens_the_thought_and_renders_the_training_prompt(saved):
     _, _, loaded, _ = saved
     from kvrepro.models.table.tokens import ThinkTags, render_prompt
 
-    from kvrepro.tiny.batches import encode_example
+    from kvrepro.training.tiny.batches import encode_example
 
     assert ThinkTags.of(loaded).end == (vocabulary()[THINK_END],)
     for problem in sampled(20):

@@ -155,7 +155,7 @@ def oracle_traces(model: PreTrainedModel, name: str, traces: Sequence[KnownTrace
         KvreproError: `oracle_answer` on a trace that has no answer.
     """
     from ..future_attention import future_maxima
-    from ..labels.attention import label_sequence
+    from ..training.labels import label_sequence
 
     if name == "oracle_future":
         return {trace.key: future_maxima(model, trace.token_ids, block) for trace in traces}

@@ -24,8 +24,8 @@ from ..engine.sampling import NOT_FINITE, where_finite
 from ..errors import KvreproError, UnknownNameError
 from ..graders import grade
 from ..models.tokens import ThinkTags, reply_parts
-from ..predictor.scores import top_count
-from .traces import Trace
+from ..training.importance.ranking import top_count
+from ..training.traces import Trace
 
 SELECTIONS = ("top", "random", "bottom")
 

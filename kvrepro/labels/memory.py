@@ -13,7 +13,7 @@ import time
 import torch
 
 from ..efficiency.clock import peak_rss_bytes
-from .attention import AnswerAttention
+from ..training.labels import AnswerAttention
 
 
 def measure(

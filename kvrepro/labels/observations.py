@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ..errors import KvreproError
 from ..methods.learned.importance import load_predictor_for
-from ..predictor.scores import bootstrap, top_count
-from .attention import label_sequence
-from .dataset import Example, LabelledTraces
-from .traces import Trace
+from ..training.dataset import Example, LabelledTraces
+from ..training.importance.ranking import bootstrap, top_count
+from ..training.labels import label_sequence
+from ..training.traces import Trace
 
 
 def sorted_share_curve(examples: Sequence[Example], shares: Sequence[float] | None = None) -> pd.DataFrame:

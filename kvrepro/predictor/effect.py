@@ -12,12 +12,12 @@ from ..comparison.fidelity import KnownTrace, measure_fidelity, oracle_traces, s
 from ..engine.generate import generate
 from ..engine.requests import OK, WITHOUT_ANSWER, Completion
 from ..graders import grade_many
-from ..labels.questions import Question
 from ..methods.learned.importance import ImportancePredictor
 from ..methods.table import create_method
 from ..models.tokens import ThinkTags
 from ..scores.statistics import interval
-from .scores import bootstrap
+from ..training.importance.ranking import bootstrap
+from ..training.questions import Question
 
 SHIPPED, UNTRAINED, RANDOM, ORACLE = "dynts", "dynts, untrained head", "random", "dynts, oracle labels"
 GENERATED_KINDS = (SHIPPED, UNTRAINED, RANDOM)

@@ -18,12 +18,12 @@ import torch
 
 from ..cache.slots import CacheShape
 from ..errors import KvreproError
-from ..labels.dataset import Example
-from ..labels.questions import HELD_OUT, TRAIN
 from ..methods.learned.importance import ImportancePredictor
 from ..models.table import model_entry
-from .recipe import PredictorRecipe, make_recipe
-from .training import PredictorTraining
+from ..training.dataset import Example
+from ..training.importance.recipe import PredictorRecipe, make_recipe
+from ..training.importance.training import PredictorTraining
+from ..training.questions import HELD_OUT, TRAIN
 
 # a trace of tiny-r1-llama in the mean of its 496: question, thought and answer, and the thought alone
 TRACE_TOKENS, THINKING_TOKENS = 394, 232

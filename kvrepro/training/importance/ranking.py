@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..labels.dataset import Example
-from ..scores.statistics import two_stage_bootstrap
+from ...scores.statistics import two_stage_bootstrap
+from ..dataset import Example
 
 TOP_SHARE = 0.2
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..errors import UnknownNameError
+from ...errors import UnknownNameError
 
 LOG_FLOOR = 1e-6  # raw labels below it are not told apart by the `log` map
 

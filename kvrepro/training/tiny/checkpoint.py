@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..benchmarks.chains.language import EOS, PAD, build_tokenizer, vocabulary
+from ...benchmarks.chains.language import EOS, PAD, build_tokenizer, vocabulary
 
 CARD_FILE = "training.json"
 

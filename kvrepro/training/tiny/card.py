@@ -1,6 +1,6 @@
 """The model card of a tiny reasoner: what it was trained on, how, and what it scores with the full cache.
 
-`python -m kvrepro.tiny.card tiny-r1-llama` scores the model on the four generated benchmarks (5 samples) and
+`python -m kvrepro.training.tiny.card tiny-r1-llama` scores the model on the four generated benchmarks (5 samples) and
 writes `README.md` into its folder.
 """
 
@@ -12,10 +12,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..benchmarks.generated import GENERATED
-from ..paths import CHECKPOINTS
-from ..runs.config import CellConfig
-from ..runs.runner import run_cell
+from ...benchmarks.generated import GENERATED
+from ...paths import CHECKPOINTS
+from ...runs.config import CellConfig
+from ...runs.runner import run_cell
 from .architecture import TINY_MODELS
 from .checkpoint import CARD_FILE
 
@@ -94,7 +94,7 @@ split of the question hash than the training questions.
 
 ## Training
 
-`python -m kvrepro.tiny.train {name} --lr {recipe["lr"]} --problem-steps {recipe["problem_steps"]}`, seed
+`python -m kvrepro.training.tiny.train {name} --lr {recipe["lr"]} --problem-steps {recipe["problem_steps"]}`, seed
 {recipe["seed"]}, {training["train_s"]} s on one core of a shared two-core machine.
 
 - {recipe["repeat_steps"]} steps on random sequences that repeat with period 8 to 24 (look-up forms here), then
@@ -111,7 +111,7 @@ The loss has a floor: which line is re-checked, and when, is random.
 
 def main(argv: list[str] | None = None) -> None:
     """Score and write the card."""
-    parser = argparse.ArgumentParser(prog="python -m kvrepro.tiny.card", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m kvrepro.training.tiny.card", description=__doc__)
     parser.add_argument("model", choices=TINY_MODELS)
     parser.add_argument("--samples", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)

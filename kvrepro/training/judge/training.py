@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..cache.shape import CacheShape
-from ..errors import KvreproError
-from ..methods.learned.judge import FEATURES, EvictionJudge
-from .moments import Moment, eviction_moments
+from ...cache.shape import CacheShape
+from ...errors import KvreproError
+from ...methods.learned.judge import FEATURES, EvictionJudge
+from .examples import Moment, eviction_moments
 from .sequences import TokenSequence
 
 RUNNING_SUM = 6  # its place among the eight features of a query head

@@ -7,12 +7,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import KvreproError
-from ..labels.questions import tiny_questions
-from ..labels.traces import TraceOptions, generate_traces, select_traces
-from ..models.table import ModelEntry
-from ..runs.folder import read_rows
+from ...errors import KvreproError
+from ...models.table import ModelEntry
+from ...runs.folder import read_rows
+from ..questions import tiny_questions
 from ..tiny.checkpoint import CARD_FILE
+from ..traces import TraceOptions, generate_traces, select_traces
 
 PROBLEM_SIZES = (8, 22)  # variables of a generated problem, as for the importance predictor
 HELD_OUT_SHARE = 0.1  # of a text, its end

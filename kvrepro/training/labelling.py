@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import KvreproError
 from ..runs.folder import write_atomic
-from .attention import label_sequence
+from .labels import label_sequence
 from .traces import Trace
 
 DATASET, PARTS, HIDDEN, HEADS = "dataset", "parts", "hidden", "heads"

@@ -1,4 +1,4 @@
-"""Train a tiny reasoner: `python -m kvrepro.tiny.train tiny-r1-llama`.
+"""Train a tiny reasoner: `python -m kvrepro.training.tiny.train tiny-r1-llama`.
 
 Two stages. First random sequences that repeat, which form look-up; then worked chains of growing length.
 Resumable: the newest state is written every minute and read at start.
@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ..errors import KvreproError
-from ..paths import CHECKPOINTS
+from ...errors import KvreproError
+from ...paths import CHECKPOINTS
 from .architecture import TINY_MODELS, build_model
 from .batches import IGNORED, problem_batch, repeat_batch
 from .checkpoint import save_checkpoint
@@ -166,7 +166,7 @@ def write_state(
 
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line and train."""
-    parser = argparse.ArgumentParser(prog="python -m kvrepro.tiny.train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m kvrepro.training.tiny.train", description=__doc__)
     parser.add_argument("model", choices=TINY_MODELS)
     parser.add_argument("--out", type=Path, help="checkpoint folder (default: the one the package ships)")
     parser.add_argument("--state", type=Path, help="resume file (default: beside the folder)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ..errors import KvreproError, UnknownNameError
+from ...errors import KvreproError, UnknownNameError
 
 # label map per model (METHODS.md 3.3); the tiny models follow their big namesakes
 PUBLISHED_MAPS = {"r1-llama": "llama", "r1-qwen": "qwen", "tiny-r1-llama": "llama", "tiny-r1-qwen": "qwen"}
@@ -60,7 +60,7 @@ class PredictorRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        from ..labels.maps import LABEL_MAPS
+        from .label_maps import LABEL_MAPS
 
         if self.label_map not in LABEL_MAPS:
             raise UnknownNameError("label map", self.label_map, LABEL_MAPS)

@@ -10,11 +10,11 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
-from ..errors import KvreproError, UnknownNameError
-from ..labels.labelling import LabelOptions
-from ..labels.traces import TraceOptions
-from ..models.table import MODELS, ModelEntry, model_entry
-from ..paths import profiles_folder
+from ...errors import KvreproError, UnknownNameError
+from ...models.table import MODELS, ModelEntry, model_entry
+from ...paths import profiles_folder
+from ..labelling import LabelOptions
+from ..traces import TraceOptions
 from .recipe import RECIPE_FIELDS, PredictorRecipe, make_recipe
 
 _SECTIONS = ("model", "traces", "labels", "training")

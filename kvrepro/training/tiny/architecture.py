@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..benchmarks.chains.language import BOS, EOS, PAD, vocabulary
+from ...benchmarks.chains.language import BOS, EOS, PAD, vocabulary
 
 TINY_MODELS = ("tiny-r1-llama", "tiny-r1-qwen")
 

@@ -13,11 +13,16 @@ from typing import Any
 
 import pandas as pd
 
-from ..errors import KvreproError
-from ..labels.dataset import Example, LabelledTraces
-from ..labels.labelling import PARTS, Workers, build_dataset, label_traces, require_datasets
-from ..labels.questions import HELD_OUT, TRAIN, check_leakage, questions_hash, read_questions, tiny_questions
-from ..labels.stages import (
+from ...errors import KvreproError
+from ...methods.learned.importance import CARD_FILE, FOLDER, save_predictor
+from ...models.identity import model_identity
+from ...models.loading import load_model
+from ...models.table import weights_fingerprint
+from ...runs.folder import read_rows
+from ..dataset import Example, LabelledTraces
+from ..labelling import PARTS, Workers, build_dataset, label_traces, require_datasets
+from ..questions import HELD_OUT, TRAIN, check_leakage, questions_hash, read_questions, tiny_questions
+from ..stages import (
     StageFolder,
     as_json,
     check_same_model,
@@ -26,23 +31,10 @@ from ..labels.stages import (
     stage_path,
     tokenizer_hash,
 )
-from ..labels.traces import KEPT, TRACES, generate_traces, options_identity, select_traces
-from ..methods.learned.importance import CARD_FILE, FOLDER, save_predictor
-from ..models.identity import model_identity
-from ..models.loading import load_model
-from ..models.table import weights_fingerprint
-from ..runs.folder import read_rows
-from .plan import PredictorPlan
+from ..traces import KEPT, TRACES, generate_traces, options_identity, select_traces
+from .ranking import TOP_SHARE, fit_baselines, head_scorer, lead_over, score_traces, summarise_scores, top_count
 from .recipe import PredictorRecipe
-from .scores import (
-    TOP_SHARE,
-    fit_baselines,
-    head_scorer,
-    lead_over,
-    score_traces,
-    summarise_scores,
-    top_count,
-)
+from .settings import PredictorPlan
 from .training import STATE, PredictorTraining, mapped_labels
 
 

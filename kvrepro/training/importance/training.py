@@ -14,15 +14,15 @@ from typing import Any
 import pandas as pd
 import torch
 
-from ..errors import KvreproError, RunError
-from ..labels.dataset import Example, LabelledTraces
-from ..labels.maps import map_labels
-from ..labels.questions import HELD_OUT, TRAIN
-from ..methods.learned.importance import ImportancePredictor, PredictorShape
-from ..runs.folder import write_atomic
+from ...errors import KvreproError, RunError
+from ...methods.learned.importance import ImportancePredictor, PredictorShape
+from ...runs.folder import write_atomic
+from ..dataset import Example, LabelledTraces
+from ..questions import HELD_OUT, TRAIN
+from .label_maps import map_labels
 from .loss import batch_loss, weighted_mse
+from .ranking import rank_metrics
 from .recipe import PredictorRecipe
-from .scores import rank_metrics
 
 STATE, LOG = "state.pt", "log.csv"
 
