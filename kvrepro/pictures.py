@@ -130,7 +130,7 @@ def _head(model, config: CellConfig):
 
 def _pictured(config, model, tokenizer, head, completion, record: dict[str, Any], known) -> ReplyPicture:
     """One reply, shaded by the head's prediction, or by the answer's attention where there is no head."""
-    from .labels.observations import predicted_importance
+    from .analysis.observations import predicted_importance
     from .training.labels import label_sequence
 
     entry, prompt = model_entry(config.model), completion.request.prompt_ids

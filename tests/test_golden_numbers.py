@@ -13,7 +13,7 @@ from kvrepro.methods.table.learned.importance import ImportancePredictor, Predic
 from kvrepro.methods.table.learned.query_statistics import QueryStatistics
 from torch.nn import functional
 
-from kvrepro.future_attention import future_maxima
+from kvrepro.analysis.future_attention import future_maxima
 from kvrepro.methods.key_scores import KeyDiffMethod
 from kvrepro.methods.lazy_eviction import recurrence_score
 from kvrepro.methods.query_window import pool

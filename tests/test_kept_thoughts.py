@@ -12,12 +12,12 @@ from kvrepro.methods.table.learned.importance import ImportancePredictor, Predic
 from kvrepro.models.table.table import model_entry
 from kvrepro.models.table.tokens import render_prompt
 
+from kvrepro.analysis.kept_thoughts import _admit, accuracy_by_part, answers_from_parts, choose_tokens
+from kvrepro.analysis.observations import sorted_share_curve, top_share
+from kvrepro.analysis.predictor_effect import untrained_head
+from kvrepro.bench.head_cost import break_even, break_even_length, saved_slots, seconds_per_slot, step_costs
 from kvrepro.errors import KvreproError, UnknownNameError
-from kvrepro.labels.kept_thoughts import _admit, accuracy_by_part, answers_from_parts, choose_tokens
-from kvrepro.labels.observations import sorted_share_curve, top_share
 from kvrepro.models.loading import load_model
-from kvrepro.predictor.cost import break_even, break_even_length, saved_slots, seconds_per_slot, step_costs
-from kvrepro.predictor.effect import untrained_head
 from kvrepro.training.dataset import Example
 from kvrepro.training.traces import Trace
 

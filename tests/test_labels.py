@@ -57,7 +57,7 @@ def test_labelling_makes_no_logits_but_the_last(random_model):
 @pytest.mark.slow
 def test_extra_memory_at_16384_tokens_of_the_r1_llama_shape_stays_below_a_gigabyte():
     # three blocks of answer rows: further blocks reuse the same memory; the module's default measures 1,000 tokens
-    command = [sys.executable, "-m", "kvrepro.labels.memory", "--answer-tokens", "144"]
+    command = [sys.executable, "-m", "kvrepro.bench.label_memory", "--answer-tokens", "144"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     rows_per_block = labels_module.BLOCK_BYTES // (4 * 32 * 16384)

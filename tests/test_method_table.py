@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from kvrepro.analysis.method_table import ScoredCell, average_table, explain_protocol, method_table, pinning_table
 from kvrepro.comparison.figures import average_bars, fidelity_curves, pinning_dumbbells, window_ratio_map
-from kvrepro.comparison.table import ScoredCell, average_table, explain_protocol, method_table, pinning_table
 from kvrepro.errors import KvreproError
 from kvrepro.paths import PACKAGE
 from kvrepro.runs.config import CellConfig

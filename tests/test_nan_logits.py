@@ -126,7 +126,7 @@ def test_a_float16_overflow_is_noticed():
 
 
 def test_nothing_is_compared_along_a_trace_whose_logits_are_not_finite(model):
-    from kvrepro.comparison.fidelity import measure_fidelity
+    from kvrepro.analysis.fidelity import measure_fidelity
     from kvrepro.errors import KvreproError
 
     from .test_fidelity import TRACES
@@ -143,8 +143,8 @@ def test_nothing_is_compared_along_a_trace_whose_logits_are_not_finite(model):
 def test_a_model_without_finite_logits_answers_from_no_part_of_a_thought(model):
     from kvrepro.benchmarks.table.chains.language import build_tokenizer
 
+    from kvrepro.analysis.kept_thoughts import answers_from_parts
     from kvrepro.errors import KvreproError
-    from kvrepro.labels.kept_thoughts import answers_from_parts
     from kvrepro.training.traces import Trace
 
     trace = Trace([1, *range(20, 40)], 4, 14, 15, "p", gold="7")

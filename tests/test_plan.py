@@ -160,7 +160,7 @@ def test_a_head_in_the_local_copy_of_a_hub_repository_is_counted_with_its_own_si
 
 
 def test_the_notebook_and_the_plan_name_the_same_largest_batch(monkeypatch):
-    from kvrepro.efficiency import bounds
+    from kvrepro.bench import bounds
 
     monkeypatch.setattr("kvrepro.runs.forecast.prompt_lengths", lambda config: None)
     table = bounds.largest_batch([bounds.ModelBytes.of(name) for name in bounds.TITLES], [2500, 4500])

@@ -34,7 +34,7 @@ class OracleMethod(EvictionMethod):
         if self.traces is None:
             raise KvreproError(
                 f"{self.name} needs the attention of a finished trace, which does not exist while generating. Use it "
-                "in teacher-forced mode: kvrepro.comparison.fidelity, whose oracle_traces(model, name, traces) gives "
+                "in teacher-forced mode: kvrepro.analysis.fidelity, whose oracle_traces(model, name, traces) gives "
                 "create_method its traces=..., or the notebook `fidelity`"
             )
 

@@ -9,8 +9,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
+from ..bench.head_cost import break_even_length
 from ..figures import BAR_EDGE, FULL, LINE
-from .cost import break_even_length
 
 COLOURS = {
     "head": "#1f6fb4", "dynts": "#1f6fb4", "identity": "#4a9c5d", "position": "#8a6bb8", "random": "#8c8c8c",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from kvrepro.analysis.grader_review import compare_graders
 from kvrepro.errors import KvreproError
 from kvrepro.graders import GRADERS, grade, grade_many
 from kvrepro.graders.grading import MAX_SENT
-from kvrepro.graders.review import compare_graders
 from kvrepro.runs.grading import regrade
 
 THOUGHT = "I close with </think> and say \\boxed{7}. "

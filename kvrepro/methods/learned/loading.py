@@ -66,7 +66,7 @@ def method_assets(
         elif need == "trace" and given.get("traces") is None:
             raise KvreproError(
                 f"{method.name} looks into the future of a finished trace, so it cannot generate. Use it in "
-                "teacher-forced mode: kvrepro.comparison.fidelity, or the notebook `fidelity`"
+                "teacher-forced mode: kvrepro.analysis.fidelity, or the notebook `fidelity`"
             )
     return found
 

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from .plan import DYNTS, GENERATE, KVPRESS, OURS, REFERENCE, VARIANTS, WINDOW, BenchPlan
-from .replies import Reply, reply_ms
+from .reply_time import Reply, reply_ms
+from .settings import DYNTS, GENERATE, KVPRESS, OURS, REFERENCE, VARIANTS, WINDOW, BenchPlan
 
 BASELINES = (GENERATE, REFERENCE, KVPRESS)
 FULL_BAR, EQUAL_BAR, FLAT_BAR = 2.0, 1.5, 0.10

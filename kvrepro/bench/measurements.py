@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from ..errors import KvreproError
-from .plan import DYNTS, GENERATE, TITLES, VARIANTS, BenchPlan
-from .replies import Reply, step_at
+from .reply_time import Reply, step_at
+from .settings import DYNTS, GENERATE, TITLES, VARIANTS, BenchPlan
 from .table import Points
 
 CPU, GPU = "bench", "gpu-check"

@@ -154,8 +154,8 @@ def oracle_traces(model: PreTrainedModel, name: str, traces: Sequence[KnownTrace
     Raises:
         KvreproError: `oracle_answer` on a trace that has no answer.
     """
-    from ..future_attention import future_maxima
     from ..training.labels import label_sequence
+    from .future_attention import future_maxima
 
     if name == "oracle_future":
         return {trace.key: future_maxima(model, trace.token_ids, block) for trace in traces}

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .cache.attention import slot_attention
-from .cache.rotary import check_length
+from ..cache.attention import slot_attention
+from ..cache.rotary import check_length
 
 
 class BlockAttention:

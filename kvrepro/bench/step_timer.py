@@ -17,7 +17,6 @@ from ..engine.engine import Engine
 from ..engine.requests import Request
 from ..engine.sampling import sample_tokens
 from ..engine.sampling_config import SamplingConfig
-from ..gpu_decode import set_length
 from ..kernels import reference
 from ..methods.base import EvictionMethod
 from ..methods.learned.importance import ImportancePredictor, PredictorShape
@@ -25,6 +24,7 @@ from ..methods.table import create_method
 from ..methods.views import NEVER, EvictionView, StepView
 from ..models.tokens import ThinkTags
 from .clock import Laps
+from .gpu import set_length
 
 # sizes of the head of an 8B model (4096 -> 8192 -> 2048) scaled to the width
 HIDDEN_FACTORS = (2.0, 0.5)

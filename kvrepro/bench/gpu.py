@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from .cache.shape import CacheShape
-from .cache.slots import CompressedCache
-from .engine.async_tokens import LateTokens
-from .engine.decoders.choose import make_decoder
-from .errors import KvreproError
-from .kernels.sample import sample
-from .methods.base import EvictionMethod
-from .methods.views import NEVER, EvictionView, StepView
-from .models.memory import rows_that_fit
+from ..cache.shape import CacheShape
+from ..cache.slots import CompressedCache
+from ..engine.async_tokens import LateTokens
+from ..engine.decoders.choose import make_decoder
+from ..errors import KvreproError
+from ..kernels.sample import sample
+from ..methods.base import EvictionMethod
+from ..methods.views import NEVER, EvictionView, StepView
+from ..models.memory import rows_that_fit
 
 SAMPLING = dict(temperature=0.6, top_k=20, top_p=0.95)
 # a prompt of the usual length, for methods that pin it

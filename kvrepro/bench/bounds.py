@@ -97,7 +97,7 @@ def head_break_even(models: Sequence[ModelBytes], batches: Sequence[int]) -> pd.
     Returns:
         Columns model, rows, head_weights, by_operations, by_bytes.
     """
-    from ..predictor.cost import break_even
+    from .head_cost import break_even
 
     found = []
     for m in models:

@@ -1,6 +1,6 @@
 """One variant in a process of its own, so that its peak memory is its own: JSON requests in, JSON answers out.
 
-`python -m kvrepro.efficiency.worker VARIANT MODEL_FOLDER DTYPE THREADS`; also run by the Python of kvpress'
+`python -m kvrepro.bench.worker VARIANT MODEL_FOLDER DTYPE THREADS`; also run by the Python of kvpress'
 environment, so only what that environment has is imported here.
 """
 
@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from .clock import Laps, peak_rss_bytes, reset_peak_rss
-from .plan import GENERATE, KVPRESS, OURS, REFERENCE
+from .settings import GENERATE, KVPRESS, OURS, REFERENCE
 
 
 class Worker:
@@ -46,7 +46,7 @@ class Worker:
     def loop(self, budget: int | None, evict_every: int, capacity: int) -> Any:
         """The loop of this variant under a budget."""
         if self.variant in OURS:
-            from .ours import OurEngine
+            from .step_timer import OurEngine
 
             method, decoder = OURS[self.variant]
             return OurEngine(self.model, method, budget, evict_every, capacity, decoder)

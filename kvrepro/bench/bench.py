@@ -17,7 +17,7 @@ from ..errors import RunError
 from ..paths import PACKAGE
 from ..runs.child import child_command
 from . import kvpress_environment
-from .plan import DYNTS, GENERATE, KVPRESS, VARIANTS, WINDOW, BenchPlan
+from .settings import DYNTS, GENERATE, KVPRESS, VARIANTS, WINDOW, BenchPlan
 
 # logits of the same weights in two versions of transformers may round differently
 SAME_LOGITS = {"float32": 1e-3, "bfloat16": 0.1}
@@ -37,7 +37,7 @@ class WorkerProcess:
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by `close`)
         self.process = subprocess.Popen(
             child_command(
-                "kvrepro.efficiency.worker", variant, str(model_folder), dtype, str(threads), python=str(python)
+                "kvrepro.bench.worker", variant, str(model_folder), dtype, str(threads), python=str(python)
             ),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment,
             cwd=model_folder,

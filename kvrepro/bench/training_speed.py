@@ -1,6 +1,6 @@
 """What caching the hidden states saves: an epoch of the head beside the backbone's pass that it makes unnecessary.
 
-`python -m kvrepro.predictor.speed tiny-r1-llama` times both in turn, in one run, on traces of random tokens: time does
+`python -m kvrepro.bench.training_speed tiny-r1-llama` times both in turn, in one run, on traces of random tokens: time does
 not depend on the values. `--random` builds the model's shape with random weights, so that no download is needed.
 """
 
@@ -144,7 +144,7 @@ def _timed(call: Callable[[], None], device: torch.device) -> float:
 
 def main(argv: list[str] | None = None) -> None:
     """Time and print one line per recipe, then one JSON object."""
-    parser = argparse.ArgumentParser(prog="python -m kvrepro.predictor.speed", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m kvrepro.bench.training_speed", description=__doc__)
     parser.add_argument("model", help="a name from `kvrepro list models`")
     parser.add_argument("--random", action="store_true", help="the model's shape with random weights")
     for name, default in (("n-traces", 16), ("trace-tokens", TRACE_TOKENS), ("thinking-tokens", THINKING_TOKENS),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .replies import Reply
+from .reply_time import Reply
 
 GENERATE, REFERENCE, KVPRESS = "generate", "reference", "kvpress"
 WINDOW, DYNTS, TORCH_DYNTS = "window", "dynts", "dynts_torch"

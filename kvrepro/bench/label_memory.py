@@ -1,4 +1,4 @@
-"""Extra memory of labelling one layer, measured in a process of its own: `python -m kvrepro.labels.memory`.
+"""Extra memory of labelling one layer, measured in a process of its own: `python -m kvrepro.bench.label_memory`.
 
 The shape defaults to one layer of R1-Distill-Llama-8B at 16,384 tokens with 1,000 answer tokens. Accumulators are
 vectors over tokens, so further layers add nothing (with `keep_heads`, 4 bytes x query heads x tokens each).
@@ -12,8 +12,8 @@ import time
 
 import torch
 
-from ..efficiency.clock import peak_rss_bytes
 from ..training.labels import AnswerAttention
+from .clock import peak_rss_bytes
 
 
 def measure(
@@ -39,7 +39,7 @@ def measure(
 
 def main(argv: list[str] | None = None) -> None:
     """Measure and print one JSON object."""
-    parser = argparse.ArgumentParser(prog="python -m kvrepro.labels.memory", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m kvrepro.bench.label_memory", description=__doc__)
     sizes = {"tokens": 16384, "answer-tokens": 1000, "q-heads": 32, "kv-heads": 8, "head-dim": 128}
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default)

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..comparison.fidelity import KnownTrace, measure_fidelity, oracle_traces, summarise_fidelity
 from ..engine.generate import generate
 from ..engine.requests import OK, WITHOUT_ANSWER, Completion
 from ..graders import grade_many
@@ -18,6 +17,7 @@ from ..models.tokens import ThinkTags
 from ..scores.statistics import interval
 from ..training.importance.ranking import bootstrap
 from ..training.questions import Question
+from .fidelity import KnownTrace, measure_fidelity, oracle_traces, summarise_fidelity
 
 SHIPPED, UNTRAINED, RANDOM, ORACLE = "dynts", "dynts, untrained head", "random", "dynts, oracle labels"
 GENERATED_KINDS = (SHIPPED, UNTRAINED, RANDOM)
