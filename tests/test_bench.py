@@ -16,8 +16,8 @@ from kvrepro.bench.reply_time import Reply, reply_ms
 from kvrepro.bench.settings import DYNTS, GENERATE, KVPRESS, OURS, REFERENCE, VARIANTS, WINDOW, BenchPlan
 from kvrepro.cli import main
 from kvrepro.commands import bench as command
-from kvrepro.efficiency import figures
 from kvrepro.errors import KvreproError
+from kvrepro.figures.budget_curves import efficiency as figures
 from kvrepro.models.random_weights import bench_shape
 
 SMALL = BenchPlan(

@@ -9,10 +9,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from kvrepro.figures.budget_curves.methods import average_bars, fidelity_curves, pinning_dumbbells, window_ratio_map
 from scipy import stats
 
 from kvrepro.analysis.method_table import ScoredCell, average_table, explain_protocol, method_table, pinning_table
-from kvrepro.comparison.figures import average_bars, fidelity_curves, pinning_dumbbells, window_ratio_map
 from kvrepro.errors import KvreproError
 from kvrepro.paths import PACKAGE
 from kvrepro.runs.config import CellConfig

@@ -162,10 +162,10 @@ def test_a_cell_is_found_by_id_and_by_hash(write_profile):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_profile_with_paper_marks_finds_the_papers_value_for_every_cell(name):
+    from kvrepro.figures.budget_curves.budget_curves import paper_readings
     from kvrepro.models.table.table import model_entry
 
     from kvrepro.benchmarks.problem import benchmark_entry
-    from kvrepro.figures import paper_readings
 
     profile = load_profile(name)
     if not profile.paper_marks:

@@ -83,7 +83,7 @@ def _run(args: argparse.Namespace, whole: Profile, profile: Profile, command: li
     if n_done and (code or args.only):
         # failed cells stop the figures' rule, and a part has none: draw what there is, the rest as missing. Where
         # only the figures failed, this says why
-        from ..report import write_report
+        from ..figures.page import write_report
 
         write_report(whole)
     if not missing:

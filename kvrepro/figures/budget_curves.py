@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from .paths import PACKAGE
+from ..paths import PACKAGE
 
 BAR, BAR_EDGE, LINE, FULL = "#aed4ee", "#5b9cc9", "#e8821e", "#4d4d4d"
 

@@ -11,7 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..figures import BAR, BAR_EDGE, LINE
+from .budget_curves import BAR, BAR_EDGE, LINE
 
 
 def average_bars(averages: pd.DataFrame, *, title: str, ax: Axes | None = None) -> Axes:

@@ -6,11 +6,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .errors import KvreproError
-from .models.table import model_entry, predictor_source
-from .runs.config import CellConfig
-from .runs.folder import CellFolder, read_records
-from .runs.profiles import Profile
+from ..errors import KvreproError
+from ..models.table import model_entry, predictor_source
+from ..runs.config import CellConfig
+from ..runs.folder import CellFolder, read_records
+from ..runs.profiles import Profile
 from .token_picture import TokenPicture, picture_of
 
 PER_METHOD = 2  # replies drawn per method and model
@@ -101,8 +101,8 @@ def reply_pictures(
 
 def _drawn(profile: Profile, pair: Sequence[CellConfig], done, n_problems: int, device) -> list[ReplyPicture]:
     """Question by question, the methods below each other."""
-    from .models.loading import load_model
-    from .runs.runner import replay_cell
+    from ..models.loading import load_model
+    from ..runs.runner import replay_cell
 
     model, tokenizer = load_model(model_entry(pair[0].model), device)
     head = _head(model, pair[0])
@@ -122,7 +122,7 @@ def _texts(profile: Profile, config: CellConfig) -> dict[tuple[str, int], str]:
 
 def _head(model, config: CellConfig):
     """The importance predictor, or None for a model without one."""
-    from .methods.learned.importance import load_predictor_for
+    from ..methods.learned.importance import load_predictor_for
 
     source = predictor_source(model_entry(config.model), config.predictor)
     return None if source is None else load_predictor_for(model, source)
@@ -130,8 +130,8 @@ def _head(model, config: CellConfig):
 
 def _pictured(config, model, tokenizer, head, completion, record: dict[str, Any], known) -> ReplyPicture:
     """One reply, shaded by the head's prediction, or by the answer's attention where there is no head."""
-    from .analysis.observations import predicted_importance
-    from .training.labels import label_sequence
+    from ..analysis.observations import predicted_importance
+    from ..training.labels import label_sequence
 
     entry, prompt = model_entry(config.model), completion.request.prompt_ids
     sequence, thought = [*prompt, *completion.token_ids], len(prompt) + completion.n_thinking_tokens

@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..figures import BAR_EDGE, FULL, LINE
+from .budget_curves import BAR_EDGE, FULL, LINE
 
 COLOURS = {
     "generate": FULL, "reference": "#9c755f", "kvpress": "#59a14f", "window": BAR_EDGE, "dynts": LINE,

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 from ..bench.head_cost import break_even_length
-from ..figures import BAR_EDGE, FULL, LINE
+from .budget_curves import BAR_EDGE, FULL, LINE
 
 COLOURS = {
     "head": "#1f6fb4", "dynts": "#1f6fb4", "identity": "#4a9c5d", "position": "#8a6bb8", "random": "#8c8c8c",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from .errors import KvreproError
+from ..errors import KvreproError
 
 QUESTION, THOUGHT, ANSWER = "question", "thought", "answer"
 # shades from pale to strong; the number of steps is what an eye can tell apart

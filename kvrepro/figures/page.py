@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from .paths import project_root, results_root
-from .pictures import PictureSet, reply_pictures
-from .runs.folder import write_atomic
-from .runs.notebooks import execute_notebook, notebook_parameters
-from .runs.profiles import Profile
-from .runs.summary import write_summary
+from ..paths import project_root, results_root
+from ..runs.folder import write_atomic
+from ..runs.notebooks import execute_notebook, notebook_parameters
+from ..runs.profiles import Profile
+from ..runs.summary import write_summary
+from .reply_pictures import PictureSet, reply_pictures
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#222}"
