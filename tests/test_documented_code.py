@@ -9,7 +9,8 @@ from importlib import import_module
 
 import pytest
 import yaml
-from kvrepro.models.table.table import model_table
+
+from kvrepro.models.table import model_table
 
 from .documents import PAGES, ROOT, Block, blocks, code_spans, notebook_parameters, paragraphs
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from kvrepro.models.table.table import MODELS
 
 from kvrepro import cli
+from kvrepro.models.table import MODELS
 from kvrepro.runs.profiles import load_profile, profile_names
 
 from .documents import ROOT, Command, commands, commands_of, named_commands, named_options
