@@ -1,4 +1,4 @@
-"""Imports point down only: STYLE.md section 3 with the amendments of issue 2, read from the syntax trees."""
+"""Imports point down only, read from the syntax trees."""
 
 from __future__ import annotations
 
