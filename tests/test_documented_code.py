@@ -10,7 +10,7 @@ from importlib import import_module
 import pytest
 import yaml
 
-from kvrepro.models import model_table
+from kvrepro.models.table import model_table
 
 from .documents import PAGES, ROOT, Block, blocks, code_spans, notebook_parameters, paragraphs
 
@@ -45,9 +45,9 @@ class Session:
 # names that the sentences around a block introduce, and what stands for them here
 PRELUDE = {
     # long enough that a budget of 192 evicts
-    "questions": "from kvrepro.benchmarks import load_problems\n"
+    "questions": "from kvrepro.benchmarks.table import load_problems\n"
     "questions = [problem.question for problem in load_problems('chain-12', 2)]",
-    "prompt_ids": "from kvrepro.tokens import render_prompt\n"
+    "prompt_ids": "from kvrepro.models.tokens import render_prompt\n"
     "prompt_ids = render_prompt(tokenizer, 'A m:=7; B y:=6; C n:=y-y; D b:=n*m; find b')",
     "reply_ids": "reply_ids = tokenizer.encode(reply.text, add_special_tokens=False)",
 }

@@ -12,14 +12,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from kvrepro.cache import CompressedCache
-from kvrepro.cache_shape import CacheShape
-from kvrepro.completions import Request
-from kvrepro.engine import Engine
+from kvrepro.cache.shape import CacheShape
+from kvrepro.cache.slots import CompressedCache
+from kvrepro.engine.engine import Engine
+from kvrepro.engine.requests import Request, SamplingConfig
 from kvrepro.errors import KvreproError
-from kvrepro.methods import create_method
-from kvrepro.sampling_config import SamplingConfig
-from kvrepro.tokens import ThinkTags
+from kvrepro.methods.table import create_method
+from kvrepro.models.tokens import ThinkTags
 
 from .families import FAMILIES, SIZES
 from .oracle import oracle_logits

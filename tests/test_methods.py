@@ -8,12 +8,12 @@ import random
 import pytest
 import torch
 
-from kvrepro.cache import CompressedCache
+from kvrepro.cache.slots import CompressedCache
 from kvrepro.errors import KvreproError
-from kvrepro.methods import METHODS, create_method, method_class
+from kvrepro.methods.budgets import Schedule
+from kvrepro.methods.learned.importance import ImportancePredictor, PredictorShape
+from kvrepro.methods.table import METHODS, create_method, method_class
 from kvrepro.methods.views import NEVER, EvictionView
-from kvrepro.predictor.head import ImportancePredictor, PredictorShape
-from kvrepro.schedule import Schedule
 
 
 @pytest.mark.parametrize(
