@@ -8,9 +8,9 @@ from typing import Any
 from ...errors import KvreproError, UnknownNameError
 from ...methods.learned.folder import PUBLISHED_WIDTHS
 
-# label map per model (METHODS.md 3.3); the tiny models follow their big namesakes
+# label map per model (docs/predictor.md#label-maps); the tiny models follow their big namesakes
 PUBLISHED_MAPS = {"r1-llama": "llama", "r1-qwen": "qwen", "tiny-r1-llama": "llama", "tiny-r1-qwen": "qwen"}
-# head widths that are constants in the published code (METHODS.md 3.4)
+# head widths that are constants in the published code (docs/predictor.md#head)
 RECIPES = ("best", "published")
 LABEL_DTYPES = ("float32", "bfloat16")
 
@@ -80,8 +80,8 @@ class PredictorRecipe:
 def published_recipe(model: str, hidden: int | None = None) -> PredictorRecipe:
     """The repository's settings, exactly.
 
-    Source: DynTS `recipes/sft/*.sh`, `recipes/configs/sft_trainer.yaml`; METHODS.md sections 3.3 to 3.6. Both recipes
-    set alpha = 1, so the ranking loss counts for nothing.
+    Source: DynTS `recipes/sft/*.sh`, `recipes/configs/sft_trainer.yaml`; docs/predictor.md#training-settings. Both
+    recipes set alpha = 1, so the ranking loss counts for nothing.
     Deviates: not computed where its weight is 0; the head of a tiny model (`hidden` below 1024) is twice and half as
     wide as the hidden state, as the published one is for hidden 4096, and its batch is 16 traces, or 15 epochs of
     some 500 traces would be 30 steps.
