@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kvrepro.methods import METHODS, method_class
+from kvrepro.methods.table import METHODS, method_class
 from kvrepro.paths import PACKAGE
 
 ROOT = PACKAGE.parent
