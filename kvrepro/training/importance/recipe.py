@@ -20,7 +20,7 @@ class PredictorRecipe:
     """Everything that determines a head besides model, labels, code and versions. The defaults are `best`.
 
     `best` was chosen on the tiny models' held-out traces: the ranking loss, which the published recipes multiply by 0,
-    raises Kendall tau by 0.04 to 0.06 and no other setting did as much (README). Neighbouring tokens tell much the
+    raises Kendall tau by 0.04 to 0.06 and no other setting did as much. Neighbouring tokens tell much the
     same, so a step sees a third of a trace: 60 such epochs cost what 30 whole ones do and rank a little better.
 
     Attributes:
