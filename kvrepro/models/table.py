@@ -18,7 +18,7 @@ from .tokens import OPEN_THOUGHT, THINK_END_TEXT, ThinkTags, opening_tag
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTISATIONS = ("8bit", "4bit")
 FETCHED = "fetched:"
-# what R1's model card and DynTS' recipes use (METHODS.md 4.1)
+# what R1's model card and DynTS' recipes use (docs/benchmarks.md#sampling)
 _R1_GENERATION = {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
