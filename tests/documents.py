@@ -1,4 +1,4 @@
-"""What README and the pages in docs/ hold that can be run: code blocks, command lines, options, parameters."""
+"""What README, CONTRIBUTING and docs/ hold that can be run: code blocks, command lines, options, parameters."""
 
 from __future__ import annotations
 
@@ -12,11 +12,24 @@ from pathlib import Path
 from kvrepro.paths import PACKAGE
 
 ROOT = PACKAGE.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # a code span in the text that begins with one of these is a command line
 PROGRAMS = {
-    "kvrepro", "make", "papermill", "pip", "hf", "conda", "python", "python3", "accelerate", "jupyter", "snakemake",
-}  # fmt: skip
+    "kvrepro",
+    "make",
+    "papermill",
+    "pip",
+    "hf",
+    "conda",
+    "python",
+    "python3",
+    "accelerate",
+    "jupyter",
+    "snakemake",
+    "ruff",
+    "sbatch",
+    "awk",
+}
 _FENCE = re.compile(r"^ {0,3}```([^\n`]*)\n(.*?)^ {0,3}```\s*?$", re.MULTILINE | re.DOTALL)
 _ASSIGNMENT = re.compile(r"[A-Z][A-Z0-9_]*=")
 
@@ -68,12 +81,18 @@ def code_spans(paragraph: str) -> list[str]:
 
 
 def commands_of(script: str) -> list[Command]:
-    """The commands of a shell script: comments dropped, `&&` and line ends between them, `a|b` as two commands."""
+    """The commands of a shell script, without comments and redirections.
+
+    `&&`, pipes and line ends stand between commands; `a|b` in a word stands for two commands.
+    """
     found = []
     for line in script.replace("\\\n", " ").splitlines():
         words: list[str] = []
-        for word in [*shlex.split(line, comments=True), "&&"]:
-            if word != "&&":
+        given = iter([*shlex.split(line, comments=True), "&&"])
+        for word in given:
+            if word == ">":
+                next(given)
+            elif word not in ("&&", "|"):
                 words.append(word)
             elif words:
                 found += _alternatives(words)
