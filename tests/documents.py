@@ -31,6 +31,7 @@ PROGRAMS = {
     "awk",
 }
 _FENCE = re.compile(r"^ {0,3}```([^\n`]*)\n(.*?)^ {0,3}```\s*?$", re.MULTILINE | re.DOTALL)
+_BEGINS = re.compile(r"\||#|\s*(?:[-*]|\d+\.) ")
 _ASSIGNMENT = re.compile(r"[A-Z][A-Z0-9_]*=")
 
 
@@ -70,9 +71,17 @@ def blocks(language: str | None = None) -> list[Block]:
 
 @cache
 def paragraphs() -> list[str]:
-    """The text between the code blocks, a table row or paragraph each."""
-    lines = (line for page in PAGES for line in _FENCE.sub("", page.read_text()).splitlines())
-    return [line for line in lines if "`" in line]
+    """The text between the code blocks on one line each: a paragraph, a list item or a table row."""
+    found: list[str] = []
+    for page in PAGES:
+        is_open = False
+        for line in _FENCE.sub("\n", page.read_text()).splitlines():
+            if is_open and line.strip() and not _BEGINS.match(line):
+                found[-1] += " " + line.strip()
+            else:
+                found.append(line)
+            is_open = bool(line.strip()) and not line.startswith(("|", "#"))
+    return [text for text in found if "`" in text]
 
 
 def code_spans(paragraph: str) -> list[str]:

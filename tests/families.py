@@ -1,4 +1,4 @@
-"""The families that are tested with small random weights: one row each, read by the tests and by that of docs/models.md."""
+"""The families that are tested with small random weights: a row each, read by tests and held to docs/models.md."""
 
 from __future__ import annotations
 

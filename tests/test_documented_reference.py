@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 import signal
+import tomllib
 
 import pytest
 
@@ -67,6 +68,11 @@ def test_the_environment_variables():
     assert sorted(named(section("Environment variables"))) == sorted(set(read))
 
 
+def test_the_extras():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert sorted(named(section("Extras"))) == sorted(set(project["optional-dependencies"]) - {"dev"})
+
+
 def test_the_parameters_of_a_cell_and_their_defaults():
     listed = {code_spans(row[0])[0]: row[1].strip("`") for row in rows(section("Parameters of a cell"))}
     fields = {f.name: f.default for f in dataclasses.fields(kvrepro.CellConfig)}
@@ -83,8 +89,8 @@ def test_the_keys_of_a_profile():
     keys = [set(re.findall(r'"(\w+)"', text)) for text in written]
     listed = named(section("Profiles"))
     assert [set(listed[: len(keys[0])]), set(listed[len(keys[0]) :])] == keys
-    shipped = next(line for line in section("Profiles").splitlines() if line.startswith("Shipped:"))
-    assert sorted(code_spans(shipped.split(".")[0])) == profile_names()
+    shipped = section("Profiles").split("Shipped:")[1].split(".")[0]
+    assert sorted(code_spans(shipped)) == profile_names()
 
 
 def test_the_columns_of_a_summary():
