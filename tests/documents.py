@@ -1,4 +1,4 @@
-"""What README, CONTRIBUTING and docs/ hold that can be run: code blocks, command lines, options, parameters."""
+"""What README, CONTRIBUTING and docs/ hold that can be run: code blocks, command lines, options."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import shlex
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from pathlib import Path
 
 from kvrepro.paths import PACKAGE
 
@@ -147,15 +146,3 @@ def named_options() -> set[str]:
     """Options that stand alone in a sentence, such as `--gpu h100`."""
     spans = [span for p in paragraphs() for span in code_spans(p) if span.startswith("--")]
     return {word for span in spans for word in span.split() if word.startswith("--")}
-
-
-def notebook_parameters() -> list[tuple[str, str]]:
-    """`(notebook, parameter)` of each `-p NAME VALUE` in a sentence that names the notebook."""
-    found = []
-    for paragraph in paragraphs():
-        spans = code_spans(paragraph)
-        used = [name for span in spans if span.startswith("-p ") for name in re.findall(r"-p (\w+)", span)]
-        if used:
-            notebooks = [Path(s).stem for s in spans if s.endswith(".ipynb")]
-            found += [(notebook, name) for name in used for notebook in notebooks[:1] or ["none named"]]
-    return found

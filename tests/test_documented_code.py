@@ -15,7 +15,7 @@ import kvrepro
 from kvrepro.models import model_table
 from kvrepro.profiles import parse_profile
 
-from .documents import PAGES, ROOT, Block, blocks, code_spans, notebook_parameters, paragraphs
+from .documents import PAGES, ROOT, Block, blocks, code_spans, paragraphs
 
 # shell blocks: test_documented_commands.py; text is the tree of README and formulas
 LANGUAGES = {"bash", "python", "yaml", "text"}
@@ -173,16 +173,6 @@ def test_every_path_that_a_text_names_exists():
     named = {s for s in spans if re.fullmatch(rf"({'|'.join(FOLDERS)})/[\w./-]*", s) and "NAME" not in s}
     lost = sorted(name for name in named if not (ROOT / name).exists())
     assert not lost, f"no such files: {lost}"
-
-
-def test_every_notebook_parameter_that_the_text_names_exists():
-    papermill = pytest.importorskip("papermill", reason="papermill is not installed")
-    known: dict[str, set[str]] = {}
-    for notebook, name in notebook_parameters():
-        path = ROOT / "notebooks" / f"{notebook}.ipynb"
-        assert path.is_file(), f"-p {name}: the paragraph names no notebook of ours"
-        known.setdefault(notebook, set(papermill.inspect_notebook(str(path))))
-        assert name in known[notebook], f"{notebook}.ipynb has no parameter {name}"
 
 
 def test_every_python_name_of_the_package_that_the_text_names_exists():

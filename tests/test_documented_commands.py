@@ -17,6 +17,7 @@ import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,14 @@ def parsed_after_launcher(workspace: Workspace, command: Command) -> None:
     parsed(workspace, Command(ours, command.environment))
 
 
+def names_parameters(_: Workspace, command: Command) -> None:
+    """The notebook has every parameter that papermill is given, which papermill itself only warns about."""
+    papermill = pytest.importorskip("papermill", reason="papermill is not installed")
+    known = papermill.inspect_notebook(str(ROOT / command.words[1]))
+    given = [after for word, after in pairwise(command.words) if word == "-p"]
+    assert given and set(given) <= set(known)
+
+
 def wraps_a_command_line(workspace: Workspace, command: Command) -> None:
     """What SLURM would run in a job is a command line of ours."""
     wrapped = command.words[command.words.index("--wrap") + 1]
@@ -200,6 +209,7 @@ TABLE = (
     Row(r"make( .*)?", make_target, "minutes each, and CI's business; what a target runs has its own tests"),
     Row(r"papermill notebooks/cell.ipynb .*", with_more("-p", "n_problems", "1", "-p", "max_new_tokens", "60"),
         "all problems take a minute"),
+    Row(r"papermill notebooks/\w+.ipynb .*", names_parameters, "needs the fetched model and benchmark rows"),
     Row(r"kvrepro list .+", as_it_stands),
     Row(r"kvrepro plan .*", as_it_stands),
     Row(r"kvrepro run --set .*", with_more("--set", "n_problems=1", "--set", "max_new_tokens=60"),
