@@ -6,7 +6,6 @@ import ast
 import builtins
 import re
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 import yaml
@@ -19,7 +18,6 @@ from .documents import PAGES, ROOT, Block, blocks, code_spans, paragraphs
 
 # shell blocks: test_documented_commands.py; text is the tree of README and formulas
 LANGUAGES = {"bash", "python", "yaml", "text"}
-LINKED = [*PAGES, ROOT / "CHANGELOG.md"]
 FOLDERS = ("kvrepro", "kernels", "notebooks", "nbs_params", "measurements", "tests", "docs")
 
 
@@ -147,25 +145,6 @@ def test_readme_lists_every_notebook_and_every_page():
     pages = {f"(docs/{p.name})" for p in (ROOT / "docs").glob("*.md")}
     missing = [name for name in sorted(notebooks | pages) if name not in readme]
     assert not missing, f"README does not name {missing}"
-
-
-def anchors(page: Path) -> set[str]:
-    """The names under which the headings of a page can be linked to."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
-def test_every_link_leads_somewhere_in_the_repository(page):
-    lost = []
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
-        if target.startswith("https://"):
-            continue
-        name, _, anchor = target.partition("#")
-        path = (page.parent / name).resolve() if name else page
-        if not path.is_relative_to(ROOT) or not path.exists() or (anchor and anchor not in anchors(path)):
-            lost.append(target)
-    assert not lost, f"{page.name} points nowhere: {lost}"
 
 
 def test_every_path_that_a_text_names_exists():
