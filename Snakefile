@@ -2,8 +2,8 @@
 import sys
 
 from kvrepro.paths import PACKAGE, results_root
-from kvrepro.profiles import load_profile
-from kvrepro.workflow import mark_of
+from kvrepro.runs.profiles import load_profile
+from kvrepro.runs.workflow import mark_of
 
 PROFILE = load_profile(config.get("profile", "tiny"))
 ROOT = results_root() / PROFILE.name
@@ -26,7 +26,7 @@ rule cell:
     resources: gpu=1
     # in the shell's place, so that the cell's parent is Snakemake and it ends with it
     shell:
-        "mkdir -p {ROOT}/logs && exec {sys.executable} -m kvrepro.child $PPID kvrepro run --profile {PROFILE.name}"
+        "mkdir -p {ROOT}/logs && exec {sys.executable} -m kvrepro.runs.child $PPID kvrepro run --profile {PROFILE.name}"
         " --cell {wildcards.cell} --checked > {ROOT}/logs/$(echo {wildcards.cell} | tr / _).log 2>&1"
 
 rule figures:
@@ -39,4 +39,4 @@ rule figures:
         ROOT / "summary.csv",
         ROOT / f"{PROFILE.notebook}.ipynb",
     shell:
-        "exec {sys.executable} -m kvrepro.child $PPID kvrepro summary {PROFILE.name} > {ROOT}/summary.log 2>&1"
+        "exec {sys.executable} -m kvrepro.runs.child $PPID kvrepro summary {PROFILE.name} > {ROOT}/summary.log 2>&1"

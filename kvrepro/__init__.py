@@ -18,17 +18,17 @@ if find_spec(f"{__name__}.kernels") is None:
     __path__.append(str(Path(__file__).parents[1]))
 
 _PUBLIC = {
-    "generate": "generation",
-    "CellConfig": "config",
-    "CompressedCache": "cache",
-    "Engine": "engine",
+    "generate": "engine.generate",
+    "CellConfig": "runs.config",
+    "CompressedCache": "cache.slots",
+    "Engine": "engine.engine",
     "EvictionMethod": "methods.base",
     "EvictionView": "methods.views",
-    "Schedule": "schedule",
-    "create_method": "methods",
+    "Schedule": "methods.budgets",
+    "create_method": "methods.table",
     "load_model": "models.loading",
-    "model_entry": "models",
-    "run_cell": "runner",
+    "model_entry": "models.table",
+    "run_cell": "runs.runner",
 }
 __all__ = list(_PUBLIC)
 

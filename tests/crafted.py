@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
+from kvrepro.cache.slots.prefill import Prefill
+from kvrepro.cache.slots.rotary import Rotary
+from kvrepro.cache.slots.slots import CompressedCache
+from kvrepro.engine.engine.requests import Request
 from transformers import LlamaConfig
 
-from kvrepro.cache import CompressedCache
-from kvrepro.completions import Request
 from kvrepro.methods.base import EvictionMethod
 from kvrepro.methods.views import NEVER, EvictionView
-from kvrepro.prefill import Prefill
-from kvrepro.rotary import Rotary
 
 
 def config(layers: int = 2, q_heads: int = 6, kv_heads: int = 2, head_dim: int = 8) -> LlamaConfig:

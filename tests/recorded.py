@@ -6,15 +6,15 @@ import random
 from dataclasses import dataclass, field
 
 import torch
+from kvrepro.cache.slots.slots import CompressedCache
+from kvrepro.engine.engine.engine import Engine
+from kvrepro.engine.engine.requests import Request
+from kvrepro.engine.engine.sampling_config import SamplingConfig
+from kvrepro.models.table.tokens import ThinkTags
 from torch import Tensor
 
-from kvrepro.cache import CompressedCache
-from kvrepro.completions import Request
-from kvrepro.engine import Engine
 from kvrepro.methods.base import EvictionMethod
 from kvrepro.methods.views import NEVER
-from kvrepro.sampling_config import SamplingConfig
-from kvrepro.tokens import ThinkTags
 
 from .oracle import Seen, oracle_logits
 

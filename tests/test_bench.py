@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 from transformers import LlamaConfig
 
+from kvrepro.bench import bench, bounds, kvpress_environment, table
+from kvrepro.bench import measurements as readings
+from kvrepro.bench.reply_time import Reply, reply_ms
+from kvrepro.bench.settings import DYNTS, GENERATE, KVPRESS, OURS, REFERENCE, VARIANTS, WINDOW, BenchPlan
 from kvrepro.cli import main
 from kvrepro.commands import bench as command
-from kvrepro.efficiency import bench, bounds, figures, kvpress_environment, readings, table
-from kvrepro.efficiency.plan import DYNTS, GENERATE, KVPRESS, OURS, REFERENCE, VARIANTS, WINDOW, BenchPlan
-from kvrepro.efficiency.replies import Reply, reply_ms
 from kvrepro.errors import KvreproError
+from kvrepro.figures.budget_curves import efficiency as figures
 from kvrepro.models.random_weights import bench_shape
 
 SMALL = BenchPlan(

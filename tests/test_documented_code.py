@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 import kvrepro
-from kvrepro.models import model_table
-from kvrepro.profiles import parse_profile
+from kvrepro.models.table import model_table
+from kvrepro.runs.profiles import parse_profile
 
 from .documents import PAGES, ROOT, Block, blocks, code_spans, paragraphs
 

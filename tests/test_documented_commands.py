@@ -23,8 +23,8 @@ from pathlib import Path
 import pytest
 
 from kvrepro import cli
-from kvrepro.models import MODELS
-from kvrepro.profiles import load_profile, profile_names
+from kvrepro.models.table import MODELS
+from kvrepro.runs.profiles import load_profile, profile_names
 
 from .documents import ROOT, Command, commands, commands_of, named_commands, named_options
 

@@ -12,10 +12,12 @@ import tomllib
 import pytest
 
 import kvrepro
-from kvrepro import cli, completions, stopping
+from kvrepro import cli
+from kvrepro.engine import requests
 from kvrepro.graders.score import STATUSES
-from kvrepro.profiles import profile_names
-from kvrepro.summary import COLUMNS
+from kvrepro.runs import stopping
+from kvrepro.runs.profiles import profile_names
+from kvrepro.runs.summary import COLUMNS
 
 from .documents import ROOT, code_spans
 
@@ -84,7 +86,7 @@ def test_the_parameters_of_a_cell_and_their_defaults():
 
 
 def test_the_keys_of_a_profile():
-    source = (ROOT / "kvrepro" / "profiles.py").read_text()
+    source = (ROOT / "kvrepro" / "runs" / "profiles.py").read_text()
     written = [re.search(rf"^{name} = \{{(.*?)\}}", source, re.M | re.S)[1] for name in ("_KEYS", "_REHEARSAL_KEYS")]
     keys = [set(re.findall(r'"(\w+)"', text)) for text in written]
     listed = named(section("Profiles"))
@@ -107,5 +109,5 @@ def test_the_fields_of_records_and_manifest(tmp_path):
     fields, statuses = section("records.jsonl").split("| status | means | score |")
     assert sorted(named(fields)) == sorted(record)
     assert sorted(named(section("manifest.json"))) == sorted(manifest)
-    endings = {completions.OK, completions.LENGTH_LIMIT, completions.TRUNCATED, completions.NAN_LOGITS}
+    endings = {requests.OK, requests.LENGTH_LIMIT, requests.TRUNCATED, requests.NAN_LOGITS}
     assert set(re.findall(r"^\| `(\w+)` \|", statuses, re.MULTILINE)) == {*STATUSES, *endings}

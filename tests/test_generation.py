@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from kvrepro.benchmarks.table.chains.language import build_tokenizer
+from kvrepro.methods.table.table import METHODS, create_method
+from kvrepro.models.table.table import model_entry
+from kvrepro.models.table.tokens import render_prompt
 
 import kvrepro
 from kvrepro.errors import KvreproError, UnknownNameError
-from kvrepro.methods import METHODS, create_method
-from kvrepro.models import model_entry
 from kvrepro.paths import CHECKPOINTS
-from kvrepro.tiny.language import build_tokenizer
-from kvrepro.tokens import render_prompt
 
 from .method_cases import assets
 
@@ -188,7 +188,8 @@ def test_what_is_no_model_is_named():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_options_of_every_method_are_checked_by_type(method):
-    from kvrepro.methods import method_class
+    from kvrepro.methods.table.table import method_class
+
     from kvrepro.methods.declaration import option_types
 
     cls = method_class(method)

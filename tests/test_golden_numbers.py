@@ -5,21 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from kvrepro.cache.slots.rotary import Rotary
+from kvrepro.cache.slots.slots import CompressedCache
 from kvrepro.kernels.reference_scores import key_redundancy, window_scores
+from kvrepro.methods.table.budgets import Schedule
+from kvrepro.methods.table.learned.importance import ImportancePredictor, PredictorShape
+from kvrepro.methods.table.learned.query_statistics import QueryStatistics
 from torch.nn import functional
 
-from kvrepro.cache import CompressedCache
-from kvrepro.future_attention import future_maxima
-from kvrepro.labels.attention import label_sequence
+from kvrepro.analysis.future_attention import future_maxima
 from kvrepro.methods.key_scores import KeyDiffMethod
 from kvrepro.methods.lazy_eviction import recurrence_score
 from kvrepro.methods.query_window import pool
 from kvrepro.methods.triattention import TriAttentionMethod
 from kvrepro.methods.views import NEVER, EvictionView
-from kvrepro.predictor.head import ImportancePredictor, PredictorShape
-from kvrepro.query_statistics import QueryStatistics
-from kvrepro.rotary import Rotary
-from kvrepro.schedule import Schedule
+from kvrepro.training.labels import label_sequence
 
 from . import transcriptions
 from .crafted import config

@@ -11,13 +11,13 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from kvrepro import gpu_decode
+from kvrepro.bench import gpu as gpu_decode
+from kvrepro.bench.gpu import StepTimes, with_bound
 from kvrepro.cli import main
 from kvrepro.commands import gpu_check
 from kvrepro.errors import UnknownNameError
-from kvrepro.gpu_decode import StepTimes, with_bound
-from kvrepro.models import random_weights
 from kvrepro.models.random_weights import SHAPES, build, step_weight_bytes, true_shape
+from kvrepro.models.table import random_weights
 from kvrepro.paths import PACKAGE
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so the command would run")
@@ -124,12 +124,12 @@ sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
 for name in ("papermill", "math_verify", "psutil", "pandas", "matplotlib", "seaborn", "scipy", "snakemake"):
     sys.modules[name] = None
 sys.path.insert(0, "")
-import pathlib, kvrepro, kvrepro.gpu_decode, kvrepro.models.random_weights
-import kvrepro.predictor.head, kvrepro.kernels.bench
+import pathlib, kvrepro, kvrepro.bench.gpu, kvrepro.models.random_weights
+import kvrepro.methods.learned.importance, kvrepro.kernels.bench
 assert pathlib.Path(kvrepro.kernels.__file__).parent == pathlib.Path.cwd() / "kernels", kvrepro.kernels.__file__
 from kvrepro.cli import main
 from kvrepro.commands.gpu_check import clocks
-from kvrepro.provenance import git_revision, package_versions
+from kvrepro.runs.provenance import git_revision, package_versions
 clocks(), git_revision(), package_versions()
 sys.exit(main(["gpu-check", "--out", sys.argv[1]]))
 """

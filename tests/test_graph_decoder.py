@@ -7,16 +7,17 @@ import warnings
 
 import pytest
 import torch
+from kvrepro.benchmarks.table.chains.language import build_tokenizer
+from kvrepro.cache.slots.slots import CompressedCache, KeepPlan
+from kvrepro.engine.engine.async_tokens import LateTokens
+from kvrepro.engine.engine.decoders import graph as graph_decoder
+from kvrepro.engine.engine.decoders.choose import FusedDecoder, make_decoder
+from kvrepro.engine.engine.decoders.graph import GraphDecoder
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import kvrepro
-from kvrepro import engine, graph_decoder
-from kvrepro.cache import CompressedCache, KeepPlan
-from kvrepro.decoder import FusedDecoder, make_decoder
+from kvrepro.engine.engine import engine
 from kvrepro.errors import KvreproError
-from kvrepro.graph_decoder import GraphDecoder
-from kvrepro.late_tokens import LateTokens
-from kvrepro.tiny.language import build_tokenizer
 
 from .conftest import make_random_model
 from .method_cases import BUDGET, fair

@@ -7,21 +7,21 @@ from dataclasses import replace
 
 import pytest
 import torch
+from kvrepro.benchmarks.table.chains.language import build_tokenizer
+from kvrepro.engine.engine.engine import Engine
+from kvrepro.engine.engine.requests import Request
+from kvrepro.engine.engine.sampling_config import SamplingConfig
+from kvrepro.methods.table.budgets import Schedule
+from kvrepro.methods.table.learned.judge import EvictionJudge, load_judge, save_judge
+from kvrepro.methods.table.table import create_method
+from kvrepro.models.table.tokens import ThinkTags
 
 import kvrepro
-from kvrepro.completions import Request
-from kvrepro.engine import Engine
 from kvrepro.errors import KvreproError
-from kvrepro.judge.head import EvictionJudge, load_judge, save_judge
-from kvrepro.judge.moments import eviction_moments
-from kvrepro.judge.sequences import TokenSequence
-from kvrepro.judge.training import JudgeRecipe, drawn_moments, pairwise_hinge, train_judge
-from kvrepro.methods import create_method
 from kvrepro.methods.foresight_kv import ForesightKVMethod
-from kvrepro.sampling_config import SamplingConfig
-from kvrepro.schedule import Schedule
-from kvrepro.tiny.language import build_tokenizer
-from kvrepro.tokens import ThinkTags
+from kvrepro.training.judge.examples import eviction_moments
+from kvrepro.training.judge.sequences import TokenSequence
+from kvrepro.training.judge.training import JudgeRecipe, drawn_moments, pairwise_hinge, train_judge
 
 from .method_cases import HEAD_DIM, KV_HEADS, LAYERS, Q_HEADS
 

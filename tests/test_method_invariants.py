@@ -6,19 +6,19 @@ import math
 
 import pytest
 import torch
+from kvrepro.cache.slots.prefill import Prefill
+from kvrepro.cache.slots.rotary import Rotary
+from kvrepro.cache.slots.slots import CompressedCache
+from kvrepro.engine.engine.engine import Engine
+from kvrepro.engine.engine.requests import Request
+from kvrepro.engine.engine.sampling_config import SamplingConfig
+from kvrepro.methods.table.table import METHODS, create_method
+from kvrepro.models.table.tokens import ThinkTags
 
-from kvrepro.cache import CompressedCache
-from kvrepro.completions import Request
-from kvrepro.engine import Engine
-from kvrepro.methods import METHODS, create_method
 from kvrepro.methods.base import EvictionMethod
 from kvrepro.methods.query_window import QueryWindowMethod, pool
 from kvrepro.methods.recency import StreamingLLMMethod
 from kvrepro.methods.views import NEVER, EvictionView, StepView
-from kvrepro.prefill import Prefill
-from kvrepro.rotary import Rotary
-from kvrepro.sampling_config import SamplingConfig
-from kvrepro.tokens import ThinkTags
 
 from .crafted import config, crafted_view, kept
 from .method_cases import COMPRESSED, build, fair, published
@@ -286,7 +286,7 @@ def test_ties_go_to_the_earlier_slot(granularity):
 
 def test_unsorted_slots_give_the_same_logits(random_models):
     """Attention does not care for the order of slots once keys are rotated."""
-    from kvrepro.cache import CompressedCache, KeepPlan
+    from kvrepro.cache.slots.slots import CompressedCache, KeepPlan
 
     from .test_cache import prefill, step
 

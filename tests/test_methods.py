@@ -7,13 +7,13 @@ import random
 
 import pytest
 import torch
+from kvrepro.cache.slots.slots import CompressedCache
+from kvrepro.methods.table.budgets import Schedule
+from kvrepro.methods.table.learned.importance import ImportancePredictor, PredictorShape
+from kvrepro.methods.table.table import METHODS, create_method, method_class
 
-from kvrepro.cache import CompressedCache
 from kvrepro.errors import KvreproError
-from kvrepro.methods import METHODS, create_method, method_class
 from kvrepro.methods.views import NEVER, EvictionView
-from kvrepro.predictor.head import ImportancePredictor, PredictorShape
-from kvrepro.schedule import Schedule
 
 
 @pytest.mark.parametrize(

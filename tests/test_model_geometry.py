@@ -10,17 +10,17 @@ from copy import deepcopy
 
 import pytest
 import torch
+from kvrepro.cache.slots.prefill import Prefill
+from kvrepro.cache.slots.rotary import Rotary
+from kvrepro.cache.slots.shape import CacheShape
+from kvrepro.cache.slots.slots import CompressedCache, KeepPlan
+from kvrepro.engine.engine.requests import Request
+from kvrepro.methods.table.learned.judge import EvictionJudge
+from kvrepro.methods.table.learned.query_statistics import QueryStatistics, measure_statistics
+from kvrepro.methods.table.table import create_method
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from kvrepro.cache import CompressedCache, KeepPlan
-from kvrepro.cache_shape import CacheShape
-from kvrepro.completions import Request
 from kvrepro.errors import KvreproError
-from kvrepro.judge.head import EvictionJudge
-from kvrepro.methods import create_method
-from kvrepro.prefill import Prefill
-from kvrepro.query_statistics import QueryStatistics, measure_statistics
-from kvrepro.rotary import Rotary
 
 from .families import FULL, SIZES
 from .recorded import make_requests, record

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from kvrepro.methods.table.table import METHODS
+from kvrepro.models.table.shapes import model_size
+from kvrepro.models.table.table import model_entry
 
 from kvrepro.cli import main
-from kvrepro.config import CellConfig
 from kvrepro.errors import UnknownNameError
-from kvrepro.methods import METHODS
-from kvrepro.models import model_entry
-from kvrepro.models.architectures import model_size
 from kvrepro.paths import PACKAGE
-from kvrepro.planning.estimates import ELSEWHERE, Measurement, expected_speed, expected_tokens, measurements
-from kvrepro.planning.gpus import GPUS, machine
-from kvrepro.planning.plan import ASSUMED_PROMPT_TOKENS, cache_bytes, plan_cell
-from kvrepro.profiles import load_profile
-from kvrepro.runner import run_cell
+from kvrepro.runs.config import CellConfig
+from kvrepro.runs.forecast import ASSUMED_PROMPT_TOKENS, cache_bytes, plan_cell
+from kvrepro.runs.machines import GPUS, machine
+from kvrepro.runs.past_cells import ELSEWHERE, Measurement, expected_speed, expected_tokens, measurements
+from kvrepro.runs.profiles import load_profile
+from kvrepro.runs.runner import run_cell
 
 TINY_TABLE = PACKAGE.parent / "notebooks" / "images" / "tiny-summary.csv"
 
@@ -160,9 +160,9 @@ def test_a_head_in_the_local_copy_of_a_hub_repository_is_counted_with_its_own_si
 
 
 def test_the_notebook_and_the_plan_name_the_same_largest_batch(monkeypatch):
-    from kvrepro.efficiency import bounds
+    from kvrepro.bench import bounds
 
-    monkeypatch.setattr("kvrepro.planning.plan.prompt_lengths", lambda config: None)
+    monkeypatch.setattr("kvrepro.runs.forecast.prompt_lengths", lambda config: None)
     table = bounds.largest_batch([bounds.ModelBytes.of(name) for name in bounds.TITLES], [2500, 4500])
     dynts = dict(method="dynts", window=2000, ratio=0.4, pin_overflow="keep_first")
     for row in table.itertuples():
@@ -241,7 +241,7 @@ def test_mistakes_are_named(capsys, tmp_path):
 
 def test_rows_are_not_asked_for_where_the_tokenizer_is_missing(monkeypatch):
     """Offline the Hub library tries for half a minute per benchmark, and the answer would be `assumed` all the same."""
-    from kvrepro.planning import plan
+    from kvrepro.runs import forecast as plan
 
     def missing(*_, **__):
         asked.append(1)

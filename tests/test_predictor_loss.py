@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from kvrepro.errors import KvreproError, UnknownNameError
-from kvrepro.labels.maps import LABEL_MAPS, map_labels
-from kvrepro.predictor import loss as predictor_loss
-from kvrepro.predictor.loss import batch_loss, emphasis_weights, pairwise_loss, weighted_mse
-from kvrepro.predictor.recipe import PredictorRecipe, make_recipe, published_recipe
+from kvrepro.training.importance import loss as predictor_loss
+from kvrepro.training.importance.label_maps import LABEL_MAPS, map_labels
+from kvrepro.training.importance.loss import batch_loss, emphasis_weights, pairwise_loss, weighted_mse
+from kvrepro.training.importance.recipe import PredictorRecipe, make_recipe, published_recipe
 
 RAW = torch.tensor([1e-5, 1e-4, 1e-3, 1e-2])
 

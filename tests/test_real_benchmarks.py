@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from kvrepro.benchmarks import known_scores, real
 from kvrepro.benchmarks.options import option_order, shuffled_question
 from kvrepro.benchmarks.overlap import same_problems
 from kvrepro.benchmarks.prompts import DEEPSEEK_SUFFIX, prompt_hash, user_message
 from kvrepro.benchmarks.real import REAL_BENCHMARKS, load_real, load_with_provenance
+from kvrepro.benchmarks.table import known_scores, real
 from kvrepro.errors import KvreproError, UnknownNameError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

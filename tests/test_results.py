@@ -9,11 +9,11 @@ import re
 
 import pytest
 
-from kvrepro import results
-from kvrepro.config import CellConfig
 from kvrepro.errors import RunError
 from kvrepro.paths import results_root
-from kvrepro.results import (
+from kvrepro.runs import folder as results
+from kvrepro.runs.config import CellConfig
+from kvrepro.runs.folder import (
     MANIFEST,
     NOTEBOOK,
     RECORD_FIELDS,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from kvrepro.cache.slots.rotary import Rotary
+from kvrepro.engine.engine.engine import Engine
+from kvrepro.engine.engine.requests import Request
+from kvrepro.engine.engine.sampling_config import SamplingConfig
+from kvrepro.methods.table.learned.query_statistics import measure_statistics
+from kvrepro.methods.table.table import create_method
+from kvrepro.models.table.tokens import ThinkTags
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from kvrepro.completions import Request
-from kvrepro.engine import Engine
 from kvrepro.errors import KvreproError
-from kvrepro.methods import create_method
-from kvrepro.query_statistics import measure_statistics
-from kvrepro.rotary import Rotary
-from kvrepro.sampling_config import SamplingConfig
-from kvrepro.tokens import ThinkTags
 
 from .conftest import has_compiler
 from .families import SIZES
@@ -138,9 +138,9 @@ def test_statistics_need_one_set_of_frequencies(kind):
 
 @pytest.mark.parametrize("rope", BY_LENGTH)
 def test_passes_over_whole_sequences_are_held_to_the_same_length(rope):
-    from kvrepro.future_attention import future_maxima
-    from kvrepro.judge.moments import whole_prefill
-    from kvrepro.labels.attention import label_sequence
+    from kvrepro.analysis.future_attention import future_maxima
+    from kvrepro.training.judge.examples import whole_prefill
+    from kvrepro.training.labels import label_sequence
 
     model = make(BY_LENGTH[rope])
     for passes in (

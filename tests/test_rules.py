@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from kvrepro.methods.table.table import METHODS, create_method
 
-from kvrepro.methods import METHODS, create_method
 from kvrepro.methods.base import EvictionMethod
 
 from . import transcriptions

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-
-from kvrepro.completions import RunStats
-from kvrepro.timeline import Timeline
+from kvrepro.engine.engine.requests import RunStats
+from kvrepro.engine.engine.stage_timer import Timeline
 
 
 class Device:
@@ -41,7 +40,7 @@ class Event:
 
 def test_a_cpu_section_adds_wall_time_to_its_own_field(monkeypatch):
     clock = iter([1.0, 3.5, 10.0, 10.25])
-    monkeypatch.setattr("kvrepro.timeline.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("kvrepro.engine.stage_timer.time.perf_counter", lambda: next(clock))
     stats = RunStats()
     timeline = Timeline(stats, torch.device("cpu"))
     for _ in range(2):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from kvrepro.methods.table.learned.loading import named_separator_ids
+from kvrepro.models.table.tokens import ThinkTags
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from kvrepro.assets import named_separator_ids
 from kvrepro.errors import KvreproError
-from kvrepro.tokens import ThinkTags
 
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}{{ '<thought>\n' }}"
 
@@ -61,11 +61,10 @@ def test_a_tag_of_several_tokens_is_found_whatever_follows_it(exaone, behind):
 def test_the_engine_splits_thought_and_answer_at_a_tag_of_several_tokens(exaone, random_model, monkeypatch):
     """A model that is forced to write a reply: roles must be counted by the tag in it."""
     import torch
-
-    from kvrepro.completions import Request
-    from kvrepro.engine import Engine
-    from kvrepro.methods import create_method
-    from kvrepro.sampling_config import SamplingConfig
+    from kvrepro.engine.engine.engine import Engine
+    from kvrepro.engine.engine.requests import Request
+    from kvrepro.engine.engine.sampling_config import SamplingConfig
+    from kvrepro.methods.table.table import create_method
 
     reply = exaone.encode("so 7</thought>\n\n7")
     assert max(reply) < 320
@@ -75,7 +74,7 @@ def test_the_engine_splits_thought_and_answer_at_a_tag_of_several_tokens(exaone,
         max_new_tokens=len(reply),
     )  # fmt: skip
     written = iter(reply)
-    monkeypatch.setattr("kvrepro.engine.sample_tokens", lambda *args: torch.tensor([next(written)]))
+    monkeypatch.setattr("kvrepro.engine.engine.sample_tokens", lambda *args: torch.tensor([next(written)]))
     # the model's vocabulary is smaller than the tokenizer's: what is fed does not matter here
     step = engine.decoder.step
     engine.decoder.step = lambda tokens, cache: step(tokens % 200, cache)

@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure, print the table, return medians and ratios."""
     if args.model is not None or args.methods is not None:
         return _tiny(args)
-    from ..efficiency.bench import run_bench
-    from ..efficiency.plan import VARIANTS
-    from ..efficiency.table import final_line
+    from ..bench.bench import run_bench
+    from ..bench.settings import VARIANTS
+    from ..bench.table import final_line
     from ..errors import UnknownNameError
     from ..models.random_weights import bench_shape
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _plan(args: argparse.Namespace) -> Any:
-    from ..efficiency.plan import BenchPlan
+    from ..bench.settings import BenchPlan
 
     given = {
         "batches": args.rows, "budgets": args.budget, "new_tokens": args.new_tokens, "rounds": args.repeats,
@@ -89,9 +89,9 @@ def _plan(args: argparse.Namespace) -> Any:
 
 def make_report(data: dict[str, Any], plan: Any, args: argparse.Namespace) -> dict[str, Any]:
     """Everything that the JSON file holds: device, versions, plan, points, and what follows from them."""
-    from ..efficiency.table import bars, confirmations, flatness, setting_rows
+    from ..bench.table import bars, confirmations, flatness, setting_rows
     from ..models.random_weights import bench_shape
-    from ..provenance import git_revision, hardware, package_versions
+    from ..runs.provenance import git_revision, hardware, package_versions
 
     config = bench_shape()
     bytes_per_slot = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
@@ -109,8 +109,8 @@ def make_report(data: dict[str, Any], plan: Any, args: argparse.Namespace) -> di
 
 def render(report: dict[str, Any]) -> str:
     """The table that is printed."""
-    from ..efficiency.plan import TITLES
-    from ..efficiency.table import BASELINES
+    from ..bench.settings import TITLES
+    from ..bench.table import BASELINES
 
     mib = 2**20
     lines = [
@@ -151,15 +151,15 @@ def _tiny(args: argparse.Namespace) -> dict[str, Any]:
     """Whole replies, or the cost of methods, on a model of the table."""
     import torch
 
-    from ..models import model_entry
     from ..models.loading import load_model
+    from ..models.table import model_entry
 
     torch.set_num_threads(args.threads)
     name, repeats = args.model or "tiny-r1-llama", args.repeats or 3
     model, tokenizer = load_model(model_entry(name))
     if args.methods is not None:
         return _methods(args, name, repeats, model, tokenizer)
-    from ..comparison.speed import compare_replies
+    from ..bench.whole_replies import compare_replies
 
     new_tokens, budget = args.new_tokens or 1536, (args.budget or [192])[0]
     print(f"{name}, {new_tokens} new tokens, {args.threads} threads, median of {repeats}")
@@ -171,8 +171,8 @@ def _methods(args: argparse.Namespace, name: str, repeats: int, model, tokenizer
     """Decode step and eviction cost per method."""
     from dataclasses import asdict
 
-    from ..comparison.cost import CostSetting, measure_costs
-    from ..methods import METHODS, method_class
+    from ..bench.method_cost import CostSetting, measure_costs
+    from ..methods.table import METHODS, method_class
 
     names = args.methods or [n for n in METHODS if "trace" not in method_class(n).needs and n != "dynts_nolocal"]
     setting = CostSetting()

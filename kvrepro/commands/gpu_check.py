@@ -81,7 +81,7 @@ class Report:
     def __init__(self, folder: Path, limit_s: float):
         import torch
 
-        from ..provenance import git_revision, package_versions
+        from ..runs.provenance import git_revision, package_versions
 
         self.started, self.limit_s, self.deadline = time.perf_counter(), limit_s, float("inf")
         gpu = torch.cuda.get_device_properties(0)
@@ -110,7 +110,7 @@ class Report:
         """One decode row; what did not fit or came too late is noted as skipped, a step that breaks as an error."""
         import torch
 
-        from ..gpu_decode import TooLargeError
+        from ..bench.gpu import TooLargeError
 
         if time.perf_counter() > self.deadline:
             why = f"out of time: the limit is {self.limit_s:.0f} s for everything"
@@ -189,10 +189,10 @@ def _decode(report: Report, name: str, rows: int, device: str = "cuda") -> None:
     """All decode rows of one model; what the bars are set on comes first, in case time runs out."""
     import torch
 
-    from .. import gpu_decode as measure
-    from ..methods import create_method
+    from ..bench import gpu as measure
+    from ..methods.learned.importance import ImportancePredictor, PredictorShape
+    from ..methods.table import create_method
     from ..models.random_weights import build, step_weight_bytes, true_shape
-    from ..predictor.head import ImportancePredictor, PredictorShape
 
     torch.manual_seed(0)
     model = build(true_shape(name), device)

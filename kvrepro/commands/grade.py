@@ -28,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Write one file per records file; print each cell's score before and after."""
-    from ..graders import records
     from ..graders.equivalence import equivalence
-    from ..metrics import metric_rows, summarise
+    from ..runs import grading as records
+    from ..scores.metrics import metric_rows, summarise
 
     if args.workers < 1:
         raise KvreproError(f"--workers={args.workers}; expected at least 1")

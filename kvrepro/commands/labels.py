@@ -32,8 +32,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         return shown_plan(plan)
     if args.distributed and args.traces is None:
         raise KvreproError("--distributed splits finished traces: make them first and give their folder with --traces")
-    from ..labels.labelling import Workers
-    from ..predictor.pipeline import LoadedModel, make_labels, make_traces
+    from ..training.importance.pipeline import LoadedModel, make_labels, make_traces
+    from ..training.labelling import Workers
 
     set_threads(args.threads)
     workers = Workers.of_accelerate() if args.distributed else Workers()

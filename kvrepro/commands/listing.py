@@ -39,7 +39,7 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
 
 
 def _models() -> list[dict[str, Any]]:
-    from ..models import model_table
+    from ..models.table import model_table
 
     return [
         {"name": e.name, "title": e.title, "dtype": e.dtype, "think_end": e.think_end, "source": e.source,
@@ -49,7 +49,7 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _benchmarks() -> list[dict[str, Any]]:
-    from ..benchmarks import benchmark_entry, benchmark_names
+    from ..benchmarks.table import benchmark_entry, benchmark_names
 
     entries = [benchmark_entry(name) for name in benchmark_names()]
     return [{"name": e.name, "kind": e.kind, "n_problems": e.n_problems, "source": e.source} for e in entries]
@@ -58,7 +58,7 @@ def _benchmarks() -> list[dict[str, Any]]:
 def _methods() -> list[dict[str, Any]]:
     from dataclasses import fields
 
-    from ..methods import METHODS, method_class
+    from ..methods.table import METHODS, method_class
 
     rows = []
     for name in METHODS:
@@ -77,7 +77,7 @@ def _methods() -> list[dict[str, Any]]:
 
 
 def _profiles() -> list[dict[str, Any]]:
-    from ..profiles import load_profile, profile_names
+    from ..runs.profiles import load_profile, profile_names
 
     profiles = [load_profile(name) for name in profile_names()]
     return [{"name": p.name, "cells": len(p.cells), "title": p.title} for p in profiles]

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..planning.gpus import GPUS
+from ..runs.machines import GPUS
 
 NAME = "plan"
 HELP = "what every cell of a profile costs: weights, KV cache, batch, tokens, time, disk"
@@ -29,10 +29,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Print a line per cell, what does not fit and why, and the totals."""
     from ..errors import KvreproError
     from ..models.memory import GIB
-    from ..planning.estimates import measurements
-    from ..planning.gpus import machine
-    from ..planning.plan import plan_cell
-    from ..profiles import load_profile
+    from ..runs.forecast import plan_cell
+    from ..runs.machines import machine
+    from ..runs.past_cells import measurements
+    from ..runs.profiles import load_profile
 
     for path in args.measured:
         if not path.is_file():

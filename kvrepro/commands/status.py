@@ -7,7 +7,7 @@ import os
 from dataclasses import asdict
 from typing import Any
 
-from ..profiles import load_profile
+from ..runs.profiles import load_profile
 
 NAME = "status"
 HELP = "show which cells of a profile are done, running, failed or left"
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Print a line per cell and the estimate."""
-    from ..progress import profile_state, remaining_s
+    from ..runs.status import profile_state, remaining_s
 
     states = profile_state(load_profile(args.profile))
     for s in states:

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..cache import GRANULARITIES, CompressedCache, KeepPlan
-from ..completions import Request
+from ..cache.prefill import Prefill
+from ..cache.slots import GRANULARITIES, CompressedCache, KeepPlan
+from ..engine.requests import Request
 from ..errors import KvreproError
-from ..prefill import Prefill
-from ..schedule import FAIR, PIN_OVERFLOW, Schedule
+from .budgets import FAIR, PIN_OVERFLOW, Schedule
 from .declaration import check_decorated, declare
 from .views import NEVER, EvictionView, StepView
 

@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..cache import CompressedCache
-from ..completions import Request
+from ..cache.prefill import Prefill
+from ..cache.slots import CompressedCache
+from ..engine.requests import Request
 from ..errors import KvreproError
-from ..judge.head import EvictionJudge
-from ..prefill import Prefill
+from .learned.judge import EvictionJudge
 from .query_window import QueryWindowMethod
 from .views import EvictionView, StepView
 

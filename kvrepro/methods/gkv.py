@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..cache import CompressedCache
+from ..cache.slots import CompressedCache
 from ..errors import KvreproError
 from .query_window import QueryWindowMethod
 from .rkv import check_mix, redundancy

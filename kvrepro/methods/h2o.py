@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..cache import CompressedCache
-from ..completions import Request
-from ..prefill import Prefill
+from ..cache.prefill import Prefill
+from ..cache.slots import CompressedCache
+from ..engine.requests import Request
 from .base import EvictionMethod
 from .query_window import QueryWindowMethod
 from .views import EvictionView

@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..cache import CompressedCache
-from ..completions import Request
+from ..cache.prefill import Prefill
+from ..cache.slots import CompressedCache
+from ..engine.requests import Request
 from ..errors import KvreproError
-from ..prefill import Prefill
 from .base import EvictionMethod
 from .views import EvictionView
 
@@ -34,7 +34,7 @@ class OracleMethod(EvictionMethod):
         if self.traces is None:
             raise KvreproError(
                 f"{self.name} needs the attention of a finished trace, which does not exist while generating. Use it "
-                "in teacher-forced mode: kvrepro.comparison.fidelity, whose oracle_traces(model, name, traces) gives "
+                "in teacher-forced mode: kvrepro.analysis.fidelity, whose oracle_traces(model, name, traces) gives "
                 "create_method its traces=..., or the notebook `fidelity`"
             )
 

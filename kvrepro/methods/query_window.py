@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..cache import CompressedCache
-from ..completions import Request
+from ..cache.prefill import Prefill
+from ..cache.slots import CompressedCache
+from ..engine.requests import Request
 from ..errors import KvreproError
 from ..kernels.reference_scores import GROUP_REDUCTIONS, window_scores
 from ..kernels.window_scores import window_scores as window_scores_kernel
-from ..prefill import Prefill
 from .base import EvictionMethod
 from .views import EvictionView
 

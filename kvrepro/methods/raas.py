@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..cache import CompressedCache
+from ..cache.slots import CompressedCache
 from ..errors import KvreproError
 from .base import EvictionMethod
 from .views import EvictionView

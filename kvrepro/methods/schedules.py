@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..errors import KvreproError
-from ..schedule import Schedule
+from .budgets import Schedule
 
 # share of the budget that the window takes, and ratio, when a caller names neither (R1-Qwen's, METHODS.md 4.2)
 DEFAULT_WINDOW_SHARE = 0.4

@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..cache import CompressedCache
-from ..completions import Request
+from ..cache.prefill import Prefill
+from ..cache.slots import CompressedCache
+from ..engine.requests import Request
 from ..errors import KvreproError
-from ..prefill import Prefill
 from .base import EvictionMethod
 from .views import EvictionView, StepView
 

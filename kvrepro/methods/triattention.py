@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..cache import CompressedCache
+from ..cache.slots import CompressedCache
 from ..errors import KvreproError
-from ..query_statistics import QueryStatistics
 from .base import EvictionMethod
+from .learned.query_statistics import QueryStatistics
 from .views import EvictionView
 
 # distances into the future that the score averages over: 1, 2, 4 ... 65536
