@@ -9,7 +9,8 @@ PROFILE = load_profile(config.get("profile", "tiny"))
 ROOT = results_root() / PROFILE.name
 CELLS = {cell.cell_id: cell for cell in PROFILE.cells}
 MARKS = [mark_of(PROFILE.name, cell) for cell in CELLS]
-FIGURE_CODE = [str(PACKAGE / name) for name in ("figures.py", "comparison/figures.py", "comparison/table.py", "report.py", "pictures.py", "token_picture.py", "summary.py")]
+# what the figures are drawn with: a change of it draws them again, and runs no cell
+FIGURE_CODE = sorted(map(str, [*(PACKAGE / "figures").glob("*.py"), PACKAGE / "analysis" / "method_table.py", PACKAGE / "runs" / "summary.py"]))
 
 wildcard_constraints:
     cell="|".join(map(str, CELLS)) or "none",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from kvrepro.cache.slots.prefill import Prefill
-from kvrepro.cache.slots.rotary import Rotary
-from kvrepro.cache.slots.slots import CompressedCache
-from kvrepro.engine.engine.requests import Request
 from transformers import LlamaConfig
 
+from kvrepro.cache.prefill import Prefill
+from kvrepro.cache.rotary import Rotary
+from kvrepro.cache.slots import CompressedCache
+from kvrepro.engine.requests import Request
 from kvrepro.methods.base import EvictionMethod
 from kvrepro.methods.views import NEVER, EvictionView
 

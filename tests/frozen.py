@@ -37,7 +37,7 @@ def replies() -> dict[str, str]:
     One cell per model, method and options of the two tables of methods: the first that evicts on the longest benchmark.
     """
     import kvrepro
-    from kvrepro.benchmarks.problem import load_problems
+    from kvrepro.benchmarks.table import load_problems
     from kvrepro.runs.profiles import load_profile
 
     cells = {}

@@ -6,15 +6,14 @@ import random
 from dataclasses import dataclass, field
 
 import torch
-from kvrepro.cache.slots.slots import CompressedCache
-from kvrepro.engine.engine.engine import Engine
-from kvrepro.engine.engine.requests import Request
-from kvrepro.engine.engine.sampling_config import SamplingConfig
-from kvrepro.models.table.tokens import ThinkTags
 from torch import Tensor
 
+from kvrepro.cache.slots import CompressedCache
+from kvrepro.engine.engine import Engine
+from kvrepro.engine.requests import Request, SamplingConfig
 from kvrepro.methods.base import EvictionMethod
 from kvrepro.methods.views import NEVER
+from kvrepro.models.tokens import ThinkTags
 
 from .oracle import Seen, oracle_logits
 
@@ -120,7 +119,7 @@ def record(model, method: EvictionMethod, requests: list[Request], *, with_oracl
             evictions[row][-1].tags = cache.slot_state[TAG][:, row, :, : plan.slots.shape[-1]].clone()
 
     for name, around in (
-        ("prepare", prepare), ("admit", admit), ("observe", observe), ("plans", plans), ("moved", moved),
+        ("prepare", prepare), ("admit", admit), ("observe", observe), ("plans", plans), ("after_compact", moved),
     ):  # fmt: skip
         watch(name, around)
 

@@ -6,12 +6,12 @@ import random
 
 import pytest
 import torch
-from kvrepro.engine.engine.decoders.choose import DECODERS, make_decoder
-from kvrepro.engine.engine.engine import Engine
-from kvrepro.engine.engine.requests import Request
-from kvrepro.engine.engine.sampling_config import SamplingConfig
-from kvrepro.methods.table.table import create_method
-from kvrepro.models.table.tokens import ThinkTags
+
+from kvrepro.engine.decoders.choose import DECODERS, make_decoder
+from kvrepro.engine.engine import Engine
+from kvrepro.engine.requests import Request, SamplingConfig
+from kvrepro.methods.table import create_method
+from kvrepro.models.tokens import ThinkTags
 
 from .conftest import has_compiler, make_random_model
 from .method_cases import BUDGET, fair

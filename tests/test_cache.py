@@ -6,11 +6,11 @@ import random
 
 import pytest
 import torch
-from kvrepro.cache.slots.attention import slot_attention
-from kvrepro.cache.slots.shape import CacheShape
-from kvrepro.cache.slots.slots import CompressedCache, KeepPlan
 from transformers import DynamicCache, LlamaConfig, MistralConfig
 
+from kvrepro.cache.attention import slot_attention
+from kvrepro.cache.shape import CacheShape
+from kvrepro.cache.slots import CompressedCache, KeepPlan
 from kvrepro.errors import KvreproError
 
 from .oracle import oracle_logits
@@ -190,7 +190,7 @@ def test_a_cache_that_nobody_holds_is_gone_at_once(random_model, method):
     import gc
     import weakref
 
-    from kvrepro.methods.table.table import create_method
+    from kvrepro.methods.table import create_method
 
     gc.collect()
     gc.disable()

@@ -11,6 +11,7 @@ import pytest
 
 from kvrepro.cli import COMMANDS, main
 from kvrepro.errors import RunError
+from kvrepro.files import write_atomic, write_rows
 from kvrepro.paths import PACKAGE, results_root
 from kvrepro.runs import folder as results
 from kvrepro.runs.config import FIELD_NAMES, CellConfig
@@ -40,9 +41,9 @@ def write_finished(profile: str, config: CellConfig) -> CellFolder:
         "truncated_share": 0.0, "mean_new_tokens": 9.0,
     }  # fmt: skip
     manifest = {"n_records": 0, "wall_s": 10.0, "score": score, "stats": {"decode_tps": 100.0}}
-    results.write_rows(folder.path / RECORDS, [])
-    results.write_atomic(folder.path / NOTEBOOK, "{}")
-    results.write_atomic(folder.path / MANIFEST, json.dumps(manifest))
+    write_rows(folder.path / RECORDS, [])
+    write_atomic(folder.path / NOTEBOOK, "{}")
+    write_atomic(folder.path / MANIFEST, json.dumps(manifest))
     return folder
 
 

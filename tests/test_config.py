@@ -6,9 +6,9 @@ import dataclasses
 import re
 
 import pytest
-from kvrepro.models.table.table import MODELS
 
 from kvrepro.errors import KvreproError, UnknownNameError
+from kvrepro.models.table import MODELS
 from kvrepro.runs.config import FIELD_NAMES, CellConfig
 
 BASE = {"model": "tiny-r1-llama", "benchmark": "chain-12"}
@@ -169,7 +169,7 @@ def test_hash_covers_the_rows_of_the_benchmark(monkeypatch):
 
 
 def test_the_table_knows_which_methods_read_a_trained_folder():
-    from kvrepro.methods.table.table import METHODS, method_class
+    from kvrepro.methods.table import METHODS, method_class
 
     for name, entry in METHODS.items():
         trained = [need for need in method_class(name).needs if need in ("predictor", "calibration", "judge")]
@@ -184,7 +184,7 @@ def test_another_head_leaves_the_cells_of_other_methods_alone():
 
 
 def test_a_raised_revision_gives_cells_of_that_method_alone_another_hash(monkeypatch):
-    from kvrepro.methods.table.table import METHODS
+    from kvrepro.methods.table import METHODS
 
     cells = [CellConfig.from_mapping({**BASE, "method": m, "budget": 160}) for m in ("snapkv", "window")]
     first = [cell.hash8 for cell in cells]

@@ -10,16 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from kvrepro.cache.slots.shape import CacheShape
-from kvrepro.cache.slots.slots import CompressedCache
-from kvrepro.engine.engine.engine import Engine
-from kvrepro.engine.engine.requests import Request
-from kvrepro.engine.engine.sampling_config import SamplingConfig
-from kvrepro.methods.table.table import create_method
-from kvrepro.models.table.tokens import ThinkTags
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
+from kvrepro.cache.shape import CacheShape
+from kvrepro.cache.slots import CompressedCache
+from kvrepro.engine.engine import Engine
+from kvrepro.engine.requests import Request, SamplingConfig
 from kvrepro.errors import KvreproError
+from kvrepro.methods.table import create_method
+from kvrepro.models.tokens import ThinkTags
 
 from .families import FAMILIES, SIZES
 from .oracle import oracle_logits

@@ -10,12 +10,12 @@ import zipfile
 from dataclasses import replace
 
 import pytest
-from kvrepro.models.table.table import model_entry, weights_fingerprint
 
 from kvrepro.errors import KvreproError, RunError, UnknownNameError
+from kvrepro.models import fetching
 from kvrepro.models.fetched import FETCHED_MODELS
 from kvrepro.models.fetching import fetch
-from kvrepro.models.table import fetching
+from kvrepro.models.table import model_entry, weights_fingerprint
 from kvrepro.paths import CHECKPOINTS, fetched_folder
 
 WEIGHTS = b"pretend these are GGUF weights"

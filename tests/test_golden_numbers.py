@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from kvrepro.cache.slots.rotary import Rotary
-from kvrepro.cache.slots.slots import CompressedCache
 from kvrepro.kernels.reference_scores import key_redundancy, window_scores
-from kvrepro.methods.table.budgets import Schedule
-from kvrepro.methods.table.learned.importance import ImportancePredictor, PredictorShape
-from kvrepro.methods.table.learned.query_statistics import QueryStatistics
 from torch.nn import functional
 
 from kvrepro.analysis.future_attention import future_maxima
+from kvrepro.cache.rotary import Rotary
+from kvrepro.cache.slots import CompressedCache
+from kvrepro.methods.budgets import Schedule
 from kvrepro.methods.key_scores import KeyDiffMethod
 from kvrepro.methods.lazy_eviction import recurrence_score
-from kvrepro.methods.query_window import pool
+from kvrepro.methods.learned.importance import ImportancePredictor, PredictorShape
+from kvrepro.methods.learned.query_statistics import QueryStatistics
+from kvrepro.methods.query_window import smooth
 from kvrepro.methods.triattention import TriAttentionMethod
 from kvrepro.methods.views import NEVER, EvictionView
 from kvrepro.training.labels import label_sequence
@@ -117,7 +117,7 @@ def test_triattention_takes_the_newest_token_as_one_token_old():
 @pytest.mark.parametrize(("kind", "expected"), [("max", [3, 3, 4, 4, 4, 9]), ("avg", [4 / 3, 2, 3, 7 / 3, 5 / 3, 9])])
 def test_pooling_stops_at_the_candidates_and_averages_count_zeros_beyond_edges(kind, expected):
     scores = torch.tensor([1.0, 3, 2, 4, 1, 9])
-    torch.testing.assert_close(pool(scores, 3, kind, 5), torch.tensor(expected, dtype=torch.float32))
+    torch.testing.assert_close(smooth(scores, 3, kind, 5), torch.tensor(expected, dtype=torch.float32))
 
 
 def test_group_reductions_differ_where_methods_md_says_they_do():

@@ -16,8 +16,8 @@ from kvrepro.bench.gpu import StepTimes, with_bound
 from kvrepro.cli import main
 from kvrepro.commands import gpu_check
 from kvrepro.errors import UnknownNameError
+from kvrepro.models import random_weights
 from kvrepro.models.random_weights import SHAPES, build, step_weight_bytes, true_shape
-from kvrepro.models.table import random_weights
 from kvrepro.paths import PACKAGE
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so the command would run")

@@ -7,16 +7,16 @@ import warnings
 
 import pytest
 import torch
-from kvrepro.benchmarks.table.chains.language import build_tokenizer
-from kvrepro.cache.slots.slots import CompressedCache, KeepPlan
-from kvrepro.engine.engine.async_tokens import LateTokens
-from kvrepro.engine.engine.decoders import graph as graph_decoder
-from kvrepro.engine.engine.decoders.choose import FusedDecoder, make_decoder
-from kvrepro.engine.engine.decoders.graph import GraphDecoder
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import kvrepro
-from kvrepro.engine.engine import engine
+from kvrepro.benchmarks.chains.language import build_tokenizer
+from kvrepro.cache.slots import CompressedCache, KeepPlan
+from kvrepro.engine import engine
+from kvrepro.engine.async_tokens import AsyncTokens
+from kvrepro.engine.decoders import graph as graph_decoder
+from kvrepro.engine.decoders.choose import FusedDecoder, make_decoder
+from kvrepro.engine.decoders.graph import GraphDecoder
 from kvrepro.errors import KvreproError
 
 from .conftest import make_random_model
@@ -136,7 +136,7 @@ def test_errors_say_what_to_do(random_model):
 
 @pytest.mark.parametrize("lag", [0, 1, 4])
 def test_tokens_are_read_late_and_in_order(lag):
-    late, buffer, found = LateTokens(lag), torch.zeros(2, dtype=torch.int64), []
+    late, buffer, found = AsyncTokens(lag), torch.zeros(2, dtype=torch.int64), []
     for step in range(6):
         buffer.fill_(step)
         read = late.push(buffer)
@@ -146,7 +146,7 @@ def test_tokens_are_read_late_and_in_order(lag):
             found.append(read)
     assert found + late.drain() == [[step] * 2 for step in range(6)]
     with pytest.raises(KvreproError, match="lag=-1"):
-        LateTokens(-1)
+        AsyncTokens(-1)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,8 @@ import pytest
 from kvrepro.benchmarks.real import load_with_provenance
 from kvrepro.commands import grade as grade_command
 from kvrepro.errors import KvreproError, RunError
-from kvrepro.json_lines import lines_of, read_objects
+from kvrepro.files import lines_of, read_objects, read_rows
 from kvrepro.paths import PACKAGE
-from kvrepro.runs.folder import read_rows
 from kvrepro.runs.grading import read_records
 from kvrepro.training.questions import read_questions
 

@@ -7,18 +7,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from kvrepro.benchmarks.table.chains.language import build_tokenizer
-from kvrepro.engine.engine.engine import Engine
-from kvrepro.engine.engine.requests import Request
-from kvrepro.engine.engine.sampling_config import SamplingConfig
-from kvrepro.methods.table.budgets import Schedule
-from kvrepro.methods.table.learned.judge import EvictionJudge, load_judge, save_judge
-from kvrepro.methods.table.table import create_method
-from kvrepro.models.table.tokens import ThinkTags
 
 import kvrepro
+from kvrepro.benchmarks.chains.language import build_tokenizer
+from kvrepro.engine.engine import Engine
+from kvrepro.engine.requests import Request, SamplingConfig
 from kvrepro.errors import KvreproError
+from kvrepro.methods.budgets import Schedule
 from kvrepro.methods.foresight_kv import ForesightKVMethod
+from kvrepro.methods.learned.judge import EvictionJudge, load_judge, save_judge
+from kvrepro.methods.table import create_method
+from kvrepro.models.tokens import ThinkTags
 from kvrepro.training.judge.examples import eviction_moments
 from kvrepro.training.judge.sequences import TokenSequence
 from kvrepro.training.judge.training import JudgeRecipe, drawn_moments, pairwise_hinge, train_judge

@@ -5,19 +5,19 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
-from kvrepro.cache.slots.attention import slot_attention
-from kvrepro.cache.slots.slots import CompressedCache
-from kvrepro.engine.engine.decoders.choose import make_decoder
-from kvrepro.methods.table.learned.importance import ImportancePredictor, PredictorShape
-from kvrepro.models.table.table import model_entry
-from kvrepro.models.table.tokens import render_prompt
 
 from kvrepro.analysis.kept_thoughts import _admit, accuracy_by_part, answers_from_parts, choose_tokens
 from kvrepro.analysis.observations import sorted_share_curve, top_share
 from kvrepro.analysis.predictor_effect import untrained_head
 from kvrepro.bench.head_cost import break_even, break_even_length, saved_slots, seconds_per_slot, step_costs
+from kvrepro.cache.attention import slot_attention
+from kvrepro.cache.slots import CompressedCache
+from kvrepro.engine.decoders.choose import make_decoder
 from kvrepro.errors import KvreproError, UnknownNameError
+from kvrepro.methods.learned.importance import ImportancePredictor, PredictorShape
 from kvrepro.models.loading import load_model
+from kvrepro.models.table import model_entry
+from kvrepro.models.tokens import render_prompt
 from kvrepro.training.dataset import Example
 from kvrepro.training.traces import Trace
 
@@ -132,9 +132,8 @@ def test_slots_saved_and_the_length_that_pays_by_hand():
 
 
 def test_the_evictions_counted_are_those_of_the_engine():
-    from kvrepro.methods.table.table import create_method
-
     from kvrepro import generate
+    from kvrepro.methods.table import create_method
 
     model, tokenizer = load_model(model_entry("tiny-r1-llama"), "cpu")
     prompt, sizes = list(range(5, 15)), dict(window=4, ratio=0.5)

@@ -7,18 +7,17 @@ import warnings
 
 import pytest
 import torch
-from kvrepro.cache.slots.attention import slot_attention
-from kvrepro.cache.slots.prefill import prefill_prompt
-from kvrepro.engine.engine.decoders.choose import ModuleDecoder, make_decoder
-from kvrepro.engine.engine.decoders.graph import GraphDecoder
-from kvrepro.engine.engine.engine import Engine
-from kvrepro.engine.engine.requests import Request
-from kvrepro.engine.engine.sampling_config import SamplingConfig
-from kvrepro.models.table.tokens import ThinkTags
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from kvrepro.cache.attention import slot_attention
+from kvrepro.cache.prefill import prefill_prompt
+from kvrepro.engine.decoders.choose import ModuleDecoder, make_decoder
+from kvrepro.engine.decoders.graph import GraphDecoder
+from kvrepro.engine.engine import Engine
+from kvrepro.engine.requests import Request, SamplingConfig
 from kvrepro.errors import KvreproError
 from kvrepro.methods.query_window import QueryWindowMethod
+from kvrepro.models.tokens import ThinkTags
 
 from .method_cases import BUDGET, build, fair
 
@@ -115,7 +114,7 @@ def test_the_kernels_path_of_a_score_evicts_the_same_slots(random_model, name, m
     expected, _ = run(random_model, name, lag=0)
     assert any(evictions for _, _, _, evictions, *_ in expected.values())
     used = []
-    from kvrepro.methods.table import query_window, rkv
+    from kvrepro.methods import query_window, rkv
 
     for module, wrapper in ((query_window, "window_scores_kernel"), (rkv, "key_redundancy_kernel")):
         inner = getattr(module, wrapper)

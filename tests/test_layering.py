@@ -19,7 +19,7 @@ LAYERS = {
     "planning:table comparison:table",
     # `methods` and `models` themselves are tables (their classes and loaders lie above); the other packages are empty
     1: "config schedule tokens noise completions results values metrics statistics power graders benchmarks "
-    "profiles sampling_config provenance asset_folder methods:table methods.schedules models:table "
+    "profiles sampling_config provenance asset_folder methods:table methods.budgets models:table "
     "models.checkpoint_files models.fetched planning.gpus tiny:table tiny.language tiny.problems tiny.split "
     "labels.questions labels.stages labels.maps predictor.recipe token_picture efficiency.clock "
     "methods.declaration methods.declared_options models.identity locks child stopping json_lines",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from kvrepro.methods.table.table import METHODS, create_method, method_class
 
 import kvrepro
 from kvrepro.bench.method_cost import CostSetting, measure_costs, method_options
 from kvrepro.errors import KvreproError
+from kvrepro.methods.table import METHODS, create_method, method_class
 
 SMALL = CostSetting(rows=3, prompt_tokens=20, new_tokens=60, budget=48, window=16, evict_every=12)
 

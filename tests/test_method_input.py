@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from kvrepro.benchmarks.table.chains.language import build_tokenizer
-from kvrepro.methods.table.learned.judge import load_judge
-from kvrepro.methods.table.learned.query_statistics import load_statistics
-from kvrepro.methods.table.table import METHODS, create_method
 
 import kvrepro
+from kvrepro.benchmarks.chains.language import build_tokenizer
 from kvrepro.errors import KvreproError
+from kvrepro.methods.learned.judge import load_judge
+from kvrepro.methods.learned.query_statistics import load_statistics
+from kvrepro.methods.table import METHODS, create_method
 
 from .method_cases import COMPRESSED, build, fair
 

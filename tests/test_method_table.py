@@ -9,11 +9,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from kvrepro.figures.budget_curves.methods import average_bars, fidelity_curves, pinning_dumbbells, window_ratio_map
 from scipy import stats
 
 from kvrepro.analysis.method_table import ScoredCell, average_table, explain_protocol, method_table, pinning_table
 from kvrepro.errors import KvreproError
+from kvrepro.figures.methods import average_bars, fidelity_curves, pinning_dumbbells, window_ratio_map
 from kvrepro.paths import PACKAGE
 from kvrepro.runs.config import CellConfig
 
@@ -142,7 +142,7 @@ def test_the_reference_holds_the_generated_table_of_methods():
 
 
 def test_the_registry_and_the_case_table_name_the_same_methods():
-    from kvrepro.methods.table.table import METHODS, method_class
+    from kvrepro.methods.table import METHODS, method_class
 
     from .method_cases import COMPRESSED, ORACLES
 

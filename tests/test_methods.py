@@ -7,12 +7,12 @@ import random
 
 import pytest
 import torch
-from kvrepro.cache.slots.slots import CompressedCache
-from kvrepro.methods.table.budgets import Schedule
-from kvrepro.methods.table.learned.importance import ImportancePredictor, PredictorShape
-from kvrepro.methods.table.table import METHODS, create_method, method_class
 
+from kvrepro.cache.slots import CompressedCache
 from kvrepro.errors import KvreproError
+from kvrepro.methods.budgets import Schedule
+from kvrepro.methods.learned.importance import ImportancePredictor, PredictorShape
+from kvrepro.methods.table import METHODS, create_method, method_class
 from kvrepro.methods.views import NEVER, EvictionView
 
 

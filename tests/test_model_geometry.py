@@ -10,17 +10,17 @@ from copy import deepcopy
 
 import pytest
 import torch
-from kvrepro.cache.slots.prefill import Prefill
-from kvrepro.cache.slots.rotary import Rotary
-from kvrepro.cache.slots.shape import CacheShape
-from kvrepro.cache.slots.slots import CompressedCache, KeepPlan
-from kvrepro.engine.engine.requests import Request
-from kvrepro.methods.table.learned.judge import EvictionJudge
-from kvrepro.methods.table.learned.query_statistics import QueryStatistics, measure_statistics
-from kvrepro.methods.table.table import create_method
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
+from kvrepro.cache.prefill import Prefill
+from kvrepro.cache.rotary import Rotary
+from kvrepro.cache.shape import CacheShape
+from kvrepro.cache.slots import CompressedCache, KeepPlan
+from kvrepro.engine.requests import Request
 from kvrepro.errors import KvreproError
+from kvrepro.methods.learned.judge import EvictionJudge
+from kvrepro.methods.learned.query_statistics import QueryStatistics, measure_statistics
+from kvrepro.methods.table import create_method
 
 from .families import FULL, SIZES
 from .recorded import make_requests, record
@@ -199,7 +199,7 @@ def test_reindexed_keys_move_as_the_model_would_have_written_them(models, family
     # the newest seven slots move three places
     plan = KeepPlan(torch.tensor([0]), torch.tensor([0, 1, *range(5, 12)])[None, None, None])
     cache.compact(plan)
-    method.moved(cache, plan)
+    method.after_compact(cache, plan)
     moved = cache.kv[0, :, 0, :, :9]
     assert torch.equal(moved[:, :, :2], written[:, :, :2])
     torch.testing.assert_close(moved[:, :, 2:], earlier[:, :, 5:], atol=2e-5, rtol=2e-5)

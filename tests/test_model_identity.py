@@ -8,12 +8,12 @@ import json
 from pathlib import Path
 
 import pytest
-from kvrepro.methods.table.table import METHODS, method_class
-from kvrepro.models.table.table import MODELS, model_entry
 
 from kvrepro import paths
-from kvrepro.benchmarks.problem import benchmark_entry
+from kvrepro.benchmarks.table import benchmark_entry
+from kvrepro.methods.table import METHODS, method_class
 from kvrepro.models.identity import model_identity
+from kvrepro.models.table import MODELS, model_entry
 from kvrepro.runs.config import CellConfig
 
 FILES = {

@@ -8,7 +8,11 @@ import shutil
 import pytest
 import torch
 from huggingface_hub import errors as hub_errors
-from kvrepro.models.table.table import (
+
+from kvrepro.errors import KvreproError, UnknownNameError
+from kvrepro.models import loading, memory
+from kvrepro.models.loading import load_model
+from kvrepro.models.table import (
     MODELS,
     ModelEntry,
     generation_defaults,
@@ -17,10 +21,6 @@ from kvrepro.models.table.table import (
     predictor_source,
     weights_fingerprint,
 )
-
-from kvrepro.errors import KvreproError, UnknownNameError
-from kvrepro.models.loading import load_model
-from kvrepro.models.table import loading, memory
 from kvrepro.paths import CHECKPOINTS
 
 TINY = CHECKPOINTS / "tiny-r1-llama"

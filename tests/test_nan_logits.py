@@ -8,11 +8,11 @@ import warnings
 
 import pytest
 import torch
-from kvrepro.engine.engine.engine import Engine
-from kvrepro.engine.engine.requests import NAN_LOGITS, Request
-from kvrepro.engine.engine.sampling_config import SamplingConfig
-from kvrepro.methods.table.table import create_method
-from kvrepro.models.table.tokens import ThinkTags
+
+from kvrepro.engine.engine import Engine
+from kvrepro.engine.requests import NAN_LOGITS, Request, SamplingConfig
+from kvrepro.methods.table import create_method
+from kvrepro.models.tokens import ThinkTags
 
 from .conftest import has_compiler, make_random_model
 from .method_cases import BUDGET, fair
@@ -141,9 +141,8 @@ def test_nothing_is_compared_along_a_trace_whose_logits_are_not_finite(model):
 
 
 def test_a_model_without_finite_logits_answers_from_no_part_of_a_thought(model):
-    from kvrepro.benchmarks.table.chains.language import build_tokenizer
-
     from kvrepro.analysis.kept_thoughts import answers_from_parts
+    from kvrepro.benchmarks.chains.language import build_tokenizer
     from kvrepro.errors import KvreproError
     from kvrepro.training.traces import Trace
 

@@ -7,13 +7,13 @@ import warnings
 
 import pytest
 import torch
-from kvrepro.benchmarks.table.chains.language import build_tokenizer
-from kvrepro.cache.slots.slots import CompressedCache
-from kvrepro.engine.engine.decoders import native as native_decoder
-from kvrepro.engine.engine.decoders.choose import FusedDecoder, make_decoder
-from kvrepro.engine.engine.decoders.native import NativeDecoder
 
 import kvrepro
+from kvrepro.benchmarks.chains.language import build_tokenizer
+from kvrepro.cache.slots import CompressedCache
+from kvrepro.engine.decoders import native as native_decoder
+from kvrepro.engine.decoders.choose import FusedDecoder, make_decoder
+from kvrepro.engine.decoders.native import NativeDecoder
 from kvrepro.errors import KvreproError
 
 from .conftest import has_compiler, make_random_model

@@ -9,14 +9,14 @@ from typing import ClassVar
 
 import pytest
 import torch
-from kvrepro.benchmarks.table.chains.language import build_tokenizer
-from kvrepro.methods.table.table import METHODS, create_method, method_class
 
 import kvrepro
-from kvrepro.benchmarks.problem import load_problems
+from kvrepro.benchmarks.chains.language import build_tokenizer
+from kvrepro.benchmarks.table import load_problems
 from kvrepro.errors import KvreproError, UnknownNameError
 from kvrepro.methods.declaration import ATTENTION, NEEDS
 from kvrepro.methods.snapkv import SnapKVMethod
+from kvrepro.methods.table import METHODS, create_method, method_class
 from kvrepro.paths import PACKAGE
 
 from .crafted import crafted_view, kept

@@ -7,14 +7,14 @@ import warnings
 from html.parser import HTMLParser
 
 import pytest
-from kvrepro.figures.budget_curves.page import write_index
-from kvrepro.figures.budget_curves.reply_pictures import PictureSet, ReplyPicture, drawn_cells, reply_pictures
-from kvrepro.figures.budget_curves.token_picture import TokenPicture
-from kvrepro.models.table.table import model_entry
 
 from kvrepro.errors import KvreproError
-from kvrepro.figures.budget_curves import reply_pictures as pictures
+from kvrepro.figures import reply_pictures as pictures
+from kvrepro.figures.page import write_index
+from kvrepro.figures.reply_pictures import PictureSet, ReplyPicture, drawn_cells, reply_pictures
+from kvrepro.figures.token_picture import TokenPicture
 from kvrepro.models.loading import load_model
+from kvrepro.models.table import model_entry
 from kvrepro.paths import results_root
 from kvrepro.runs.config import CellConfig
 from kvrepro.runs.folder import CellFolder, read_records

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from kvrepro.methods.table.table import METHODS
-from kvrepro.models.table.shapes import model_size
-from kvrepro.models.table.table import model_entry
 
 from kvrepro.cli import main
 from kvrepro.errors import UnknownNameError
+from kvrepro.methods.table import METHODS
+from kvrepro.models.shapes import model_size
+from kvrepro.models.table import model_entry
 from kvrepro.paths import PACKAGE
 from kvrepro.runs.config import CellConfig
 from kvrepro.runs.forecast import ASSUMED_PROMPT_TOKENS, cache_bytes, plan_cell
 from kvrepro.runs.machines import GPUS, machine
-from kvrepro.runs.past_cells import ELSEWHERE, Measurement, expected_speed, expected_tokens, measurements
+from kvrepro.runs.past_cells import ELSEWHERE, PastCell, expected_speed, expected_tokens, measurements
 from kvrepro.runs.profiles import load_profile
 from kvrepro.runs.runner import run_cell
 
@@ -67,7 +67,7 @@ def test_kv_bytes_equal_the_published_table_of_the_tiny_profile():
 def test_times_of_cells_left_out_of_the_table_are_met():
     """Every cell of the tiny grid predicted from the others: the sum within 5 %, all but one cell within 25 %."""
     table = pd.read_csv(TINY_TABLE).to_dict("records")
-    known = [Measurement.of(row, ELSEWHERE) for row in table]
+    known = [PastCell.of(row, ELSEWHERE) for row in table]
     errors, planned = [], 0.0
     for row, config in zip(table, load_profile("tiny").cells, strict=True):
         others = [m for m in known if (m.model, m.benchmark, m.method, m.budget) !=
@@ -88,7 +88,7 @@ def test_a_full_cache_is_estimated_from_replies_of_its_own_length():
     """Full caches have no budget to be near in, so the length of the reply stands for the size."""
 
     def cell(benchmark, new_tokens, tps, method="full", budget=None):
-        return Measurement("tiny-r1-qwen", benchmark, method, budget, new_tokens, tps, 2.0, ELSEWHERE)
+        return PastCell("tiny-r1-qwen", benchmark, method, budget, new_tokens, tps, 2.0, ELSEWHERE)
 
     known = [cell("chain-12", 200, 4000.0), cell("chain-23", 600, 2000.0), cell("choice-18", 400, 3000.0)]
     known.append(cell("sum-16", 380, 9999.0, "dynts", 300))
@@ -98,7 +98,7 @@ def test_a_full_cache_is_estimated_from_replies_of_its_own_length():
     assert tps == pytest.approx(0.1 * 4000 + 0.9 * 3000)
     # one cold first cell does not set the time outside decoding
     known += [cell("sum-16", 380, 9999.0, "dynts", b) for b in (310, 320)]
-    known[3] = Measurement("tiny-r1-qwen", "sum-16", "dynts", 300, 380, 9999.0, 60.0, ELSEWHERE)
+    known[3] = PastCell("tiny-r1-qwen", "sum-16", "dynts", 300, 380, 9999.0, 60.0, ELSEWHERE)
     assert expected_speed(config, known)[1] == 2.0
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
-from kvrepro.methods.table.learned.importance import (
+
+from kvrepro.errors import KvreproError
+from kvrepro.methods.learned.importance import (
     ImportancePredictor,
     PredictorShape,
     load_predictor,
     load_predictor_for,
     save_predictor,
 )
-
-from kvrepro.errors import KvreproError
 from kvrepro.training.dataset import Example
 from kvrepro.training.importance.ranking import fit_baselines, lead_over, rank_metrics, score_traces, summarise_scores
 from kvrepro.training.importance.recipe import PredictorRecipe
@@ -189,8 +189,7 @@ def test_summaries_have_intervals_over_traces():
 def test_the_cards_of_the_shipped_heads_say_that_they_beat_every_baseline(model):
     import json
 
-    from kvrepro.models.table.table import model_entry, weights_fingerprint
-
+    from kvrepro.models.table import model_entry, weights_fingerprint
     from kvrepro.paths import CHECKPOINTS
 
     card = json.loads((CHECKPOINTS / model / "importance" / "card.json").read_text())

@@ -11,25 +11,25 @@ from dataclasses import replace
 
 import pytest
 import torch
-from kvrepro.engine.engine.requests import Completion, Request
-from kvrepro.models.table.tokens import ThinkTags
 
 from kvrepro.cli import main
+from kvrepro.engine.requests import Completion, Request
 from kvrepro.errors import KvreproError
+from kvrepro.files import append_row, read_rows, write_rows
 from kvrepro.models.identity import model_identity
-from kvrepro.runs.folder import append_row, read_rows, write_rows
+from kvrepro.models.tokens import ThinkTags
 from kvrepro.training.dataset import LabelledTraces
 from kvrepro.training.importance.pipeline import LoadedModel, make_head, make_labels, make_traces
-from kvrepro.training.importance.settings import PredictorPlan
+from kvrepro.training.importance.settings import TrainingSettings
 from kvrepro.training.labelling import LabelOptions, Workers, build_dataset, label_traces
 from kvrepro.training.questions import Question
 from kvrepro.training.stages import StageFolder, check_same_model, stage_path
-from kvrepro.training.traces import KEPT, TRACES, Trace, TraceOptions, judge, select_traces
+from kvrepro.training.traces import KEPT, TRACES, Trace, TraceOptions, select_traces, trace_outcome
 
 datasets = pytest.importorskip("datasets", reason="labels are stored with the package datasets")
 
 SMALL = TraceOptions(n_train=6, n_held_out=4, sizes=(4, 5), max_new_tokens=200, batch_rows=10)
-PLAN = PredictorPlan("tiny-r1-llama", SMALL, training={"epochs": 2})
+PLAN = TrainingSettings("tiny-r1-llama", SMALL, training={"epochs": 2})
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def reply(tokenizer, text, status="ok"):
 def test_a_reply_is_a_trace_or_says_why_not(loaded, text, status, expected):
     _, tokenizer = loaded.pair
     question = Question("q", "?", "7", "integer", "train")
-    assert judge(reply(tokenizer, text, status), question, ThinkTags.of(tokenizer), tokenizer) == expected
+    assert trace_outcome(reply(tokenizer, text, status), question, ThinkTags.of(tokenizer), tokenizer) == expected
 
 
 def test_the_first_correct_sample_of_a_problem_is_taken():
@@ -420,12 +420,12 @@ def test_trace_defaults_are_sound():
 @pytest.fixture
 def mute(tmp_path, monkeypatch):
     """A tiny model that is said not to think."""
-    from kvrepro.models.table.table import MODELS
+    from kvrepro.models.table import MODELS
 
     row = f"mute: {{source: {MODELS['tiny-r1-llama'].source}, think_end: null, dtype: float32}}\n"
     (tmp_path / "models.yaml").write_text(row)
     monkeypatch.setenv("KVREPRO_MODELS", str(tmp_path / "models.yaml"))
-    return PredictorPlan("mute", replace(SMALL, n_train=3, n_held_out=2, max_new_tokens=40, answer_share=0.25))
+    return TrainingSettings("mute", replace(SMALL, n_train=3, n_held_out=2, max_new_tokens=40, answer_share=0.25))
 
 
 def test_replies_without_a_thought_are_cut_by_share_and_can_be_labelled(mute, tmp_path):

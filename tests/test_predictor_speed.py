@@ -6,10 +6,10 @@ import json
 
 import pytest
 import torch
-from kvrepro.methods.table.learned.importance import ImportancePredictor, PredictorShape
 
 from kvrepro.bench import training_speed as speed
 from kvrepro.errors import KvreproError
+from kvrepro.methods.learned.importance import ImportancePredictor, PredictorShape
 from kvrepro.training.importance.loss import pairwise_loss
 from kvrepro.training.importance.recipe import PredictorRecipe, published_recipe
 from kvrepro.training.importance.training import PredictorTraining

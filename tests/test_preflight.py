@@ -7,11 +7,11 @@ import shutil
 import types
 
 import pytest
-from kvrepro.models.table.table import model_entry
 
 from kvrepro.cli import main
 from kvrepro.errors import KvreproError
 from kvrepro.models.memory import GIB
+from kvrepro.models.table import model_entry
 from kvrepro.paths import results_root
 from kvrepro.runs import preflight
 from kvrepro.runs.config import CellConfig
@@ -83,7 +83,7 @@ def test_what_a_method_reads_beside_the_weights_is_looked_for(values, message):
 
 
 def test_a_predictor_of_another_width_is_found(tmp_path):
-    from kvrepro.methods.table.learned.importance import ImportancePredictor, PredictorShape, save_predictor
+    from kvrepro.methods.learned.importance import ImportancePredictor, PredictorShape, save_predictor
 
     save_predictor(ImportancePredictor(PredictorShape(8, 8, 8)), tmp_path / "head", {})
     with pytest.raises(KvreproError, match="is 8 wide, the model's hidden state"):

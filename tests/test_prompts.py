@@ -6,13 +6,13 @@ import copy
 import warnings
 
 import pytest
-from kvrepro.benchmarks.table.chains.language import build_tokenizer
-from kvrepro.engine.engine.generate import end_token_ids
-from kvrepro.models.table.table import MODELS, ModelEntry, model_entry
-from kvrepro.models.table.tokens import ThinkTags, render_prompt
 
 import kvrepro
+from kvrepro.benchmarks.chains.language import build_tokenizer
+from kvrepro.engine.generate import end_token_ids
 from kvrepro.errors import KvreproError
+from kvrepro.models.table import MODELS, ModelEntry, model_entry
+from kvrepro.models.tokens import ThinkTags, render_prompt
 
 QUESTION = "A m:=7; find m"
 

@@ -7,18 +7,18 @@ import random
 
 import pytest
 import torch
-from kvrepro.benchmarks.table.chains.language import build_tokenizer
-from kvrepro.methods.table.learned.judge import load_judge
-from kvrepro.methods.table.learned.query_statistics import (
+
+import kvrepro
+from kvrepro import cli
+from kvrepro.benchmarks.chains.language import build_tokenizer
+from kvrepro.errors import KvreproError
+from kvrepro.methods.learned.judge import load_judge
+from kvrepro.methods.learned.query_statistics import (
     QueryStatistics,
     load_statistics,
     measure_statistics,
     save_statistics,
 )
-
-import kvrepro
-from kvrepro import cli
-from kvrepro.errors import KvreproError
 from kvrepro.paths import CHECKPOINTS, PACKAGE
 from kvrepro.training.judge.sequences import text_sequences
 
@@ -148,7 +148,7 @@ def test_commands_say_what_is_missing(command, tmp_path, capsys):
 @pytest.mark.model
 @pytest.mark.parametrize("name", TINY)
 def test_shipped_statistics_and_judge_belong_to_the_shipped_weights(name):
-    from kvrepro.models.table.table import model_entry, weights_fingerprint
+    from kvrepro.models.table import model_entry, weights_fingerprint
 
     weights = weights_fingerprint(model_entry(name))
     for folder in ("query_statistics", "judge"):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from kvrepro.benchmarks.table.chains.split import split_of
 
-from kvrepro.benchmarks.problem import load_problems
+from kvrepro.benchmarks.chains.problems import split_of
+from kvrepro.benchmarks.table import load_problems
 from kvrepro.errors import KvreproError
 from kvrepro.training.questions import (
     Question,

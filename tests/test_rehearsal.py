@@ -9,14 +9,15 @@ import sys
 
 import pytest
 import yaml
-from kvrepro.cache.slots.shape import CacheShape
-from kvrepro.models.table.shapes import CONFIGS
-from kvrepro.models.table.table import MODELS
-from kvrepro.models.table.tokens import ThinkTags, render_prompt
 
-from kvrepro.benchmarks.problem import load_problems
-from kvrepro.benchmarks.real import REAL_BENCHMARKS, load_real
+from kvrepro.benchmarks.real import load_real
+from kvrepro.benchmarks.sources import REAL_BENCHMARKS
+from kvrepro.benchmarks.table import load_problems
+from kvrepro.cache.shape import CacheShape
 from kvrepro.errors import KvreproError, UnknownNameError
+from kvrepro.models.shapes import CONFIGS
+from kvrepro.models.table import MODELS
+from kvrepro.models.tokens import ThinkTags, render_prompt
 from kvrepro.paths import hub_environment
 from kvrepro.runs.profiles import load_profile
 from kvrepro.runs.rehearsal import build_hub, build_tokenizer, stand_in_config, write_rows

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from kvrepro.models.table.tokens import ThinkTags, reply_parts
+
+from kvrepro.models.tokens import ThinkTags, reply_parts
 
 tokenizers = pytest.importorskip("tokenizers")
 WORDS = ["so", "it", "is", "7", "<think>", "</think>", "[/THINK]", "<eos>", "<reserved>", "<|begin|>", "<|end|>"]

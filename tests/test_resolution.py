@@ -8,15 +8,16 @@ import re
 import matplotlib
 import pytest
 import yaml
-from kvrepro.methods.table.table import METHODS, method_class
 
 from kvrepro.cli import main
 from kvrepro.errors import KvreproError
+from kvrepro.files import write_atomic
 from kvrepro.methods.declaration import option_types
 from kvrepro.methods.declared_options import declared_options
+from kvrepro.methods.table import METHODS, method_class
 from kvrepro.paths import PACKAGE
 from kvrepro.runs.config import FIELD_NAMES, CellConfig
-from kvrepro.runs.folder import configs_beside, write_atomic
+from kvrepro.runs.folder import configs_beside
 from kvrepro.runs.preflight import check_cells
 from kvrepro.runs.profiles import load_profile, profile_names
 from kvrepro.runs.resolution import resolve_cell

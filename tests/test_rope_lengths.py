@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kvrepro.cache.slots.rotary import Rotary
-from kvrepro.engine.engine.engine import Engine
-from kvrepro.engine.engine.requests import Request
-from kvrepro.engine.engine.sampling_config import SamplingConfig
-from kvrepro.methods.table.learned.query_statistics import measure_statistics
-from kvrepro.methods.table.table import create_method
-from kvrepro.models.table.tokens import ThinkTags
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
+from kvrepro.cache.rotary import Rotary
+from kvrepro.engine.engine import Engine
+from kvrepro.engine.requests import Request, SamplingConfig
 from kvrepro.errors import KvreproError
+from kvrepro.methods.learned.query_statistics import measure_statistics
+from kvrepro.methods.table import create_method
+from kvrepro.models.tokens import ThinkTags
 
 from .conftest import has_compiler
 from .families import SIZES

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from kvrepro.methods.table.table import METHODS, create_method
 
 from kvrepro.methods.base import EvictionMethod
+from kvrepro.methods.table import METHODS, create_method
 
 from . import transcriptions
 from .method_cases import COMPRESSED, KV_HEADS, LAYERS, ORACLES, SEPARATORS, fair, published

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from kvrepro.errors import KvreproError, RunError
+from kvrepro.files import read_rows
 from kvrepro.paths import CHECKPOINTS
 from kvrepro.runs import notebooks as execution
 from kvrepro.runs.config import CellConfig
-from kvrepro.runs.folder import COMPLETIONS, MANIFEST, RECORD_FIELDS, RECORDS, CellFolder, read_records, read_rows
+from kvrepro.runs.folder import COMPLETIONS, MANIFEST, RECORD_FIELDS, RECORDS, CellFolder, read_records
 
 from .conftest import has_compiler
 
@@ -111,7 +112,7 @@ def test_a_finished_folder_of_another_cell_is_refused(finished):
 
 def kill_after(monkeypatch, n_completions):
     """Make the engine die, as from Ctrl-C, once it has yielded so many completions."""
-    from kvrepro.engine.engine.engine import Engine
+    from kvrepro.engine.engine import Engine
 
     original = Engine.run
 
@@ -149,7 +150,7 @@ def test_a_killed_run_resumes_to_the_same_records(finished, tmp_path, monkeypatc
         file.write(tail)
     kept = {(r["problem_id"], r["sample_id"]) for r in read_rows(tmp_path / COMPLETIONS, drop_cut_tail=True)}
     assert len(kept) == 3
-    from kvrepro.engine.engine.engine import Engine
+    from kvrepro.engine.engine import Engine
 
     generated, original = [], Engine.run
 
@@ -251,7 +252,7 @@ def test_a_kernel_that_dies_is_a_failed_cell_and_no_traceback(monkeypatch):
 
 HOLD_LOCK = """
 import pathlib, sys, time
-from kvrepro.locks import held
+from kvrepro.files import held
 with held(pathlib.Path(sys.argv[1]), "x"):
     print("held", flush=True)
     time.sleep(60)

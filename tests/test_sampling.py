@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kvrepro.cache.slots.noise import EVICTION, SAMPLING, gumbel, row_key, uniform
-from kvrepro.engine.engine.sampling import sample_tokens
-from kvrepro.engine.engine.sampling_config import SamplingConfig
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from kvrepro.cache.noise import EVICTION, SAMPLING, gumbel, row_key, uniform
+from kvrepro.engine.requests import SamplingConfig
+from kvrepro.engine.sampling import sample_tokens
 from kvrepro.errors import KvreproError
 
 

@@ -8,7 +8,8 @@ import re
 from collections import Counter
 
 import pytest
-from kvrepro.benchmarks.table.chains.language import (
+
+from kvrepro.benchmarks.chains.language import (
     ASSISTANT,
     BOS,
     CONTROL,
@@ -20,11 +21,9 @@ from kvrepro.benchmarks.table.chains.language import (
     encode_pieces,
     vocabulary,
 )
-from kvrepro.benchmarks.table.chains.problems import TASKS, sample_problem
-from kvrepro.benchmarks.table.chains.split import split_of
-
+from kvrepro.benchmarks.chains.problems import TASKS, sample_problem, split_of
 from kvrepro.benchmarks.generated import GENERATED
-from kvrepro.benchmarks.problem import load_problems
+from kvrepro.benchmarks.table import load_problems
 from kvrepro.errors import KvreproError
 
 N_SAMPLED = 2000
@@ -194,8 +193,7 @@ def test_think_tags_and_control_tokens_are_one_token_each(saved):
 
 def test_chat_template_opens_the_thought_and_renders_the_training_prompt(saved):
     _, _, loaded, _ = saved
-    from kvrepro.models.table.tokens import ThinkTags, render_prompt
-
+    from kvrepro.models.tokens import ThinkTags, render_prompt
     from kvrepro.training.tiny.batches import encode_example
 
     assert ThinkTags.of(loaded).end == (vocabulary()[THINK_END],)

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from kvrepro.benchmarks.table.chains.language import ASSISTANT, EOS, PAD, USER, vocabulary
-from kvrepro.benchmarks.table.chains.split import SPLITS, split_of
 from safetensors.torch import load_file
 
+from kvrepro.benchmarks.chains.language import ASSISTANT, EOS, PAD, USER, vocabulary
+from kvrepro.benchmarks.chains.problems import SPLITS, split_of
 from kvrepro.benchmarks.generated import GENERATED
-from kvrepro.benchmarks.problem import load_problems
+from kvrepro.benchmarks.table import load_problems
 from kvrepro.errors import KvreproError
 from kvrepro.training.tiny import train as training
 from kvrepro.training.tiny.batches import IGNORED, problem_batch, repeat_batch

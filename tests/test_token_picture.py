@@ -9,9 +9,9 @@ import matplotlib
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import pytest
-from kvrepro.figures.budget_curves.token_picture import SHADES, TokenPicture, draw_tokens, picture_of
 
 from kvrepro.errors import KvreproError
+from kvrepro.figures.token_picture import SHADES, TokenPicture, draw_tokens, picture_of
 
 HOSTILE = ['<script>alert("x")</script>', '" onmouseover="x', "$\\frac", "a\nb", "\x00", "&amp;"]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from kvrepro.methods.table.learned.loading import named_separator_ids
-from kvrepro.models.table.tokens import ThinkTags
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from kvrepro.errors import KvreproError
+from kvrepro.methods.learned.loading import named_separator_ids
+from kvrepro.models.tokens import ThinkTags
 
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}{{ '<thought>\n' }}"
 
@@ -61,10 +61,10 @@ def test_a_tag_of_several_tokens_is_found_whatever_follows_it(exaone, behind):
 def test_the_engine_splits_thought_and_answer_at_a_tag_of_several_tokens(exaone, random_model, monkeypatch):
     """A model that is forced to write a reply: roles must be counted by the tag in it."""
     import torch
-    from kvrepro.engine.engine.engine import Engine
-    from kvrepro.engine.engine.requests import Request
-    from kvrepro.engine.engine.sampling_config import SamplingConfig
-    from kvrepro.methods.table.table import create_method
+
+    from kvrepro.engine.engine import Engine
+    from kvrepro.engine.requests import Request, SamplingConfig
+    from kvrepro.methods.table import create_method
 
     reply = exaone.encode("so 7</thought>\n\n7")
     assert max(reply) < 320

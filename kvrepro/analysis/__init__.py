@@ -1,1 +1,1 @@
-"""analysis"""
+"""What a finished run or a known trace tells: fidelity, tables of methods, kept thoughts, the predictor's effect."""

@@ -15,8 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..engine.engine import Engine, Row
-from ..engine.requests import NAN_LOGITS, Request
-from ..engine.sampling_config import SamplingConfig
+from ..engine.requests import NAN_LOGITS, Request, SamplingConfig
 from ..errors import KvreproError
 from ..methods.base import EvictionMethod
 from ..models.tokens import ThinkTags
@@ -46,7 +45,7 @@ class KnownTrace:
         return [*self.prompt_ids, *self.reply_ids]
 
 
-class Comparison:
+class FidelityRecorder:
     """Collects, per row and position, how the next-token distribution differs from the full cache's.
 
     `hidden`: what `reference_hidden` gives for each trace, by key.
@@ -132,7 +131,7 @@ def measure_fidelity(
         raise KvreproError("no traces were given; fidelity compares along known text")
     if len({trace.key for trace in traces}) < len(traces):
         raise KvreproError("two traces share problem and sample; give each a key of its own")
-    comparison = Comparison(model, reference or {trace.key: reference_hidden(model, trace) for trace in traces})
+    comparison = FidelityRecorder(model, reference or {trace.key: reference_hidden(model, trace) for trace in traces})
     engine = Engine(
         model, method, think or ThinkTags(end=(-1,)), (), sampling=SamplingConfig(temperature=0.0),
         batch_rows=min(batch_rows, len(traces)), max_new_tokens=max(len(t.reply_ids) for t in traces), seed=seed,

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from ..engine.requests import OK
 from ..errors import KvreproError
+from ..files import write_atomic
 from ..runs.config import CellConfig
-from ..runs.folder import write_atomic
 from ..scores.statistics import two_stage_bootstrap
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def measure_cells(cells: Sequence[CellConfig], folder: Path) -> pd.DataFrame:
 
 def _measured(cells: list[CellConfig]):
     """Cells that share a model and traces, one after the other."""
-    from ..methods.learned.loading import method_assets, named_separator_ids
+    from ..methods.learned.loading import load_learned, named_separator_ids
     from ..methods.table import create_method, method_class
     from ..models.loading import load_model
     from ..models.table import model_entry, predictor_source
@@ -112,7 +112,7 @@ def _measured(cells: list[CellConfig]):
         given = {**options, **cell.asset_folders(), "predictor": predictor_source(entry, cell.predictor)}
         if entry.separators is not None:
             given["separators"] = named_separator_ids(tokenizer, entry.separators)
-        options |= method_assets(cls, model, tokenizer, given)
+        options |= load_learned(cls, model, tokenizer, given)
         frame = measure_fidelity(
             model, traces, create_method(cls, **options), think=entry.tags(tokenizer),
             batch_rows=cell.batch_rows, seed=cell.seed, reference=reference,

@@ -20,7 +20,7 @@ class BlockAttention:
         self.block = block
         self.layers: list[Tensor] = []
 
-    def see(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
+    def observe(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
         """Add one layer: `query` `[1, Hq, n, D]`, `key` `[1, H, n, D]`."""
         n_tokens, kv_heads = key.shape[2], key.shape[1]
         grouped = query[0].float().unflatten(0, (kv_heads, -1))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvrepro.engine.engine.requests import LENGTH_LIMIT, OK, TRUNCATED
+from kvrepro.engine.requests import LENGTH_LIMIT, OK, TRUNCATED
 from kvrepro.graders.grading import grade_many
 from kvrepro.graders.score import KINDS, THOUGHT_END
 from kvrepro.runs.grading import LIMIT_STATUSES, grading_item, kind_beside, options_of, read_records

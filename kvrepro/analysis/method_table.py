@@ -16,7 +16,7 @@ from ..runs.config import CellConfig
 from ..runs.folder import MANIFEST, CellFolder, read_manifest, read_records
 from ..runs.profiles import Profile
 from ..runs.summary import summary_row
-from ..scores.statistics import Comparison, holm, interval, mean_over_sets, paired_comparison
+from ..scores.statistics import PairedDifference, holm, interval, mean_over_sets, paired_comparison
 
 FULL, REFERENCE = "full", "dynts"
 SIGNIFICANCE = 0.05
@@ -107,7 +107,7 @@ def method_table(cells: list[ScoredCell], reference: str = REFERENCE) -> pd.Data
 
 def _differences(cells: Mapping[int, ScoredCell], base: ScoredCell, name: str) -> pd.DataFrame:
     """Paired differences of all cells to one, in points."""
-    found: dict[int, Comparison] = {
+    found: dict[int, PairedDifference] = {
         i: paired_comparison(cell.by_problem, base.by_problem) for i, cell in cells.items() if cell is not base
     }
     adjusted = holm({str(i): c.p_value for i, c in found.items()}) if found else {}

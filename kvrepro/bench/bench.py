@@ -17,7 +17,7 @@ from ..errors import RunError
 from ..paths import PACKAGE
 from ..runs.child import child_command
 from . import kvpress_environment
-from .settings import DYNTS, GENERATE, KVPRESS, VARIANTS, WINDOW, BenchPlan
+from .settings import DYNTS, GENERATE, KVPRESS, VARIANTS, WINDOW, BenchSettings
 
 # logits of the same weights in two versions of transformers may round differently
 SAME_LOGITS = {"float32": 1e-3, "bfloat16": 0.1}
@@ -78,7 +78,7 @@ def write_model(folder: Path, config: Any, dtype: str) -> None:
 
 
 def run_bench(
-    plan: BenchPlan, config: Any, dtype: str, threads: int, variants: tuple[str, ...] = VARIANTS,
+    plan: BenchSettings, config: Any, dtype: str, threads: int, variants: tuple[str, ...] = VARIANTS,
     limit_s: float = float("inf"), say: Callable[[str], None] = print,
     kvpress: Callable[[], tuple[Path | None, str]] = kvpress_environment.ensure,
 ) -> dict[str, Any]:  # fmt: skip
@@ -141,7 +141,7 @@ class Measure:
     """Fills `data` batch by batch until the time is up."""
 
     def __init__(
-        self, plan: BenchPlan, workers: dict[str, WorkerProcess], data: dict[str, Any], deadline: float,
+        self, plan: BenchSettings, workers: dict[str, WorkerProcess], data: dict[str, Any], deadline: float,
         say: Callable[[str], None],
     ):  # fmt: skip
         self.plan, self.workers, self.data, self.deadline, self.say = plan, workers, data, deadline, say

@@ -22,7 +22,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from ..cache.shape import CacheShape
 from ..cache.slots import CompressedCache
-from ..engine.async_tokens import LateTokens
+from ..engine.async_tokens import AsyncTokens
 from ..engine.decoders.choose import make_decoder
 from ..errors import KvreproError
 from ..kernels.sample import sample
@@ -103,7 +103,7 @@ def step_ms(
 ) -> float:  # fmt: skip
     """Milliseconds per step of feeding, observing, sampling and reading tokens late; `warm_up` steps come before."""
     tokens, keys = torch.ones(rows, dtype=torch.int64, device=device), torch.arange(rows, device=device)
-    late, started = LateTokens(), 0.0
+    late, started = AsyncTokens(), 0.0
     for number in range(warm_up + steps):
         if number == warm_up:
             synchronize(device)
@@ -152,7 +152,7 @@ def eviction_ms(method: EvictionMethod, cache: CompressedCache, rows: int = 3) -
         view = EvictionView(cache, one(row), length, one(PROMPT_TOKENS), one(NEVER), one(row), one(0))
         for plan in method.plans(view)[0]:
             cache.compact(plan)
-            method.moved(cache, plan)
+            method.after_compact(cache, plan)
     synchronize(device)
     return (time.perf_counter() - started) / max(1, count - 1) * 1e3
 

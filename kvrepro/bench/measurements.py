@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..errors import KvreproError
 from .reply_time import Reply, step_at
-from .settings import DYNTS, GENERATE, TITLES, VARIANTS, BenchPlan
+from .settings import DYNTS, GENERATE, TITLES, VARIANTS, BenchSettings
 from .table import Points
 
 CPU, GPU = "bench", "gpu-check"
@@ -92,9 +92,9 @@ def table_of(reading: Reading | None, name: str) -> pd.DataFrame:
     return pd.DataFrame(rows or [{name: "not measured"}])
 
 
-def _plan(reading: Reading) -> BenchPlan:
+def _plan(reading: Reading) -> BenchSettings:
     given = reading.data["plan"]
-    return BenchPlan(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    return BenchSettings(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
 
 
 def cost_by_step(reading: Reading | None, batch: int, budget: int, tokens: int, points: int = 400) -> pd.DataFrame:
@@ -218,8 +218,8 @@ def gpu_budget_rows(reading: Reading | None) -> pd.DataFrame:
 
 def paper_speeds() -> pd.DataFrame:
     """Throughput read off the paper's figures: columns model, benchmark, budget_tokens, decode_tps."""
-    from ..paths import PACKAGE
+    from ..scores.known_scores import PAPER_BUDGET_CURVES
 
-    frame = pd.read_csv(PACKAGE / "paper_budget_curves.csv")
+    frame = pd.read_csv(PAPER_BUDGET_CURVES)
     frame = frame.rename(columns={"kv_budget_tokens": "budget_tokens", "throughput_tps": "decode_tps"})
     return frame[["model", "benchmark", "budget_tokens", "decode_tps"]].dropna()

@@ -66,9 +66,8 @@ def measure_costs(
 
 def _run(model, tokenizer, name: str, setting: CostSetting) -> dict[str, float]:
     from ..engine.engine import Engine
-    from ..engine.requests import Request
-    from ..engine.sampling_config import SamplingConfig
-    from ..methods.learned.loading import method_assets
+    from ..engine.requests import Request, SamplingConfig
+    from ..methods.learned.loading import load_learned
     from ..methods.table import create_method, method_class
     from ..models.tokens import ThinkTags
 
@@ -79,7 +78,7 @@ def _run(model, tokenizer, name: str, setting: CostSetting) -> dict[str, float]:
     if name == "full":
         sizes = {}
     options = method_options(name, setting)
-    method = create_method(cls, **sizes, **{**options, **method_assets(cls, model, tokenizer, options)})
+    method = create_method(cls, **sizes, **{**options, **load_learned(cls, model, tokenizer, options)})
     engine = Engine(
         model, method, ThinkTags(()), (), sampling=SamplingConfig(temperature=0.0), batch_rows=setting.rows,
         max_new_tokens=setting.new_tokens,

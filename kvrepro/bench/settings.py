@@ -21,7 +21,7 @@ TITLES = {
 
 
 @dataclass(frozen=True)
-class BenchPlan:
+class BenchSettings:
     """Sizes of one comparison.
 
     Attributes:

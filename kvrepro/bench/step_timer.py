@@ -14,9 +14,8 @@ from ..cache.slots import CompressedCache
 from ..engine.decoders.choose import FusedDecoder, make_decoder
 from ..engine.decoders.native import NativeDecoder
 from ..engine.engine import Engine
-from ..engine.requests import Request
+from ..engine.requests import Request, SamplingConfig
 from ..engine.sampling import sample_tokens
-from ..engine.sampling_config import SamplingConfig
 from ..kernels import reference
 from ..methods.base import EvictionMethod
 from ..methods.learned.importance import ImportancePredictor, PredictorShape
@@ -132,7 +131,7 @@ class OurEngine:
         view = EvictionView(cache, every, cache.lengths[0], none, torch.full_like(every, NEVER), every, none)
         for plan in self.method.plans(view)[0]:
             cache.compact(plan)
-            self.method.moved(cache, plan)
+            self.method.after_compact(cache, plan)
 
     def reply(self, rows: int, prompt: int, new_tokens: int) -> tuple[float, float]:
         """Whole replies through `Engine` itself; wall and processor seconds, prefill included."""

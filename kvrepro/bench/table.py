@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .reply_time import Reply, reply_ms
-from .settings import DYNTS, GENERATE, KVPRESS, OURS, REFERENCE, VARIANTS, WINDOW, BenchPlan
+from .settings import DYNTS, GENERATE, KVPRESS, OURS, REFERENCE, VARIANTS, WINDOW, BenchSettings
 
 BASELINES = (GENERATE, REFERENCE, KVPRESS)
 FULL_BAR, EQUAL_BAR, FLAT_BAR = 2.0, 1.5, 0.10
@@ -21,7 +21,7 @@ class Points:
         clock: `wall` or `cpu` milliseconds.
     """
 
-    def __init__(self, data: dict[str, Any], plan: BenchPlan, clock: str):
+    def __init__(self, data: dict[str, Any], plan: BenchSettings, clock: str):
         self.points, self.plan, self.clock = data["points"], plan, clock
 
     def find(self, variant: str, batch: int, op: str, budget: int | None = None) -> list[dict[str, Any]]:
@@ -76,7 +76,7 @@ class Points:
         }  # fmt: skip
 
 
-def setting_rows(data: dict[str, Any], plan: BenchPlan, clock: str, bytes_per_slot: int) -> list[dict[str, Any]]:
+def setting_rows(data: dict[str, Any], plan: BenchSettings, clock: str, bytes_per_slot: int) -> list[dict[str, Any]]:
     """One row per setting (batch, budget, reply length) and variant; rows of what was not measured are left out.
 
     `ratio_to_*` is the median over rounds of the ratio of tokens per second within a round.
@@ -103,7 +103,7 @@ def setting_rows(data: dict[str, Any], plan: BenchPlan, clock: str, bytes_per_sl
     return rows
 
 
-def flatness(data: dict[str, Any], plan: BenchPlan, clock: str) -> dict[str, Any]:
+def flatness(data: dict[str, Any], plan: BenchSettings, clock: str) -> dict[str, Any]:
     """Per variant of ours: milliseconds of a step by output tokens before it, and how far they spread."""
     points, found = Points(data, plan, clock), {}
     for variant in OURS:
@@ -122,7 +122,7 @@ def flatness(data: dict[str, Any], plan: BenchPlan, clock: str) -> dict[str, Any
     return found
 
 
-def confirmations(data: dict[str, Any], plan: BenchPlan, clock: str) -> list[dict[str, Any]]:
+def confirmations(data: dict[str, Any], plan: BenchSettings, clock: str) -> list[dict[str, Any]]:
     """Real runs beside the integral over the stretches: seconds of both, and real over integrated."""
     points, rows = Points(data, plan, clock), []
     for real in data["confirm"]:
@@ -137,7 +137,7 @@ def confirmations(data: dict[str, Any], plan: BenchPlan, clock: str) -> list[dic
     return rows
 
 
-def bars(rows: list[dict[str, Any]], flat: dict[str, Any], plan: BenchPlan) -> list[dict[str, Any]]:
+def bars(rows: list[dict[str, Any]], flat: dict[str, Any], plan: BenchSettings) -> list[dict[str, Any]]:
     """Every bar of issue 6, point 5, with what was found; `held` is None where nothing was measured."""
 
     def bar(name: str, wanted: str, found: float | None, held: bool | None) -> dict[str, Any]:

@@ -63,8 +63,7 @@ def _transformers(model, prompts: list[list[int]], new_tokens: int) -> None:
 def _engine(model, tokenizer, prompts: list[list[int]], new_tokens: int, budget: int | None) -> None:
     """The engine, prefill included, with the end token switched off."""
     from ..engine.engine import Engine
-    from ..engine.requests import Request
-    from ..engine.sampling_config import SamplingConfig
+    from ..engine.requests import Request, SamplingConfig
     from ..methods.learned.importance import load_predictor_for
     from ..methods.table import create_method
     from ..models.tokens import ThinkTags

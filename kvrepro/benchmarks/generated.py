@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import KvreproError
-from ..json_lines import read_objects
+from ..files import read_objects
 from ..paths import GENERATED_BENCHMARKS
-from .chains.problems import sample_problem
-from .chains.split import split_of
+from .chains.problems import sample_problem, split_of
 from .problem import Benchmark, Problem
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import KvreproError, UnknownNameError
-from ..json_lines import read_objects
+from ..files import read_objects
 from .options import OPTION_SEED, listed_options, shuffled_question
 from .problem import Problem
 from .prompts import prompt_hash, user_message

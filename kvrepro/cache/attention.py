@@ -48,7 +48,7 @@ def slots_attention(
             )
     if slots is None:
         if probe is not None:
-            probe.see(module.layer_idx, query, key, query.shape[-1] ** -0.5 if scaling is None else scaling)
+            probe.observe(module.layer_idx, query, key, query.shape[-1] ** -0.5 if scaling is None else scaling)
         n_new, n_seen = query.shape[2], key.shape[2]
         if attention_mask is None and 1 < n_new < n_seen:
             # a later chunk of a prompt: SDPA's own causal mask would align its first query with the first key

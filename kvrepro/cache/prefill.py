@@ -51,7 +51,7 @@ class PrefillProbe:
     mass: dict[int, Tensor] = field(default_factory=dict)
     scaling: dict[int, float] = field(default_factory=dict)
 
-    def see(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
+    def observe(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
         """Look at a chunk in one layer: `query` `[1, Hq, T, D]`, `key` `[1, H, P, D]` up to its end, both rotated."""
         self.scaling[layer] = scaling
         if self.n_queries:

@@ -81,14 +81,16 @@ class Rotary:
     def rotate(self, x: Tensor, positions: Tensor, *, scaled: bool = True, layers: slice = slice(None)) -> Tensor:
         """Rotate `x` `[..., D]` by `positions` (broadcast to `[...]`); computed in float32, returned in x's dtype."""
         factor, angles = self.scaling if scaled else 1.0, self.angles(positions)
-        return self.turn(x.float(), angles.cos() * factor, angles.sin() * factor, layers).to(x.dtype)
+        return self.rotate_pairs(x.float(), angles.cos() * factor, angles.sin() * factor, layers).to(x.dtype)
 
     def unrotate(self, x: Tensor, positions: Tensor, *, layers: slice = slice(None)) -> Tensor:
         """Undo `rotate`, scaling included."""
         angles = self.angles(positions)
-        return self.turn(x.float(), angles.cos() / self.scaling, -angles.sin() / self.scaling, layers).to(x.dtype)
+        return self.rotate_pairs(x.float(), angles.cos() / self.scaling, -angles.sin() / self.scaling, layers).to(
+            x.dtype
+        )
 
-    def turn(self, x: Tensor, cos: Tensor, sin: Tensor, layers: slice = slice(None)) -> Tensor:
+    def rotate_pairs(self, x: Tensor, cos: Tensor, sin: Tensor, layers: slice = slice(None)) -> Tensor:
         """Turn the channel pairs of `x` `[..., D]` by angles given as `cos`, `sin` `[..., D/2]`."""
         left, right = self.halves(x).chunk(2, dim=-1)
         turned = torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)

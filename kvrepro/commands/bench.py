@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _plan(args: argparse.Namespace) -> Any:
-    from ..bench.settings import BenchPlan
+    from ..bench.settings import BenchSettings
 
     given = {
         "batches": args.rows, "budgets": args.budget, "new_tokens": args.new_tokens, "rounds": args.repeats,
@@ -77,14 +77,14 @@ def _plan(args: argparse.Namespace) -> Any:
         "clock": args.clock,
     }  # fmt: skip
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if v is not None}
-    batches, budgets = given.get("batches", BenchPlan.batches), given.get("budgets", BenchPlan.budgets)
-    if BenchPlan.long_batch not in batches:
+    batches, budgets = given.get("batches", BenchSettings.batches), given.get("budgets", BenchSettings.budgets)
+    if BenchSettings.long_batch not in batches:
         given |= {"long_batch": batches[0], "confirm_batch": batches[0]}
-    if BenchPlan.long_budget not in budgets:
+    if BenchSettings.long_budget not in budgets:
         given["long_budget"] = budgets[0]
-    if BenchPlan.confirm_budget not in budgets:
+    if BenchSettings.confirm_budget not in budgets:
         given["confirm_budget"] = budgets[0]
-    return BenchPlan(**given)
+    return BenchSettings(**given)
 
 
 def make_report(data: dict[str, Any], plan: Any, args: argparse.Namespace) -> dict[str, Any]:

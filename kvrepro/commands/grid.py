@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import KvreproError, UnknownNameError
-from ..locks import held
+from ..files import held
 from ..paths import results_root
 from ..runs import workflow
 from ..runs.folder import CellFolder

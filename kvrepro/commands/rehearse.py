@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Build the stand-ins once, run the grid on them offline, say what it took."""
     from ..errors import KvreproError
-    from ..json_lines import lines_of
+    from ..files import lines_of
     from ..paths import hub_environment, results_root
     from ..runs.child import child_command
     from ..runs.profiles import load_profile

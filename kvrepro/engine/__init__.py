@@ -1,1 +1,1 @@
-"""engine"""
+"""Requests in, completions out: the one decode loop."""

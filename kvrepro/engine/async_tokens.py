@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import KvreproError
 
 
-class LateTokens:
+class AsyncTokens:
     """Drawn tokens, read by the host a few steps after they were drawn, so that no step waits for the host.
 
     Args:

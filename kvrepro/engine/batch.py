@@ -42,7 +42,7 @@ class Row:
         return max_new_tokens if self.forced is None else min(len(self.forced), max_new_tokens)
 
 
-class LiveRows:
+class ActiveBatch:
     """Rows in the order of the cache, and per row on the device: newest token, sampling key, tokens drawn.
 
     Args:

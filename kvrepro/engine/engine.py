@@ -20,13 +20,12 @@ from ..errors import KvreproError
 from ..methods.base import EvictionMethod
 from ..methods.views import NEVER, EvictionView, StepView
 from ..models.tokens import ThinkTags
-from .async_tokens import LateTokens
-from .batch import LiveRows, Row
+from .async_tokens import AsyncTokens
+from .batch import ActiveBatch, Row
 from .decoders.choose import make_decoder
-from .requests import LENGTH_LIMIT, NAN_LOGITS, OK, TRUNCATED, Completion, Request, RowStep, RunStats
+from .requests import LENGTH_LIMIT, NAN_LOGITS, OK, TRUNCATED, Completion, Request, RowStep, RunStats, SamplingConfig
 from .sampling import NOT_FINITE, sample_tokens, where_finite
-from .sampling_config import SamplingConfig
-from .stage_timer import Timeline
+from .stage_timer import StageTimer
 
 # steps after which the host reads a token: enough for a GPU never to wait for it
 GPU_LAG_STEPS = 4
@@ -45,9 +44,9 @@ class Session:
     """
 
     cache: CompressedCache
-    live: LiveRows
-    late: LateTokens
-    timeline: Timeline
+    live: ActiveBatch
+    late: AsyncTokens
+    timeline: StageTimer
     event: int = 0
     under_way: deque[list[Row]] = field(default_factory=deque)
     prefilled: dict[tuple[int, ...], Prefill] = field(default_factory=dict)
@@ -98,7 +97,7 @@ class Engine:
         self.on_logits, self.prefill_chunk = on_logits, prefill_chunk
         if lag is None:
             lag = GPU_LAG_STEPS if model.device.type == "cuda" else 0
-        self.lag = LateTokens(lag if trace is None and on_logits is None else 0).lag
+        self.lag = AsyncTokens(lag if trace is None and on_logits is None else 0).lag
         self.stats = RunStats()
         self.decoder = make_decoder(model, decoder)
 
@@ -133,7 +132,9 @@ class Engine:
             batch_rows=cache.max_rows,
         )  # fmt: skip
         device = self.model.device
-        session = Session(cache, LiveRows(cache.max_rows, device), LateTokens(self.lag), Timeline(self.stats, device))
+        session = Session(
+            cache, ActiveBatch(cache.max_rows, device), AsyncTokens(self.lag), StageTimer(self.stats, device)
+        )
         try:
             with slot_attention(self.model, cache):
                 n_broken = 0
@@ -184,7 +185,7 @@ class Engine:
             token = int(self._next(prefill.logits[None], [row], [0], keys, steps)[0])
             live.admit(row, token)
             session.event = self._next_event(session)
-            return self._take(session, [row], [token])
+            return self._append_tokens(session, [row], [token])
 
     @torch.inference_mode()
     def _decode(self, session: Session) -> list[Completion]:
@@ -223,7 +224,7 @@ class Engine:
             self.stats.steps += 1
             self.stats.live_rows_mean += (len(live) - self.stats.live_rows_mean) / self.stats.steps
             session.under_way.append(list(live.rows))
-            finished = [] if late is None else self._take(session, session.under_way.popleft(), late)
+            finished = [] if late is None else self._append_tokens(session, session.under_way.popleft(), late)
             if is_event:
                 # a row that has drawn its last token must not be stepped again
                 finished += self._read_all(session)
@@ -245,7 +246,7 @@ class Engine:
         """Read every token that has been drawn."""
         finished = []
         for tokens in session.late.drain():
-            finished += self._take(session, session.under_way.popleft(), tokens)
+            finished += self._append_tokens(session, session.under_way.popleft(), tokens)
         return finished
 
     def _next(self, logits: Tensor, rows: list[Row], drawn: list[int], keys: Tensor, steps: Tensor) -> Tensor:
@@ -291,7 +292,7 @@ class Engine:
         plans, overflow = self.method.plans(view)
         for plan in plans:
             cache.compact(plan)
-            self.method.moved(cache, plan)
+            self.method.after_compact(cache, plan)
             if self.keep_positions:
                 kept = cache.positions[0, plan.rows, 0, : plan.slots.shape[-1]]
                 for row, positions in zip(plan.rows.tolist(), kept.tolist(), strict=True):
@@ -303,7 +304,7 @@ class Engine:
             row.completion.evictions += 1
             row.completion.peak_tokens = max(row.completion.peak_tokens, length)
 
-    def _take(self, session: Session, rows: list[Row], tokens: list[int]) -> list[Completion]:
+    def _append_tokens(self, session: Session, rows: list[Row], tokens: list[int]) -> list[Completion]:
         """Append the tokens of a step; finished rows leave the cache and are returned."""
         finished = []
         for row, token in reversed(list(zip(rows, tokens, strict=True))):

@@ -11,16 +11,15 @@ from typing import Any, get_type_hints
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..checks import typed
 from ..errors import KvreproError, UnknownNameError
 from ..methods.base import EvictionMethod
-from ..methods.learned.loading import method_assets
+from ..methods.learned.loading import load_learned
 from ..methods.table import create_method, method_class
 from ..models.prompt_forms import Prompt, listed, token_ids
 from ..models.tokens import THINK_END_TEXT, ThinkTags, render_prompt, reply_parts
-from ..parameter_values import typed
 from .engine import Engine
-from .requests import Completion, Request
-from .sampling_config import SamplingConfig
+from .requests import Completion, Request, SamplingConfig
 
 
 def end_token_ids(model: PreTrainedModel, tokenizer) -> list[int]:
@@ -155,7 +154,7 @@ def _chosen_method(method: object, budget: int | None, options: dict[str, object
     for name in options:
         if name not in names:
             raise UnknownNameError(f"option of method {cls.name}", name, names)
-    return create_method(cls, budget, **{**options, **method_assets(cls, model, tokenizer, options)})
+    return create_method(cls, budget, **{**options, **load_learned(cls, model, tokenizer, options)})
 
 
 def _names(function) -> set[str]:

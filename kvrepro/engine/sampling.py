@@ -7,7 +7,7 @@ from torch import Tensor
 from ..cache.noise import gumbel, mix
 from ..kernels.reference_steps import NOT_FINITE, where_finite
 from ..kernels.sample import sample
-from .sampling_config import SamplingConfig
+from .requests import SamplingConfig
 
 __all__ = ["NOT_FINITE", "sample_tokens", "where_finite"]
 

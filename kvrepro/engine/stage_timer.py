@@ -12,7 +12,7 @@ import torch
 from .requests import RunStats
 
 
-class Timeline:
+class StageTimer:
     """Adds the time of sections to fields of the stats, in seconds.
 
     On a CPU the wall clock is read. On a GPU a section is the time between two events in its stream, idle time

@@ -1,1 +1,1 @@
-"""figures"""
+"""Pictures and pages, drawn from tables; nothing is computed here that a table could hold."""

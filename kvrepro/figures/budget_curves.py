@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from ..paths import PACKAGE
+from ..scores.known_scores import PAPER_BUDGET_CURVES
 
 BAR, BAR_EDGE, LINE, FULL = "#aed4ee", "#5b9cc9", "#e8821e", "#4d4d4d"
 
@@ -23,12 +23,12 @@ def set_theme() -> None:
     plt.rcParams.update({"figure.dpi": 110, "savefig.dpi": 150, "svg.hashsalt": "kvrepro"})
 
 
-def paper_readings(model_title: str, benchmark_title: str) -> pd.DataFrame:
+def paper_values(model_title: str, benchmark_title: str) -> pd.DataFrame:
     """Values read off one panel of the paper's two figures; empty where the paper has no such panel.
 
     Columns: budget_tokens, pass_at_1 (percent, good to about a point), decode_tps (rough).
     """
-    frame = pd.read_csv(PACKAGE / "paper_budget_curves.csv")
+    frame = pd.read_csv(PAPER_BUDGET_CURVES)
     panel = frame[(frame.model == model_title) & (frame.benchmark == benchmark_title)]
     names = {"kv_budget_tokens": "budget_tokens", "pass_at_1_percent": "pass_at_1", "throughput_tps": "decode_tps"}
     return panel.rename(columns=names)[list(names.values())]
@@ -43,7 +43,7 @@ def budget_panel(
     Args:
         frame: summary rows of one model, benchmark and method, with or without its `full` row.
         budgets: every budget of the panel; one without a row is drawn as missing.
-        readings: values from the paper (`paper_readings`), drawn as hollow marks.
+        readings: values from the paper (`paper_values`), drawn as hollow marks.
         labels: whether to label the left and the right axis.
 
     Returns:

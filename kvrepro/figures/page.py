@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..files import write_atomic
 from ..paths import project_root, results_root
-from ..runs.folder import write_atomic
 from ..runs.notebooks import execute_notebook, notebook_parameters
 from ..runs.profiles import Profile
 from ..runs.summary import write_summary

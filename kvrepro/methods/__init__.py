@@ -1,1 +1,1 @@
-"""methods"""
+"""Eviction methods: each is a small file that only scores."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..cache.prefill import Prefill
 from ..cache.slots import CompressedCache
-from ..engine.requests import Request
 from ..errors import KvreproError
 from .learned.judge import EvictionJudge
 from .query_window import QueryWindowMethod
 from .views import EvictionView, StepView
+
+if TYPE_CHECKING:
+    from ..engine.requests import Request
 
 RUNNING, DECAYED, COUNTED = "running_mass", "decayed_mass", "counted_queries"
 RECENT = (16, 8, 32)  # queries of the three short sums

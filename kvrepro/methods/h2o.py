@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..cache.prefill import Prefill
 from ..cache.slots import CompressedCache
-from ..engine.requests import Request
 from .base import EvictionMethod
 from .query_window import QueryWindowMethod
 from .views import EvictionView
+
+if TYPE_CHECKING:
+    from ..engine.requests import Request
 
 MASS = "accumulated_mass"
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..cache.prefill import Prefill
 from ..cache.slots import CompressedCache
-from ..engine.requests import Request
 from ..errors import KvreproError
 from .base import EvictionMethod
 from .views import EvictionView
+
+if TYPE_CHECKING:
+    from ..engine.requests import Request
 
 LAST_USED, LONGEST_GAP, PROMPT_TOKENS = "last_used", "longest_gap", "prompt_tokens"
 
@@ -64,7 +66,7 @@ class LazyEvictionMethod(EvictionMethod):
         used, gaps = cache.add_slot_state(LAST_USED, *size), cache.add_slot_state(LONGEST_GAP, *size)
         prompts = cache.add_row_state(PROMPT_TOKENS)
 
-        def see(cache: CompressedCache, layer: int, attention: Tensor) -> None:
+        def observe(cache: CompressedCache, layer: int, attention: Tensor) -> None:
             rows, _, _, span = attention.shape
             step = (cache.step_positions - prompts[:rows] + 1)[:, None]
             # the token of step t is born at t - 1
@@ -77,7 +79,7 @@ class LazyEvictionMethod(EvictionMethod):
             gap.copy_(torch.where(is_used, torch.maximum(gap, step - last), gap))
             last.copy_(torch.where(is_used, step, last))
 
-        cache.on_mass = see
+        cache.on_mass = observe
 
     def admit(self, cache: CompressedCache, row: int, prefill: Prefill, request: Request) -> None:
         """Steps are counted from the end of the prompt."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..cache.prefill import Prefill
 from ..cache.slots import CompressedCache
-from ..engine.requests import Request
 from ..errors import KvreproError
 from .base import EvictionMethod
 from .views import EvictionView
+
+if TYPE_CHECKING:
+    from ..engine.requests import Request
 
 TRACE = "trace_index"
 Key = tuple[str, int]

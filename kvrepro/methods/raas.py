@@ -45,7 +45,7 @@ class RaaSMethod(EvictionMethod):
         """A timestamp per slot; prompt tokens start at 0."""
         stamps = cache.add_slot_state(STAMP, cache.shape.layers, cache.shape.kv_heads)
 
-        def see(cache: CompressedCache, layer: int, attention: Tensor) -> None:
+        def observe(cache: CompressedCache, layer: int, attention: Tensor) -> None:
             rows, _, _, span = attention.shape
             mass = attention.mean(2)
             # the threshold counts a row's own slots; those beyond its length have no attention
@@ -57,7 +57,7 @@ class RaaSMethod(EvictionMethod):
             current.copy_(step[:, None, None].where(mass >= threshold, current))
             stamps[layer, cache.step_rows, :, cache.step_slots] = step[:, None]
 
-        cache.on_mass = see
+        cache.on_mass = observe
 
     def score(self, view: EvictionView) -> Tensor:
         """`[L, R, H, S]` float64: the timestamp, then recency."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..cache.prefill import Prefill
 from ..cache.slots import CompressedCache, KeepPlan
-from ..engine.requests import Request
 from ..errors import KvreproError
 from .base import EvictionMethod
 from .views import EvictionView, StepView
+
+if TYPE_CHECKING:
+    from ..engine.requests import Request
 
 FIRST_SLOT, FIRST_KEYS = "first_slot", "first_keys"
 
@@ -113,7 +115,7 @@ class StreamingLLMMethod(WindowMethod):
         if self.reindex:
             step.cache.slot_state[FIRST_SLOT][:, step.rows, :, step.slots] = step.slots[:, None, None].float()
 
-    def moved(self, cache: CompressedCache, plan: KeepPlan) -> None:
+    def after_compact(self, cache: CompressedCache, plan: KeepPlan) -> None:
         """Turn each kept key, as it was first written, by as many positions as its slot has moved since."""
         if not self.reindex:
             return

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import KvreproError
 from ..kernels.key_redundancy import key_redundancy as key_redundancy_kernel
 from ..kernels.reference_scores import key_redundancy
-from .query_window import QueryWindowMethod, check_pool, pool
+from .query_window import QueryWindowMethod, check_pool, smooth
 from .snapkv import SnapKVDynTSMethod
 from .views import EvictionView
 
@@ -70,7 +70,7 @@ class RKVMethod(QueryWindowMethod):
         candidates = view.length - self.schedule.window
         found = []
         for layers in self.layer_blocks(view):
-            attention = pool(self.attention_scores(view, layers), self.pool_kernel, "max", candidates)
+            attention = smooth(self.attention_scores(view, layers), self.pool_kernel, "max", candidates)
             found.append(
                 self.mix * attention - (1 - self.mix) * redundancy(view, layers, self.threshold, impl=self.impl)
             )
@@ -101,7 +101,7 @@ class RKVDynTSMethod(SnapKVDynTSMethod):
     def score(self, view: EvictionView) -> Tensor:
         """`[1, R, 1, S]`."""
         candidates = view.length - self.schedule.window
-        attention = pool(super().score(view) / self.obs_window, self.pool_kernel, "max", candidates)
+        attention = smooth(super().score(view) / self.obs_window, self.pool_kernel, "max", candidates)
         similar = [
             redundancy(view, layers, self.threshold, impl=self.impl).sum(0, keepdim=True)
             for layers in self.layer_blocks(view)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import KvreproError
-from .query_window import QueryWindowMethod, check_pool, pool
+from .query_window import QueryWindowMethod, check_pool, smooth
 from .views import EvictionView
 
 
@@ -84,4 +84,4 @@ class RPCMethod(QueryWindowMethod):
             hidden = question[layers] if question.shape[0] > 1 else question
             scores = self.attention_scores(view, layers, also_hidden=hidden, total=True)
             found.append(scores.mean(2, keepdim=True))
-        return pool(torch.cat(found), self.pool_kernel, "avg", view.length - self.schedule.window)
+        return smooth(torch.cat(found), self.pool_kernel, "avg", view.length - self.schedule.window)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..cache.prefill import Prefill
 from ..cache.slots import CompressedCache
-from ..engine.requests import Request
 from ..errors import KvreproError
 from .base import EvictionMethod
 from .views import EvictionView, StepView
+
+if TYPE_CHECKING:
+    from ..engine.requests import Request
 
 SEPARATOR = "is_separator"
 

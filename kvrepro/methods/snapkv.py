@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import KvreproError
-from .query_window import QueryWindowMethod, check_pool, pool
+from .query_window import QueryWindowMethod, check_pool, smooth
 from .views import EvictionView
 
 
@@ -38,7 +38,7 @@ class SnapKVMethod(QueryWindowMethod):
     def score(self, view: EvictionView) -> Tensor:
         """`[L, R, H, S]`."""
         found = [self.attention_scores(view, layers) for layers in self.layer_blocks(view)]
-        return pool(torch.cat(found), self.pool_kernel, self.pool, view.length - self.schedule.window)
+        return smooth(torch.cat(found), self.pool_kernel, self.pool, view.length - self.schedule.window)
 
 
 @dataclass(frozen=True)

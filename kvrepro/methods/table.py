@@ -10,21 +10,24 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ..checks import typed
 from ..errors import KvreproError, UnknownNameError
-from ..parameter_values import typed
-from .budgets import AS_PUBLISHED, FAIR, Schedule, resolve_protocol
-from .declaration import SCALARS, checked_options, option_types
-from .declared_options import declared_options
-from .schedules import (
+from .budgets import (
+    AS_PUBLISHED,
+    FAIR,
     Rule,
+    Schedule,
     buffer_on_top,
     dynts_rule,
     fair_schedule,
     growing,
     remains,
+    resolve_protocol,
     sinks_separators_window,
     window_only,
 )
+from .declaration import SCALARS, checked_options, option_types
+from .declared_options import declared_options
 
 if TYPE_CHECKING:
     from .base import EvictionMethod

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import KvreproError
 from .base import EvictionMethod
-from .query_window import QueryWindowMethod, check_pool, pool
+from .query_window import QueryWindowMethod, check_pool, smooth
 from .views import EvictionView
 
 
@@ -51,7 +51,7 @@ class VaSEAttnVMethod(QueryWindowMethod):
         noise = -torch.log(-torch.log(view.uniform_noise(shape.layers, shape.kv_heads)))
         found = []
         for layers in self.layer_blocks(view):
-            attention = pool(self.attention_scores(view, layers), self.pool_kernel, "avg", candidates)
+            attention = smooth(self.attention_scores(view, layers), self.pool_kernel, "avg", candidates)
             values = view.values(layers).float()
             spread = (values.amax(-1) - values.amin(-1))[..., :candidates]
             # sinks count among the large ones, and are pinned by their position

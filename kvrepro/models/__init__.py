@@ -1,1 +1,1 @@
-"""models"""
+"""Which models there are, how they are identified, loaded and made."""

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from ..engine.sampling_config import SamplingConfig
+from ..checks import as_mapping, typed
+from ..engine.requests import SamplingConfig
 from ..errors import KvreproError, UnknownNameError
 from ..methods.budgets import resolve_protocol
-from ..parameter_values import as_mapping, typed
 
 if TYPE_CHECKING:
     from ..models.table import ModelEntry

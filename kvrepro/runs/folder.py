@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import KvreproError, RunError
-from ..json_lines import lines_of
+from ..errors import RunError
+from ..files import read_rows
 from ..paths import results_root
 from .config import CellConfig
 
@@ -55,66 +54,6 @@ class CellFolder:
         for name in (NOTEBOOK, RECORDS, MANIFEST):
             os.replace(self.partial / name, self.path / name)
         shutil.rmtree(self.partial)
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write JSON lines, whole or not at all."""
-    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Append one JSON line and hand it to the system at once."""
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
-        file.flush()
-
-
-def read_rows(path: Path, *, drop_cut_tail: bool = False) -> Iterator[dict[str, Any]]:
-    """Read JSON lines.
-
-    Args:
-        drop_cut_tail: accept a last line that was cut off by a kill; it is left out.
-
-    Raises:
-        RunError: a line that cannot be read; names file and line.
-    """
-    try:
-        lines = lines_of(path.read_bytes(), str(path))
-    except KvreproError as error:
-        raise RunError(f"{error}: delete {path.parent} and run the cell again") from error
-    for number, line in enumerate(lines, start=1):
-        is_tail = number == len(lines)
-        if is_tail and not line:
-            return
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            if is_tail and drop_cut_tail:
-                return
-            raise RunError(
-                f"{path}, line {number} cannot be read ({error.msg}): the file was cut or edited. "
-                f"Delete the folder {path.parent} and run the cell again"
-            ) from error
-        if is_tail and not drop_cut_tail:
-            raise RunError(f"{path} ends in the middle of a line: delete {path.parent} and run the cell again")
-        if not isinstance(row, dict):
-            raise RunError(
-                f"{path}, line {number} holds {row!r}, expected an object: delete {path.parent} and run again"
-            )
-        yield row
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from ..models.table import ModelEntry, model_entry, predictor_source
 from ..models.tokens import render_prompt
 from .config import CellConfig
 from .machines import Machine
-from .past_cells import BOUND, GIVEN, NOTHING, Measurement, expected_speed, expected_tokens
+from .past_cells import BOUND, GIVEN, NOTHING, PastCell, expected_speed, expected_tokens
 
 EXACT, ASSUMED = "exact", "assumed"
 # where tokenizer or rows are not on this machine; only cells without a budget depend on it
@@ -27,7 +27,7 @@ BYTES_PER_TOKEN, NOTEBOOK_BYTES = 5, 60_000
 
 
 @dataclass(frozen=True)
-class CellPlan:
+class CellForecast:
     """One cell. Sizes in bytes, times in seconds; `kv_bytes` is batch_rows x capacity_tokens x kv_bytes_per_token.
 
     `predictor_bytes` is the head's in the model's dtype, of the published widths where no head is named or at hand.
@@ -64,7 +64,7 @@ class CellPlan:
         return self.weights_bytes + self.predictor_bytes + self.kv_bytes
 
 
-def plan_cell(config: CellConfig, machine: Machine, known: list[Measurement]) -> CellPlan:
+def plan_cell(config: CellConfig, machine: Machine, known: list[PastCell]) -> CellForecast:
     """Sizes and times of one cell on one machine; nothing is loaded but configuration, tokenizer and rows.
 
     Raises:
@@ -87,7 +87,7 @@ def plan_cell(config: CellConfig, machine: Machine, known: list[Measurement]) ->
     largest = rows_that_fit(room, size.kv_bytes_per_token, capacity, size.vocabulary)
     new_tokens, tokens_source = expected_tokens(config, known)
     tps, seconds, time_source = _time(config, size, machine, known, rows, replies, new_tokens, longest, method.schedule)
-    return CellPlan(
+    return CellForecast(
         config.cell_id, config, size.weights_bytes, predictor, rows, capacity, size.kv_bytes_per_token, prompt_source,
         largest, new_tokens, tokens_source, tps, seconds, time_source,
         int(replies * new_tokens * BYTES_PER_TOKEN) + NOTEBOOK_BYTES,
@@ -138,7 +138,7 @@ def _problem(
 
 
 def _time(
-    config: CellConfig, size: ModelSize, machine: Machine, known: list[Measurement], rows: int, replies: int,
+    config: CellConfig, size: ModelSize, machine: Machine, known: list[PastCell], rows: int, replies: int,
     new_tokens: float, longest: int, schedule,
 ) -> tuple[float | None, float | None, str]:  # fmt: skip
     """Tokens a second, seconds for the cell, and what kind of number that is."""

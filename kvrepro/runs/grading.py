@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kvrepro.engine.engine.requests import LENGTH_LIMIT, NAN_LOGITS, TRUNCATED, WITHOUT_ANSWER
+from kvrepro.engine.requests import LENGTH_LIMIT, NAN_LOGITS, TRUNCATED, WITHOUT_ANSWER
 from kvrepro.errors import KvreproError, RunError
+from kvrepro.files import read_objects
 from kvrepro.graders.grading import grade_many
 from kvrepro.graders.score import GRADERS, KINDS, Score
-from kvrepro.json_lines import read_objects
 
 LIMIT_STATUSES = (TRUNCATED, LENGTH_LIMIT)
 # how generation ended: kept by a new grade

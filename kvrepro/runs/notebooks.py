@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import KvreproError, RunError
-from ..locks import held, is_held
+from ..files import held, is_held
 from ..paths import project_root, results_root
 from . import folder as results
 from .config import CellConfig

@@ -18,7 +18,7 @@ MEASURED, ELSEWHERE, GIVEN, LIMIT, BOUND, NOTHING = (
 
 
 @dataclass(frozen=True)
-class Measurement:
+class PastCell:
     """What one finished cell tells; `new_tokens` is the mean of a reply, `overhead_s` all time outside decoding."""
 
     model: str
@@ -36,7 +36,7 @@ class Measurement:
         return self.new_tokens if self.budget is None else self.budget
 
     @classmethod
-    def of(cls, row: Mapping[str, Any], source: str) -> Measurement:
+    def of(cls, row: Mapping[str, Any], source: str) -> PastCell:
         """From a row of a summary table."""
         budget = row["budget_tokens"]
         replies = row["n_problems"] * row["n_samples"]
@@ -47,7 +47,7 @@ class Measurement:
         )  # fmt: skip
 
 
-def measurements(profile: Profile, files: Iterable[Path] = ()) -> list[Measurement]:
+def measurements(profile: Profile, files: Iterable[Path] = ()) -> list[PastCell]:
     """Finished cells of the profile on this machine, those of given tables, then those of the published one.
 
     The published table is `notebooks/images/<profile>-summary.csv`, where the profile has one.
@@ -56,17 +56,17 @@ def measurements(profile: Profile, files: Iterable[Path] = ()) -> list[Measureme
 
     from .summary import summarise_profile
 
-    found = [Measurement.of(row, MEASURED) for row in summarise_profile(profile).to_dict("records")]
+    found = [PastCell.of(row, MEASURED) for row in summarise_profile(profile).to_dict("records")]
     published = project_root() / "notebooks" / "images" / f"{profile.name}-summary.csv"
     tables = [(path, GIVEN) for path in files] + ([(published, ELSEWHERE)] if published.is_file() else [])
     for path, source in tables:
         known = {(m.model, m.benchmark, m.method, m.budget) for m in found}
-        rows = [Measurement.of(row, source) for row in pd.read_csv(path).to_dict("records")]
+        rows = [PastCell.of(row, source) for row in pd.read_csv(path).to_dict("records")]
         found += [m for m in rows if (m.model, m.benchmark, m.method, m.budget) not in known]
     return found
 
 
-def expected_tokens(config: CellConfig, known: list[Measurement]) -> tuple[float, str]:
+def expected_tokens(config: CellConfig, known: list[PastCell]) -> tuple[float, str]:
     """Mean new tokens of a reply, and where the number comes from; without a measurement the limit of the cell."""
     close = _nearest(config, [m for m in known if (m.model, m.benchmark) == (config.model, config.benchmark)])
     if not close:
@@ -74,7 +74,7 @@ def expected_tokens(config: CellConfig, known: list[Measurement]) -> tuple[float
     return min(float(config.max_new_tokens), _weighted(close, config.budget or 0, "new_tokens")), close[0].source
 
 
-def expected_speed(config: CellConfig, known: list[Measurement]) -> tuple[float, float, str] | None:
+def expected_speed(config: CellConfig, known: list[PastCell]) -> tuple[float, float, str] | None:
     """Tokens a second and seconds outside decoding from the nearest measured cells of this model; None without any.
 
     Speed follows the method and the number of slots that a step reads: cells of other benchmarks stand in for each
@@ -98,7 +98,7 @@ def expected_speed(config: CellConfig, known: list[Measurement]) -> tuple[float,
     return None
 
 
-def _nearest(config: CellConfig, known: list[Measurement], tokens: float = 0.0) -> list[Measurement]:
+def _nearest(config: CellConfig, known: list[PastCell], tokens: float = 0.0) -> list[PastCell]:
     """The same method before others, this machine before other tables, then the two nearest sizes.
 
     Args:
@@ -114,7 +114,7 @@ def _nearest(config: CellConfig, known: list[Measurement], tokens: float = 0.0) 
     return [m for m in ranked if (m.method, m.source) == (first.method, first.source)][:2]
 
 
-def _weighted(close: list[Measurement], size: float, name: str) -> float:
+def _weighted(close: list[PastCell], size: float, name: str) -> float:
     """Mean of one or two neighbours, the nearer size counting more."""
     if len(close) == 1:
         return getattr(close[0], name)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from ..benchmarks.table import load_problems
 from ..errors import KvreproError
-from ..methods.learned.loading import method_assets
+from ..methods.learned.loading import load_learned
 from ..methods.table import method_class
 from ..models.loading import check_available, default_device
 from ..models.memory import GIB, check_fits
@@ -88,7 +88,7 @@ def _check_assets(cell: CellConfig, entry: ModelEntry) -> None:
         name_or_path=entry.source, config=model_config(entry), device=torch.device("cpu"), dtype=torch.float32
     )
     # separators are the tokenizer's, which is there when the weights are
-    method_assets(method, model, None, {**given, "separators": (0,)})
+    load_learned(method, model, None, {**given, "separators": (0,)})
 
 
 def _full_disk(cells: Sequence[CellConfig]) -> str | None:

@@ -11,7 +11,7 @@ from ..benchmarks.table import benchmark_entry
 from ..errors import KvreproError
 from ..methods.base import EvictionMethod
 from ..methods.learned.folder import DEFAULT_FOLDERS
-from ..methods.learned.loading import method_assets
+from ..methods.learned.loading import load_learned
 from ..methods.table import method_class
 from ..models.shapes import model_config, model_dtype
 from ..models.table import model_entry, predictor_source
@@ -122,7 +122,7 @@ def resolve_cell(config: CellConfig) -> ResolvedCell:
     """
     if "trace" in (cls := method_class(config.method)).needs:
         # says why it cannot generate
-        method_assets(cls, None, None)
+        load_learned(cls, None, None)
     resolved = ResolvedCell(config, sized_method(config), prompt_lengths(config))
     for problem_id, n_tokens in (resolved.prompts or {}).items():
         try:

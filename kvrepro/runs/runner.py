@@ -17,6 +17,7 @@ from ..benchmarks.prompts import prompt_hash
 from ..benchmarks.table import Problem, benchmark_entry, load_with_origin, rows_hash
 from ..engine.requests import OK, WITHOUT_ANSWER, Completion, Request, RunStats
 from ..errors import KvreproError
+from ..files import append_row, read_rows, write_atomic, write_rows
 from ..graders import REVISION, grade_many
 from ..models.loading import load_model, resolved_revision
 from ..models.table import model_entry, predictor_fingerprint, predictor_source, weights_fingerprint
@@ -67,11 +68,11 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
             row = _completion_row(completion, tokenizer, engine.think)
             # a killed run leaves its times with its last reply
             row |= {"cell_id": config.cell_id, "session": session, "stats": dataclasses.asdict(engine.stats)}
-            results.append_row(folder / COMPLETIONS, row)
+            append_row(folder / COMPLETIONS, row)
             done[row["problem_id"], row["sample_id"]] = row
             bar.update()
     records = _graded(problems, [done[r.problem_id, r.sample_id] for r in requests], config)
-    results.write_rows(folder / RECORDS, records)
+    write_rows(folder / RECORDS, records)
     stats = RunStats.combined([*_earlier_sessions(done, session), dataclasses.asdict(engine.stats)])
     manifest = {
         "cell_id": config.cell_id, "protocol": PROTOCOL, "config": config.resolved(),
@@ -93,7 +94,7 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
         "hardware": hardware(str(model.device)), "started": started_at,
         "ended": datetime.now(UTC).isoformat(timespec="seconds"), "wall_s": time.monotonic() - started,
     }  # fmt: skip
-    results.write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
     (folder / COMPLETIONS).unlink(missing_ok=True)
     return manifest
 
@@ -102,7 +103,7 @@ def _prepare(config: CellConfig, model, tokenizer, problems: list[Problem]):
     """The engine and the requests, samples of a problem side by side."""
     from ..engine.engine import Engine
     from ..engine.generate import end_token_ids
-    from ..methods.learned.loading import method_assets, named_separator_ids
+    from ..methods.learned.loading import load_learned, named_separator_ids
     from ..methods.table import create_method, method_class
     from ..models.tokens import render_prompt
 
@@ -111,7 +112,7 @@ def _prepare(config: CellConfig, model, tokenizer, problems: list[Problem]):
     given = {**options, **config.asset_folders(), "predictor": predictor_source(entry, config.predictor)}
     if entry.separators is not None:
         given["separators"] = named_separator_ids(tokenizer, entry.separators)
-    options |= method_assets(method_class(config.method), model, tokenizer, given)
+    options |= load_learned(method_class(config.method), model, tokenizer, given)
     think = entry.tags(tokenizer)
     engine = Engine(
         model, create_method(config.method, **options), think,
@@ -163,10 +164,10 @@ def _finished(path: Path, config: CellConfig) -> dict[tuple[str, int], dict[str,
     """Replies that an earlier, killed run left behind; a line it was cut in is generated again."""
     if not path.is_file():
         return {}
-    rows = list(results.read_rows(path, drop_cut_tail=True))
+    rows = list(read_rows(path, drop_cut_tail=True))
     for row in rows:
         _same_cell(path.parent, row.get("cell_id", "without a name"), config)
-    results.write_rows(path, rows)
+    write_rows(path, rows)
     return {(row["problem_id"], row["sample_id"]): row for row in rows}
 
 

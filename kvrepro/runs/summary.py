@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 
 from ..engine.requests import NAN_LOGITS
+from ..files import write_atomic
 from ..graders import REVISION
 from ..paths import results_root
 from .config import CellConfig
-from .folder import CellFolder, read_manifest, write_atomic
+from .folder import CellFolder, read_manifest
 from .profiles import Profile
 
 COLUMNS = (

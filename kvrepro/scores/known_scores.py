@@ -1,4 +1,4 @@
-"""Published full-cache scores, and whether a run of ours is suspiciously far from them."""
+"""Published numbers: full-cache scores, and what the paper's two figures show; is a run of ours far from them?"""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _FILE = Path(__file__).with_name("known_scores.csv")
+# read off the paper's figures: model, benchmark, kv_budget_tokens, pass_at_1_percent, throughput_tps
+PAPER_BUDGET_CURVES = Path(__file__).with_name("paper_budget_curves.csv")
 # points; prompt, seed and order of options alone move scores by several points (arXiv 2504.07086, 2506.04734)
 TOLERANCE_POINTS = 5.0
 

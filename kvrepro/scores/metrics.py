@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from kvrepro.checks import as_floats, check_count, check_values
 from kvrepro.errors import KvreproError
 from kvrepro.scores.statistics import interval
-from kvrepro.values import as_floats, check_count, check_values
 
 Record = Mapping[str, Any]
 Equivalence = Callable[[str, str], bool]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kvrepro.checks import check_count, check_fraction, check_matrix
 from kvrepro.errors import KvreproError
 from kvrepro.scores.statistics import interval
-from kvrepro.values import check_count, check_fraction, check_matrix
 
 MAX_SAMPLES = 1024
 MAX_PROBLEMS = 10_000_000

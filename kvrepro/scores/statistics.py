@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from kvrepro.checks import check_count, check_fraction, check_matrix, check_values, paired_values
 from kvrepro.errors import KvreproError, UnknownNameError
-from kvrepro.values import check_count, check_fraction, check_matrix, check_values, paired_values
 
 INTERVAL_METHODS = ("wilson", "t", "bootstrap")
 N_RESAMPLES = 10_000
@@ -33,7 +33,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedDifference:
     """Mean of the paired differences a - b over the shared problems; `p_value` is two-sided."""
 
     difference: float
@@ -167,7 +167,7 @@ def paired_comparison(
     *,
     method: str = "t",
     seed: int = 0,
-) -> Comparison:
+) -> PairedDifference:
     """Difference of two cells on the same problems, with the noise they share taken out.
 
     Args:
@@ -197,7 +197,7 @@ def paired_comparison(
         flips = np.random.default_rng(seed).choice((-1.0, 1.0), size=(N_RESAMPLES, n))
         extreme = np.abs((flips * differences).mean(axis=1)) >= abs(mean) - 1e-12
         p_value = float((extreme.sum() + 1) / (N_RESAMPLES + 1))
-    return Comparison(mean, mean - half, mean + half, stderr, p_value, n, confidence, method)
+    return PairedDifference(mean, mean - half, mean + half, stderr, p_value, n, confidence, method)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import KvreproError
-from ..runs.folder import write_atomic
+from ..files import write_atomic
 from .labels import label_sequence
 from .traces import Trace
 

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..benchmarks.chains.problems import TASKS, sample_problem
-from ..benchmarks.chains.split import split_of
+from ..benchmarks.chains.problems import TASKS, sample_problem, split_of
 from ..benchmarks.generated import GENERATED
 from ..benchmarks.table import ANSWER_KINDS, benchmark_names, load_problems
 from ..errors import KvreproError
-from ..json_lines import read_objects
+from ..files import read_objects
 from ..paths import data_dir
 
 TRAIN, HELD_OUT = "train", "held_out"

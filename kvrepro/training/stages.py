@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import KvreproError, RunError
-from ..locks import held
+from ..files import append_row, held, read_rows, write_atomic
 from ..paths import results_root
-from ..runs.folder import append_row, read_rows, write_atomic
 from ..runs.provenance import git_revision, hardware, package_versions
 
 MANIFEST, IDENTITY, SESSIONS = "manifest.json", "identity.json", "sessions.jsonl"

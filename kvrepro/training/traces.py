@@ -10,13 +10,12 @@ from typing import Any
 
 from ..engine.engine import Engine
 from ..engine.generate import end_token_ids
-from ..engine.requests import TRUNCATED, Completion, Request
-from ..engine.sampling_config import SamplingConfig
+from ..engine.requests import TRUNCATED, Completion, Request, SamplingConfig
 from ..errors import KvreproError
+from ..files import append_row, read_rows
 from ..graders import grade
 from ..methods.table import create_method
 from ..models.tokens import ThinkTags, render_prompt, reply_parts
-from ..runs.folder import append_row, read_rows
 from .questions import HELD_OUT, TRAIN, Question
 
 TRACES = "traces.jsonl"
@@ -86,7 +85,7 @@ class Trace:
         return 0 < self.thinking_from < self.thinking_to <= self.answer_from < len(self.token_ids)
 
 
-def judge(completion: Completion, question: Question, think: ThinkTags, tokenizer) -> str:
+def trace_outcome(completion: Completion, question: Question, think: ThinkTags, tokenizer) -> str:
     """`kept`, or why the reply is no trace.
 
     Source: DynTS, `compute_is_sp.py`; METHODS.md section 3.1 (one think span, correct).
@@ -150,7 +149,7 @@ def generate_traces(
     )  # fmt: skip
     for completion in engine.run(requests):
         question = by_id[completion.request.problem_id]
-        reason = judge(completion, question, think, tokenizer)
+        reason = trace_outcome(completion, question, think, tokenizer)
         append_row(path, _row(completion, question, reason, think, options.answer_share))
         if progress is not None:
             progress.update(1)
@@ -158,7 +157,7 @@ def generate_traces(
 
 def _rewrite(path: Path, rows: list[dict[str, Any]]) -> None:
     """Drop a line that a kill cut off, so that the next one starts on its own line."""
-    from ..runs.folder import write_rows
+    from ..files import write_rows
 
     write_rows(path, rows)
 

@@ -8,12 +8,13 @@ from ctypes import sizeof
 
 import pytest
 import torch
-from kvrepro.cache.slots.slots import CompressedCache
-from kvrepro.engine.engine.decoders import native as native_decoder
-from kvrepro.engine.engine.decoders.choose import FusedDecoder
-from kvrepro.engine.engine.decoders.native import NativeDecoder
 from kvrepro.kernels.native import decode_step, library
 from kvrepro.kernels.native.decode_step import DecodeStep
+
+from kvrepro.cache.slots import CompressedCache
+from kvrepro.engine.decoders import native as native_decoder
+from kvrepro.engine.decoders.choose import FusedDecoder
+from kvrepro.engine.decoders.native import NativeDecoder
 
 from ..conftest import has_compiler, make_random_model
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kvrepro.cache.slots.noise import mix
-from kvrepro.engine.engine.sampling import sample_tokens
-from kvrepro.engine.engine.sampling_config import SamplingConfig
 from kvrepro.kernels.reference_steps import splitmix
 from kvrepro.kernels.sample import sample
+
+from kvrepro.cache.noise import mix
+from kvrepro.engine.requests import SamplingConfig
+from kvrepro.engine.sampling import sample_tokens
 
 from .interpreter import assert_case, case_ids, needs_triton
 

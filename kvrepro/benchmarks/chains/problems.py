@@ -11,6 +11,7 @@ except the final sum of a `sum` task.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from dataclasses import dataclass
 
@@ -18,6 +19,10 @@ from .language import LABELS, NAMES, OPTION_LETTERS, THINK_END
 
 TASKS = ("digits", "sum", "choice")
 RECHECK_RATE = 0.3
+
+
+# which questions may be trained on: a hash of the text decides, so no list has to be kept in step
+SPLITS = ("train", "train", "train", "train", "train", "train", "held_out", "benchmark")
 
 
 @dataclass(frozen=True)
@@ -153,3 +158,8 @@ def sample_problem(rng: random.Random, n_variables: int, task: str) -> ChainProb
         wrong = rng.sample([v for v in range(10) if v != seen[targets[0]]], 3)
         options = tuple(rng.sample([seen[targets[0]], *wrong], 4))
     return ChainProblem(tuple(definitions), task, targets, options)
+
+
+def split_of(question: str) -> str:
+    """`train`, `held_out` (predictor validation) or `benchmark`; the same text always falls in the same split."""
+    return SPLITS[hashlib.sha256(question.encode()).digest()[0] % len(SPLITS)]

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import KvreproError
-from ...runs.folder import write_atomic
+from ...files import write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # where a method's files lie inside a model's folder when a cell names no other place
 DEFAULT_FOLDERS = {"calibration": "query_statistics", "judge": "judge"}
+# widths of the importance head that DynTS publishes (arXiv 2601.18383)
+PUBLISHED_WIDTHS = (8192, 2048)
 WEIGHTS_FILE, CARD_FILE = "model.safetensors", "card.json"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ...errors import KvreproError
-from ...training.importance.recipe import PUBLISHED_WIDTHS
+from .folder import PUBLISHED_WIDTHS
 
 FOLDER = "importance"
 WEIGHTS_FILE, CARD_FILE = "model.safetensors", "card.json"

@@ -39,7 +39,7 @@ def named_separator_ids(tokenizer, texts: Sequence[str]) -> tuple[int, ...]:
     return tuple(sorted({tokens[0] for tokens in ids.values()}))
 
 
-def method_assets(
+def load_learned(
     method: type[EvictionMethod], model, tokenizer, given: Mapping[str, Any] | None = None
 ) -> dict[str, object]:
     """Options for `create_method` that come from files of the model or from its tokenizer.

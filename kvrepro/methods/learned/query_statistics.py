@@ -50,7 +50,7 @@ class StatisticsProbe:
         self.sizes: list[Tensor] = []
         self.count = 0
 
-    def see(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
+    def observe(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
         """Add one layer of one sequence: `query` `[1, Hq, n, D]`, rotated."""
         n_tokens = query.shape[2]
         positions = torch.arange(n_tokens, device=query.device)

@@ -1,1 +1,1 @@
-"""importance"""
+"""DynTS' importance head: label maps, losses, training, ranking."""

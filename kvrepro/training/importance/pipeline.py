@@ -14,11 +14,11 @@ from typing import Any
 import pandas as pd
 
 from ...errors import KvreproError
+from ...files import read_rows
 from ...methods.learned.importance import CARD_FILE, FOLDER, save_predictor
 from ...models.identity import model_identity
 from ...models.loading import load_model
 from ...models.table import weights_fingerprint
-from ...runs.folder import read_rows
 from ..dataset import Example, LabelledTraces
 from ..labelling import PARTS, Workers, build_dataset, label_traces, require_datasets
 from ..questions import HELD_OUT, TRAIN, check_leakage, questions_hash, read_questions, tiny_questions
@@ -34,14 +34,14 @@ from ..stages import (
 from ..traces import KEPT, TRACES, generate_traces, options_identity, select_traces
 from .ranking import TOP_SHARE, fit_baselines, head_scorer, lead_over, score_traces, summarise_scores, top_count
 from .recipe import PredictorRecipe
-from .settings import PredictorPlan
+from .settings import TrainingSettings
 from .training import STATE, PredictorTraining, mapped_labels
 
 
 class LoadedModel:
     """A plan's model, loaded when it is first needed: a stage that is complete needs none."""
 
-    def __init__(self, plan: PredictorPlan, device: str | None = None):
+    def __init__(self, plan: TrainingSettings, device: str | None = None):
         self.entry, self.device, self._pair = plan.entry, device, None
 
     @property
@@ -73,7 +73,7 @@ def _bar(label: str, total: int, is_shown: bool = True):
         yield bar
 
 
-def plan_questions(plan: PredictorPlan) -> tuple[list, dict[str, Any]]:
+def plan_questions(plan: TrainingSettings) -> tuple[list, dict[str, Any]]:
     """The questions of a plan, checked against every benchmark that can be read, and what the manifest says of them."""
     options, counts = plan.traces, {}
     if options.problems is None:
@@ -92,7 +92,7 @@ def plan_questions(plan: PredictorPlan) -> tuple[list, dict[str, Any]]:
 
 
 def make_traces(
-    plan: PredictorPlan, *, folder: Path | None = None, loaded: LoadedModel | None = None
+    plan: TrainingSettings, *, folder: Path | None = None, loaded: LoadedModel | None = None
 ) -> dict[str, Any]:
     """Generate the traces of a plan; returns the manifest with its `folder`. A finished folder is left alone.
 
@@ -123,7 +123,7 @@ def make_traces(
 
 
 def make_labels(
-    plan: PredictorPlan, traces: Path, *, folder: Path | None = None, loaded: LoadedModel | None = None,
+    plan: TrainingSettings, traces: Path, *, folder: Path | None = None, loaded: LoadedModel | None = None,
     workers: Workers | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Label a finished trace folder and cache hidden states; returns the manifest with its `folder`.
@@ -166,7 +166,7 @@ def make_labels(
 
 
 def make_head(
-    plan: PredictorPlan, labels: Path, *, folder: Path | None = None, device: str | None = None, keep_bytes=4 * 2**30
+    plan: TrainingSettings, labels: Path, *, folder: Path | None = None, device: str | None = None, keep_bytes=4 * 2**30
 ) -> dict[str, Any]:
     """Train a head on a finished label folder and score it; returns its card with its `folder`.
 
@@ -226,7 +226,7 @@ def score_head(head, data: LabelledTraces) -> dict[str, Any]:
     }
 
 
-def compare_recipes(plan: PredictorPlan, data: LabelledTraces, changes: dict[str, dict[str, Any]]) -> pd.DataFrame:
+def compare_recipes(plan: TrainingSettings, data: LabelledTraces, changes: dict[str, dict[str, Any]]) -> pd.DataFrame:
     """Train one head per named set of changes on the same labels and score it on the same held-out traces.
 
     Args:
@@ -269,7 +269,7 @@ def _finished(path: Path, stage: str, identity: dict[str, Any]) -> dict[str, Any
     return {**manifest, "folder": str(path)}
 
 
-def default_head_folder(plan: PredictorPlan) -> Path | None:
+def default_head_folder(plan: TrainingSettings) -> Path | None:
     """`importance/` in a local model's folder; None for a model of the Hub, whose head goes to the results."""
     source = Path(plan.entry.source)
     return source / FOLDER if source.is_dir() else None

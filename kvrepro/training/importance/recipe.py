@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ...errors import KvreproError, UnknownNameError
+from ...methods.learned.folder import PUBLISHED_WIDTHS
 
 # label map per model (METHODS.md 3.3); the tiny models follow their big namesakes
 PUBLISHED_MAPS = {"r1-llama": "llama", "r1-qwen": "qwen", "tiny-r1-llama": "llama", "tiny-r1-qwen": "qwen"}
 # head widths that are constants in the published code (METHODS.md 3.4)
-PUBLISHED_WIDTHS = (8192, 2048)
 RECIPES = ("best", "published")
 LABEL_DTYPES = ("float32", "bfloat16")
 

@@ -21,7 +21,7 @@ _SECTIONS = ("model", "traces", "labels", "training")
 
 
 @dataclass(frozen=True)
-class PredictorPlan:
+class TrainingSettings:
     """What `kvrepro traces`, `labels` and `train` do for one model.
 
     Attributes:
@@ -44,7 +44,7 @@ class PredictorPlan:
         changes = dict(self.training)
         return make_recipe(changes.pop("recipe", "best"), self.entry.name, hidden, **changes)
 
-    def changed(self, settings: Mapping[str, Any]) -> PredictorPlan:
+    def changed(self, settings: Mapping[str, Any]) -> TrainingSettings:
         """A copy with dotted settings changed, such as `traces.n_train`.
 
         Raises:
@@ -73,7 +73,7 @@ def plan_names() -> list[str]:
     return sorted(p.stem for p in plan_folder().glob("*.yaml"))
 
 
-def load_plan(name: str) -> PredictorPlan:
+def load_plan(name: str) -> TrainingSettings:
     """A plan by name, by path of a YAML file, or the defaults for any other model or folder.
 
     Raises:
@@ -86,10 +86,10 @@ def load_plan(name: str) -> PredictorPlan:
         return read_plan(Path(name))
     if name not in MODELS and not (Path(name).expanduser() / "config.json").is_file():
         raise UnknownNameError("model or plan", name, {*plan_names(), *MODELS, "a folder with config.json"})
-    return PredictorPlan(name)
+    return TrainingSettings(name)
 
 
-def read_plan(path: Path) -> PredictorPlan:
+def read_plan(path: Path) -> TrainingSettings:
     """Read one YAML file."""
     try:
         content = yaml.safe_load(path.read_text())
@@ -101,7 +101,7 @@ def read_plan(path: Path) -> PredictorPlan:
         if key not in _SECTIONS:
             raise UnknownNameError(f"key of {path.name}", key, _SECTIONS)
     try:
-        plan = PredictorPlan(
+        plan = TrainingSettings(
             content["model"], replace_options(TraceOptions(), content.get("traces") or {}),
             replace_options(LabelOptions(), content.get("labels") or {}), _training(content.get("training") or {}),
         )  # fmt: skip
@@ -111,7 +111,7 @@ def read_plan(path: Path) -> PredictorPlan:
     return _with_problems_beside(plan, path)
 
 
-def _with_problems_beside(plan: PredictorPlan, path: Path) -> PredictorPlan:
+def _with_problems_beside(plan: TrainingSettings, path: Path) -> TrainingSettings:
     """The plan with its problems found: a relative name is looked for here first, then beside the parameter file."""
     given = plan.traces.problems
     if given is None or Path(given).expanduser().is_file() or not (path.parent / given).is_file():

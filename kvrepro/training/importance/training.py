@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 
 from ...errors import KvreproError, RunError
+from ...files import write_atomic
 from ...methods.learned.importance import ImportancePredictor, PredictorShape
-from ...runs.folder import write_atomic
 from ..dataset import Example, LabelledTraces
 from ..questions import HELD_OUT, TRAIN
 from .label_maps import map_labels

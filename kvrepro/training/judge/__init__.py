@@ -1,1 +1,1 @@
-"""judge"""
+"""ForesightKV's eviction judge."""

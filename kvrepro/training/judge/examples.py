@@ -18,7 +18,7 @@ from .sequences import TokenSequence
 
 
 @dataclass(frozen=True)
-class Moment:
+class EvictionExample:
     """One eviction: the slots that compete (S of them, in order) and what becomes of them.
 
     Attributes:
@@ -45,7 +45,7 @@ def whole_prefill(model: PreTrainedModel, token_ids: list[int]) -> Prefill:
 @torch.no_grad()
 def eviction_moments(
     model: PreTrainedModel, sequence: TokenSequence, budget: int, period: int, window: int | None = None
-) -> list[Moment]:
+) -> list[EvictionExample]:
     """Follow a trace under a budget whose evictions are those of the oracle.
 
     A row evicts at `budget + period` tokens and every `period` tokens from then on, as in the fair protocol. The
@@ -99,7 +99,7 @@ def eviction_moments(
         features = attention_features(mass, running, decayed)
         features = judge_features(trace.keys, trace.values, features)
         to_come = future[len(moments)].gather(-1, chosen)
-        moments.append(Moment(_pick(features, chosen), to_come, chosen, period))
+        moments.append(EvictionExample(_pick(features, chosen), to_come, chosen, period))
         lowest = to_come.sort(dim=-1, stable=True).indices[..., :period]
         dropped = dropped.scatter(-1, chosen.gather(-1, lowest), True)
     return moments

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import KvreproError
+from ...files import read_rows
 from ...models.table import ModelEntry
-from ...runs.folder import read_rows
 from ..questions import tiny_questions
 from ..tiny.checkpoint import CARD_FILE
 from ..traces import TraceOptions, generate_traces, select_traces

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from ...cache.shape import CacheShape
 from ...errors import KvreproError
 from ...methods.learned.judge import FEATURES, EvictionJudge
-from .examples import Moment, eviction_moments
+from .examples import EvictionExample, eviction_moments
 from .sequences import TokenSequence
 
 RUNNING_SUM = 6  # its place among the eight features of a query head
@@ -56,7 +56,7 @@ def pairwise_hinge(scores: Tensor, future: Tensor, margin: float) -> Tensor:
 
 def drawn_moments(
     model: PreTrainedModel, sequence: TokenSequence, recipe: JudgeRecipe, rng: random.Random
-) -> list[Moment]:
+) -> list[EvictionExample]:
     """Some evictions of a trace under a period and a budget drawn for it; none if the trace is too short for one."""
     n_tokens, period = len(sequence.token_ids), rng.randint(*recipe.periods)
     lowest = max(sequence.n_prompt, 2 * period, int(recipe.budgets[0] * n_tokens))
@@ -67,7 +67,7 @@ def drawn_moments(
 
 def collect_moments(
     model: PreTrainedModel, sequences: list[TokenSequence], recipe: JudgeRecipe, seed: int
-) -> list[Moment]:
+) -> list[EvictionExample]:
     """The drawn evictions of all sequences; they stay in memory.
 
     One takes `4 L H S (2 D + 8 G)` bytes for S competing slots: 1 MB for a tiny model, 300 MB for an 8B model at 1,024.
@@ -131,7 +131,7 @@ def train_judge(
 
 
 @torch.no_grad()
-def score_judge(judge: EvictionJudge, moments: list[Moment], seed: int = 0) -> dict[str, object]:
+def score_judge(judge: EvictionJudge, moments: list[EvictionExample], seed: int = 0) -> dict[str, object]:
     """How well eviction scores order slots, and what they lose, beside simple rules, on the same evictions.
 
     Returns:
@@ -152,7 +152,7 @@ def score_judge(judge: EvictionJudge, moments: list[Moment], seed: int = 0) -> d
     }  # fmt: skip
 
 
-def _rules(judge: EvictionJudge, moment: Moment, generator: torch.Generator) -> dict[str, Tensor]:
+def _rules(judge: EvictionJudge, moment: EvictionExample, generator: torch.Generator) -> dict[str, Tensor]:
     """Eviction scores `[L, H, S]` by name: the judge's and those of rules that need no training."""
     attention = moment.features[..., 2 * judge.sizes["head_dim"] :].unflatten(-1, (-1, FEATURES))
     return {
@@ -165,7 +165,7 @@ def _rules(judge: EvictionJudge, moment: Moment, generator: torch.Generator) -> 
     }
 
 
-def _agreement(scores: Tensor, moment: Moment) -> Tensor:
+def _agreement(scores: Tensor, moment: EvictionExample) -> Tensor:
     """`[2]`: pairwise accuracy, and the share of future attention that leaves with the highest scores."""
     ordered = moment.future[..., :, None] > moment.future[..., None, :]
     difference = scores[..., None, :] - scores[..., :, None]

@@ -1,1 +1,1 @@
-"""tiny"""
+"""The two tiny reasoning models, from random weights to a model card."""

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ...benchmarks.chains.language import ASSISTANT, BOS, EOS, PAD, THINK_START, USER, encode_pieces, vocabulary
-from ...benchmarks.chains.problems import TASKS, ChainProblem, sample_problem
-from ...benchmarks.chains.split import split_of
+from ...benchmarks.chains.problems import TASKS, ChainProblem, sample_problem, split_of
 
 IGNORED = -100
 
