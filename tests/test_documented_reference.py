@@ -58,6 +58,11 @@ def test_the_options_of_a_command(command):
     assert sorted(listed) == sorted(set(options) - {"-h", "--json"})
 
 
+def test_the_public_names():
+    assert sorted(span.split("(")[0] for span in named(section("Python"))) == sorted(kvrepro.__all__)
+    assert all(getattr(kvrepro, name).__doc__ for name in kvrepro.__all__)
+
+
 def test_the_exit_codes():
     listed = {int(n) for row in rows(section("Exit codes")) for n in re.findall(r"\b\d+\b", " ".join(row[:2]))} - {128}
     signals = {128 + getattr(signal, name) for name in stopping.SIGNALS}
