@@ -125,7 +125,8 @@ def test_the_trace_shows_slots_shrink_while_positions_go_on(random_model, tokeni
 
 @pytest.mark.parametrize("method", ["full", "random"])
 def test_the_fused_step_draws_the_same_tokens_as_the_model(random_model, tokenizer, method):
-    from kvrepro.engine.decoders.choose import FusedDecoder, ModuleDecoder
+    from kvrepro.engine.decoders.fused import FusedDecoder
+    from kvrepro.engine.decoders.module import ModuleDecoder
     from kvrepro.engine.engine import Engine
     from kvrepro.engine.requests import Request, SamplingConfig
     from kvrepro.methods.table import create_method

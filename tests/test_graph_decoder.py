@@ -15,7 +15,8 @@ from kvrepro.cache.slots import CompressedCache, KeepPlan
 from kvrepro.engine import engine
 from kvrepro.engine.async_tokens import AsyncTokens
 from kvrepro.engine.decoders import graph as graph_decoder
-from kvrepro.engine.decoders.choose import FusedDecoder, make_decoder
+from kvrepro.engine.decoders.choose import make_decoder
+from kvrepro.engine.decoders.fused import FusedDecoder
 from kvrepro.engine.decoders.graph import GraphDecoder
 from kvrepro.errors import KvreproError
 

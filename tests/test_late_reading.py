@@ -11,8 +11,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from kvrepro.cache.attention import slot_attention
 from kvrepro.cache.prefill import prefill_prompt
-from kvrepro.engine.decoders.choose import ModuleDecoder, make_decoder
+from kvrepro.engine.decoders.choose import make_decoder
 from kvrepro.engine.decoders.graph import GraphDecoder
+from kvrepro.engine.decoders.module import ModuleDecoder
 from kvrepro.engine.engine import Engine
 from kvrepro.engine.requests import Request, SamplingConfig
 from kvrepro.errors import KvreproError

@@ -12,7 +12,8 @@ import kvrepro
 from kvrepro.benchmarks.chains.language import build_tokenizer
 from kvrepro.cache.slots import CompressedCache
 from kvrepro.engine.decoders import native as native_decoder
-from kvrepro.engine.decoders.choose import FusedDecoder, make_decoder
+from kvrepro.engine.decoders.choose import make_decoder
+from kvrepro.engine.decoders.fused import FusedDecoder
 from kvrepro.engine.decoders.native import NativeDecoder
 from kvrepro.errors import KvreproError
 

@@ -19,6 +19,8 @@ from ..engine.requests import NAN_LOGITS, Request, SamplingConfig
 from ..errors import KvreproError
 from ..methods.base import EvictionMethod
 from ..models.tokens import ThinkTags
+from ..training.labels import label_sequence
+from .future_attention import future_maxima
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,9 +155,6 @@ def oracle_traces(model: PreTrainedModel, name: str, traces: Sequence[KnownTrace
     Raises:
         KvreproError: `oracle_answer` on a trace that has no answer.
     """
-    from ..training.labels import label_sequence
-    from .future_attention import future_maxima
-
     if name == "oracle_future":
         return {trace.key: future_maxima(model, trace.token_ids, block) for trace in traces}
     for trace in traces:

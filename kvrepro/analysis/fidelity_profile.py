@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from ..benchmarks.table import load_problems
 from ..engine.requests import OK
 from ..errors import KvreproError
 from ..files import write_atomic
+from ..methods.table import create_method, method_class
+from ..models.table import model_entry, predictor_source
 from ..runs.config import CellConfig
 from ..scores.statistics import two_stage_bootstrap
 
@@ -38,9 +41,7 @@ def known_traces(config: CellConfig, model, tokenizer) -> list:
     Raises:
         KvreproError: no reply ended within the token limit.
     """
-    from ..benchmarks.table import load_problems
     from ..engine.generate import generate
-    from ..models.table import model_entry
     from .fidelity import KnownTrace
 
     problems = load_problems(config.benchmark, config.n_problems, config.prompt_style)
@@ -93,9 +94,7 @@ def measure_cells(cells: Sequence[CellConfig], folder: Path) -> pd.DataFrame:
 def _measured(cells: list[CellConfig]):
     """Cells that share a model and traces, one after the other."""
     from ..methods.learned.loading import load_learned, named_separator_ids
-    from ..methods.table import create_method, method_class
     from ..models.loading import load_model
-    from ..models.table import model_entry, predictor_source
     from .fidelity import measure_fidelity, oracle_traces, reference_hidden, summarise_fidelity
 
     entry = model_entry(cells[0].model)

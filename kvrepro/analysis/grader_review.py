@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvrepro.engine.requests import LENGTH_LIMIT, OK, TRUNCATED
+from kvrepro.graders.equivalence import equivalence
 from kvrepro.graders.grading import grade_many
 from kvrepro.graders.score import KINDS, THOUGHT_END
 from kvrepro.runs.grading import LIMIT_STATUSES, grading_item, kind_beside, options_of, read_records
+from kvrepro.scores.known_scores import deviation, known_scores
+from kvrepro.scores.metrics import metric_rows
+from kvrepro.scores.statistics import interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,9 +86,6 @@ def metric_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from kvrepro.graders.equivalence import equivalence
-    from kvrepro.scores.metrics import metric_rows
-
     rows = []
     for kind, part in frame.groupby("kind"):
         # a frame turns None into NaN, which would vote
@@ -106,9 +107,6 @@ def against_published(path: Path | None, frame: pd.DataFrame) -> pd.DataFrame:
         frame: what `compare_graders` returned for this run.
     """
     import pandas as pd
-
-    from kvrepro.scores.known_scores import deviation, known_scores
-    from kvrepro.scores.statistics import interval
 
     file = None if path is None else (path / "records.jsonl" if path.is_dir() else path)
     manifest = file.with_name("manifest.json") if file else None

@@ -24,6 +24,7 @@ from ..engine.sampling import NOT_FINITE, where_finite
 from ..errors import KvreproError, UnknownNameError
 from ..graders import grade
 from ..models.tokens import ThinkTags, reply_parts
+from ..scores.statistics import interval
 from ..training.importance.ranking import top_count
 from ..training.traces import Trace
 
@@ -171,8 +172,6 @@ def accuracy_by_part(answers: pd.DataFrame) -> pd.DataFrame:
 
     `choice` names scores and selection together: `top` of the labels, `predicted top` of scores named `predicted`.
     """
-    from ..scores.statistics import interval
-
     rows = []
     for (name, selection, share), part in answers.groupby(["scores", "selection", "share"]):
         found = interval(part.correct.astype(float).tolist())

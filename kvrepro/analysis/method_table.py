@@ -15,6 +15,7 @@ from ..methods.budgets import AS_PUBLISHED, FAIR
 from ..runs.config import CellConfig
 from ..runs.folder import MANIFEST, CellFolder, read_manifest, read_records
 from ..runs.profiles import Profile
+from ..runs.runner import run_cell
 from ..runs.summary import summary_row
 from ..scores.statistics import PairedDifference, holm, interval, mean_over_sets, paired_comparison
 
@@ -52,8 +53,6 @@ def scored_cells(profile: Profile) -> list[ScoredCell]:
 
 def run_missing_cells(profile: Profile) -> None:
     """Run every cell that is not done, here and one after the other: for small profiles in a notebook."""
-    from ..runs.runner import run_cell
-
     for config in profile.cells:
         run_cell(config, CellFolder.of(profile.name, config).path)
 

@@ -10,10 +10,12 @@ import pandas as pd
 from ..methods.budgets import Schedule
 from ..methods.learned.importance import PredictorShape
 from ..models.memory import RESERVE_BYTES, rows_that_fit
+from ..models.random_weights import true_shape
 from ..models.shapes import ModelSize, model_size
 from ..models.table import MODELS
 from ..runs.forecast import ASSUMED_PROMPT_TOKENS
 from ..runs.machines import GPUS
+from .head_cost import break_even
 
 # local window and ratio of the paper per model (METHODS.md 4.2), and its batch
 WINDOW, RATIOS, PAPER_ROWS = 2000, {"r1-llama-8b": 0.3, "r1-qwen-7b": 0.4}, 20
@@ -35,8 +37,6 @@ class ModelBytes:
     @classmethod
     def of(cls, name: str) -> ModelBytes:
         """`r1-llama-8b` or `r1-qwen-7b`; no weight is allocated."""
-        from ..models.random_weights import true_shape
-
         return cls(name, model_size(ROWS[name]), true_shape(name))
 
 
@@ -97,8 +97,6 @@ def head_break_even(models: Sequence[ModelBytes], batches: Sequence[int]) -> pd.
     Returns:
         Columns model, rows, head_weights, by_operations, by_bytes.
     """
-    from .head_cost import break_even
-
     found = []
     for m in models:
         weights = PredictorShape.published(m.size.hidden).parameters

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 from ..errors import KvreproError
+from ..scores.known_scores import PAPER_BUDGET_CURVES
+from .bounds import TITLES as MODEL_TITLES
 from .reply_time import Reply, step_at
 from .settings import DYNTS, GENERATE, TITLES, VARIANTS, BenchSettings
 from .table import Points
@@ -205,8 +207,6 @@ def gpu_budget_rows(reading: Reading | None) -> pd.DataFrame:
     Returns:
         Columns model (the paper's title), budget_tokens, rows, decode_tps, bound_tps, fraction_of_bound, kv_bytes.
     """
-    from .bounds import TITLES as MODEL_TITLES
-
     columns = ["model", "budget_tokens", "rows", "decode_tps", "bound_tps", "fraction_of_bound", "kv_bytes"]
     decode = [] if reading is None else reading.data["decode"]
     rows = [
@@ -218,8 +218,6 @@ def gpu_budget_rows(reading: Reading | None) -> pd.DataFrame:
 
 def paper_speeds() -> pd.DataFrame:
     """Throughput read off the paper's figures: columns model, benchmark, budget_tokens, decode_tps."""
-    from ..scores.known_scores import PAPER_BUDGET_CURVES
-
     frame = pd.read_csv(PAPER_BUDGET_CURVES)
     frame = frame.rename(columns={"kv_budget_tokens": "budget_tokens", "throughput_tps": "decode_tps"})
     return frame[["model", "benchmark", "budget_tokens", "decode_tps"]].dropna()

@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..engine.requests import Request, SamplingConfig
 from ..errors import KvreproError
+from ..methods.table import create_method, method_class
+from ..models.tokens import ThinkTags
 
 BASE = "window"
 
@@ -66,10 +69,7 @@ def measure_costs(
 
 def _run(model, tokenizer, name: str, setting: CostSetting) -> dict[str, float]:
     from ..engine.engine import Engine
-    from ..engine.requests import Request, SamplingConfig
     from ..methods.learned.loading import load_learned
-    from ..methods.table import create_method, method_class
-    from ..models.tokens import ThinkTags
 
     cls = method_class(name)
     if "trace" in cls.needs:

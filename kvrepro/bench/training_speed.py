@@ -19,6 +19,9 @@ import torch
 from ..cache.slots import CacheShape
 from ..errors import KvreproError
 from ..methods.learned.importance import ImportancePredictor
+from ..models.loading import load_model
+from ..models.random_weights import build
+from ..models.shapes import model_config
 from ..models.table import model_entry
 from ..training.dataset import Example
 from ..training.importance.recipe import PredictorRecipe, make_recipe
@@ -171,15 +174,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _loaded(name: str):
-    from ..models.loading import load_model
-
     return load_model(model_entry(name))[0]
 
 
 def _random(name: str):
-    from ..models.random_weights import build
-    from ..models.shapes import model_config
-
     config = copy.deepcopy(model_config(model_entry(name)))
     return build(config, "cuda" if torch.cuda.is_available() else "cpu", torch.float32)
 

@@ -7,6 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ..benchmarks.table import load_problems
+from ..engine.requests import Request, SamplingConfig
+from ..methods.table import create_method
+from ..models.tokens import ThinkTags, render_prompt
+
 
 def compare_replies(
     model, tokenizer, batches: list[int], new_tokens: int, budget: int, repeats: int, say: Callable[[str], None] = print
@@ -16,9 +21,6 @@ def compare_replies(
     Returns:
         Per batch and variant `rows`, `variant`, `tps` (median) and `ratio` to `transformers.generate`.
     """
-    from ..benchmarks.table import load_problems
-    from ..models.tokens import render_prompt
-
     prompts = [render_prompt(tokenizer, p.question) for p in load_problems("chain-12", max(batches))]
     shortest = min(map(len, prompts))
     # prompts of equal length, so that transformers needs no padding and works at its best
@@ -63,10 +65,7 @@ def _transformers(model, prompts: list[list[int]], new_tokens: int) -> None:
 def _engine(model, tokenizer, prompts: list[list[int]], new_tokens: int, budget: int | None) -> None:
     """The engine, prefill included, with the end token switched off."""
     from ..engine.engine import Engine
-    from ..engine.requests import Request, SamplingConfig
     from ..methods.learned.importance import load_predictor_for
-    from ..methods.table import create_method
-    from ..models.tokens import ThinkTags
 
     options = {} if budget is None else {"window": 32, "ratio": 0.75, "predictor": load_predictor_for(model)}
     method = create_method("full" if budget is None else "dynts", budget, **options)

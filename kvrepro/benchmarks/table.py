@@ -10,6 +10,7 @@ from ..paths import data_dir
 from .generated import GENERATED
 from .problem import ANSWER_KINDS, Benchmark, Problem
 from .prompts import PROMPT_STYLES
+from .real import REAL_BENCHMARKS, load_with_provenance
 
 __all__ = [
     "ANSWER_KINDS", "Benchmark", "Problem", "benchmark_entry", "benchmark_names", "check_prompt_style", "is_local",
@@ -61,8 +62,6 @@ def load_with_origin(
         problems = GENERATED[name].load()
         origin = {"benchmark": name, "source": entry.source, "file_sha256": entry.sha256}
     else:
-        from .real import load_with_provenance
-
         loaded = load_with_provenance(name, data_dir=data_dir(), prompt_style=prompt_style)
         problems, origin = list(loaded.problems), loaded.provenance
     return problems[:n_problems], origin
@@ -102,6 +101,4 @@ def rows_identity(name: str) -> str:
 
 
 def _real() -> dict[str, Benchmark]:
-    from .real import REAL_BENCHMARKS
-
     return REAL_BENCHMARKS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..models.table import model_entry, weights_fingerprint
 from .sources import add_source_arguments, asset_home, collect
 
 NAME = "calibrate"
@@ -22,7 +23,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from ..methods.learned.query_statistics import FOLDER, measure_statistics, save_statistics
     from ..models.loading import load_model
-    from ..models.table import model_entry, weights_fingerprint
 
     torch.set_num_threads(args.threads)
     entry = model_entry(args.model)

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
+from ..methods.table import create_method
+from ..runs.provenance import git_revision, package_versions
 
 NAME = "gpu-check"
 HELP = "check and time the kernels and decoding on a GPU, with random weights in the published shapes"
@@ -80,8 +82,6 @@ class Report:
 
     def __init__(self, folder: Path, limit_s: float):
         import torch
-
-        from ..runs.provenance import git_revision, package_versions
 
         self.started, self.limit_s, self.deadline = time.perf_counter(), limit_s, float("inf")
         gpu = torch.cuda.get_device_properties(0)
@@ -191,7 +191,6 @@ def _decode(report: Report, name: str, rows: int, device: str = "cuda") -> None:
 
     from ..bench import gpu as measure
     from ..methods.learned.importance import ImportancePredictor, PredictorShape
-    from ..methods.table import create_method
     from ..models.random_weights import build, step_weight_bytes, true_shape
 
     torch.manual_seed(0)

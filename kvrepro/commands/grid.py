@@ -11,7 +11,8 @@ from typing import Any
 
 from ..errors import KvreproError, UnknownNameError
 from ..files import held
-from ..paths import results_root
+from ..kernels.native.library import NativeUnavailableError, ensure_library
+from ..paths import native_folder, results_root
 from ..runs import workflow
 from ..runs.folder import CellFolder
 from ..runs.profiles import Profile, load_profile, profile_names
@@ -96,9 +97,6 @@ def _run(args: argparse.Namespace, whole: Profile, profile: Profile, command: li
 
 def _compile_once() -> None:
     """Build the decode step of a CPU before the first cells would all do it at once, inside their times."""
-    from ..kernels.native.library import NativeUnavailableError, ensure_library
-    from ..paths import native_folder
-
     try:
         ensure_library(native_folder())
     except NativeUnavailableError as error:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..errors import KvreproError
 from .settings import add_plan_arguments, plan_of, set_threads, shown_plan
 
 NAME = "labels"
@@ -25,8 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Label what is missing; print the counts."""
-    from ..errors import KvreproError
-
     plan = plan_of(args)
     if args.dry_run:
         return shown_plan(plan)

@@ -12,6 +12,7 @@ from ..errors import KvreproError, UnknownNameError
 from ..models.table import generation_defaults
 from ..runs.config import CellConfig
 from ..runs.folder import CellFolder, read_manifest
+from ..runs.notebooks import run_cell_notebook
 from ..runs.profiles import load_profile, profile_names
 from .settings import set_values
 
@@ -34,8 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run the cell or say that it is complete."""
-    from ..runs.notebooks import run_cell_notebook
-
     if args.profile and args.profile not in profile_names():
         raise UnknownNameError("profile", args.profile, profile_names())
     config = _config(args)

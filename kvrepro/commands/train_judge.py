@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..models.table import model_entry, weights_fingerprint
 from .sources import add_source_arguments, asset_home, collect
 
 NAME = "train-judge"
@@ -25,7 +26,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from ..methods.learned.judge import FOLDER, save_judge
     from ..models.loading import load_model
-    from ..models.table import model_entry, weights_fingerprint
     from ..training.judge.training import JudgeRecipe, train_judge
 
     torch.set_num_threads(args.threads)

@@ -171,7 +171,7 @@ def method_class(method: str | type[EvictionMethod]) -> type[EvictionMethod]:
         return _own_class(method)
     check_method_name(method)
     module, cls = METHODS[method].target.split(":")
-    return getattr(import_module(f".{module}", __name__), cls)
+    return getattr(import_module(f".{module}", __package__), cls)
 
 
 def create_schedule(
@@ -238,11 +238,11 @@ def create_method(
 
 def _own_class(given: object) -> type[EvictionMethod]:
     """A class that a caller passed in place of a name."""
-    base = import_module(".base", __name__).EvictionMethod
+    base = import_module(".base", __package__).EvictionMethod
     if not isinstance(given, type) or not issubclass(given, base) or given is base:
         raise KvreproError(f"method={given!r}: expected a name (kvrepro list methods) or a subclass of EvictionMethod")
     # a name of the table would bring that row's published schedule, and its name in every table
-    if given.name in METHODS and not given.__module__.startswith(f"{__name__}."):
+    if given.name in METHODS and not given.__module__.startswith(f"{__package__}."):
         raise KvreproError(
             f"class {given.__name__} is named {given.name!r}, which is a method of the package: give it another `name`"
         )

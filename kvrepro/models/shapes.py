@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from ..cache.shape import CacheShape
 from ..errors import KvreproError
 from .table import FETCHED, MODELS, ModelEntry
 
@@ -113,8 +114,6 @@ def _size(name: str, source: str, revision: str | None, dtype: str, quantisation
     entry = ModelEntry(name, name, source, dtype, revision, quantisation=quantisation)
     import torch
     from transformers import AutoModelForCausalLM
-
-    from ..cache.shape import CacheShape
 
     config = model_config(entry)
     shape = CacheShape.of(config)

@@ -11,6 +11,8 @@ from typing import Any
 
 from ..errors import KvreproError, UnknownNameError
 from ..paths import CHECKPOINTS, fetched_folder, user_models_file
+from .checkpoint_files import folder_fingerprint
+from .fetched import FETCHED_MODELS
 from .tokens import OPEN_THOUGHT, THINK_END_TEXT, ThinkTags, opening_tag
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -181,9 +183,6 @@ def weights_fingerprint(entry: ModelEntry) -> str:
     A hash over a local folder's weights, tokenizer and configuration; `hub:id@revision` for the Hub; the hash of the
     published file for a fetched model, so that a cell has the same name before and after the download.
     """
-    from .checkpoint_files import folder_fingerprint
-    from .fetched import FETCHED_MODELS
-
     row = MODELS.get(entry.name)
     changed = "" if entry.quantisation is None else f"+{entry.quantisation}"
     if row is not None and entry.dtype != row.dtype:
@@ -211,8 +210,6 @@ def asset_location(text: str) -> str:
 
 def predictor_fingerprint(entry: ModelEntry, folder: str | None = None) -> str | None:
     """SHA-256 over the head's weights, `hub:id` for one on the Hub, None where there is none."""
-    from .checkpoint_files import folder_fingerprint
-
     source = predictor_source(entry, folder)
     if source is None or Path(source).is_dir():
         return None if source is None else folder_fingerprint(Path(source), ("*.safetensors",))

@@ -9,10 +9,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from ..benchmarks.table import benchmark_entry, check_prompt_style, rows_identity
 from ..checks import as_mapping, typed
 from ..engine.requests import SamplingConfig
 from ..errors import KvreproError, UnknownNameError
-from ..methods.budgets import resolve_protocol
+from ..methods.budgets import PIN_OVERFLOW, resolve_protocol
+from ..methods.learned.folder import DEFAULT_FOLDERS
+from ..methods.table import METHODS, cell_options, check_method_name, create_schedule, idle_sizes
+from ..models.checkpoint_files import folder_fingerprint
+from ..models.identity import model_identity
+from ..models.table import asset_location, model_entry, predictor_fingerprint
 
 if TYPE_CHECKING:
     from ..models.table import ModelEntry
@@ -67,9 +73,6 @@ class CellConfig:
     prompt_style: str = "dynts"
 
     def __post_init__(self) -> None:
-        from ..benchmarks.table import benchmark_entry, check_prompt_style
-        from ..models.table import asset_location, model_entry
-
         # a notebook calls the constructor itself, so types are checked here; 1 and 1.0 must not differ in their hash
         object.__setattr__(self, "options", as_mapping("parameter options", self.options) or None)
         for name, expected in get_type_hints(CellConfig).items():
@@ -119,8 +122,6 @@ class CellConfig:
         Raises:
             KvreproError: as `from_mapping`.
         """
-        from ..methods.table import check_method_name, idle_sizes
-
         method = values.get("method", cls.method)
         check_method_name(method)
         idle = idle_sizes(method, values.get("protocol"), values.get("window"))
@@ -160,11 +161,6 @@ class CellConfig:
         Every field; weights, files and row of the model; rows of the benchmark; the trained folder that the method
         reads; the method's revision and the protocol's version.
         """
-        from ..benchmarks.table import rows_identity
-        from ..methods.table import METHODS
-        from ..models.identity import model_identity
-        from ..models.table import model_entry
-
         entry, method = model_entry(self.model), METHODS[self.method]
         # folders count by what is in them, not by where they are
         config = {**self.resolved(), "model": entry.name, **dict.fromkeys(self.asset_folders())}
@@ -178,11 +174,6 @@ class CellConfig:
 
     def _trained(self, entry: ModelEntry) -> dict[str, str | None]:
         """The field of the folder beside the weights that the method reads, with what identifies its content."""
-        from ..methods.learned.folder import DEFAULT_FOLDERS
-        from ..methods.table import METHODS
-        from ..models.checkpoint_files import folder_fingerprint
-        from ..models.table import predictor_fingerprint
-
         field = METHODS[self.method].asset
         if field is None:
             return {}
@@ -201,9 +192,6 @@ class CellConfig:
 
 def _check_method(config: CellConfig) -> dict[str, Any] | None:
     """Build the schedule once, so that sizes that do not fit fail before a model is loaded; returns the options."""
-    from ..methods.budgets import PIN_OVERFLOW
-    from ..methods.table import cell_options, check_method_name, create_schedule
-
     check_method_name(config.method)
     create_schedule(
         config.method, config.budget, config.window, config.ratio, config.evict_every, config.protocol

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kvrepro.benchmarks.table import benchmark_entry, is_local, load_problems
 from kvrepro.engine.requests import LENGTH_LIMIT, NAN_LOGITS, TRUNCATED, WITHOUT_ANSWER
 from kvrepro.errors import KvreproError, RunError
 from kvrepro.files import read_objects
@@ -142,7 +143,6 @@ def kind_beside(path: Path) -> str | None:
     name, _ = benchmark_beside(path)
     if name is None:
         return None
-    from kvrepro.benchmarks.problem import benchmark_entry
 
     kind = benchmark_entry(name).kind
     return kind if kind in KINDS else None
@@ -176,7 +176,6 @@ def options_of(path: Path, rows: Iterable[Mapping[str, Any]]) -> tuple[dict[str,
     name, style = benchmark_beside(path)
     if name is None:
         return {}, None
-    from kvrepro.benchmarks.problem import benchmark_entry, is_local, load_problems
 
     if not is_local(name) and benchmark_entry(name).kind != "choice":
         return {}, None

@@ -13,6 +13,7 @@ from ..paths import project_root, results_root
 from . import folder as results
 from .config import CellConfig
 from .folder import NOTEBOOK, CellFolder
+from .kernel import own_kernel
 
 # one thread per cell: the grid runs as many cells side by side as there are cores
 CELL_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -61,8 +62,6 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
         RunError: a cell of the notebook raised, or the kernel did not start, did not answer or died.
     """
     import papermill
-
-    from .kernel import own_kernel
 
     known = notebook_parameters(source)
     unknown = sorted(set(parameters) - set(known))

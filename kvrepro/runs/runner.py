@@ -15,13 +15,17 @@ from tqdm import tqdm
 
 from ..benchmarks.prompts import prompt_hash
 from ..benchmarks.table import Problem, benchmark_entry, load_with_origin, rows_hash
+from ..engine.engine import Engine
+from ..engine.generate import end_token_ids
 from ..engine.requests import OK, WITHOUT_ANSWER, Completion, Request, RunStats
 from ..errors import KvreproError
 from ..files import append_row, read_rows, write_atomic, write_rows
 from ..graders import REVISION, grade_many
+from ..methods.learned.loading import load_learned, named_separator_ids
+from ..methods.table import create_method, method_class
 from ..models.loading import load_model, resolved_revision
 from ..models.table import model_entry, predictor_fingerprint, predictor_source, weights_fingerprint
-from ..models.tokens import ThinkTags, opened_by_us, reply_parts
+from ..models.tokens import ThinkTags, opened_by_us, render_prompt, reply_parts
 from ..scores.metrics import summarise
 from . import folder as results
 from .config import PROTOCOL, CellConfig
@@ -101,12 +105,6 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
 
 def _prepare(config: CellConfig, model, tokenizer, problems: list[Problem]):
     """The engine and the requests, samples of a problem side by side."""
-    from ..engine.engine import Engine
-    from ..engine.generate import end_token_ids
-    from ..methods.learned.loading import load_learned, named_separator_ids
-    from ..methods.table import create_method, method_class
-    from ..models.tokens import render_prompt
-
     options = config.method_options()
     entry = model_entry(config.model)
     given = {**options, **config.asset_folders(), "predictor": predictor_source(entry, config.predictor)}

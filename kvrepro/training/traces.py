@@ -12,7 +12,7 @@ from ..engine.engine import Engine
 from ..engine.generate import end_token_ids
 from ..engine.requests import TRUNCATED, Completion, Request, SamplingConfig
 from ..errors import KvreproError
-from ..files import append_row, read_rows
+from ..files import append_row, read_rows, write_rows
 from ..graders import grade
 from ..methods.table import create_method
 from ..models.tokens import ThinkTags, render_prompt, reply_parts
@@ -157,8 +157,6 @@ def generate_traces(
 
 def _rewrite(path: Path, rows: list[dict[str, Any]]) -> None:
     """Drop a line that a kill cut off, so that the next one starts on its own line."""
-    from ..files import write_rows
-
     write_rows(path, rows)
 
 

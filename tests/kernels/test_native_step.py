@@ -13,7 +13,7 @@ from kvrepro.kernels.native.decode_step import DecodeStep
 
 from kvrepro.cache.slots import CompressedCache
 from kvrepro.engine.decoders import native as native_decoder
-from kvrepro.engine.decoders.choose import FusedDecoder
+from kvrepro.engine.decoders.fused import FusedDecoder
 from kvrepro.engine.decoders.native import NativeDecoder
 
 from ..conftest import has_compiler, make_random_model

@@ -21,7 +21,7 @@ from ...cache.slots import CompressedCache
 from ...errors import KvreproError
 from ...kernels.append_kv import append_kv
 from ...kernels.decode_attention import decode_attention
-from .choose import FUSED_TYPES, FusedDecoder, rms
+from .fused import FUSED_TYPES, FusedDecoder, rms
 
 # steps before a capture, so that kernels are compiled and workspaces allocated outside of it
 WARM_UPS = 2

@@ -8,6 +8,10 @@ from typing import Any
 
 from ...errors import KvreproError
 from ..base import EvictionMethod
+from .folder import DEFAULT_FOLDERS
+from .importance import load_predictor_for
+from .judge import load_judge
+from .query_statistics import load_statistics
 
 # separators as single tokens; Ġ and Ċ are how byte-level vocabularies write space and newline
 SEPLLM_MARKS = (".", ",", "?", "!", ";", ":", " ", "\t", "\n", "Ġ", "ĉ", "Ċ")
@@ -72,18 +76,12 @@ def load_learned(
 
 
 def _predictor(model, folder):
-    from .importance import load_predictor_for
-
     return load_predictor_for(model, folder)
 
 
 def _statistics(model, folder):
-    from .query_statistics import FOLDER, load_statistics
-
-    return load_statistics(folder or Path(getattr(model, "name_or_path", "") or ".") / FOLDER)
+    return load_statistics(folder or Path(getattr(model, "name_or_path", "") or ".") / DEFAULT_FOLDERS["calibration"])
 
 
 def _judge(model, folder):
-    from .judge import FOLDER, load_judge
-
-    return load_judge(folder or Path(getattr(model, "name_or_path", "") or ".") / FOLDER)
+    return load_judge(folder or Path(getattr(model, "name_or_path", "") or ".") / DEFAULT_FOLDERS["judge"])
