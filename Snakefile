@@ -2,14 +2,15 @@
 import sys
 
 from kvrepro.paths import PACKAGE, results_root
-from kvrepro.profiles import load_profile
-from kvrepro.workflow import mark_of
+from kvrepro.runs.profiles import load_profile
+from kvrepro.runs.workflow import mark_of
 
 PROFILE = load_profile(config.get("profile", "tiny"))
 ROOT = results_root() / PROFILE.name
 CELLS = {cell.cell_id: cell for cell in PROFILE.cells}
 MARKS = [mark_of(PROFILE.name, cell) for cell in CELLS]
-FIGURE_CODE = [str(PACKAGE / name) for name in ("figures.py", "comparison/figures.py", "comparison/table.py", "report.py", "pictures.py", "token_picture.py", "summary.py")]
+# what the figures are drawn with: a change of it draws them again, and runs no cell
+FIGURE_CODE = sorted(map(str, [*(PACKAGE / "figures").glob("*.py"), PACKAGE / "analysis" / "method_table.py", PACKAGE / "runs" / "summary.py"]))
 
 wildcard_constraints:
     cell="|".join(map(str, CELLS)) or "none",
@@ -26,7 +27,7 @@ rule cell:
     resources: gpu=1
     # in the shell's place, so that the cell's parent is Snakemake and it ends with it
     shell:
-        "mkdir -p {ROOT}/logs && exec {sys.executable} -m kvrepro.child $PPID kvrepro run --profile {PROFILE.name}"
+        "mkdir -p {ROOT}/logs && exec {sys.executable} -m kvrepro.runs.child $PPID kvrepro run --profile {PROFILE.name}"
         " --cell {wildcards.cell} --checked > {ROOT}/logs/$(echo {wildcards.cell} | tr / _).log 2>&1"
 
 rule figures:
@@ -39,4 +40,4 @@ rule figures:
         ROOT / "summary.csv",
         ROOT / f"{PROFILE.notebook}.ipynb",
     shell:
-        "exec {sys.executable} -m kvrepro.child $PPID kvrepro summary {PROFILE.name} > {ROOT}/summary.log 2>&1"
+        "exec {sys.executable} -m kvrepro.runs.child $PPID kvrepro summary {PROFILE.name} > {ROOT}/summary.log 2>&1"

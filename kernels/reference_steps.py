@@ -75,7 +75,7 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
 
 
 def splitmix(keys: Tensor, counters: Tensor) -> Tensor:
-    """SplitMix64 finaliser of int64 `keys + (counters + 1) * golden`, as in `kvrepro.noise.mix` (tests compare)."""
+    """SplitMix64 finaliser of int64 `keys + (counters + 1) * golden`, equal to `kvrepro.cache.noise.mix`."""
     x = keys + (counters + 1) * GOLDEN
     x = (x ^ _shift_right(x, 30)) * MIX_1
     x = (x ^ _shift_right(x, 27)) * MIX_2

@@ -1,6 +1,6 @@
 """Next-token sampling on the device: temperature, top-k, top-p and keyed noise, no value read back by the host.
 
-Gives the tokens of `kvrepro.sampling.sample_tokens`. Two cases are left to torch, whose sort and argmax are good
+Gives the tokens of `kvrepro.engine.sampling.sample_tokens`. Two cases are left to torch, whose sort and argmax are good
 library kernels and do not synchronise either: greedy decoding, and `top_k` off or above 128.
 """
 

@@ -11,24 +11,43 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if find_spec(f"{__name__}.kernels") is None:
     # a checkout that is not installed (a GPU machine without network): the kernels lie beside the package
     __path__.append(str(Path(__file__).parents[1]))
 
 _PUBLIC = {
-    "generate": "generation",
-    "CellConfig": "config",
-    "CompressedCache": "cache",
-    "Engine": "engine",
+    "generate": "engine.generate",
+    "load_model": "models.loading",
+    "model_entry": "models.table",
+    "load_problems": "benchmarks.table",
+    "benchmark_entry": "benchmarks.table",
+    "CellConfig": "runs.config",
+    "run_cell": "runs.runner",
+    "CellFolder": "runs.folder",
+    "read_records": "runs.folder",
+    "create_method": "methods.table",
     "EvictionMethod": "methods.base",
     "EvictionView": "methods.views",
-    "Schedule": "schedule",
-    "create_method": "methods",
-    "load_model": "models.loading",
-    "model_entry": "models",
-    "run_cell": "runner",
+    "Schedule": "methods.budgets",
+    "CompressedCache": "cache.slots",
+    "Engine": "engine.engine",
+    "grade": "graders.grading",
+    "grade_many": "graders.grading",
+    "interval": "scores.statistics",
+    "paired_comparison": "scores.statistics",
+    "holm": "scores.statistics",
+    "load_profile": "runs.profiles",
+    "summarise_profile": "runs.summary",
+    "results_root": "paths",
+    "project_root": "paths",
+    "KnownTrace": "analysis.fidelity",
+    "measure_fidelity": "analysis.fidelity",
+    "summarise_fidelity": "analysis.fidelity",
+    "load_predictor": "methods.learned.importance",
+    "load_plan": "training.importance.settings",
+    "set_theme": "figures.budget_curves",
 }
 __all__ = list(_PUBLIC)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from .errors import KvreproError
 
 PACKAGE = Path(__file__).resolve().parent
-CHECKPOINTS = PACKAGE / "tiny" / "checkpoints"
+CHECKPOINTS = PACKAGE / "models" / "checkpoints"
 GENERATED_BENCHMARKS = PACKAGE / "benchmarks" / "generated"
 
 
@@ -85,7 +85,7 @@ def kvpress_environment() -> Path:
 
 def benchmarks_folder() -> Path:
     """Measurements that are committed, one JSON per device and date."""
-    return project_root() / "benchmarks"
+    return project_root() / "measurements"
 
 
 def hub_environment(folder: Path, data: Path, models: Path) -> dict[str, str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from transformers import LlamaConfig
 
-from kvrepro.cache import CompressedCache
-from kvrepro.completions import Request
+from kvrepro.cache.prefill import Prefill
+from kvrepro.cache.rotary import Rotary
+from kvrepro.cache.slots import CompressedCache
+from kvrepro.engine.requests import Request
 from kvrepro.methods.base import EvictionMethod
 from kvrepro.methods.views import NEVER, EvictionView
-from kvrepro.prefill import Prefill
-from kvrepro.rotary import Rotary
 
 
 def config(layers: int = 2, q_heads: int = 6, kv_heads: int = 2, head_dim: int = 8) -> LlamaConfig:

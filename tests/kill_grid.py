@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from kvrepro.paths import PACKAGE
-from kvrepro.results import MANIFEST
+from kvrepro.runs.folder import MANIFEST
 
 SIGNALS = ("SIGTERM", "SIGHUP", "SIGINT", "SIGKILL")
 LIMIT_S = 5.0  # after which nothing may be left

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from kvrepro.methods import METHODS, create_method
-from kvrepro.predictor.head import ImportancePredictor, PredictorShape
-from kvrepro.query_statistics import QueryStatistics
+from kvrepro.methods.learned.importance import ImportancePredictor, PredictorShape
+from kvrepro.methods.learned.query_statistics import QueryStatistics
+from kvrepro.methods.table import METHODS, create_method
 
 # of the small models in conftest
 LAYERS, Q_HEADS, KV_HEADS, HEAD_DIM, HIDDEN = 2, 6, 2, 8, 48
@@ -82,7 +82,7 @@ def assets(needs: tuple[str, ...]) -> dict:
         mean = torch.randn(LAYERS, Q_HEADS, HEAD_DIM // 2, dtype=torch.complex64)
         found["calibration"] = QueryStatistics(mean, mean.abs() + 0.5)
     if "judge" in needs:
-        from kvrepro.judge.head import EvictionJudge
+        from kvrepro.methods.learned.judge import EvictionJudge
 
         found["judge"] = EvictionJudge(LAYERS, KV_HEADS, HEAD_DIM, Q_HEADS // KV_HEADS)
     return found

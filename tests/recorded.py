@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from kvrepro.cache import CompressedCache
-from kvrepro.completions import Request
-from kvrepro.engine import Engine
+from kvrepro.cache.slots import CompressedCache
+from kvrepro.engine.engine import Engine
+from kvrepro.engine.requests import Request, SamplingConfig
 from kvrepro.methods.base import EvictionMethod
 from kvrepro.methods.views import NEVER
-from kvrepro.sampling_config import SamplingConfig
-from kvrepro.tokens import ThinkTags
+from kvrepro.models.tokens import ThinkTags
 
 from .oracle import Seen, oracle_logits
 
@@ -120,7 +119,7 @@ def record(model, method: EvictionMethod, requests: list[Request], *, with_oracl
             evictions[row][-1].tags = cache.slot_state[TAG][:, row, :, : plan.slots.shape[-1]].clone()
 
     for name, around in (
-        ("prepare", prepare), ("admit", admit), ("observe", observe), ("plans", plans), ("moved", moved),
+        ("prepare", prepare), ("admit", admit), ("observe", observe), ("plans", plans), ("after_compact", moved),
     ):  # fmt: skip
         watch(name, around)
 

@@ -7,12 +7,11 @@ import random
 import pytest
 import torch
 
-from kvrepro.completions import Request
-from kvrepro.decoder import DECODERS, make_decoder
-from kvrepro.engine import Engine
-from kvrepro.methods import create_method
-from kvrepro.sampling_config import SamplingConfig
-from kvrepro.tokens import ThinkTags
+from kvrepro.engine.decoders.choose import DECODERS, make_decoder
+from kvrepro.engine.engine import Engine
+from kvrepro.engine.requests import Request, SamplingConfig
+from kvrepro.methods.table import create_method
+from kvrepro.models.tokens import ThinkTags
 
 from .conftest import has_compiler, make_random_model
 from .method_cases import BUDGET, fair

@@ -10,15 +10,17 @@ import pandas as pd
 import pytest
 from transformers import LlamaConfig
 
+from kvrepro.bench import bench, bounds, kvpress_environment, table
+from kvrepro.bench import measurements as readings
+from kvrepro.bench.reply_time import Reply, reply_ms
+from kvrepro.bench.settings import DYNTS, GENERATE, KVPRESS, OURS, REFERENCE, VARIANTS, WINDOW, BenchSettings
 from kvrepro.cli import main
 from kvrepro.commands import bench as command
-from kvrepro.efficiency import bench, bounds, figures, kvpress_environment, readings, table
-from kvrepro.efficiency.plan import DYNTS, GENERATE, KVPRESS, OURS, REFERENCE, VARIANTS, WINDOW, BenchPlan
-from kvrepro.efficiency.replies import Reply, reply_ms
 from kvrepro.errors import KvreproError
+from kvrepro.figures import efficiency as figures
 from kvrepro.models.random_weights import bench_shape
 
-SMALL = BenchPlan(
+SMALL = BenchSettings(
     batches=(2,), budgets=(24,), prompt=8, new_tokens=48, evict_every=12, long_tokens=96, long_budget=24, long_batch=2,
     positions=(20, 40), rounds=2, steps=2, confirm_tokens=30, confirm_batch=2, confirm_budget=24,
 )  # fmt: skip
@@ -204,7 +206,7 @@ def test_the_shape_is_the_one_that_issue_6_names():
 def test_arguments_change_the_plan_and_keep_its_settings_possible():
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    assert command._plan(parser.parse_args([])) == BenchPlan()
+    assert command._plan(parser.parse_args([])) == BenchSettings()
     plan = command._plan(parser.parse_args(["--rows", "1", "--budget", "1024", "--repeats", "2"]))
     assert (plan.batches, plan.long_batch, plan.long_budget, plan.confirm_budget) == ((1,), 1, 1024, 1024)
     assert plan.rounds == 2

@@ -1,4 +1,4 @@
-"""The compressed cache against an oracle that hides exactly the evicted positions (METHODS.md section 5, 5-9)."""
+"""The compressed cache against an oracle that hides exactly the evicted positions (docs/methods.md#invariants)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig, MistralConfig
 
-from kvrepro.attention import slot_attention
-from kvrepro.cache import CompressedCache, KeepPlan
-from kvrepro.cache_shape import CacheShape
+from kvrepro.cache.attention import slot_attention
+from kvrepro.cache.shape import CacheShape
+from kvrepro.cache.slots import CompressedCache, KeepPlan
 from kvrepro.errors import KvreproError
 
 from .oracle import oracle_logits
@@ -190,7 +190,7 @@ def test_a_cache_that_nobody_holds_is_gone_at_once(random_model, method):
     import gc
     import weakref
 
-    from kvrepro.methods import create_method
+    from kvrepro.methods.table import create_method
 
     gc.collect()
     gc.disable()

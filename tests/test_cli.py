@@ -9,12 +9,13 @@ import sys
 
 import pytest
 
-from kvrepro import results
 from kvrepro.cli import COMMANDS, main
-from kvrepro.config import FIELD_NAMES, CellConfig
 from kvrepro.errors import RunError
+from kvrepro.files import write_atomic, write_rows
 from kvrepro.paths import PACKAGE, results_root
-from kvrepro.results import MANIFEST, NOTEBOOK, RECORDS, CellFolder
+from kvrepro.runs import folder as results
+from kvrepro.runs.config import FIELD_NAMES, CellConfig
+from kvrepro.runs.folder import MANIFEST, NOTEBOOK, RECORDS, CellFolder
 
 CELL = ["--set", "model=tiny-r1-llama", "--set", "benchmark=chain-12"]
 
@@ -40,9 +41,9 @@ def write_finished(profile: str, config: CellConfig) -> CellFolder:
         "truncated_share": 0.0, "mean_new_tokens": 9.0,
     }  # fmt: skip
     manifest = {"n_records": 0, "wall_s": 10.0, "score": score, "stats": {"decode_tps": 100.0}}
-    results.write_rows(folder.path / RECORDS, [])
-    results.write_atomic(folder.path / NOTEBOOK, "{}")
-    results.write_atomic(folder.path / MANIFEST, json.dumps(manifest))
+    write_rows(folder.path / RECORDS, [])
+    write_atomic(folder.path / NOTEBOOK, "{}")
+    write_atomic(folder.path / MANIFEST, json.dumps(manifest))
     return folder
 
 
@@ -216,7 +217,7 @@ def test_params_file_gives_values_and_set_overrides_them(call, tmp_path):
 
 
 def test_cell_of_a_profile_is_found_by_its_hash(call):
-    from kvrepro.profiles import load_profile
+    from kvrepro.runs.profiles import load_profile
 
     cell = load_profile("smoke").cells[-1]
     code, out, _ = call("run", "--profile", "smoke", "--cell", cell.hash8, "--dry-run", "--json")
@@ -280,7 +281,7 @@ def test_a_params_file_that_is_missing_is_named(call, tmp_path):
 def test_a_finished_cell_is_reported_and_not_run_again(call, monkeypatch):
     config = CellConfig("tiny-r1-llama", "chain-12")
     folder = write_finished("single", config)
-    monkeypatch.setattr("kvrepro.execution.run_cell_notebook", lambda *a: pytest.fail("ran again"))
+    monkeypatch.setattr("kvrepro.runs.notebooks.run_cell_notebook", lambda *a: pytest.fail("ran again"))
     code, out, _ = call("run", *CELL)
     assert code == 0
     assert out.splitlines()[0] == "complete"
@@ -301,7 +302,7 @@ def test_a_failed_run_is_one_message_and_no_result(call, monkeypatch, raised, ex
     def fail(*args):
         raise raised
 
-    monkeypatch.setattr("kvrepro.execution.run_cell_notebook", fail)
+    monkeypatch.setattr("kvrepro.runs.notebooks.run_cell_notebook", fail)
     stdout = sys.stdout
     code, out, err = call("run", *CELL, *json_flag)
     assert code == exit_code
@@ -312,7 +313,7 @@ def test_a_failed_run_is_one_message_and_no_result(call, monkeypatch, raised, ex
 
 
 def test_status_counts_cells_and_estimates_the_rest(call):
-    from kvrepro.profiles import load_profile
+    from kvrepro.runs.profiles import load_profile
 
     cells = load_profile("smoke").cells
     write_finished("smoke", cells[0])
@@ -340,7 +341,7 @@ def test_status_of_an_untouched_profile_has_no_estimate(call):
 
 
 def test_grid_dry_run_lists_the_cells_and_ends_in_json(call, monkeypatch):
-    from kvrepro.profiles import load_profile
+    from kvrepro.runs.profiles import load_profile
 
     monkeypatch.setattr(subprocess, "run", lambda command, **kwargs: subprocess.CompletedProcess(command, 0))
     code, out, err = call("grid", "smoke", "--dry-run")

@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from kvrepro.config import FIELD_NAMES, CellConfig
 from kvrepro.errors import KvreproError, UnknownNameError
-from kvrepro.models import MODELS
+from kvrepro.models.table import MODELS
+from kvrepro.runs.config import FIELD_NAMES, CellConfig
 
 BASE = {"model": "tiny-r1-llama", "benchmark": "chain-12"}
 DYNTS = {**BASE, "method": "dynts", "budget": 192, "window": 32, "ratio": 0.75}
@@ -164,12 +164,12 @@ def test_equal_configs_have_equal_hashes_when_a_float_is_written_as_an_integer()
 def test_hash_covers_the_rows_of_the_benchmark(monkeypatch):
     config = CellConfig.from_mapping(DYNTS)
     before = config.hash8
-    monkeypatch.setattr("kvrepro.benchmarks.rows_hash", lambda problems: "other rows")
+    monkeypatch.setattr("kvrepro.benchmarks.table.rows_hash", lambda problems: "other rows")
     assert config.hash8 != before
 
 
 def test_the_table_knows_which_methods_read_a_trained_folder():
-    from kvrepro.methods import METHODS, method_class
+    from kvrepro.methods.table import METHODS, method_class
 
     for name, entry in METHODS.items():
         trained = [need for need in method_class(name).needs if need in ("predictor", "calibration", "judge")]
@@ -184,7 +184,7 @@ def test_another_head_leaves_the_cells_of_other_methods_alone():
 
 
 def test_a_raised_revision_gives_cells_of_that_method_alone_another_hash(monkeypatch):
-    from kvrepro.methods import METHODS
+    from kvrepro.methods.table import METHODS
 
     cells = [CellConfig.from_mapping({**BASE, "method": m, "budget": 160}) for m in ("snapkv", "window")]
     first = [cell.hash8 for cell in cells]

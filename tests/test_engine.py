@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import kvrepro
-from kvrepro.completions import LENGTH_LIMIT, OK, TRUNCATED
+from kvrepro.benchmarks.chains.language import build_tokenizer
+from kvrepro.engine.requests import LENGTH_LIMIT, OK, TRUNCATED
 from kvrepro.errors import KvreproError
-from kvrepro.tiny.language import build_tokenizer
 
 from .method_cases import BUDGET, COMPRESSED, fair
 
@@ -102,11 +102,10 @@ def test_budget_holds_and_kept_sets_shrink_in_order(random_model, tokenizer, met
 
 
 def test_the_trace_shows_slots_shrink_while_positions_go_on(random_model, tokenizer):
-    from kvrepro.completions import Request
-    from kvrepro.engine import Engine
-    from kvrepro.methods import create_method
-    from kvrepro.sampling_config import SamplingConfig
-    from kvrepro.tokens import ThinkTags
+    from kvrepro.engine.engine import Engine
+    from kvrepro.engine.requests import Request, SamplingConfig
+    from kvrepro.methods.table import create_method
+    from kvrepro.models.tokens import ThinkTags
 
     trace, method = [], create_method("random", **SIZES)
     engine = Engine(
@@ -126,12 +125,12 @@ def test_the_trace_shows_slots_shrink_while_positions_go_on(random_model, tokeni
 
 @pytest.mark.parametrize("method", ["full", "random"])
 def test_the_fused_step_draws_the_same_tokens_as_the_model(random_model, tokenizer, method):
-    from kvrepro.completions import Request
-    from kvrepro.decoder import FusedDecoder, ModuleDecoder
-    from kvrepro.engine import Engine
-    from kvrepro.methods import create_method
-    from kvrepro.sampling_config import SamplingConfig
-    from kvrepro.tokens import ThinkTags
+    from kvrepro.engine.decoders.fused import FusedDecoder
+    from kvrepro.engine.decoders.module import ModuleDecoder
+    from kvrepro.engine.engine import Engine
+    from kvrepro.engine.requests import Request, SamplingConfig
+    from kvrepro.methods.table import create_method
+    from kvrepro.models.tokens import ThinkTags
 
     found = {}
     for decoder, cls in (("fused", FusedDecoder), ("module", ModuleDecoder)):
@@ -231,7 +230,7 @@ def test_pins_that_do_not_fit_can_be_cut_by_rule(random_model, tokenizer):
 @pytest.mark.parametrize("method", ["dynts", "rkv", "random"])
 def test_rows_that_evict_together_may_be_split(random_model, tokenizer, method, monkeypatch):
     """Groups are cut where the slots of all their rows would be too many to compare at once."""
-    from kvrepro import engine as module
+    from kvrepro.engine import engine as module
 
     sizes = []
     together = module.Engine._evict_together

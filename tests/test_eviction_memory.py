@@ -1,4 +1,4 @@
-"""What an eviction of R-KV takes beside the cache: no n x n similarity may exist (METHODS.md 2.7, issue 3)."""
+"""What an eviction of R-KV takes beside the cache: no n x n similarity may exist (docs/methods.md#redundancy)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ MEASURE = """
 import json, resource, sys, torch
 torch.set_num_threads(1)
 from transformers import LlamaConfig
-from kvrepro.cache import CompressedCache
-from kvrepro.methods import create_method
+from kvrepro.cache.slots import CompressedCache
+from kvrepro.methods.table import create_method
 from kvrepro.methods.views import NEVER, EvictionView
 n, rows, heads, d, granularity = json.loads(sys.argv[1])
 config = LlamaConfig(hidden_size=heads * 4 * d, num_hidden_layers=1, num_attention_heads=heads * 4,

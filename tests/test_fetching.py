@@ -12,9 +12,10 @@ from dataclasses import replace
 import pytest
 
 from kvrepro.errors import KvreproError, RunError, UnknownNameError
-from kvrepro.models import fetching, model_entry, weights_fingerprint
+from kvrepro.models import fetching
 from kvrepro.models.fetched import FETCHED_MODELS
 from kvrepro.models.fetching import fetch
+from kvrepro.models.table import model_entry, weights_fingerprint
 from kvrepro.paths import CHECKPOINTS, fetched_folder
 
 WEIGHTS = b"pretend these are GGUF weights"

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from kvrepro.comparison.fidelity import KnownTrace, measure_fidelity, oracle_traces, summarise_fidelity
-from kvrepro.comparison.fidelity_cells import fidelity_table, full_cell, measure_cells
+from kvrepro.analysis.fidelity import KnownTrace, measure_fidelity, oracle_traces, summarise_fidelity
+from kvrepro.analysis.fidelity_profile import fidelity_table, full_cell, measure_cells
+from kvrepro.analysis.future_attention import future_maxima
 from kvrepro.errors import KvreproError
-from kvrepro.future_attention import future_maxima
-from kvrepro.methods import create_method
+from kvrepro.methods.table import create_method
 
 from .method_cases import COMPRESSED, ORACLES, fair
 from .oracle import oracle_logits
@@ -125,7 +125,7 @@ def test_bad_traces_are_named(random_model):
 
 
 def test_cells_are_measured_once_and_tabled_with_intervals(tmp_path, monkeypatch):
-    import kvrepro.comparison.fidelity_cells as module
+    import kvrepro.analysis.fidelity_profile as module
     from kvrepro import CellConfig
 
     sizes = {"window": 32, "evict_every": 32, "protocol": "fair", "n_problems": 3, "max_new_tokens": 330}
@@ -144,7 +144,7 @@ def test_cells_are_measured_once_and_tabled_with_intervals(tmp_path, monkeypatch
 
 
 def test_a_shared_reference_changes_no_number(random_model):
-    from kvrepro.comparison.fidelity import reference_hidden
+    from kvrepro.analysis.fidelity import reference_hidden
 
     shared = {trace.key: reference_hidden(random_model, trace) for trace in TRACES}
     frames = [

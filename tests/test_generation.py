@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import kvrepro
+from kvrepro.benchmarks.chains.language import build_tokenizer
 from kvrepro.errors import KvreproError, UnknownNameError
-from kvrepro.methods import METHODS, create_method
-from kvrepro.models import model_entry
+from kvrepro.methods.table import METHODS, create_method
+from kvrepro.models.table import model_entry
+from kvrepro.models.tokens import render_prompt
 from kvrepro.paths import CHECKPOINTS
-from kvrepro.tiny.language import build_tokenizer
-from kvrepro.tokens import render_prompt
 
 from .method_cases import assets
 
@@ -188,8 +188,8 @@ def test_what_is_no_model_is_named():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_options_of_every_method_are_checked_by_type(method):
-    from kvrepro.methods import method_class
     from kvrepro.methods.declaration import option_types
+    from kvrepro.methods.table import method_class
 
     cls = method_class(method)
     scalars = [n for n, kind in option_types(cls).items() if kind.split(" ")[0] in ("int", "float", "bool", "str")]

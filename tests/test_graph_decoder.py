@@ -10,13 +10,15 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import kvrepro
-from kvrepro import engine, graph_decoder
-from kvrepro.cache import CompressedCache, KeepPlan
-from kvrepro.decoder import FusedDecoder, make_decoder
+from kvrepro.benchmarks.chains.language import build_tokenizer
+from kvrepro.cache.slots import CompressedCache, KeepPlan
+from kvrepro.engine import engine
+from kvrepro.engine.async_tokens import AsyncTokens
+from kvrepro.engine.decoders import graph as graph_decoder
+from kvrepro.engine.decoders.choose import make_decoder
+from kvrepro.engine.decoders.fused import FusedDecoder
+from kvrepro.engine.decoders.graph import GraphDecoder
 from kvrepro.errors import KvreproError
-from kvrepro.graph_decoder import GraphDecoder
-from kvrepro.late_tokens import LateTokens
-from kvrepro.tiny.language import build_tokenizer
 
 from .conftest import make_random_model
 from .method_cases import BUDGET, fair
@@ -135,7 +137,7 @@ def test_errors_say_what_to_do(random_model):
 
 @pytest.mark.parametrize("lag", [0, 1, 4])
 def test_tokens_are_read_late_and_in_order(lag):
-    late, buffer, found = LateTokens(lag), torch.zeros(2, dtype=torch.int64), []
+    late, buffer, found = AsyncTokens(lag), torch.zeros(2, dtype=torch.int64), []
     for step in range(6):
         buffer.fill_(step)
         read = late.push(buffer)
@@ -145,7 +147,7 @@ def test_tokens_are_read_late_and_in_order(lag):
             found.append(read)
     assert found + late.drain() == [[step] * 2 for step in range(6)]
     with pytest.raises(KvreproError, match="lag=-1"):
-        LateTokens(-1)
+        AsyncTokens(-1)
 
 
 @pytest.mark.parametrize(

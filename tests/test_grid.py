@@ -12,7 +12,7 @@ import time
 import pytest
 
 from kvrepro.cli import main
-from kvrepro.profiles import load_profile
+from kvrepro.runs.profiles import load_profile
 
 from .kill_grid import Grid, small_project
 

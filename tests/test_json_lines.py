@@ -10,11 +10,10 @@ import pytest
 from kvrepro.benchmarks.real import load_with_provenance
 from kvrepro.commands import grade as grade_command
 from kvrepro.errors import KvreproError, RunError
-from kvrepro.graders.records import read_records
-from kvrepro.json_lines import lines_of, read_objects
-from kvrepro.labels.questions import read_questions
+from kvrepro.files import lines_of, read_objects, read_rows
 from kvrepro.paths import PACKAGE
-from kvrepro.results import read_rows
+from kvrepro.runs.grading import read_records
+from kvrepro.training.questions import read_questions
 
 # all end a line for `str.splitlines`; JSON leaves the first three unescaped, and escapes the others
 SEPARATORS = ("\u2028", "\u2029", "\u0085", "\v", "\f", "\x1c", "\x1d", "\x1e", "\r")

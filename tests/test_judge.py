@@ -9,19 +9,18 @@ import pytest
 import torch
 
 import kvrepro
-from kvrepro.completions import Request
-from kvrepro.engine import Engine
+from kvrepro.benchmarks.chains.language import build_tokenizer
+from kvrepro.engine.engine import Engine
+from kvrepro.engine.requests import Request, SamplingConfig
 from kvrepro.errors import KvreproError
-from kvrepro.judge.head import EvictionJudge, load_judge, save_judge
-from kvrepro.judge.moments import eviction_moments
-from kvrepro.judge.sequences import TokenSequence
-from kvrepro.judge.training import JudgeRecipe, drawn_moments, pairwise_hinge, train_judge
-from kvrepro.methods import create_method
+from kvrepro.methods.budgets import Schedule
 from kvrepro.methods.foresight_kv import ForesightKVMethod
-from kvrepro.sampling_config import SamplingConfig
-from kvrepro.schedule import Schedule
-from kvrepro.tiny.language import build_tokenizer
-from kvrepro.tokens import ThinkTags
+from kvrepro.methods.learned.judge import EvictionJudge, load_judge, save_judge
+from kvrepro.methods.table import create_method
+from kvrepro.models.tokens import ThinkTags
+from kvrepro.training.judge.examples import eviction_moments
+from kvrepro.training.judge.sequences import TokenSequence
+from kvrepro.training.judge.training import JudgeRecipe, drawn_moments, pairwise_hinge, train_judge
 
 from .method_cases import HEAD_DIM, KV_HEADS, LAYERS, Q_HEADS
 

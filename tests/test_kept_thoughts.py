@@ -6,20 +6,20 @@ import pandas as pd
 import pytest
 import torch
 
-from kvrepro.attention import slot_attention
-from kvrepro.cache import CompressedCache
-from kvrepro.decoder import make_decoder
+from kvrepro.analysis.kept_thoughts import _admit, accuracy_by_part, answers_from_parts, choose_tokens
+from kvrepro.analysis.observations import sorted_share_curve, top_share
+from kvrepro.analysis.predictor_effect import untrained_head
+from kvrepro.bench.head_cost import break_even, break_even_length, saved_slots, seconds_per_slot, step_costs
+from kvrepro.cache.attention import slot_attention
+from kvrepro.cache.slots import CompressedCache
+from kvrepro.engine.decoders.choose import make_decoder
 from kvrepro.errors import KvreproError, UnknownNameError
-from kvrepro.labels.dataset import Example
-from kvrepro.labels.kept_thoughts import _admit, accuracy_by_part, answers_from_parts, choose_tokens
-from kvrepro.labels.observations import sorted_share_curve, top_share
-from kvrepro.labels.traces import Trace
-from kvrepro.models import model_entry
+from kvrepro.methods.learned.importance import ImportancePredictor, PredictorShape
 from kvrepro.models.loading import load_model
-from kvrepro.predictor.cost import break_even, break_even_length, saved_slots, seconds_per_slot, step_costs
-from kvrepro.predictor.effect import untrained_head
-from kvrepro.predictor.head import ImportancePredictor, PredictorShape
-from kvrepro.tokens import render_prompt
+from kvrepro.models.table import model_entry
+from kvrepro.models.tokens import render_prompt
+from kvrepro.training.dataset import Example
+from kvrepro.training.traces import Trace
 
 from .oracle import oracle_logits
 
@@ -133,7 +133,7 @@ def test_slots_saved_and_the_length_that_pays_by_hand():
 
 def test_the_evictions_counted_are_those_of_the_engine():
     from kvrepro import generate
-    from kvrepro.methods import create_method
+    from kvrepro.methods.table import create_method
 
     model, tokenizer = load_model(model_entry("tiny-r1-llama"), "cpu")
     prompt, sizes = list(range(5, 15)), dict(window=4, ratio=0.5)

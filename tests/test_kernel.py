@@ -8,9 +8,9 @@ import sys
 import nbformat
 import pytest
 
-from kvrepro import kernel
 from kvrepro.errors import RunError
-from kvrepro.execution import execute_notebook
+from kvrepro.runs import kernel
+from kvrepro.runs.notebooks import execute_notebook
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import sys
 import pytest
 import torch
 
-from kvrepro.labels import attention as labels_module
-from kvrepro.labels.attention import AnswerAttention, label_sequence
-from kvrepro.labels.labelling import Workers, cached_places, unsound
-from kvrepro.labels.traces import Trace
+from kvrepro.training import labels as labels_module
+from kvrepro.training.labelling import Workers, cached_places, unsound
+from kvrepro.training.labels import AnswerAttention, label_sequence
+from kvrepro.training.traces import Trace
 
 
 def naive(model, tokens, answer_from):
@@ -57,7 +57,7 @@ def test_labelling_makes_no_logits_but_the_last(random_model):
 @pytest.mark.slow
 def test_extra_memory_at_16384_tokens_of_the_r1_llama_shape_stays_below_a_gigabyte():
     # three blocks of answer rows: further blocks reuse the same memory; the module's default measures 1,000 tokens
-    command = [sys.executable, "-m", "kvrepro.labels.memory", "--answer-tokens", "144"]
+    command = [sys.executable, "-m", "kvrepro.bench.label_memory", "--answer-tokens", "144"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     rows_per_block = labels_module.BLOCK_BYTES // (4 * 32 * 16384)

@@ -9,16 +9,16 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from kvrepro.attention import slot_attention
-from kvrepro.completions import Request
-from kvrepro.decoder import ModuleDecoder, make_decoder
-from kvrepro.engine import Engine
+from kvrepro.cache.attention import slot_attention
+from kvrepro.cache.prefill import prefill_prompt
+from kvrepro.engine.decoders.choose import make_decoder
+from kvrepro.engine.decoders.graph import GraphDecoder
+from kvrepro.engine.decoders.module import ModuleDecoder
+from kvrepro.engine.engine import Engine
+from kvrepro.engine.requests import Request, SamplingConfig
 from kvrepro.errors import KvreproError
-from kvrepro.graph_decoder import GraphDecoder
 from kvrepro.methods.query_window import QueryWindowMethod
-from kvrepro.prefill import prefill_prompt
-from kvrepro.sampling_config import SamplingConfig
-from kvrepro.tokens import ThinkTags
+from kvrepro.models.tokens import ThinkTags
 
 from .method_cases import BUDGET, build, fair
 

@@ -1,4 +1,4 @@
-"""Imports point down only: STYLE.md section 3 with the amendments of issue 2, read from the syntax trees."""
+"""Imports point down only, read from the syntax trees: one ordered line of package names."""
 
 from __future__ import annotations
 
@@ -13,29 +13,12 @@ import pytest
 import kvrepro
 from kvrepro.paths import PACKAGE
 
-# layer -> modules, the most specific entry wins; a module may import its own layer as long as no circle forms
-LAYERS = {
-    0: "kvrepro kernels errors parameter_values prompt_forms paths predictor:table judge:table labels:table "
-    "planning:table comparison:table",
-    # `methods` and `models` themselves are tables (their classes and loaders lie above); the other packages are empty
-    1: "config schedule tokens noise completions results values metrics statistics power graders benchmarks "
-    "profiles sampling_config provenance asset_folder methods:table methods.schedules models:table "
-    "models.checkpoint_files models.fetched planning.gpus tiny:table tiny.language tiny.problems tiny.split "
-    "labels.questions labels.stages labels.maps predictor.recipe token_picture efficiency.clock "
-    "methods.declaration methods.declared_options models.identity locks child stopping json_lines",
-    2: "cache cache_shape attention decoder graph_decoder native_decoder late_tokens timeline sampling rotary "
-    "query_ring prefill models.random_weights models.architectures models.memory models.loading tiny.architecture "
-    "tiny.batches tiny.checkpoint",
-    3: "methods labels.attention labels.memory predictor.head predictor.loss predictor.cost judge.head "
-    "query_statistics future_attention assets",
-    4: "engine live_rows gpu_decode generation comparison.fidelity labels predictor judge tiny.train",
-    5: "kernel preflight workflow runner execution summary progress figures report pictures comparison "
-    "efficiency predictor.figures predictor.pipeline models.fetching planning tiny.card resolution",
-    6: "cli __main__ commands",
-}
-LAYER_OF = {
-    name if name == "kvrepro" else f"kvrepro.{name}": layer for layer, names in LAYERS.items() for name in names.split()
-}
+# the whole rule: a package imports from those before it, and packages that stand together do not know each other
+ORDER = (
+    "kernels < errors < paths files checks < benchmarks cache graders scores < models methods < engine < runs"
+    " < training < analysis bench < figures < commands cli < __main__"
+)
+FLOOR_OF = {name: floor for floor, names in enumerate(ORDER.split(" < ")) for name in names.split()}
 KERNELS = PACKAGE.parent / "kernels"
 
 
@@ -88,26 +71,21 @@ def _imported(node: ast.AST, package: str) -> list[str]:
     return [full if (full := f"{base}.{alias.name}") in FILES else base for alias in node.names]
 
 
-def layer_of(module: str) -> int:
-    """Layer of the longest entry that covers the module."""
-    if f"{module}:table" in LAYER_OF:
-        return LAYER_OF[f"{module}:table"]
-    name = module
-    while name not in LAYER_OF or (name == "kvrepro" and module != "kvrepro"):
-        name = name.rpartition(".")[0]
-        if not name:
-            raise AssertionError(f"{module} has no layer: add it to LAYERS in {Path(__file__).name}")
-    return LAYER_OF[name]
+def room_of(module: str) -> str:
+    """The package or top-level file that a module belongs to."""
+    return module.split(".")[1] if "." in module else ""
 
 
-@pytest.mark.parametrize("module", FILES)
+@pytest.mark.parametrize("module", [m for m in FILES if room_of(m)])
 def test_imports_point_down_only(module):
-    upward = [
-        f"{FILES[module].name}:{line} {module} (layer {layer_of(module)}) imports {name} (layer {layer_of(name)})"
+    room = room_of(module)
+    assert room in FLOOR_OF, f"{module} has no place: add {room} to ORDER in {Path(__file__).name}"
+    wrong = [
+        f"{FILES[module].name}:{line} {module} imports {name}"
         for name, line, _ in imports_of(module)
-        if layer_of(name) > layer_of(module)
+        if room_of(name) not in ("", room) and FLOOR_OF[room_of(name)] >= FLOOR_OF[room]
     ]
-    assert not upward, "\n".join(upward)
+    assert not wrong, "\n".join(wrong)
 
 
 def test_imports_at_module_level_form_no_circle():
@@ -125,9 +103,8 @@ def test_imports_at_module_level_form_no_circle():
         visit(module, ())
 
 
-def test_every_layer_entry_names_a_module_that_exists():
-    named = {entry.removesuffix(":table") for entry in LAYER_OF}
-    assert not named - set(FILES), f"entries without a file: {sorted(named - set(FILES))}"
+def test_every_name_of_the_order_exists():
+    assert set(FLOOR_OF) == {room_of(m) for m in FILES} - {""}
 
 
 def test_kernels_never_import_the_library():
@@ -152,21 +129,51 @@ def test_no_command_calls_another_one():
         assert not found, f"{module} imports {found}"
 
 
-def test_methods_and_engine_do_not_know_benchmarks_or_graders():
-    for module in FILES:
-        if module == "kvrepro.engine" or module.startswith("kvrepro.methods"):
-            found = [n for n, _, _ in imports_of(module) if n.startswith(("kvrepro.benchmarks", "kvrepro.graders"))]
-            assert not found, f"{module} imports {found}"
-
-
 def test_only_paths_knows_the_names_of_environment_variables():
     users = [module for module, path in FILES.items() if '"KVREPRO_' in path.read_text().replace("'", '"')]
     assert users == ["kvrepro.paths"]
 
 
+# what must load without torch
+LIGHT = (
+    "graders", "scores.metrics", "scores.statistics", "figures.budget_curves", "figures.methods", "runs.config",
+    "runs.profiles", "runs.folder", "benchmarks.table", "methods.table", "models.table", "cli",
+)  # fmt: skip
+
+
+# what takes long to load: torch and its kin first, and what draws, reads tables or does algebra
+SLOW = {"torch", "transformers", "triton", "safetensors", "datasets", "sympy", "math_verify", "papermill"} | {
+    "pandas",
+    "scipy",
+    "statsmodels",
+    "matplotlib",
+    "seaborn",
+}
+
+
+@cache
+def is_slow(module: str) -> bool:
+    """Does importing the module load something slow, by its own imports at module level or by those of the others?"""
+    tree = ast.parse(FILES[module].read_text())
+    names = {a.name for node in tree.body if isinstance(node, ast.Import) for a in node.names}
+    names |= {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom) and not node.level}
+    if any(name.split(".")[0] in SLOW for name in names):
+        return True
+    return any(is_slow(name) for name, _, eager in imports_of(module) if eager and name in FILES)
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_an_import_inside_a_function_keeps_something_slow_out(module):
+    idle = [
+        f"{FILES[module].name}:{line} {module} imports {name} in a function, which keeps nothing slow out: move it up"
+        for name, line, eager in imports_of(module)
+        if not eager and name in FILES and (is_slow(module) or not is_slow(name))
+    ]
+    assert not idle, "\n".join(idle)
+
+
 def test_grading_drawing_and_command_line_start_without_torch():
-    names = ("graders", "metrics", "statistics", "figures", "config", "profiles", "results", "cli")
-    code = "import sys, " + ", ".join(["kvrepro", *(f"kvrepro.{n}" for n in names)])
+    code = "import sys, " + ", ".join(["kvrepro", *(f"kvrepro.{name}" for name in LIGHT)])
     code += "; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

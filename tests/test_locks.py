@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from kvrepro.errors import KvreproError
-from kvrepro.locks import held, is_held
+from kvrepro.files import held, is_held
 
 LOOK = """
 import sys, pathlib
-from kvrepro.locks import is_held
+from kvrepro.files import is_held
 path = pathlib.Path(sys.argv[1])
 print("looking", flush=True)
 while True:
@@ -40,7 +40,7 @@ def test_a_lock_that_was_left_behind_holds_nothing(tmp_path):
 
 def test_a_lock_that_is_held_names_its_holder(tmp_path):
     program = (
-        "import sys, pathlib\nfrom kvrepro.locks import held\n"
+        "import sys, pathlib\nfrom kvrepro.files import held\n"
         "with held(pathlib.Path(sys.argv[1]), 'x'):\n    print('held', flush=True)\n    sys.stdin.read()"
     )
     path = tmp_path / "lock"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 import kvrepro
-from kvrepro.comparison.cost import CostSetting, measure_costs, method_options
+from kvrepro.bench.method_cost import CostSetting, measure_costs, method_options
 from kvrepro.errors import KvreproError
-from kvrepro.methods import METHODS, create_method, method_class
+from kvrepro.methods.table import METHODS, create_method, method_class
 
 SMALL = CostSetting(rows=3, prompt_tokens=20, new_tokens=60, budget=48, window=16, evict_every=12)
 

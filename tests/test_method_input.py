@@ -1,15 +1,15 @@
-"""Bad input of issue 3: every refusal names the numbers and the way out."""
+"""Bad input to methods: every refusal names the numbers and the way out."""
 
 from __future__ import annotations
 
 import pytest
 
 import kvrepro
+from kvrepro.benchmarks.chains.language import build_tokenizer
 from kvrepro.errors import KvreproError
-from kvrepro.judge.head import load_judge
-from kvrepro.methods import METHODS, create_method
-from kvrepro.query_statistics import load_statistics
-from kvrepro.tiny.language import build_tokenizer
+from kvrepro.methods.learned.judge import load_judge
+from kvrepro.methods.learned.query_statistics import load_statistics
+from kvrepro.methods.table import METHODS, create_method
 
 from .method_cases import COMPRESSED, build, fair
 
@@ -107,7 +107,7 @@ def test_generation_without_the_file_says_how_to_make_it(random_models, method):
 
 @pytest.mark.parametrize("method", ["oracle_answer", "oracle_future"])
 def test_an_oracle_cannot_generate(random_models, method):
-    with pytest.raises(KvreproError, match=f"{method} .* teacher-forced mode: kvrepro.comparison.fidelity"):
+    with pytest.raises(KvreproError, match=f"{method} .* teacher-forced mode: kvrepro.analysis.fidelity"):
         kvrepro.generate(random_models["llama"], build_tokenizer(), [[5, 6, 7]], method, 40, max_new_tokens=3, **FAIR)
     with pytest.raises(KvreproError, match=f"{method} needs the attention of a finished trace"):
         create_method(method, 40, **FAIR)

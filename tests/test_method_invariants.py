@@ -1,4 +1,4 @@
-"""Invariants of METHODS.md section 5 that one eviction or one short run shows, for every method of the registry."""
+"""Invariants of docs/methods.md#invariants that one eviction or one short run shows, for every registered method."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import math
 import pytest
 import torch
 
-from kvrepro.cache import CompressedCache
-from kvrepro.completions import Request
-from kvrepro.engine import Engine
-from kvrepro.methods import METHODS, create_method
+from kvrepro.cache.prefill import Prefill
+from kvrepro.cache.rotary import Rotary
+from kvrepro.cache.slots import CompressedCache
+from kvrepro.engine.engine import Engine
+from kvrepro.engine.requests import Request, SamplingConfig
 from kvrepro.methods.base import EvictionMethod
-from kvrepro.methods.query_window import QueryWindowMethod, pool
+from kvrepro.methods.query_window import QueryWindowMethod, smooth
 from kvrepro.methods.recency import StreamingLLMMethod
+from kvrepro.methods.table import METHODS, create_method
 from kvrepro.methods.views import NEVER, EvictionView, StepView
-from kvrepro.prefill import Prefill
-from kvrepro.rotary import Rotary
-from kvrepro.sampling_config import SamplingConfig
-from kvrepro.tokens import ThinkTags
+from kvrepro.models.tokens import ThinkTags
 
 from .crafted import config, crafted_view, kept
 from .method_cases import COMPRESSED, build, fair, published
@@ -143,7 +142,7 @@ def test_reindexed_keys_do_not_drift_in_bfloat16():
         if cache.lengths[0] == 301:
             [plan], _ = method.plans(EvictionView(cache, zero, 301, zero, zero + NEVER, zero, zero))
             cache.compact(plan)
-            method.moved(cache, plan)
+            method.after_compact(cache, plan)
     held = cache.positions[0, 0, 0, :300]
     assert held.tolist() == [0, 1, 2, 3, *range(404, 700)]
     exact = rotary.rotate(raw[0][:, held], torch.arange(300))
@@ -286,7 +285,7 @@ def test_ties_go_to_the_earlier_slot(granularity):
 
 def test_unsorted_slots_give_the_same_logits(random_models):
     """Attention does not care for the order of slots once keys are rotated."""
-    from kvrepro.cache import CompressedCache, KeepPlan
+    from kvrepro.cache.slots import CompressedCache, KeepPlan
 
     from .test_cache import prefill, step
 
@@ -393,7 +392,7 @@ def test_published_h2o_on_one_layer_with_a_window_of_one_is_tova_with_the_newest
 
 
 def test_random_attention_survival_follows_the_closed_form():
-    """2.9: ((K - l) / (K + r - l))^m after m evictions; here K 24, r 8, l 6, two evictions of the same tokens."""
+    """((K - l) / (K + r - l))^m after m evictions; here K 24, r 8, l 6, two evictions of the same tokens."""
     k, r, n_prompt, rows = 24, 8, 6, 400
     chosen = create_method("random_attention", k, window=r, evict_every=r, protocol="as_published")
     view = crafted_view(chosen, k + 2 * r, n_prompt=n_prompt, rows=rows)
@@ -436,7 +435,7 @@ def test_vase_draws_without_replacement_in_proportion_to_attention():
     # every row holds the same, only the noise differs
     view.cache.kv[:] = view.cache.kv[:, :, :1].clone()
     view.cache.query_ring.storage[:] = view.cache.query_ring.storage[:1].clone()
-    weights = pool(chosen.attention_scores(view, slice(0, 1)), 5, "avg", 7)[0, 0, 0, :7]
+    weights = smooth(chosen.attention_scores(view, slice(0, 1)), 5, "avg", 7)[0, 0, 0, :7]
     values = view.values(slice(0, 1))[0, 0, 0, :7]
     large = (values.amax(-1) - values.amin(-1)).topk(3).indices
     slots = kept(chosen, view)[0, :, 0]

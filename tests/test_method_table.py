@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kvrepro.comparison.figures import average_bars, fidelity_curves, pinning_dumbbells, window_ratio_map
-from kvrepro.comparison.table import ScoredCell, average_table, explain_protocol, method_table, pinning_table
-from kvrepro.config import CellConfig
+from kvrepro.analysis.method_table import ScoredCell, average_table, explain_protocol, method_table, pinning_table
 from kvrepro.errors import KvreproError
+from kvrepro.figures.methods import average_bars, fidelity_curves, pinning_dumbbells, window_ratio_map
 from kvrepro.paths import PACKAGE
+from kvrepro.runs.config import CellConfig
 
 PROBLEMS = [f"p{i}" for i in range(20)]
 
@@ -133,16 +133,16 @@ def test_labels_name_the_switches():
     assert config.label == "h2o + granularity=layer"
 
 
-def test_the_readme_holds_the_generated_table_of_methods():
+def test_the_reference_holds_the_generated_table_of_methods():
     from kvrepro.commands.listing import _methods, markdown_table
 
-    readme = (Path(PACKAGE).parent / "README.md").read_text()
-    generated = readme.split("<!-- generated: kvrepro list methods --markdown -->\n")[1].split("\n<!-- end -->")[0]
-    assert generated == markdown_table(_methods()), "run `kvrepro list methods --markdown` and put it into the README"
+    page = (Path(PACKAGE).parent / "docs" / "reference.md").read_text()
+    generated = page.split("<!-- generated: kvrepro list methods --markdown -->\n")[1].split("\n<!-- end -->")[0]
+    assert generated == markdown_table(_methods()), "run `kvrepro list methods --markdown` and put it there"
 
 
 def test_the_registry_and_the_case_table_name_the_same_methods():
-    from kvrepro.methods import METHODS, method_class
+    from kvrepro.methods.table import METHODS, method_class
 
     from .method_cases import COMPRESSED, ORACLES
 

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from kvrepro import metrics
 from kvrepro.errors import KvreproError
+from kvrepro.scores import metrics
 
 
 def record(problem, sample, correct, answer="x", status="ok", thinking=10, after=2):

@@ -12,15 +12,15 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from kvrepro.cache import CompressedCache, KeepPlan
-from kvrepro.cache_shape import CacheShape
-from kvrepro.completions import Request
+from kvrepro.cache.prefill import Prefill
+from kvrepro.cache.rotary import Rotary
+from kvrepro.cache.shape import CacheShape
+from kvrepro.cache.slots import CompressedCache, KeepPlan
+from kvrepro.engine.requests import Request
 from kvrepro.errors import KvreproError
-from kvrepro.judge.head import EvictionJudge
-from kvrepro.methods import create_method
-from kvrepro.prefill import Prefill
-from kvrepro.query_statistics import QueryStatistics, measure_statistics
-from kvrepro.rotary import Rotary
+from kvrepro.methods.learned.judge import EvictionJudge
+from kvrepro.methods.learned.query_statistics import QueryStatistics, measure_statistics
+from kvrepro.methods.table import create_method
 
 from .families import FULL, SIZES
 from .recorded import make_requests, record
@@ -199,7 +199,7 @@ def test_reindexed_keys_move_as_the_model_would_have_written_them(models, family
     # the newest seven slots move three places
     plan = KeepPlan(torch.tensor([0]), torch.tensor([0, 1, *range(5, 12)])[None, None, None])
     cache.compact(plan)
-    method.moved(cache, plan)
+    method.after_compact(cache, plan)
     moved = cache.kv[0, :, 0, :, :9]
     assert torch.equal(moved[:, :, :2], written[:, :, :2])
     torch.testing.assert_close(moved[:, :, 2:], earlier[:, :, 5:], atol=2e-5, rtol=2e-5)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from kvrepro import paths
-from kvrepro.benchmarks import benchmark_entry
-from kvrepro.config import CellConfig
-from kvrepro.methods import METHODS, method_class
-from kvrepro.models import MODELS, model_entry
+from kvrepro.benchmarks.table import benchmark_entry
+from kvrepro.methods.table import METHODS, method_class
 from kvrepro.models.identity import model_identity
+from kvrepro.models.table import MODELS, model_entry
+from kvrepro.runs.config import CellConfig
 
 FILES = {
     "config.json": "{}", "generation_config.json": "{}", "tokenizer_config.json": "{}", "tokenizer.json": "{}",
@@ -142,7 +142,7 @@ def test_rows_on_this_machine_that_are_not_the_reference_count(tmp_path, monkeyp
     assert len(found | {published}) == 3
     digest = hashlib.sha256((tmp_path / "aime24.jsonl").read_bytes()).hexdigest()
     table = {"aime24": dataclasses.replace(benchmark_entry("aime24"), reference_sha256=digest)}
-    monkeypatch.setattr("kvrepro.benchmarks._real", lambda: table)
+    monkeypatch.setattr("kvrepro.benchmarks.table._real", lambda: table)
     assert name() == published
 
 

@@ -10,18 +10,17 @@ import torch
 from huggingface_hub import errors as hub_errors
 
 from kvrepro.errors import KvreproError, UnknownNameError
-from kvrepro.models import (
+from kvrepro.models import loading, memory
+from kvrepro.models.loading import load_model
+from kvrepro.models.table import (
     MODELS,
     ModelEntry,
     generation_defaults,
-    loading,
-    memory,
     model_entry,
     model_table,
     predictor_source,
     weights_fingerprint,
 )
-from kvrepro.models.loading import load_model
 from kvrepro.paths import CHECKPOINTS
 
 TINY = CHECKPOINTS / "tiny-r1-llama"
@@ -50,7 +49,7 @@ def test_any_hub_id_is_a_model_and_keeps_its_revision():
         "some-org/Some.Model-7B@v1.2",
     )
     assert model_entry("some-org/Some.Model-7B").revision is None
-    from kvrepro.config import CellConfig
+    from kvrepro.runs.config import CellConfig
 
     cell = CellConfig(model="some-org/Some.Model-7B@v1.2", benchmark="chain-12")
     assert cell.model == "some-org/Some.Model-7B@v1.2"
@@ -200,8 +199,8 @@ def test_quantised_weights_without_their_library_name_the_extra_to_install(bits,
 
 
 def test_a_model_without_thoughts_runs_a_cell_and_its_replies_are_all_answer(tmp_path, monkeypatch):
-    from kvrepro.config import CellConfig
-    from kvrepro.runner import run_cell
+    from kvrepro.runs.config import CellConfig
+    from kvrepro.runs.runner import run_cell
 
     (tmp_path / "models.yaml").write_text(f"mute: {{source: {TINY}, think_end: null, dtype: float32}}\n")
     monkeypatch.setenv("KVREPRO_MODELS", str(tmp_path / "models.yaml"))

@@ -9,11 +9,10 @@ import warnings
 import pytest
 import torch
 
-from kvrepro.completions import NAN_LOGITS, Request
-from kvrepro.engine import Engine
-from kvrepro.methods import create_method
-from kvrepro.sampling_config import SamplingConfig
-from kvrepro.tokens import ThinkTags
+from kvrepro.engine.engine import Engine
+from kvrepro.engine.requests import NAN_LOGITS, Request, SamplingConfig
+from kvrepro.methods.table import create_method
+from kvrepro.models.tokens import ThinkTags
 
 from .conftest import has_compiler, make_random_model
 from .method_cases import BUDGET, fair
@@ -127,7 +126,7 @@ def test_a_float16_overflow_is_noticed():
 
 
 def test_nothing_is_compared_along_a_trace_whose_logits_are_not_finite(model):
-    from kvrepro.comparison.fidelity import measure_fidelity
+    from kvrepro.analysis.fidelity import measure_fidelity
     from kvrepro.errors import KvreproError
 
     from .test_fidelity import TRACES
@@ -142,10 +141,10 @@ def test_nothing_is_compared_along_a_trace_whose_logits_are_not_finite(model):
 
 
 def test_a_model_without_finite_logits_answers_from_no_part_of_a_thought(model):
+    from kvrepro.analysis.kept_thoughts import answers_from_parts
+    from kvrepro.benchmarks.chains.language import build_tokenizer
     from kvrepro.errors import KvreproError
-    from kvrepro.labels.kept_thoughts import answers_from_parts
-    from kvrepro.labels.traces import Trace
-    from kvrepro.tiny.language import build_tokenizer
+    from kvrepro.training.traces import Trace
 
     trace = Trace([1, *range(20, 40)], 4, 14, 15, "p", gold="7")
     with pytest.raises(KvreproError, match="logits in torch.float32 are not finite"):
@@ -157,14 +156,16 @@ def test_a_model_without_finite_logits_answers_from_no_part_of_a_thought(model):
 def test_a_summary_says_which_cells_hold_such_replies(tmp_path, monkeypatch):
     from types import SimpleNamespace
 
-    from kvrepro.config import CellConfig
-    from kvrepro.profiles import Profile
-    from kvrepro.summary import summarise_profile
+    from kvrepro.runs.config import CellConfig
+    from kvrepro.runs.profiles import Profile
+    from kvrepro.runs.summary import summarise_profile
 
     config = CellConfig(model="r1-llama", benchmark="chain-12")
     manifest = {"cell_id": config.cell_id, "status": {"ok": 5, NAN_LOGITS: 3}, "n_records": 8}
-    monkeypatch.setattr("kvrepro.summary.CellFolder.of", lambda *_: SimpleNamespace(is_complete=True, path=tmp_path))
-    monkeypatch.setattr("kvrepro.summary.read_manifest", lambda path: manifest)
-    monkeypatch.setattr("kvrepro.summary.summary_row", lambda *_: {})
+    monkeypatch.setattr(
+        "kvrepro.runs.summary.CellFolder.of", lambda *_: SimpleNamespace(is_complete=True, path=tmp_path)
+    )
+    monkeypatch.setattr("kvrepro.runs.summary.read_manifest", lambda path: manifest)
+    monkeypatch.setattr("kvrepro.runs.summary.summary_row", lambda *_: {})
     with pytest.warns(RuntimeWarning, match=f"{config.cell_id}: 3 of 8 replies ended with status nan_logits"):
         summarise_profile(Profile("single", "", (config,)))

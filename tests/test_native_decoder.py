@@ -9,12 +9,13 @@ import pytest
 import torch
 
 import kvrepro
-from kvrepro import native_decoder
-from kvrepro.cache import CompressedCache
-from kvrepro.decoder import FusedDecoder, make_decoder
+from kvrepro.benchmarks.chains.language import build_tokenizer
+from kvrepro.cache.slots import CompressedCache
+from kvrepro.engine.decoders import native as native_decoder
+from kvrepro.engine.decoders.choose import make_decoder
+from kvrepro.engine.decoders.fused import FusedDecoder
+from kvrepro.engine.decoders.native import NativeDecoder
 from kvrepro.errors import KvreproError
-from kvrepro.native_decoder import NativeDecoder
-from kvrepro.tiny.language import build_tokenizer
 
 from .conftest import has_compiler, make_random_model
 from .method_cases import BUDGET, fair
@@ -45,7 +46,7 @@ def test_replies_depend_neither_on_the_batch_nor_on_the_decoder(random_model, to
         warnings.simplefilter("error", RuntimeWarning)
         alone = run(1)
         assert run(3) == alone and run(4) == alone
-    monkeypatch.setattr("kvrepro.engine.make_decoder", lambda model, kind: FusedDecoder(model))
+    monkeypatch.setattr("kvrepro.engine.engine.make_decoder", lambda model, kind: FusedDecoder(model))
     assert run(3) == alone
 
 
@@ -111,8 +112,9 @@ def test_a_full_row_and_a_wrong_number_of_rows_are_errors(random_model):
 def test_a_grid_compiles_once_before_its_cells(monkeypatch, capsys):
     from kvrepro.kernels.native import library
 
-    from kvrepro import cli, workflow
-    from kvrepro.results import CellFolder
+    from kvrepro import cli
+    from kvrepro.runs import workflow
+    from kvrepro.runs.folder import CellFolder
 
     built: list = []
     order: list[str] = []

@@ -10,8 +10,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from kvrepro.config import FIELD_NAMES, CellConfig
 from kvrepro.paths import PACKAGE
+from kvrepro.runs.config import FIELD_NAMES, CellConfig
 
 FOLDER = PACKAGE.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 import kvrepro
-from kvrepro.benchmarks import load_problems
+from kvrepro.benchmarks.chains.language import build_tokenizer
+from kvrepro.benchmarks.table import load_problems
 from kvrepro.errors import KvreproError, UnknownNameError
-from kvrepro.methods import METHODS, create_method, method_class
 from kvrepro.methods.declaration import ATTENTION, NEEDS
 from kvrepro.methods.snapkv import SnapKVMethod
+from kvrepro.methods.table import METHODS, create_method, method_class
 from kvrepro.paths import PACKAGE
-from kvrepro.tiny.language import build_tokenizer
 
 from .crafted import crafted_view, kept
 

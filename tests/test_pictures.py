@@ -8,19 +8,19 @@ from html.parser import HTMLParser
 
 import pytest
 
-from kvrepro import pictures
-from kvrepro.config import CellConfig
 from kvrepro.errors import KvreproError
-from kvrepro.models import model_entry
+from kvrepro.figures import reply_pictures as pictures
+from kvrepro.figures.page import write_index
+from kvrepro.figures.reply_pictures import PictureSet, ReplyPicture, drawn_cells, reply_pictures
+from kvrepro.figures.token_picture import TokenPicture
 from kvrepro.models.loading import load_model
+from kvrepro.models.table import model_entry
 from kvrepro.paths import results_root
-from kvrepro.pictures import PictureSet, ReplyPicture, drawn_cells, reply_pictures
-from kvrepro.profiles import Profile
-from kvrepro.report import write_index
-from kvrepro.results import CellFolder, read_records
-from kvrepro.runner import replay_cell, run_cell
-from kvrepro.summary import summarise_profile
-from kvrepro.token_picture import TokenPicture
+from kvrepro.runs.config import CellConfig
+from kvrepro.runs.folder import CellFolder, read_records
+from kvrepro.runs.profiles import Profile
+from kvrepro.runs.runner import replay_cell, run_cell
+from kvrepro.runs.summary import summarise_profile
 
 COMMON = dict(model="tiny-r1-llama", benchmark="chain-12", n_problems=2, max_new_tokens=90, window=32, ratio=0.75)
 

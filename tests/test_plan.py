@@ -9,17 +9,17 @@ import pandas as pd
 import pytest
 
 from kvrepro.cli import main
-from kvrepro.config import CellConfig
 from kvrepro.errors import UnknownNameError
-from kvrepro.methods import METHODS
-from kvrepro.models import model_entry
-from kvrepro.models.architectures import model_size
+from kvrepro.methods.table import METHODS
+from kvrepro.models.shapes import model_size
+from kvrepro.models.table import model_entry
 from kvrepro.paths import PACKAGE
-from kvrepro.planning.estimates import ELSEWHERE, Measurement, expected_speed, expected_tokens, measurements
-from kvrepro.planning.gpus import GPUS, machine
-from kvrepro.planning.plan import ASSUMED_PROMPT_TOKENS, cache_bytes, plan_cell
-from kvrepro.profiles import load_profile
-from kvrepro.runner import run_cell
+from kvrepro.runs.config import CellConfig
+from kvrepro.runs.forecast import ASSUMED_PROMPT_TOKENS, cache_bytes, plan_cell
+from kvrepro.runs.machines import GPUS, machine
+from kvrepro.runs.past_cells import ELSEWHERE, PastCell, expected_speed, expected_tokens, measurements
+from kvrepro.runs.profiles import load_profile
+from kvrepro.runs.runner import run_cell
 
 TINY_TABLE = PACKAGE.parent / "notebooks" / "images" / "tiny-summary.csv"
 
@@ -67,7 +67,7 @@ def test_kv_bytes_equal_the_published_table_of_the_tiny_profile():
 def test_times_of_cells_left_out_of_the_table_are_met():
     """Every cell of the tiny grid predicted from the others: the sum within 5 %, all but one cell within 25 %."""
     table = pd.read_csv(TINY_TABLE).to_dict("records")
-    known = [Measurement.of(row, ELSEWHERE) for row in table]
+    known = [PastCell.of(row, ELSEWHERE) for row in table]
     errors, planned = [], 0.0
     for row, config in zip(table, load_profile("tiny").cells, strict=True):
         others = [m for m in known if (m.model, m.benchmark, m.method, m.budget) !=
@@ -88,7 +88,7 @@ def test_a_full_cache_is_estimated_from_replies_of_its_own_length():
     """Full caches have no budget to be near in, so the length of the reply stands for the size."""
 
     def cell(benchmark, new_tokens, tps, method="full", budget=None):
-        return Measurement("tiny-r1-qwen", benchmark, method, budget, new_tokens, tps, 2.0, ELSEWHERE)
+        return PastCell("tiny-r1-qwen", benchmark, method, budget, new_tokens, tps, 2.0, ELSEWHERE)
 
     known = [cell("chain-12", 200, 4000.0), cell("chain-23", 600, 2000.0), cell("choice-18", 400, 3000.0)]
     known.append(cell("sum-16", 380, 9999.0, "dynts", 300))
@@ -98,7 +98,7 @@ def test_a_full_cache_is_estimated_from_replies_of_its_own_length():
     assert tps == pytest.approx(0.1 * 4000 + 0.9 * 3000)
     # one cold first cell does not set the time outside decoding
     known += [cell("sum-16", 380, 9999.0, "dynts", b) for b in (310, 320)]
-    known[3] = Measurement("tiny-r1-qwen", "sum-16", "dynts", 300, 380, 9999.0, 60.0, ELSEWHERE)
+    known[3] = PastCell("tiny-r1-qwen", "sum-16", "dynts", 300, 380, 9999.0, 60.0, ELSEWHERE)
     assert expected_speed(config, known)[1] == 2.0
 
 
@@ -109,7 +109,7 @@ def test_parameters_are_those_that_the_models_are_published_with():
     }  # fmt: skip
     for name, parameters in published.items():
         assert model_size(model_entry(name)).parameters == parameters, name
-    # METHODS.md section 1: 56 and 128 KiB a token
+    # docs/budgets.md#bytes: 56 and 128 KiB a token
     assert model_size(model_entry("r1-qwen")).kv_bytes_per_token == 56 * 1024
     assert model_size(model_entry("r1-llama")).kv_bytes_per_token == 128 * 1024
 
@@ -160,9 +160,9 @@ def test_a_head_in_the_local_copy_of_a_hub_repository_is_counted_with_its_own_si
 
 
 def test_the_notebook_and_the_plan_name_the_same_largest_batch(monkeypatch):
-    from kvrepro.efficiency import bounds
+    from kvrepro.bench import bounds
 
-    monkeypatch.setattr("kvrepro.planning.plan.prompt_lengths", lambda config: None)
+    monkeypatch.setattr("kvrepro.runs.forecast.prompt_lengths", lambda config: None)
     table = bounds.largest_batch([bounds.ModelBytes.of(name) for name in bounds.TITLES], [2500, 4500])
     dynts = dict(method="dynts", window=2000, ratio=0.4, pin_overflow="keep_first")
     for row in table.itertuples():
@@ -241,7 +241,7 @@ def test_mistakes_are_named(capsys, tmp_path):
 
 def test_rows_are_not_asked_for_where_the_tokenizer_is_missing(monkeypatch):
     """Offline the Hub library tries for half a minute per benchmark, and the answer would be `assumed` all the same."""
-    from kvrepro.planning import plan
+    from kvrepro.runs import forecast as plan
 
     def missing(*_, **__):
         asked.append(1)

@@ -7,22 +7,22 @@ import pytest
 import torch
 
 from kvrepro.errors import KvreproError
-from kvrepro.labels.dataset import Example
-from kvrepro.predictor.head import (
+from kvrepro.methods.learned.importance import (
     ImportancePredictor,
     PredictorShape,
     load_predictor,
     load_predictor_for,
     save_predictor,
 )
-from kvrepro.predictor.recipe import PredictorRecipe
-from kvrepro.predictor.scores import fit_baselines, lead_over, rank_metrics, score_traces, summarise_scores
-from kvrepro.predictor.training import PredictorTraining
+from kvrepro.training.dataset import Example
+from kvrepro.training.importance.ranking import fit_baselines, lead_over, rank_metrics, score_traces, summarise_scores
+from kvrepro.training.importance.recipe import PredictorRecipe
+from kvrepro.training.importance.training import PredictorTraining
 
 
 @pytest.mark.parametrize(("hidden", "parameters"), [(4096, 50_333_696), (3584, 46_139_392)])
 def test_published_head_sizes(hidden, parameters):
-    """METHODS.md 3.4."""
+    """docs/predictor.md#head."""
     with torch.device("meta"):
         head = ImportancePredictor(PredictorShape(hidden, 8192, 2048))
     assert sum(p.numel() for p in head.parameters()) == parameters
@@ -189,7 +189,7 @@ def test_summaries_have_intervals_over_traces():
 def test_the_cards_of_the_shipped_heads_say_that_they_beat_every_baseline(model):
     import json
 
-    from kvrepro.models import model_entry, weights_fingerprint
+    from kvrepro.models.table import model_entry, weights_fingerprint
     from kvrepro.paths import CHECKPOINTS
 
     card = json.loads((CHECKPOINTS / model / "importance" / "card.json").read_text())

@@ -13,23 +13,23 @@ import pytest
 import torch
 
 from kvrepro.cli import main
-from kvrepro.completions import Completion, Request
+from kvrepro.engine.requests import Completion, Request
 from kvrepro.errors import KvreproError
-from kvrepro.labels.dataset import LabelledTraces
-from kvrepro.labels.labelling import LabelOptions, Workers, build_dataset, label_traces
-from kvrepro.labels.questions import Question
-from kvrepro.labels.stages import StageFolder, check_same_model, stage_path
-from kvrepro.labels.traces import KEPT, TRACES, Trace, TraceOptions, judge, select_traces
+from kvrepro.files import append_row, read_rows, write_rows
 from kvrepro.models.identity import model_identity
-from kvrepro.predictor.pipeline import LoadedModel, make_head, make_labels, make_traces
-from kvrepro.predictor.plan import PredictorPlan
-from kvrepro.results import append_row, read_rows, write_rows
-from kvrepro.tokens import ThinkTags
+from kvrepro.models.tokens import ThinkTags
+from kvrepro.training.dataset import LabelledTraces
+from kvrepro.training.importance.pipeline import LoadedModel, make_head, make_labels, make_traces
+from kvrepro.training.importance.settings import TrainingSettings
+from kvrepro.training.labelling import LabelOptions, Workers, build_dataset, label_traces
+from kvrepro.training.questions import Question
+from kvrepro.training.stages import StageFolder, check_same_model, stage_path
+from kvrepro.training.traces import KEPT, TRACES, Trace, TraceOptions, select_traces, trace_outcome
 
 datasets = pytest.importorskip("datasets", reason="labels are stored with the package datasets")
 
 SMALL = TraceOptions(n_train=6, n_held_out=4, sizes=(4, 5), max_new_tokens=200, batch_rows=10)
-PLAN = PredictorPlan("tiny-r1-llama", SMALL, training={"epochs": 2})
+PLAN = TrainingSettings("tiny-r1-llama", SMALL, training={"epochs": 2})
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_finished_folders_are_left_alone_and_other_settings_refused(traces, load
 
 def test_traces_of_a_changed_template_are_others(traces, loaded, monkeypatch):
     changed = {**model_identity(PLAN.entry), "files": "another template"}
-    monkeypatch.setattr("kvrepro.predictor.pipeline.model_identity", lambda entry: changed)
+    monkeypatch.setattr("kvrepro.training.importance.pipeline.model_identity", lambda entry: changed)
     with pytest.raises(KvreproError, match="traces of other settings"):
         make_traces(PLAN, folder=traces_file(traces).parent, loaded=loaded)
 
@@ -128,7 +128,7 @@ def reply(tokenizer, text, status="ok"):
 def test_a_reply_is_a_trace_or_says_why_not(loaded, text, status, expected):
     _, tokenizer = loaded.pair
     question = Question("q", "?", "7", "integer", "train")
-    assert judge(reply(tokenizer, text, status), question, ThinkTags.of(tokenizer), tokenizer) == expected
+    assert trace_outcome(reply(tokenizer, text, status), question, ThinkTags.of(tokenizer), tokenizer) == expected
 
 
 def test_the_first_correct_sample_of_a_problem_is_taken():
@@ -148,7 +148,7 @@ def test_the_first_correct_sample_of_a_problem_is_taken():
 
 
 def test_labels_read_back_as_a_dataset_with_their_hidden_states(labels, loaded):
-    from kvrepro.labels.attention import label_sequence
+    from kvrepro.training.labels import label_sequence
 
     model, _ = loaded.pair
     stored = datasets.load_from_disk(labels["folder"] + "/dataset")
@@ -200,7 +200,7 @@ def test_unusable_traces_are_skipped_and_counted(traces, loaded, tmp_path):
 
 
 def test_nan_labels_are_skipped_when_made_and_when_read(traces, labels, loaded, tmp_path, monkeypatch):
-    from kvrepro.labels import labelling
+    from kvrepro.training import labelling
 
     original = labelling.label_sequence
 
@@ -240,7 +240,7 @@ def test_two_workers_and_a_resumed_run_make_the_parts_of_one(traces, loaded, tmp
 
 
 def test_the_manifest_counts_what_was_skipped_and_names_another_tokenizer(traces, loaded, tmp_path, monkeypatch):
-    from kvrepro.labels import labelling
+    from kvrepro.training import labelling
 
     copied = tmp_path / "traces"
     shutil.copytree(traces["folder"], copied)
@@ -305,7 +305,7 @@ def test_a_head_carries_its_scores_counts_and_leads(labels, tmp_path):
 
 
 def test_an_unfinished_head_is_not_taken_for_one(labels, tmp_path, monkeypatch):
-    from kvrepro.predictor import pipeline as predictor_pipeline
+    from kvrepro.training.importance import pipeline as predictor_pipeline
 
     target = tmp_path / "head"
     make_head(PLAN, labels["folder"], folder=target)
@@ -380,8 +380,8 @@ def test_write_rows_is_whole(tmp_path):
 
 
 def test_every_plan_parses_and_is_no_profile():
-    from kvrepro.predictor.plan import load_plan, plan_names
-    from kvrepro.profiles import profile_names
+    from kvrepro.runs.profiles import profile_names
+    from kvrepro.training.importance.settings import load_plan, plan_names
 
     assert plan_names() == ["r1-llama", "r1-qwen", "smollm2-135m", "tiny-r1-llama", "tiny-r1-qwen"]
     for name in plan_names():
@@ -395,7 +395,7 @@ def test_every_plan_parses_and_is_no_profile():
 
 
 def test_a_plan_file_with_a_mistake_is_refused(tmp_path):
-    from kvrepro.predictor.plan import read_plan
+    from kvrepro.training.importance.settings import read_plan
 
     for content, message in (
         ("traces: {}", "expected a mapping with `model`"),
@@ -420,12 +420,12 @@ def test_trace_defaults_are_sound():
 @pytest.fixture
 def mute(tmp_path, monkeypatch):
     """A tiny model that is said not to think."""
-    from kvrepro.models import MODELS
+    from kvrepro.models.table import MODELS
 
     row = f"mute: {{source: {MODELS['tiny-r1-llama'].source}, think_end: null, dtype: float32}}\n"
     (tmp_path / "models.yaml").write_text(row)
     monkeypatch.setenv("KVREPRO_MODELS", str(tmp_path / "models.yaml"))
-    return PredictorPlan("mute", replace(SMALL, n_train=3, n_held_out=2, max_new_tokens=40, answer_share=0.25))
+    return TrainingSettings("mute", replace(SMALL, n_train=3, n_held_out=2, max_new_tokens=40, answer_share=0.25))
 
 
 def test_replies_without_a_thought_are_cut_by_share_and_can_be_labelled(mute, tmp_path):
@@ -442,7 +442,7 @@ def test_replies_without_a_thought_are_cut_by_share_and_can_be_labelled(mute, tm
 
 
 def test_without_a_share_such_a_model_is_refused_and_old_folders_keep_their_names(mute, tmp_path):
-    from kvrepro.labels.traces import options_identity
+    from kvrepro.training.traces import options_identity
 
     with pytest.raises(KvreproError, match="does not think.*traces.answer_share=0.25"):
         make_traces(replace(mute, traces=replace(mute.traces, answer_share=None)), folder=tmp_path / "traces")
@@ -455,7 +455,7 @@ def test_without_a_share_such_a_model_is_refused_and_old_folders_keep_their_name
 def test_problems_are_found_beside_the_parameter_file():
     from pathlib import Path
 
-    from kvrepro.predictor.plan import load_plan
+    from kvrepro.training.importance.settings import load_plan
 
     problems = Path(load_plan("smollm2-135m").traces.problems)
     assert problems.is_file() and len(problems.read_text().splitlines()) == 64

@@ -7,12 +7,12 @@ import json
 import pytest
 import torch
 
+from kvrepro.bench import training_speed as speed
 from kvrepro.errors import KvreproError
-from kvrepro.predictor import speed
-from kvrepro.predictor.head import ImportancePredictor, PredictorShape
-from kvrepro.predictor.loss import pairwise_loss
-from kvrepro.predictor.recipe import PredictorRecipe, published_recipe
-from kvrepro.predictor.training import PredictorTraining
+from kvrepro.methods.learned.importance import ImportancePredictor, PredictorShape
+from kvrepro.training.importance.loss import pairwise_loss
+from kvrepro.training.importance.recipe import PredictorRecipe, published_recipe
+from kvrepro.training.importance.training import PredictorTraining
 
 
 def test_operations_by_hand(random_model):

@@ -8,15 +8,15 @@ import types
 
 import pytest
 
-from kvrepro import preflight
 from kvrepro.cli import main
-from kvrepro.config import CellConfig
 from kvrepro.errors import KvreproError
-from kvrepro.models import model_entry
 from kvrepro.models.memory import GIB
+from kvrepro.models.table import model_entry
 from kvrepro.paths import results_root
-from kvrepro.preflight import check_cells
-from kvrepro.profiles import load_profile
+from kvrepro.runs import preflight
+from kvrepro.runs.config import CellConfig
+from kvrepro.runs.preflight import check_cells
+from kvrepro.runs.profiles import load_profile
 
 FULL = CellConfig(model="tiny-r1-llama", benchmark="chain-12", method="full")
 
@@ -51,7 +51,7 @@ def test_a_grid_without_rows_and_weights_starts_nothing_and_says_both(nothing_he
 
 
 def test_a_run_without_rows_starts_nothing(nothing_here, capfd, monkeypatch):
-    monkeypatch.setattr("kvrepro.execution.run_cell_notebook", lambda *args: pytest.fail("it was started"))
+    monkeypatch.setattr("kvrepro.runs.notebooks.run_cell_notebook", lambda *args: pytest.fail("it was started"))
     arguments = ["--set", "model=tiny-r1-llama", "--set", "benchmark=gk23en", "--set", "method=full"]
     assert main(["run", *arguments]) == 2
     assert "gk23en.jsonl" in capfd.readouterr().err
@@ -83,7 +83,7 @@ def test_what_a_method_reads_beside_the_weights_is_looked_for(values, message):
 
 
 def test_a_predictor_of_another_width_is_found(tmp_path):
-    from kvrepro.predictor.head import ImportancePredictor, PredictorShape, save_predictor
+    from kvrepro.methods.learned.importance import ImportancePredictor, PredictorShape, save_predictor
 
     save_predictor(ImportancePredictor(PredictorShape(8, 8, 8)), tmp_path / "head", {})
     with pytest.raises(KvreproError, match="is 8 wide, the model's hidden state"):
@@ -120,7 +120,7 @@ def test_too_little_memory_and_a_full_disk_are_found(monkeypatch):
 
 
 def test_the_runner_looks_before_it_loads_the_model(tmp_path, monkeypatch):
-    from kvrepro import runner
+    from kvrepro.runs import runner
 
     monkeypatch.setattr(runner, "load_model", lambda *args: pytest.fail("the model was loaded"))
     with pytest.raises(KvreproError, match="no importance predictor"):

@@ -6,7 +6,7 @@ import pytest
 
 from kvrepro.errors import KvreproError, UnknownNameError
 from kvrepro.paths import PACKAGE
-from kvrepro.profiles import load_profile, profile_names
+from kvrepro.runs.profiles import load_profile, profile_names
 
 SHIPPED = sorted(p.stem for p in (PACKAGE.parent / "nbs_params").glob("*.yaml"))
 PANEL = "{model: tiny-r1-llama, benchmark: chain-12, budgets: [160, 192]}"
@@ -162,14 +162,14 @@ def test_a_cell_is_found_by_id_and_by_hash(write_profile):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_profile_with_paper_marks_finds_the_papers_value_for_every_cell(name):
-    from kvrepro.benchmarks import benchmark_entry
-    from kvrepro.figures import paper_readings
-    from kvrepro.models import model_entry
+    from kvrepro.benchmarks.table import benchmark_entry
+    from kvrepro.figures.budget_curves import paper_values
+    from kvrepro.models.table import model_entry
 
     profile = load_profile(name)
     if not profile.paper_marks:
         pytest.skip(f"profile {name} draws no marks from the paper")
     for cell in (c for c in profile.cells if c.method == "dynts"):
         # called with the titles, as the notebook of the figures does
-        readings = paper_readings(model_entry(cell.model).title, benchmark_entry(cell.benchmark).title)
+        readings = paper_values(model_entry(cell.model).title, benchmark_entry(cell.benchmark).title)
         assert cell.budget in set(readings.budget_tokens), (cell.model, cell.benchmark, cell.budget)

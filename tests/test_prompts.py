@@ -8,11 +8,11 @@ import warnings
 import pytest
 
 import kvrepro
+from kvrepro.benchmarks.chains.language import build_tokenizer
+from kvrepro.engine.generate import end_token_ids
 from kvrepro.errors import KvreproError
-from kvrepro.generation import end_token_ids
-from kvrepro.models import MODELS, ModelEntry, model_entry
-from kvrepro.tiny.language import build_tokenizer
-from kvrepro.tokens import ThinkTags, render_prompt
+from kvrepro.models.table import MODELS, ModelEntry, model_entry
+from kvrepro.models.tokens import ThinkTags, render_prompt
 
 QUESTION = "A m:=7; find m"
 

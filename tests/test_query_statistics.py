@@ -10,12 +10,17 @@ import torch
 
 import kvrepro
 from kvrepro import cli
+from kvrepro.benchmarks.chains.language import build_tokenizer
 from kvrepro.errors import KvreproError
-from kvrepro.judge.head import load_judge
-from kvrepro.judge.sequences import text_sequences
+from kvrepro.methods.learned.judge import load_judge
+from kvrepro.methods.learned.query_statistics import (
+    QueryStatistics,
+    load_statistics,
+    measure_statistics,
+    save_statistics,
+)
 from kvrepro.paths import CHECKPOINTS, PACKAGE
-from kvrepro.query_statistics import QueryStatistics, load_statistics, measure_statistics, save_statistics
-from kvrepro.tiny.language import build_tokenizer
+from kvrepro.training.judge.sequences import text_sequences
 
 from .method_cases import HEAD_DIM, LAYERS, Q_HEADS, assets
 
@@ -143,7 +148,7 @@ def test_commands_say_what_is_missing(command, tmp_path, capsys):
 @pytest.mark.model
 @pytest.mark.parametrize("name", TINY)
 def test_shipped_statistics_and_judge_belong_to_the_shipped_weights(name):
-    from kvrepro.models import model_entry, weights_fingerprint
+    from kvrepro.models.table import model_entry, weights_fingerprint
 
     weights = weights_fingerprint(model_entry(name))
     for folder in ("query_statistics", "judge"):

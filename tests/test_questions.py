@@ -6,10 +6,17 @@ import json
 
 import pytest
 
-from kvrepro.benchmarks import load_problems
+from kvrepro.benchmarks.chains.problems import split_of
+from kvrepro.benchmarks.table import load_problems
 from kvrepro.errors import KvreproError
-from kvrepro.labels.questions import Question, check_leakage, normalised, questions_hash, read_questions, tiny_questions
-from kvrepro.tiny.split import split_of
+from kvrepro.training.questions import (
+    Question,
+    check_leakage,
+    normalised,
+    questions_hash,
+    read_questions,
+    tiny_questions,
+)
 
 REAL = "Let $x$ be the least whole number whose square exceeds 2024. What is the value of $x$?"
 

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from kvrepro.benchmarks import known_scores, real
+from kvrepro.benchmarks import real
 from kvrepro.benchmarks.options import option_order, shuffled_question
 from kvrepro.benchmarks.overlap import same_problems
 from kvrepro.benchmarks.prompts import DEEPSEEK_SUFFIX, prompt_hash, user_message
-from kvrepro.benchmarks.real import REAL_BENCHMARKS, load_real, load_with_provenance
+from kvrepro.benchmarks.real import load_real, load_with_provenance
+from kvrepro.benchmarks.sources import REAL_BENCHMARKS
 from kvrepro.errors import KvreproError, UnknownNameError
+from kvrepro.scores.known_scores import known_scores
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the data sets lie beside the checkout and are not there")

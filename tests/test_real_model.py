@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kvrepro.models import model_entry
 from kvrepro.models.fetched import FETCHED_MODELS
+from kvrepro.models.table import model_entry
 from kvrepro.paths import fetched_folder
 
 pytestmark = pytest.mark.model
@@ -30,11 +30,10 @@ def smollm2():
 
 def replies(model, tokenizer, method: str, decoder: str = "auto", **options):
     """Greedy completions of `NEW_TOKENS` tokens; the end token is switched off so that all have this length."""
-    from kvrepro.completions import Request
-    from kvrepro.engine import Engine
-    from kvrepro.methods import create_method
-    from kvrepro.sampling_config import SamplingConfig
-    from kvrepro.tokens import ThinkTags, render_prompt
+    from kvrepro.engine.engine import Engine
+    from kvrepro.engine.requests import Request, SamplingConfig
+    from kvrepro.methods.table import create_method
+    from kvrepro.models.tokens import ThinkTags, render_prompt
 
     engine = Engine(
         model, create_method(method, **options), ThinkTags.of(tokenizer, None), (), sampling=SamplingConfig(0),
@@ -87,7 +86,7 @@ def test_compressed_replies_begin_like_the_full_one_and_hold_their_budget(smollm
 
 def test_a_model_without_think_tags_is_refused_unless_it_is_said_to_have_none(smollm2):
     from kvrepro.errors import KvreproError
-    from kvrepro.tokens import ThinkTags
+    from kvrepro.models.tokens import ThinkTags
 
     with pytest.raises(KvreproError, match="chat template .* never mentions '</think>'"):
         ThinkTags.of(smollm2[1])

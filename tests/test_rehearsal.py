@@ -10,16 +10,17 @@ import sys
 import pytest
 import yaml
 
-from kvrepro.benchmarks import load_problems
-from kvrepro.benchmarks.real import REAL_BENCHMARKS, load_real
-from kvrepro.cache_shape import CacheShape
+from kvrepro.benchmarks.real import load_real
+from kvrepro.benchmarks.sources import REAL_BENCHMARKS
+from kvrepro.benchmarks.table import load_problems
+from kvrepro.cache.shape import CacheShape
 from kvrepro.errors import KvreproError, UnknownNameError
-from kvrepro.models import MODELS
-from kvrepro.models.architectures import CONFIGS
+from kvrepro.models.shapes import CONFIGS
+from kvrepro.models.table import MODELS
+from kvrepro.models.tokens import ThinkTags, render_prompt
 from kvrepro.paths import hub_environment
-from kvrepro.planning.rehearsal import build_hub, build_tokenizer, stand_in_config, write_rows
-from kvrepro.profiles import load_profile
-from kvrepro.tokens import ThinkTags, render_prompt
+from kvrepro.runs.profiles import load_profile
+from kvrepro.runs.rehearsal import build_hub, build_tokenizer, stand_in_config, write_rows
 
 TEXTS = ["Find the sum of all integer bases $b>9$ for which $17_b$ is a divisor of $97_b$.", "Let $x$ be real."] * 3
 # ids of the published tokenizers
@@ -72,10 +73,10 @@ def test_rows_have_the_real_format_and_number(tmp_path, monkeypatch):
 
 SCRIPT = """
 import json, sys
-from kvrepro.config import CellConfig
+from kvrepro.runs.config import CellConfig
 from kvrepro.models.loading import load_model
-from kvrepro.models import model_entry
-from kvrepro.runner import run_cell
+from kvrepro.models.table import model_entry
+from kvrepro.runs.runner import run_cell
 found = {}
 for name in ("missing/model", "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B@0000000000000000000000000000000000000000"):
     try:

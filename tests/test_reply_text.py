@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvrepro.tokens import ThinkTags, reply_parts
+from kvrepro.models.tokens import ThinkTags, reply_parts
 
 tokenizers = pytest.importorskip("tokenizers")
 WORDS = ["so", "it", "is", "7", "<think>", "</think>", "[/THINK]", "<eos>", "<reserved>", "<|begin|>", "<|end|>"]

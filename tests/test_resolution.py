@@ -10,17 +10,18 @@ import pytest
 import yaml
 
 from kvrepro.cli import main
-from kvrepro.config import FIELD_NAMES, CellConfig
 from kvrepro.errors import KvreproError
-from kvrepro.methods import METHODS, method_class
+from kvrepro.files import write_atomic
 from kvrepro.methods.declaration import option_types
 from kvrepro.methods.declared_options import declared_options
+from kvrepro.methods.table import METHODS, method_class
 from kvrepro.paths import PACKAGE
-from kvrepro.preflight import check_cells
-from kvrepro.profiles import load_profile, profile_names
-from kvrepro.resolution import resolve_cell
-from kvrepro.results import configs_beside, write_atomic
-from kvrepro.runner import run_cell
+from kvrepro.runs.config import FIELD_NAMES, CellConfig
+from kvrepro.runs.folder import configs_beside
+from kvrepro.runs.preflight import check_cells
+from kvrepro.runs.profiles import load_profile, profile_names
+from kvrepro.runs.resolution import resolve_cell
+from kvrepro.runs.runner import run_cell
 
 NOTEBOOK = PACKAGE.parent / "notebooks" / "cell.ipynb"
 ORACLES = ("oracle_answer", "oracle_future")
@@ -215,7 +216,7 @@ def test_what_a_run_refuses_a_dry_run_refuses(capsys, monkeypatch, changes, mess
     def run_cell_notebook(*_):
         raise AssertionError("nothing may start")
 
-    monkeypatch.setattr("kvrepro.execution.run_cell_notebook", run_cell_notebook)
+    monkeypatch.setattr("kvrepro.runs.notebooks.run_cell_notebook", run_cell_notebook)
     chosen = {**BASE, "method": "snapkv", "budget": "160", **changes}
     items = [part for name, value in chosen.items() for part in ("--set", f"{name}={value}")]
     assert main(["run", *items, *flags]) == 2

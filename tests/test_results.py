@@ -9,23 +9,12 @@ import re
 
 import pytest
 
-from kvrepro import results
-from kvrepro.config import CellConfig
 from kvrepro.errors import RunError
+from kvrepro.files import append_row, read_rows, write_atomic, write_rows
 from kvrepro.paths import results_root
-from kvrepro.results import (
-    MANIFEST,
-    NOTEBOOK,
-    RECORD_FIELDS,
-    RECORDS,
-    CellFolder,
-    append_row,
-    read_manifest,
-    read_records,
-    read_rows,
-    write_atomic,
-    write_rows,
-)
+from kvrepro.runs import folder as results
+from kvrepro.runs.config import CellConfig
+from kvrepro.runs.folder import MANIFEST, NOTEBOOK, RECORD_FIELDS, RECORDS, CellFolder, read_manifest, read_records
 
 ROWS = [{"a": 1, "text": "line\nbreak"}, {"a": 2, "text": "</think>\u2028\u00e4"}, {"a": 3, "text": ""}]
 

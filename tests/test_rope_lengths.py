@@ -6,14 +6,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from kvrepro.completions import Request
-from kvrepro.engine import Engine
+from kvrepro.cache.rotary import Rotary
+from kvrepro.engine.engine import Engine
+from kvrepro.engine.requests import Request, SamplingConfig
 from kvrepro.errors import KvreproError
-from kvrepro.methods import create_method
-from kvrepro.query_statistics import measure_statistics
-from kvrepro.rotary import Rotary
-from kvrepro.sampling_config import SamplingConfig
-from kvrepro.tokens import ThinkTags
+from kvrepro.methods.learned.query_statistics import measure_statistics
+from kvrepro.methods.table import create_method
+from kvrepro.models.tokens import ThinkTags
 
 from .conftest import has_compiler
 from .families import SIZES
@@ -138,9 +137,9 @@ def test_statistics_need_one_set_of_frequencies(kind):
 
 @pytest.mark.parametrize("rope", BY_LENGTH)
 def test_passes_over_whole_sequences_are_held_to_the_same_length(rope):
-    from kvrepro.future_attention import future_maxima
-    from kvrepro.judge.moments import whole_prefill
-    from kvrepro.labels.attention import label_sequence
+    from kvrepro.analysis.future_attention import future_maxima
+    from kvrepro.training.judge.examples import whole_prefill
+    from kvrepro.training.labels import label_sequence
 
     model = make(BY_LENGTH[rope])
     for passes in (

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from kvrepro import execution
-from kvrepro.config import CellConfig
 from kvrepro.errors import KvreproError, RunError
+from kvrepro.files import read_rows
 from kvrepro.paths import CHECKPOINTS
-from kvrepro.results import COMPLETIONS, MANIFEST, RECORD_FIELDS, RECORDS, CellFolder, read_records, read_rows
+from kvrepro.runs import notebooks as execution
+from kvrepro.runs.config import CellConfig
+from kvrepro.runs.folder import COMPLETIONS, MANIFEST, RECORD_FIELDS, RECORDS, CellFolder, read_records
 
 from .conftest import has_compiler
 
@@ -32,7 +33,7 @@ def build(values, **changes) -> CellConfig:
 
 
 def run_cell(config, folder):
-    from kvrepro.runner import run_cell
+    from kvrepro.runs.runner import run_cell
 
     return run_cell(config, folder)
 
@@ -97,7 +98,7 @@ def test_a_finished_cell_leaves_no_working_file(finished):
 def test_a_second_call_reads_and_does_not_load_a_model(finished, monkeypatch):
     config, folder, manifest = finished
     before = {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.iterdir()}
-    monkeypatch.setattr("kvrepro.runner.load_model", lambda *a, **k: pytest.fail("the model was loaded again"))
+    monkeypatch.setattr("kvrepro.runs.runner.load_model", lambda *a, **k: pytest.fail("the model was loaded again"))
     assert run_cell(config, folder) == manifest
     assert {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.iterdir()} == before
 
@@ -111,7 +112,7 @@ def test_a_finished_folder_of_another_cell_is_refused(finished):
 
 def kill_after(monkeypatch, n_completions):
     """Make the engine die, as from Ctrl-C, once it has yielded so many completions."""
-    from kvrepro.engine import Engine
+    from kvrepro.engine.engine import Engine
 
     original = Engine.run
 
@@ -132,7 +133,7 @@ def start_and_kill(monkeypatch, config, folder, n_completions=None):
     """Run until the engine, or the grading when no number is given, is interrupted."""
     with monkeypatch.context() as patch:
         if n_completions is None:
-            patch.setattr("kvrepro.runner.grade_many", interrupt)
+            patch.setattr("kvrepro.runs.runner.grade_many", interrupt)
         else:
             kill_after(patch, n_completions)
         with pytest.raises(KeyboardInterrupt):
@@ -149,7 +150,7 @@ def test_a_killed_run_resumes_to_the_same_records(finished, tmp_path, monkeypatc
         file.write(tail)
     kept = {(r["problem_id"], r["sample_id"]) for r in read_rows(tmp_path / COMPLETIONS, drop_cut_tail=True)}
     assert len(kept) == 3
-    from kvrepro.engine import Engine
+    from kvrepro.engine.engine import Engine
 
     generated, original = [], Engine.run
 
@@ -251,7 +252,7 @@ def test_a_kernel_that_dies_is_a_failed_cell_and_no_traceback(monkeypatch):
 
 HOLD_LOCK = """
 import pathlib, sys, time
-from kvrepro.locks import held
+from kvrepro.files import held
 with held(pathlib.Path(sys.argv[1]), "x"):
     print("held", flush=True)
     time.sleep(60)
@@ -287,8 +288,8 @@ def test_a_cell_runs_as_a_notebook_and_is_published_whole():
 
 
 def test_a_failed_cell_is_named_kept_and_shown_as_failed():
-    from kvrepro.profiles import Profile
-    from kvrepro.progress import profile_state
+    from kvrepro.runs.profiles import Profile
+    from kvrepro.runs.status import profile_state
 
     config = build(WINDOW, budget=40, window=16)
     with pytest.raises(RunError, match="the prompt has") as caught:
@@ -303,8 +304,8 @@ def test_a_failed_cell_is_named_kept_and_shown_as_failed():
 def test_the_text_of_an_option_counts_as_its_letter():
     from types import SimpleNamespace
 
-    from kvrepro.benchmarks import Problem
-    from kvrepro.runner import _graded
+    from kvrepro.benchmarks.problem import Problem
+    from kvrepro.runs.runner import _graded
 
     problem = Problem("p", "How high?\nA) 12 m\nB) 14 m\nC) 16 m\nD) 18 m", "C", ("12 m", "14 m", "16 m", "18 m"))
     row = {"problem_id": "p", "sample_id": 0, "status": "ok", "text": "x</think>It is \\boxed{16\\text{ m}} high."}
@@ -318,8 +319,8 @@ def test_a_reply_that_has_no_answer_is_never_correct(status, is_right):
     """Whatever its text holds: a thought that mentions the closing tag and a box is still a thought."""
     from types import SimpleNamespace
 
-    from kvrepro.benchmarks import Problem
-    from kvrepro.runner import _graded
+    from kvrepro.benchmarks.problem import Problem
+    from kvrepro.runs.runner import _graded
 
     row = {"problem_id": "p", "sample_id": 0, "status": status, "text": "x</think>It is \\boxed{7}.", "answer_start": 9}
     [graded] = _graded([Problem("p", "?", "7")], [row], SimpleNamespace(benchmark="chain-12"))
@@ -329,8 +330,8 @@ def test_a_reply_that_has_no_answer_is_never_correct(status, is_right):
 def test_the_answer_is_graded_from_where_the_token_ids_say():
     from types import SimpleNamespace
 
-    from kvrepro.benchmarks import Problem
-    from kvrepro.runner import _graded
+    from kvrepro.benchmarks.problem import Problem
+    from kvrepro.runs.runner import _graded
 
     text = "x</think>It is \\boxed{7}, after </think> as they say."
     rows = [
@@ -351,16 +352,16 @@ def test_records_and_manifest_say_where_answers_begin_and_who_opened_the_thought
 
 
 def test_a_cell_counts_replies_without_finite_logits(tmp_path, monkeypatch):
-    import kvrepro.runner
+    import kvrepro.runs.runner
 
-    load = kvrepro.runner.load_model
+    load = kvrepro.runs.runner.load_model
 
     def broken(entry, device=None):
         model, tokenizer = load(entry, device)
         model.model.norm.weight.data.fill_(float("inf"))
         return model, tokenizer
 
-    monkeypatch.setattr("kvrepro.runner.load_model", broken)
+    monkeypatch.setattr("kvrepro.runs.runner.load_model", broken)
     with pytest.warns(RuntimeWarning, match="3 replies ended with status nan_logits"):
         manifest = run_cell(build(SETTINGS), tmp_path)
     assert manifest["status"] == {"nan_logits": 3}

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from kvrepro.cache.noise import EVICTION, SAMPLING, gumbel, row_key, uniform
+from kvrepro.engine.requests import SamplingConfig
+from kvrepro.engine.sampling import sample_tokens
 from kvrepro.errors import KvreproError
-from kvrepro.noise import EVICTION, SAMPLING, gumbel, row_key, uniform
-from kvrepro.sampling import sample_tokens
-from kvrepro.sampling_config import SamplingConfig
 
 
 def draw(logits: torch.Tensor, config: SamplingConfig, n: int) -> torch.Tensor:

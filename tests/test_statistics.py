@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kvrepro import statistics
 from kvrepro.errors import KvreproError, UnknownNameError
-from kvrepro.power import PowerModel, assumed_model, estimated_model, simulated_coverage
+from kvrepro.scores import statistics
+from kvrepro.scores.power import PowerModel, assumed_model, estimated_model, simulated_coverage
 
 N, K = 30, 5
 

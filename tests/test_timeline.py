@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kvrepro.completions import RunStats
-from kvrepro.timeline import Timeline
+from kvrepro.engine.requests import RunStats
+from kvrepro.engine.stage_timer import StageTimer
 
 
 class Device:
@@ -41,9 +41,9 @@ class Event:
 
 def test_a_cpu_section_adds_wall_time_to_its_own_field(monkeypatch):
     clock = iter([1.0, 3.5, 10.0, 10.25])
-    monkeypatch.setattr("kvrepro.timeline.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("kvrepro.engine.stage_timer.time.perf_counter", lambda: next(clock))
     stats = RunStats()
-    timeline = Timeline(stats, torch.device("cpu"))
+    timeline = StageTimer(stats, torch.device("cpu"))
     for _ in range(2):
         with timeline.section("forward_s"):
             pass
@@ -55,7 +55,7 @@ def test_a_gpu_section_is_read_when_the_device_has_passed_it(monkeypatch):
     gpu, stats = Device(), RunStats()
     monkeypatch.setattr(torch.cuda, "Event", gpu.event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "stream")
-    timeline = Timeline(stats, torch.device("cuda"))
+    timeline = StageTimer(stats, torch.device("cuda"))
     for name, ms in (("forward_s", 5.0), ("sample_s", 2.0), ("forward_s", 7.0)):
         with timeline.section(name):
             gpu.now_ms += ms

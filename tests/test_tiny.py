@@ -9,10 +9,7 @@ from collections import Counter
 
 import pytest
 
-from kvrepro.benchmarks import load_problems
-from kvrepro.benchmarks.generated import GENERATED
-from kvrepro.errors import KvreproError
-from kvrepro.tiny.language import (
+from kvrepro.benchmarks.chains.language import (
     ASSISTANT,
     BOS,
     CONTROL,
@@ -24,8 +21,10 @@ from kvrepro.tiny.language import (
     encode_pieces,
     vocabulary,
 )
-from kvrepro.tiny.problems import TASKS, sample_problem
-from kvrepro.tiny.split import split_of
+from kvrepro.benchmarks.chains.problems import TASKS, sample_problem, split_of
+from kvrepro.benchmarks.generated import GENERATED
+from kvrepro.benchmarks.table import load_problems
+from kvrepro.errors import KvreproError
 
 N_SAMPLED = 2000
 MENTION = r"(?<![a-z+*-])([a-z])=(\d)(?!\d)"  # `k=1`, but not the end of `o+k=13`
@@ -71,8 +70,8 @@ def saved(request, tmp_path_factory):
     """A random model saved as a checkpoint and loaded as any Hugging Face model is: `(model, loaded, tokenizer)`."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from kvrepro.tiny.architecture import build_model
-    from kvrepro.tiny.checkpoint import save_checkpoint
+    from kvrepro.training.tiny.architecture import build_model
+    from kvrepro.training.tiny.checkpoint import save_checkpoint
 
     folder = tmp_path_factory.mktemp(request.param)
     model = build_model(request.param, seed=3)
@@ -194,8 +193,8 @@ def test_think_tags_and_control_tokens_are_one_token_each(saved):
 
 def test_chat_template_opens_the_thought_and_renders_the_training_prompt(saved):
     _, _, loaded, _ = saved
-    from kvrepro.tiny.batches import encode_example
-    from kvrepro.tokens import ThinkTags, render_prompt
+    from kvrepro.models.tokens import ThinkTags, render_prompt
+    from kvrepro.training.tiny.batches import encode_example
 
     assert ThinkTags.of(loaded).end == (vocabulary()[THINK_END],)
     for problem in sampled(20):

@@ -10,14 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kvrepro.benchmarks import load_problems
+from kvrepro.benchmarks.chains.language import ASSISTANT, EOS, PAD, USER, vocabulary
+from kvrepro.benchmarks.chains.problems import SPLITS, split_of
 from kvrepro.benchmarks.generated import GENERATED
+from kvrepro.benchmarks.table import load_problems
 from kvrepro.errors import KvreproError
-from kvrepro.tiny import train as training
-from kvrepro.tiny.batches import IGNORED, problem_batch, repeat_batch
-from kvrepro.tiny.language import ASSISTANT, EOS, PAD, USER, vocabulary
-from kvrepro.tiny.split import SPLITS, split_of
-from kvrepro.tiny.train import Recipe, main, train
+from kvrepro.training.tiny import train as training
+from kvrepro.training.tiny.batches import IGNORED, problem_batch, repeat_batch
+from kvrepro.training.tiny.train import Recipe, main, train
 
 RECIPE = Recipe(
     "tiny-r1-llama", seed=1, repeat_steps=3, problem_steps=3, repeat_rows=3, repeat_length=40, batch_tokens=300,
@@ -41,7 +41,7 @@ def test_training_batches_never_hold_a_held_out_or_benchmark_question():
 
 
 def test_predictor_questions_come_from_the_split_that_was_asked_for():
-    from kvrepro.labels.questions import tiny_questions
+    from kvrepro.training.questions import tiny_questions
 
     for split in ("train", "held_out"):
         assert {split_of(q.text) for q in tiny_questions(split, 40, (4, 10), seed=0)} == {split}
@@ -197,7 +197,7 @@ def test_a_stopped_training_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kvrepro.tiny.train.train", stop)
+    monkeypatch.setattr("kvrepro.training.tiny.train.train", stop)
     with pytest.raises(SystemExit) as stopped:
         main(["tiny-r1-llama", "--out", str(tmp_path / "m"), "--state", str(tmp_path / "m.state")])
     assert stopped.value.code == 130

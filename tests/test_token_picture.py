@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from kvrepro.errors import KvreproError
-from kvrepro.token_picture import SHADES, TokenPicture, draw_tokens, picture_of
+from kvrepro.figures.token_picture import SHADES, TokenPicture, draw_tokens, picture_of
 
 HOSTILE = ['<script>alert("x")</script>', '" onmouseover="x', "$\\frac", "a\nb", "\x00", "&amp;"]
 

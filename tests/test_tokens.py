@@ -6,9 +6,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from kvrepro.assets import named_separator_ids
 from kvrepro.errors import KvreproError
-from kvrepro.tokens import ThinkTags
+from kvrepro.methods.learned.loading import named_separator_ids
+from kvrepro.models.tokens import ThinkTags
 
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}{{ '<thought>\n' }}"
 
@@ -62,10 +62,9 @@ def test_the_engine_splits_thought_and_answer_at_a_tag_of_several_tokens(exaone,
     """A model that is forced to write a reply: roles must be counted by the tag in it."""
     import torch
 
-    from kvrepro.completions import Request
-    from kvrepro.engine import Engine
-    from kvrepro.methods import create_method
-    from kvrepro.sampling_config import SamplingConfig
+    from kvrepro.engine.engine import Engine
+    from kvrepro.engine.requests import Request, SamplingConfig
+    from kvrepro.methods.table import create_method
 
     reply = exaone.encode("so 7</thought>\n\n7")
     assert max(reply) < 320
@@ -75,7 +74,7 @@ def test_the_engine_splits_thought_and_answer_at_a_tag_of_several_tokens(exaone,
         max_new_tokens=len(reply),
     )  # fmt: skip
     written = iter(reply)
-    monkeypatch.setattr("kvrepro.engine.sample_tokens", lambda *args: torch.tensor([next(written)]))
+    monkeypatch.setattr("kvrepro.engine.engine.sample_tokens", lambda *args: torch.tensor([next(written)]))
     # the model's vocabulary is smaller than the tokenizer's: what is fed does not matter here
     step = engine.decoder.step
     engine.decoder.step = lambda tokens, cache: step(tokens % 200, cache)

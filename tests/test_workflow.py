@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from kvrepro import workflow
 from kvrepro.cli import main
 from kvrepro.errors import RunError
-from kvrepro.profiles import load_profile
-from kvrepro.results import MANIFEST, NOTEBOOK, RECORDS, CellFolder
-from kvrepro.workflow import failures, log_of, mark_of, set_marks
+from kvrepro.runs import workflow
+from kvrepro.runs.folder import MANIFEST, NOTEBOOK, RECORDS, CellFolder
+from kvrepro.runs.profiles import load_profile
+from kvrepro.runs.workflow import failures, log_of, mark_of, set_marks
 
 SMOKE = load_profile("smoke")
 

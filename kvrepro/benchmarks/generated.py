@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import KvreproError
-from ..json_lines import read_objects
+from ..files import read_objects
 from ..paths import GENERATED_BENCHMARKS
-from ..tiny.problems import sample_problem
-from ..tiny.split import split_of
-from .table import Benchmark, Problem
+from .chains.problems import sample_problem, split_of
+from .problem import Benchmark, Problem
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from .table import Problem
+from .problem import Problem
 
 # Source: the row numbers are a finding about the published data sets, checked by tests/test_real_benchmarks.py
 GK23EN_AMC_ROWS = range(296, 360)

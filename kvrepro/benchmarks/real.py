@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import KvreproError, UnknownNameError
-from ..json_lines import read_objects
-from .hub import REAL_BENCHMARKS, RealBenchmark
+from ..files import read_objects
 from .options import OPTION_SEED, listed_options, shuffled_question
+from .problem import Problem
 from .prompts import prompt_hash, user_message
-from .table import Problem
+from .sources import REAL_BENCHMARKS, RealBenchmark
 
 __all__ = ["REAL_BENCHMARKS", "LoadedBenchmark", "load_real", "load_with_provenance"]
 

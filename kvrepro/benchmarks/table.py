@@ -1,41 +1,104 @@
-"""What a benchmark is: problems with gold answers, and the one grading kind they share."""
+"""Benchmarks by name: the generated ones that ship with the package and the real ones."""
 
 from __future__ import annotations
 
-import string
-from dataclasses import dataclass
+import hashlib
+from typing import Any
 
-ANSWER_KINDS = ("integer", "number", "latex", "choice")
+from ..errors import KvreproError, UnknownNameError
+from ..paths import data_dir
+from .generated import GENERATED
+from .problem import ANSWER_KINDS, Benchmark, Problem
+from .prompts import PROMPT_STYLES
+from .real import REAL_BENCHMARKS, load_with_provenance
+
+__all__ = [
+    "ANSWER_KINDS", "Benchmark", "Problem", "benchmark_entry", "benchmark_names", "check_prompt_style", "is_local",
+    "load_problems", "load_with_origin", "rows_hash", "rows_identity",
+]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One question; `question` is the user message as the model gets it, before the chat template.
+def benchmark_names() -> list[str]:
+    """Every known benchmark, generated ones first."""
+    return [*GENERATED, *_real()]
 
-    `options` are the texts of a multiple-choice problem in the order of its letters A, B, ...; empty for all others.
+
+def benchmark_entry(name: str) -> Benchmark:
+    """Look a benchmark up.
+
+    Raises:
+        UnknownNameError: no such benchmark; lists the known ones.
     """
-
-    problem_id: str
-    question: str
-    gold: str
-    options: tuple[str, ...] = ()
-
-    @property
-    def lettered_options(self) -> dict[str, str]:
-        """Letter -> text, as `graders.grade` takes it."""
-        return dict(zip(string.ascii_uppercase, self.options, strict=False))
+    entry = GENERATED.get(name) or _real().get(name)
+    if entry is None:
+        raise UnknownNameError("benchmark", name, benchmark_names())
+    return entry
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """One table entry. `kind` is one of `ANSWER_KINDS` and chooses the grading rules.
+def is_local(name: str) -> bool:
+    """Do the rows lie on this machine (shipped, or in the folder for offline use)?"""
+    folder = data_dir()
+    return name in GENERATED or (folder is not None and (folder / f"{name}.jsonl").is_file())
 
-    `sha256` is of the rows file where the package ships it, else None.
+
+def load_problems(name: str, n_problems: int | None = None, prompt_style: str = "dynts") -> list[Problem]:
+    """The first `n_problems` problems of a benchmark, or all of them."""
+    return load_with_origin(name, n_problems, prompt_style)[0]
+
+
+def load_with_origin(
+    name: str, n_problems: int | None = None, prompt_style: str = "dynts"
+) -> tuple[list[Problem], dict[str, Any]]:
+    """Problems, and where their rows came from (for the manifest).
+
+    Raises:
+        UnknownNameError: no such benchmark or prompt style.
+        KvreproError: rows that cannot be had or are not those expected; a prompt style for a generated benchmark,
+            whose questions are their own language.
     """
+    check_prompt_style(name, prompt_style)
+    entry = benchmark_entry(name)
+    if name in GENERATED:
+        problems = GENERATED[name].load()
+        origin = {"benchmark": name, "source": entry.source, "file_sha256": entry.sha256}
+    else:
+        loaded = load_with_provenance(name, data_dir=data_dir(), prompt_style=prompt_style)
+        problems, origin = list(loaded.problems), loaded.provenance
+    return problems[:n_problems], origin
 
-    name: str
-    title: str
-    kind: str
-    n_problems: int
-    source: str
-    sha256: str | None = None
+
+def check_prompt_style(name: str, prompt_style: str) -> None:
+    """Raise unless the benchmark can be asked in this style."""
+    if prompt_style not in PROMPT_STYLES:
+        raise UnknownNameError("prompt_style", prompt_style, PROMPT_STYLES)
+    if name in GENERATED and prompt_style != PROMPT_STYLES[0]:
+        raise KvreproError(
+            f"prompt_style={prompt_style!r}: {name} is written in the tiny models' own language and is asked bare; "
+            f"use {PROMPT_STYLES[0]!r}"
+        )
+
+
+def rows_hash(problems: list[Problem]) -> str:
+    """SHA-256 over ids, questions and golds, in order; part of a cell's manifest."""
+    digest = hashlib.sha256()
+    for p in problems:
+        digest.update("\x1f".join((p.problem_id, p.question, p.gold, "")).encode())
+    return digest.hexdigest()
+
+
+def rows_identity(name: str) -> str:
+    """What stands for a benchmark's rows in a cell's hash.
+
+    The rows' hash where they ship with the package; the name for published rows, which the table pins to a commit or to
+    a reference file; the name and the file's hash for rows on this machine that are not the reference.
+    """
+    if name in GENERATED:
+        return rows_hash(load_problems(name))
+    if not is_local(name):
+        return name
+    digest = hashlib.sha256((data_dir() / f"{name}.jsonl").read_bytes()).hexdigest()
+    return name if digest == benchmark_entry(name).reference_sha256 else f"{name}:{digest}"
+
+
+def _real() -> dict[str, Benchmark]:
+    return REAL_BENCHMARKS

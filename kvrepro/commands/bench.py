@@ -9,6 +9,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..bench.bench import run_bench
+from ..bench.method_cost import CostSetting, measure_costs
+from ..bench.settings import TITLES, VARIANTS, BenchSettings
+from ..bench.table import BASELINES, bars, confirmations, final_line, flatness, setting_rows
+from ..bench.whole_replies import compare_replies
+from ..errors import UnknownNameError
+from ..methods.table import METHODS, method_class
+from ..models.table import model_entry
+from ..runs.provenance import git_revision, hardware, package_versions
+
 NAME = "bench"
 HELP = "compare decoding speed and memory with transformers.generate, a reference-style loop and kvpress"
 
@@ -41,10 +51,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure, print the table, return medians and ratios."""
     if args.model is not None or args.methods is not None:
         return _tiny(args)
-    from ..efficiency.bench import run_bench
-    from ..efficiency.plan import VARIANTS
-    from ..efficiency.table import final_line
-    from ..errors import UnknownNameError
     from ..models.random_weights import bench_shape
 
     for name in args.variants or ():
@@ -69,29 +75,25 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _plan(args: argparse.Namespace) -> Any:
-    from ..efficiency.plan import BenchPlan
-
     given = {
         "batches": args.rows, "budgets": args.budget, "new_tokens": args.new_tokens, "rounds": args.repeats,
         "long_tokens": args.long_tokens, "confirm_tokens": args.confirm_tokens, "steps": args.steps,
         "clock": args.clock,
     }  # fmt: skip
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if v is not None}
-    batches, budgets = given.get("batches", BenchPlan.batches), given.get("budgets", BenchPlan.budgets)
-    if BenchPlan.long_batch not in batches:
+    batches, budgets = given.get("batches", BenchSettings.batches), given.get("budgets", BenchSettings.budgets)
+    if BenchSettings.long_batch not in batches:
         given |= {"long_batch": batches[0], "confirm_batch": batches[0]}
-    if BenchPlan.long_budget not in budgets:
+    if BenchSettings.long_budget not in budgets:
         given["long_budget"] = budgets[0]
-    if BenchPlan.confirm_budget not in budgets:
+    if BenchSettings.confirm_budget not in budgets:
         given["confirm_budget"] = budgets[0]
-    return BenchPlan(**given)
+    return BenchSettings(**given)
 
 
 def make_report(data: dict[str, Any], plan: Any, args: argparse.Namespace) -> dict[str, Any]:
     """Everything that the JSON file holds: device, versions, plan, points, and what follows from them."""
-    from ..efficiency.table import bars, confirmations, flatness, setting_rows
     from ..models.random_weights import bench_shape
-    from ..provenance import git_revision, hardware, package_versions
 
     config = bench_shape()
     bytes_per_slot = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
@@ -109,9 +111,6 @@ def make_report(data: dict[str, Any], plan: Any, args: argparse.Namespace) -> di
 
 def render(report: dict[str, Any]) -> str:
     """The table that is printed."""
-    from ..efficiency.plan import TITLES
-    from ..efficiency.table import BASELINES
-
     mib = 2**20
     lines = [
         f"{'B':>3} {'budget':>6} {'tokens':>6} {'variant':34} {'tokens/s':>9} {'RSS MiB':>8} {'KV MiB':>7}  ratio to"
@@ -151,7 +150,6 @@ def _tiny(args: argparse.Namespace) -> dict[str, Any]:
     """Whole replies, or the cost of methods, on a model of the table."""
     import torch
 
-    from ..models import model_entry
     from ..models.loading import load_model
 
     torch.set_num_threads(args.threads)
@@ -159,7 +157,6 @@ def _tiny(args: argparse.Namespace) -> dict[str, Any]:
     model, tokenizer = load_model(model_entry(name))
     if args.methods is not None:
         return _methods(args, name, repeats, model, tokenizer)
-    from ..comparison.speed import compare_replies
 
     new_tokens, budget = args.new_tokens or 1536, (args.budget or [192])[0]
     print(f"{name}, {new_tokens} new tokens, {args.threads} threads, median of {repeats}")
@@ -170,9 +167,6 @@ def _tiny(args: argparse.Namespace) -> dict[str, Any]:
 def _methods(args: argparse.Namespace, name: str, repeats: int, model, tokenizer) -> dict[str, Any]:
     """Decode step and eviction cost per method."""
     from dataclasses import asdict
-
-    from ..comparison.cost import CostSetting, measure_costs
-    from ..methods import METHODS, method_class
 
     names = args.methods or [n for n in METHODS if "trace" not in method_class(n).needs and n != "dynts_nolocal"]
     setting = CostSetting()

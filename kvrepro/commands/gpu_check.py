@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
+from ..methods.table import create_method
+from ..runs.provenance import git_revision, package_versions
 
 NAME = "gpu-check"
 HELP = "check and time the kernels and decoding on a GPU, with random weights in the published shapes"
 
 BUDGETS = (2500, 3000, 3500, 4000, 4500, 5000, 5500, 6000)
-# the paper's local window, and its ratio per model (METHODS.md 4.2)
+# the paper's local window, and its ratio per model (docs/budgets.md#published-settings)
 WINDOW, RATIOS = 2000, {"r1-llama-8b": 0.3, "r1-qwen-7b": 0.4}
 OTHER_METHODS, OTHER_BUDGET = ("window", "snapkv", "rkv", "h2o"), 5000
 EVICT_EVERY, LONGEST = 128, 16384
@@ -81,8 +83,6 @@ class Report:
     def __init__(self, folder: Path, limit_s: float):
         import torch
 
-        from ..provenance import git_revision, package_versions
-
         self.started, self.limit_s, self.deadline = time.perf_counter(), limit_s, float("inf")
         gpu = torch.cuda.get_device_properties(0)
         stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -110,7 +110,7 @@ class Report:
         """One decode row; what did not fit or came too late is noted as skipped, a step that breaks as an error."""
         import torch
 
-        from ..gpu_decode import TooLargeError
+        from ..bench.gpu import TooLargeError
 
         if time.perf_counter() > self.deadline:
             why = f"out of time: the limit is {self.limit_s:.0f} s for everything"
@@ -189,10 +189,9 @@ def _decode(report: Report, name: str, rows: int, device: str = "cuda") -> None:
     """All decode rows of one model; what the bars are set on comes first, in case time runs out."""
     import torch
 
-    from .. import gpu_decode as measure
-    from ..methods import create_method
+    from ..bench import gpu as measure
+    from ..methods.learned.importance import ImportancePredictor, PredictorShape
     from ..models.random_weights import build, step_weight_bytes, true_shape
-    from ..predictor.head import ImportancePredictor, PredictorShape
 
     torch.manual_seed(0)
     model = build(true_shape(name), device)

@@ -10,6 +10,9 @@ from typing import Any
 
 from ..errors import KvreproError
 from ..graders import GRADERS, KINDS
+from ..graders.equivalence import equivalence
+from ..runs import grading as records
+from ..scores.metrics import metric_rows, summarise
 
 NAME = "grade"
 HELP = "grade stored records again and write records.<grader>.jsonl beside them"
@@ -28,10 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Write one file per records file; print each cell's score before and after."""
-    from ..graders import records
-    from ..graders.equivalence import equivalence
-    from ..metrics import metric_rows, summarise
-
     if args.workers < 1:
         raise KvreproError(f"--workers={args.workers}; expected at least 1")
     cells = []

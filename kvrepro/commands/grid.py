@@ -9,12 +9,13 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from .. import workflow
 from ..errors import KvreproError, UnknownNameError
-from ..locks import held
-from ..paths import results_root
-from ..profiles import Profile, load_profile, profile_names
-from ..results import CellFolder
+from ..files import held
+from ..kernels.native.library import NativeUnavailableError, ensure_library
+from ..paths import native_folder, results_root
+from ..runs import workflow
+from ..runs.folder import CellFolder
+from ..runs.profiles import Profile, load_profile, profile_names
 
 NAME = "grid"
 HELP = "run every cell of a profile that is not done, then its figures"
@@ -66,7 +67,7 @@ def _run(args: argparse.Namespace, whole: Profile, profile: Profile, command: li
     started, began = time.monotonic(), time.time()
     left = [cell for cell in profile.cells if not CellFolder.of(profile.name, cell).is_complete]
     if left:
-        from ..preflight import check_cells
+        from ..runs.preflight import check_cells
 
         check_cells(left)
         if not args.gpus:
@@ -83,7 +84,7 @@ def _run(args: argparse.Namespace, whole: Profile, profile: Profile, command: li
     if n_done and (code or args.only):
         # failed cells stop the figures' rule, and a part has none: draw what there is, the rest as missing. Where
         # only the figures failed, this says why
-        from ..report import write_report
+        from ..figures.page import write_report
 
         write_report(whole)
     if not missing:
@@ -96,9 +97,6 @@ def _run(args: argparse.Namespace, whole: Profile, profile: Profile, command: li
 
 def _compile_once() -> None:
     """Build the decode step of a CPU before the first cells would all do it at once, inside their times."""
-    from ..kernels.native.library import NativeUnavailableError, ensure_library
-    from ..paths import native_folder
-
     try:
         ensure_library(native_folder())
     except NativeUnavailableError as error:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..errors import KvreproError
 from .settings import add_plan_arguments, plan_of, set_threads, shown_plan
 
 NAME = "labels"
@@ -25,15 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Label what is missing; print the counts."""
-    from ..errors import KvreproError
-
     plan = plan_of(args)
     if args.dry_run:
         return shown_plan(plan)
     if args.distributed and args.traces is None:
         raise KvreproError("--distributed splits finished traces: make them first and give their folder with --traces")
-    from ..labels.labelling import Workers
-    from ..predictor.pipeline import LoadedModel, make_labels, make_traces
+    from ..training.importance.pipeline import LoadedModel, make_labels, make_traces
+    from ..training.labelling import Workers
 
     set_threads(args.threads)
     workers = Workers.of_accelerate() if args.distributed else Workers()

@@ -5,6 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..benchmarks.table import benchmark_entry, benchmark_names
+from ..methods.table import METHODS, method_class
+from ..models.table import model_table
+from ..runs.profiles import load_profile, profile_names
+
 NAME = "list"
 HELP = "list models, benchmarks, methods or profiles"
 KINDS = ("models", "benchmarks", "methods", "profiles")
@@ -39,8 +44,6 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
 
 
 def _models() -> list[dict[str, Any]]:
-    from ..models import model_table
-
     return [
         {"name": e.name, "title": e.title, "dtype": e.dtype, "think_end": e.think_end, "source": e.source,
          "revision": e.revision}
@@ -49,16 +52,12 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _benchmarks() -> list[dict[str, Any]]:
-    from ..benchmarks import benchmark_entry, benchmark_names
-
     entries = [benchmark_entry(name) for name in benchmark_names()]
     return [{"name": e.name, "kind": e.kind, "n_problems": e.n_problems, "source": e.source} for e in entries]
 
 
 def _methods() -> list[dict[str, Any]]:
     from dataclasses import fields
-
-    from ..methods import METHODS, method_class
 
     rows = []
     for name in METHODS:
@@ -77,7 +76,5 @@ def _methods() -> list[dict[str, Any]]:
 
 
 def _profiles() -> list[dict[str, Any]]:
-    from ..profiles import load_profile, profile_names
-
     profiles = [load_profile(name) for name in profile_names()]
     return [{"name": p.name, "cells": len(p.cells), "title": p.title} for p in profiles]

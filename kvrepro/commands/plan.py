@@ -6,7 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..planning.gpus import GPUS
+from ..errors import KvreproError
+from ..models.memory import GIB
+from ..runs.machines import GPUS, machine
+from ..runs.past_cells import measurements
+from ..runs.profiles import load_profile
 
 NAME = "plan"
 HELP = "what every cell of a profile costs: weights, KV cache, batch, tokens, time, disk"
@@ -27,12 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Print a line per cell, what does not fit and why, and the totals."""
-    from ..errors import KvreproError
-    from ..models.memory import GIB
-    from ..planning.estimates import measurements
-    from ..planning.gpus import machine
-    from ..planning.plan import plan_cell
-    from ..profiles import load_profile
+    from ..runs.forecast import plan_cell
 
     for path in args.measured:
         if not path.is_file():

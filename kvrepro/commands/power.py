@@ -6,6 +6,9 @@ import argparse
 from typing import Any
 
 from ..errors import KvreproError
+from ..runs.grading import read_records
+from ..scores.metrics import group_by_problem
+from ..scores.power import assumed_model, estimated_model
 
 NAME = "power"
 HELP = "samples and problems that a difference of some points needs to be seen"
@@ -33,8 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Print what the design can see and what the difference would need."""
-    from ..power import assumed_model, estimated_model
-
     for name in ("power", "alpha"):
         if not 0 < getattr(args, name) < 1:
             raise KvreproError(f"--{name}={getattr(args, name)}; expected a fraction between 0 and 1")
@@ -71,9 +72,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _matrices(paths: list[str]) -> tuple[Any, Any]:
     import numpy as np
-
-    from ..graders.records import read_records
-    from ..metrics import group_by_problem
 
     first, second = (group_by_problem(read_records(path)) for path in paths)
     if set(first) != set(second):

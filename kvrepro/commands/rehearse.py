@@ -14,6 +14,12 @@ from typing import Any
 
 import yaml
 
+from ..errors import KvreproError
+from ..files import lines_of
+from ..paths import hub_environment, results_root
+from ..runs.child import child_command
+from ..runs.profiles import load_profile
+
 NAME = "rehearse"
 HELP = "run all code paths of a GPU profile here, on random stand-in models laid out like the real ones"
 
@@ -28,12 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Build the stand-ins once, run the grid on them offline, say what it took."""
-    from ..child import child_command
-    from ..errors import KvreproError
-    from ..json_lines import lines_of
-    from ..paths import hub_environment, results_root
-    from ..planning.rehearsal import NOTE, build_hub, write_rows
-    from ..profiles import load_profile
+    from ..runs.rehearsal import NOTE, build_hub, write_rows
 
     profile = load_profile(args.profile)
     if profile.rehearses is None:

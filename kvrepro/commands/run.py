@@ -8,11 +8,12 @@ from typing import Any
 
 import yaml
 
-from ..config import CellConfig
 from ..errors import KvreproError, UnknownNameError
-from ..models import generation_defaults
-from ..profiles import load_profile, profile_names
-from ..results import CellFolder, read_manifest
+from ..models.table import generation_defaults
+from ..runs.config import CellConfig
+from ..runs.folder import CellFolder, read_manifest
+from ..runs.notebooks import run_cell_notebook
+from ..runs.profiles import load_profile, profile_names
 from .settings import set_values
 
 NAME = "run"
@@ -34,8 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run the cell or say that it is complete."""
-    from ..execution import run_cell_notebook
-
     if args.profile and args.profile not in profile_names():
         raise UnknownNameError("profile", args.profile, profile_names())
     config = _config(args)
@@ -66,7 +65,7 @@ def _looked_at(args: argparse.Namespace, config: CellConfig, folder: CellFolder)
     Raises:
         KvreproError: the cell cannot run as it is.
     """
-    from ..resolution import resolve_cell
+    from ..runs.resolution import resolve_cell
 
     resolved = resolve_cell(config)
     if args.dry_run:
@@ -76,7 +75,7 @@ def _looked_at(args: argparse.Namespace, config: CellConfig, folder: CellFolder)
         # before hours of decoding; a run that fails has no output of its own
         print(line, file=sys.stdout if args.dry_run else sys.stderr)
     if not folder.is_complete:
-        from ..preflight import check_cells
+        from ..runs.preflight import check_cells
 
         check_cells([config])
     seen = {"budget_meaning": resolved.budget_line}

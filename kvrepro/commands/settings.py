@@ -26,7 +26,7 @@ def plan_of(args: argparse.Namespace, more: dict[str, Any] | None = None):
     Raises:
         KvreproError: a value that is no NAME=VALUE.
     """
-    from ..predictor.plan import load_plan
+    from ..training.importance.settings import load_plan
 
     if args.threads < 1:
         raise KvreproError(f"--threads={args.threads}; expected at least 1")

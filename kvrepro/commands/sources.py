@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import KvreproError
 
 if TYPE_CHECKING:
-    from ..judge.sequences import TokenSequence
-    from ..models import ModelEntry
+    from ..models.table import ModelEntry
+    from ..training.judge.sequences import TokenSequence
 
 
 def add_source_arguments(parser: argparse.ArgumentParser, folder: str, problems: int) -> None:
@@ -44,7 +44,7 @@ def collect(
     Raises:
         KvreproError: sizes below what makes sense, an unreadable text, or a model without problems of its own.
     """
-    from ..judge.sequences import PROBLEM_SIZES, problem_sequences, text_sequences
+    from ..training.judge.sequences import PROBLEM_SIZES, problem_sequences, text_sequences
 
     if n_problems < 1 or args.text_tokens < 16:
         raise KvreproError(f"problems={n_problems}, --text-tokens {args.text_tokens}: at least 1 and 16")

@@ -7,7 +7,8 @@ import os
 from dataclasses import asdict
 from typing import Any
 
-from ..profiles import load_profile
+from ..runs.profiles import load_profile
+from ..runs.status import profile_state, remaining_s
 
 NAME = "status"
 HELP = "show which cells of a profile are done, running, failed or left"
@@ -20,8 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Print a line per cell and the estimate."""
-    from ..progress import profile_state, remaining_s
-
     states = profile_state(load_profile(args.profile))
     for s in states:
         print(f"{s.state:8} {s.cell_id}  {f'{s.wall_s:.0f} s' if s.wall_s is not None else f'{s.samples} samples'}")

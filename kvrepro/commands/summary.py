@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ..errors import KvreproError
-from ..profiles import load_profile
+from ..runs.profiles import load_profile
 
 NAME = "summary"
 HELP = "write summary.csv, the executed figure notebook and index.html of a profile"
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Draw from what is finished; missing cells are drawn as missing."""
-    from ..report import write_report
+    from ..figures.page import write_report
 
     if args.pictures is not None and args.pictures < 0:
         raise KvreproError(f"--pictures={args.pictures}: a number of replies, 0 for none")

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     plan = plan_of(args, {"traces.problems": args.problems})
     if args.dry_run:
         return shown_plan(plan)
-    from ..predictor.pipeline import LoadedModel, make_traces
+    from ..training.importance.pipeline import LoadedModel, make_traces
 
     set_threads(args.threads)
     manifest = make_traces(plan, folder=args.out, loaded=LoadedModel(plan, args.device))

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     )  # fmt: skip
     if args.dry_run:
         return shown_plan(plan)
-    from ..predictor.pipeline import LoadedModel, default_head_folder, make_head, make_labels, make_traces
+    from ..training.importance.pipeline import LoadedModel, default_head_folder, make_head, make_labels, make_traces
 
     set_threads(args.threads)
     labels = args.labels

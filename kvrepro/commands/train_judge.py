@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..models.table import model_entry, weights_fingerprint
 from .sources import add_source_arguments, asset_home, collect
 
 NAME = "train-judge"
@@ -23,10 +24,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Collect sequences, follow them under drawn budgets, fit the judge, write it with its card."""
     import torch
 
-    from ..judge.head import FOLDER, save_judge
-    from ..judge.training import JudgeRecipe, train_judge
-    from ..models import model_entry, weights_fingerprint
+    from ..methods.learned.judge import FOLDER, save_judge
     from ..models.loading import load_model
+    from ..training.judge.training import JudgeRecipe, train_judge
 
     torch.set_num_threads(args.threads)
     given = {"steps": args.steps, "periods": args.periods and tuple(args.periods)}

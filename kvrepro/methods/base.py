@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..cache import GRANULARITIES, CompressedCache, KeepPlan
-from ..completions import Request
+from ..cache.prefill import Prefill
+from ..cache.slots import GRANULARITIES, CompressedCache, KeepPlan
 from ..errors import KvreproError
-from ..prefill import Prefill
-from ..schedule import FAIR, PIN_OVERFLOW, Schedule
+from .budgets import FAIR, PIN_OVERFLOW, Schedule
 from .declaration import check_decorated, declare
 from .views import NEVER, EvictionView, StepView
+
+if TYPE_CHECKING:
+    from ..engine.requests import Request
 
 # stands for a count of pinned slots where a score holds NaN: it reaches the host with the counts, at no further wait
 NAN_SCORE = -1
@@ -101,7 +103,7 @@ class EvictionMethod:
         """Importance of every slot, `[L or 1, R, H or 1, S]`, higher is kept; real numbers without NaN."""
         raise KvreproError(_no_score(type(self)))
 
-    def moved(self, cache: CompressedCache, plan: KeepPlan) -> None:
+    def after_compact(self, cache: CompressedCache, plan: KeepPlan) -> None:
         """See a plan that was just carried out."""
 
     def peak_slots(self, n_prompt: int, evictions: int) -> int:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from ..checks import typed
 from ..errors import KvreproError, UnknownNameError
-from ..parameter_values import typed
 
 NEEDS = ("predictor", "calibration", "judge", "separators", "trace")
 ATTENTION = ("none", "queries", "step")

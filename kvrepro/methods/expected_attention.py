@@ -22,7 +22,7 @@ class ExpectedAttentionMethod(QueryWindowMethod):
         future: coming positions that the rotation is averaged over.
         use_covariance: with the second-order term.
 
-    Source: Expected Attention, kvpress `expected_attention_press.py`; METHODS.md section 2.19.
+    Source: Expected Attention, kvpress `expected_attention_press.py`; docs/methods.md#expected_attention.
     Deviates: the original decodes with a buffer of 256 queries, counts coming positions from the buffer's length and
     leaves out the buffer's first 4 queries at every eviction. Here the buffer holds `obs_window`, coming positions are
     counted from the row's own position, and the first queries of the sequence are left out.
@@ -64,14 +64,14 @@ class ExpectedAttentionMethod(QueryWindowMethod):
             count = there.sum(-2, keepdim=True).clamp(min=1)
             mean = plain.sum(-2, keepdim=True) / count
             centred = (plain - mean) * there
-            mean = rotary.turn(mean[..., 0, :], cos, sin, layers)
+            mean = rotary.rotate_pairs(mean[..., 0, :], cos, sin, layers)
             keys, scaling = view.keys(layers).float(), view.scaling(layers)
             logits = torch.einsum("lrhgd,lrhsd->lrhgs", mean, keys) * scaling
             if self.use_covariance:
                 covariance = centred.transpose(-1, -2) @ centred / count
                 average = cos[:, :, :, None], sin[:, :, :, None]
-                turned = rotary.turn(covariance, *average, layers)
-                turned = rotary.turn(turned.transpose(-1, -2), *average, layers)
+                turned = rotary.rotate_pairs(covariance, *average, layers)
+                turned = rotary.rotate_pairs(turned.transpose(-1, -2), *average, layers)
                 through = torch.einsum("lrhsd,lrhgde->lrhgse", keys, turned)
                 logits = logits + torch.einsum("lrhgse,lrhse->lrhgs", through, keys) * (scaling**2 / 2)
             slots = view.positions[layers] if view.positions.shape[0] > 1 else view.positions

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..cache import CompressedCache
-from ..completions import Request
+from ..cache.prefill import Prefill
+from ..cache.slots import CompressedCache
 from ..errors import KvreproError
-from ..judge.head import EvictionJudge
-from ..prefill import Prefill
+from .learned.judge import EvictionJudge
 from .query_window import QueryWindowMethod
 from .views import EvictionView, StepView
+
+if TYPE_CHECKING:
+    from ..engine.requests import Request
 
 RUNNING, DECAYED, COUNTED = "running_mass", "decayed_mass", "counted_queries"
 RECENT = (16, 8, 32)  # queries of the three short sums
@@ -78,7 +80,8 @@ class ForesightKVMethod(QueryWindowMethod):
         sample: draw the slots to drop among the twice as many highest, in proportion to the softmax of their scores
             (as published); False drops the highest.
 
-    Source: ForesightKV, arXiv 2602.03203, `evaluation/rkv/compression/foresightkv.py`; METHODS.md section 2.14.
+    Source: ForesightKV, arXiv 2602.03203, `evaluation/rkv/compression/foresightkv.py`;
+    docs/methods.md#foresight_kv.
     Deviates: the short sums cover the last 16, 8 and 32 queries, as the names say (in the code the slice hits another
     axis and all three equal the full sum), and the decayed sum is carried along instead of rebuilt. The prompt counts
     as one block of the decayed sum, so no queries are kept beyond a block. At a row's first eviction maximum, minimum

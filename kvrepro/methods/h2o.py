@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..cache import CompressedCache
-from ..completions import Request
-from ..prefill import Prefill
+from ..cache.prefill import Prefill
+from ..cache.slots import CompressedCache
 from .base import EvictionMethod
 from .query_window import QueryWindowMethod
 from .views import EvictionView
+
+if TYPE_CHECKING:
+    from ..engine.requests import Request
 
 MASS = "accumulated_mass"
 
@@ -22,7 +24,7 @@ MASS = "accumulated_mass"
 class H2OMethod(EvictionMethod):
     """Attention that each slot has received from all queries so far, the prompt's included, per layer and KV head.
 
-    Source: H2O, arXiv 2306.14048, `h2o_hf/utils_real_drop/modify_llama.py`; METHODS.md section 2.5.
+    Source: H2O, arXiv 2306.14048, `h2o_hf/utils_real_drop/modify_llama.py`; docs/methods.md#h2o.
     Deviates: the query heads of a KV head are averaged (the original has one query head per KV head), and rows have
     accumulators of their own (the original adds up the batch).
     """
@@ -64,7 +66,7 @@ class H2ODynTSMethod(QueryWindowMethod):
 
     The published accumulator is overwritten at every step, so nothing accumulates: this is not H2O.
 
-    Source: DynTS, arXiv 2601.18383, `inference/h2o.py`; METHODS.md section 2.5.
+    Source: DynTS, arXiv 2601.18383, `inference/h2o.py`; docs/methods.md#h2o_dynts.
     Deviates: rows evict each on their own, as in `dynts`.
     """
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..cache import CompressedCache
-from ..completions import Request
+from ..cache.prefill import Prefill
+from ..cache.slots import CompressedCache
 from ..errors import KvreproError
-from ..prefill import Prefill
 from .base import EvictionMethod
 from .views import EvictionView
+
+if TYPE_CHECKING:
+    from ..engine.requests import Request
 
 LAST_USED, LONGEST_GAP, PROMPT_TOKENS = "last_used", "longest_gap", "prompt_tokens"
 
@@ -21,7 +23,7 @@ LAST_USED, LONGEST_GAP, PROMPT_TOKENS = "last_used", "longest_gap", "prompt_toke
 def recurrence_score(gap: Tensor, idle: Tensor) -> Tensor:
     """Importance from the longest gap between uses (`gap`, 0 if none) and the steps since the last use (`idle`).
 
-    Source: METHODS.md section 2.13.
+    Source: LazyEviction, as vendored by arXiv 2604.04921; docs/methods.md#lazy_eviction.
     """
     recent = 2 / (1 + torch.exp(1 + idle / (gap + 1e-5)))
     frequent = 2 / (1 + torch.exp(gap - 1))
@@ -39,7 +41,7 @@ class LazyEvictionMethod(EvictionMethod):
         count_birth: a token's use at its own step counts, as in the code; it then keeps the full frequency term for
             good, even if it is never used again. False ignores that step.
 
-    Source: LazyEviction, as vendored by arXiv 2604.04921; METHODS.md section 2.13.
+    Source: LazyEviction, as vendored by arXiv 2604.04921; docs/methods.md#lazy_eviction.
     Deviates: per KV head (the original expands the cache to all query heads), counters in float32 (there in the
     activations' type).
     """
@@ -64,7 +66,7 @@ class LazyEvictionMethod(EvictionMethod):
         used, gaps = cache.add_slot_state(LAST_USED, *size), cache.add_slot_state(LONGEST_GAP, *size)
         prompts = cache.add_row_state(PROMPT_TOKENS)
 
-        def see(cache: CompressedCache, layer: int, attention: Tensor) -> None:
+        def observe(cache: CompressedCache, layer: int, attention: Tensor) -> None:
             rows, _, _, span = attention.shape
             step = (cache.step_positions - prompts[:rows] + 1)[:, None]
             # the token of step t is born at t - 1
@@ -77,7 +79,7 @@ class LazyEvictionMethod(EvictionMethod):
             gap.copy_(torch.where(is_used, torch.maximum(gap, step - last), gap))
             last.copy_(torch.where(is_used, step, last))
 
-        cache.on_mass = see
+        cache.on_mass = observe
 
     def admit(self, cache: CompressedCache, row: int, prefill: Prefill, request: Request) -> None:
         """Steps are counted from the end of the prompt."""

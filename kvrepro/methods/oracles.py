@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..cache import CompressedCache
-from ..completions import Request
+from ..cache.prefill import Prefill
+from ..cache.slots import CompressedCache
 from ..errors import KvreproError
-from ..prefill import Prefill
 from .base import EvictionMethod
 from .views import EvictionView
+
+if TYPE_CHECKING:
+    from ..engine.requests import Request
 
 TRACE = "trace_index"
 Key = tuple[str, int]
@@ -34,7 +36,7 @@ class OracleMethod(EvictionMethod):
         if self.traces is None:
             raise KvreproError(
                 f"{self.name} needs the attention of a finished trace, which does not exist while generating. Use it "
-                "in teacher-forced mode: kvrepro.comparison.fidelity, whose oracle_traces(model, name, traces) gives "
+                "in teacher-forced mode: kvrepro.analysis.fidelity, whose oracle_traces(model, name, traces) gives "
                 "create_method its traces=..., or the notebook `fidelity`"
             )
 
@@ -60,7 +62,7 @@ class OracleAnswerMethod(OracleMethod):
 
     `traces` maps (problem, sample) to `[n]` labels of prompt and reply (`labels.label_sequence`).
 
-    Source: the labels of DynTS, arXiv 2601.18383; METHODS.md section 3.2.
+    Source: the labels of DynTS, arXiv 2601.18383; docs/predictor.md#labels.
     """
 
     name: ClassVar[str] = "oracle_answer"
@@ -82,7 +84,7 @@ class OracleFutureMethod(OracleMethod):
     `traces` maps (problem, sample) to `[blocks, L, H, n]`, suffix maxima over blocks of the blocks' mean attention
     (`future_attention.future_maxima`): entry `b` covers queries from position `b * block` on.
 
-    Source: the supervision of ForesightKV, arXiv 2602.03203; METHODS.md section 2.14.
+    Source: the supervision of ForesightKV, arXiv 2602.03203; docs/methods.md#oracle_future.
     """
 
     name: ClassVar[str] = "oracle_future"

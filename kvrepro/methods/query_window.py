@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..cache import CompressedCache
-from ..completions import Request
+from ..cache.prefill import Prefill
+from ..cache.slots import CompressedCache
 from ..errors import KvreproError
 from ..kernels.reference_scores import GROUP_REDUCTIONS, window_scores
 from ..kernels.window_scores import window_scores as window_scores_kernel
-from ..prefill import Prefill
 from .base import EvictionMethod
 from .views import EvictionView
+
+if TYPE_CHECKING:
+    from ..engine.requests import Request
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def candidate_scores(
     return found.unflatten(0, (layers, rows))
 
 
-def pool(scores: Tensor, kernel: int, kind: str, candidates: int) -> Tensor:
+def smooth(scores: Tensor, kernel: int, kind: str, candidates: int) -> Tensor:
     """Smooth `scores` `[..., S]` along the first `candidates` slots, stride 1; the rest is left as it is.
 
     Args:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..cache import CompressedCache
+from ..cache.slots import CompressedCache
 from ..errors import KvreproError
 from .base import EvictionMethod
 from .views import EvictionView
@@ -22,7 +22,7 @@ class RaaSMethod(EvictionMethod):
     Attributes:
         refreshed_share: share of the slots that get a new timestamp at a step.
 
-    Source: RaaS, arXiv 2502.11147; METHODS.md section 2.16, where the paper's rule is second-hand.
+    Source: RaaS, arXiv 2502.11147, whose rule is known second-hand; docs/methods.md#raas.
     Deviates: tokens instead of pages of 16; the newest token always gets a timestamp; ties, which are common, go to
     the more recent token; per KV head, the query group averaged.
     """
@@ -45,7 +45,7 @@ class RaaSMethod(EvictionMethod):
         """A timestamp per slot; prompt tokens start at 0."""
         stamps = cache.add_slot_state(STAMP, cache.shape.layers, cache.shape.kv_heads)
 
-        def see(cache: CompressedCache, layer: int, attention: Tensor) -> None:
+        def observe(cache: CompressedCache, layer: int, attention: Tensor) -> None:
             rows, _, _, span = attention.shape
             mass = attention.mean(2)
             # the threshold counts a row's own slots; those beyond its length have no attention
@@ -57,7 +57,7 @@ class RaaSMethod(EvictionMethod):
             current.copy_(step[:, None, None].where(mass >= threshold, current))
             stamps[layer, cache.step_rows, :, cache.step_slots] = step[:, None]
 
-        cache.on_mass = see
+        cache.on_mass = observe
 
     def score(self, view: EvictionView) -> Tensor:
         """`[L, R, H, S]` float64: the timestamp, then recency."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..cache import CompressedCache, KeepPlan
-from ..completions import Request
+from ..cache.prefill import Prefill
+from ..cache.slots import CompressedCache, KeepPlan
 from ..errors import KvreproError
-from ..prefill import Prefill
 from .base import EvictionMethod
 from .views import EvictionView, StepView
+
+if TYPE_CHECKING:
+    from ..engine.requests import Request
 
 FIRST_SLOT, FIRST_KEYS = "first_slot", "first_keys"
 
@@ -37,7 +39,7 @@ class WindowMethod(EvictionMethod):
 class WindowDynTSMethod(WindowMethod):
     """Keep the last `window` tokens and nothing else, when the budget is exceeded.
 
-    Source: DynTS, arXiv 2601.18383, `inference/window.py` (sink_type=none); METHODS.md section 2.2.
+    Source: DynTS, arXiv 2601.18383, `inference/window.py` (sink_type=none); docs/methods.md#window_dynts.
     Deviates: rows evict each on their own, as in `dynts`.
     """
 
@@ -66,7 +68,7 @@ class StreamingLLMMethod(WindowMethod):
     With `reindex` keys are rotated for their place in the cache, as the authors define it, and so is the query:
     positions never exceed the cache. Without it they keep their original positions, as most ports do.
 
-    Source: StreamingLLM, arXiv 2309.17453, section 3.2; METHODS.md section 2.3.
+    Source: StreamingLLM, arXiv 2309.17453, section 3.2; docs/methods.md#streaming_llm.
     Deviates: with `reindex` keys are turned at an eviction instead of at every step: always the key that was written
     first, by as much as its slot has moved since, so that no rounding adds up (these keys lie beside the cache and
     take half as much memory again). A token leaves after a step instead of before it, so that a step sees one slot
@@ -113,7 +115,7 @@ class StreamingLLMMethod(WindowMethod):
         if self.reindex:
             step.cache.slot_state[FIRST_SLOT][:, step.rows, :, step.slots] = step.slots[:, None, None].float()
 
-    def moved(self, cache: CompressedCache, plan: KeepPlan) -> None:
+    def after_compact(self, cache: CompressedCache, plan: KeepPlan) -> None:
         """Turn each kept key, as it was first written, by as many positions as its slot has moved since."""
         if not self.reindex:
             return
@@ -135,7 +137,7 @@ class StreamingLLMMethod(WindowMethod):
 class StreamingDynTSMethod(WindowMethod):
     """Keep the first 10 tokens of each prompt and the last `window`, at their original positions.
 
-    Source: DynTS, arXiv 2601.18383, `inference/window.py` (sink_type=native); METHODS.md section 2.3.
+    Source: DynTS, arXiv 2601.18383, `inference/window.py` (sink_type=native); docs/methods.md#streaming_dynts.
     Deviates: rows evict each on their own, as in `dynts`. The published flag "first eviction" is never
     reset, so that from the second batch on padding takes the place of the sinks of all but the longest row; here sinks
     are always a row's own first tokens.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import KvreproError
-from .query_window import QueryWindowMethod, check_pool, pool
+from .query_window import QueryWindowMethod, check_pool, smooth
 from .views import EvictionView
 
 
@@ -21,7 +21,7 @@ class RPCMethod(QueryWindowMethod):
     `ratio`) stays: the cache GROWS by that share with every compression, beside the prompt. In the fair protocol the
     budget is what remains, as for every other method.
 
-    Source: RPC (Reasoning Path Compression), `rpc/rpc_utils.py`; METHODS.md section 2.15.
+    Source: RPC (Reasoning Path Compression), `rpc/rpc_utils.py`; docs/methods.md#rpc.
     Deviates: all `obs_window` queries count once (in the code the newest counts twice and the oldest not at all).
     """
 
@@ -84,4 +84,4 @@ class RPCMethod(QueryWindowMethod):
             hidden = question[layers] if question.shape[0] > 1 else question
             scores = self.attention_scores(view, layers, also_hidden=hidden, total=True)
             found.append(scores.mean(2, keepdim=True))
-        return pool(torch.cat(found), self.pool_kernel, "avg", view.length - self.schedule.window)
+        return smooth(torch.cat(found), self.pool_kernel, "avg", view.length - self.schedule.window)

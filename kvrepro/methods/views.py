@@ -10,9 +10,9 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..cache import CompressedCache
+from ..cache.noise import mix, uniform
+from ..cache.slots import CompressedCache
 from ..errors import KvreproError, UnknownNameError
-from ..noise import mix, uniform
 
 NEVER = 2**62  # position of the think-end tag of a row that has not closed its thought
 

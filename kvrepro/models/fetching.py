@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 from ..errors import KvreproError, RunError, UnknownNameError
-from ..locks import held
+from ..files import held
 from ..paths import cache_root, fetched_folder
 from .checkpoint_files import check_folder
 from .fetched import FETCHED_MODELS, FetchedModel

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..paths import fetched_folder
-from . import FETCHED, MODELS, ModelEntry, weights_fingerprint
 from .checkpoint_files import token_files_fingerprint
+from .table import FETCHED, MODELS, ModelEntry, weights_fingerprint
 
 
 def model_identity(entry: ModelEntry, *, reads_separators: bool = False) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from ..errors import KvreproError
-from . import FETCHED, MODELS, ModelEntry, model_entry
 from .checkpoint_files import check_folder
 from .memory import check_fits
+from .table import FETCHED, MODELS, ModelEntry, model_entry
 
 
 def load_model(model: str | Path | ModelEntry, device: str | None = None):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..errors import KvreproError
-from . import ModelEntry
+from .shapes import model_size
+from .table import ModelEntry
 
 GIB = 1 << 30
 # what torch, cuBLAS workspaces and the activations of one step take besides weights and cache
@@ -40,8 +41,6 @@ def check_fits(entry: ModelEntry, device: str, cache_bytes: int = 0) -> None:
     Raises:
         KvreproError: too little memory; says how much is missing and what makes it fit.
     """
-    from .architectures import model_size
-
     size = model_size(entry)
     kind = device.split(":")[0]
     spread = entry.device_map == "auto"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from kvrepro.analysis.grader_review import compare_graders
 from kvrepro.errors import KvreproError
 from kvrepro.graders import GRADERS, grade, grade_many
 from kvrepro.graders.grading import MAX_SENT
-from kvrepro.graders.records import regrade
-from kvrepro.graders.review import compare_graders
+from kvrepro.runs.grading import regrade
 
 THOUGHT = "I close with </think> and say \\boxed{7}. "
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kvrepro.files import read_objects
 from kvrepro.graders import KINDS, grade_many
-from kvrepro.json_lines import read_objects
 
 CASES = Path(__file__).parents[1] / "cases"
 DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from kvrepro.graders.equivalence import equivalence
-from kvrepro.graders.review import (
+from kvrepro.analysis.grader_review import (
     against_published,
     case_replies,
     compare_graders,
@@ -13,6 +12,7 @@ from kvrepro.graders.review import (
     metric_frame,
     run_replies,
 )
+from kvrepro.graders.equivalence import equivalence
 from kvrepro.paths import project_root
 
 

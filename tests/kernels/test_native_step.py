@@ -11,10 +11,10 @@ import torch
 from kvrepro.kernels.native import decode_step, library
 from kvrepro.kernels.native.decode_step import DecodeStep
 
-from kvrepro import native_decoder
-from kvrepro.cache import CompressedCache
-from kvrepro.decoder import FusedDecoder
-from kvrepro.native_decoder import NativeDecoder
+from kvrepro.cache.slots import CompressedCache
+from kvrepro.engine.decoders import native as native_decoder
+from kvrepro.engine.decoders.fused import FusedDecoder
+from kvrepro.engine.decoders.native import NativeDecoder
 
 from ..conftest import has_compiler, make_random_model
 

@@ -7,9 +7,9 @@ import torch
 from kvrepro.kernels.reference_steps import splitmix
 from kvrepro.kernels.sample import sample
 
-from kvrepro.noise import mix
-from kvrepro.sampling import sample_tokens
-from kvrepro.sampling_config import SamplingConfig
+from kvrepro.cache.noise import mix
+from kvrepro.engine.requests import SamplingConfig
+from kvrepro.engine.sampling import sample_tokens
 
 from .interpreter import assert_case, case_ids, needs_triton
 

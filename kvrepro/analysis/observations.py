@@ -1,0 +1,102 @@
+"""The observation behind DynTS: how the answer's attention is spread over the tokens before it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..errors import KvreproError
+from ..methods.learned.importance import load_predictor_for
+from ..training.dataset import Example, LabelledTraces
+from ..training.importance.ranking import bootstrap, top_count
+from ..training.labels import label_sequence
+from ..training.traces import Trace
+
+
+def sorted_share_curve(examples: Sequence[Example], shares: Sequence[float] | None = None) -> pd.DataFrame:
+    """Share of the thought's attention that its most attended tokens carry, mean over traces with 95 % intervals.
+
+    Source: DynTS, arXiv 2601.18383 (heavy tail of the answer's attention).
+
+    Args:
+        examples: traces with all thinking tokens cached; labels raw.
+        shares: parts of the thought, in (0, 1].
+
+    Returns:
+        Columns share, mass_mean, mass_lo, mass_hi (fractions), n_traces.
+    """
+    shares = np.arange(2, 101, 2) / 100 if shares is None else shares
+    cumulative = [e.labels.double().sort(descending=True).values.cumsum(0) for e in examples]
+    rows = []
+    for share in shares:
+        values = [float(c[top_count(share, len(c)) - 1] / c[-1].clamp(min=1e-30)) for c in cumulative]
+        found = bootstrap(values)
+        rows.append({"share": share, "mass_mean": found["mean"], "mass_lo": found["lo"], "mass_hi": found["hi"],
+                     "n_traces": found["n_traces"]})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def top_share(examples: Sequence[Example], share: float = 0.2) -> dict[str, float]:
+    """`mean`, `lo`, `hi`: part of the thought's attention on its top `share` of tokens, bootstrap over traces."""
+    row = sorted_share_curve(examples, [share]).iloc[0]
+    return {"mean": row.mass_mean, "lo": row.mass_lo, "hi": row.mass_hi, "n_traces": int(row.n_traces)}
+
+
+def attention_by_part(data: LabelledTraces, split: str) -> pd.DataFrame:
+    """Where the answer looks: percent of its attention on question, thought, tag and answer, and percent per token.
+
+    The diagonal is zeroed in a label, so `answer` is what is left of 100 without a token's attention to itself.
+    """
+    parts: dict[str, list[tuple[float, int]]] = {"question": [], "thought": [], "think-end tag": [], "answer": []}
+    for row in data.rows[split]:
+        labels, cuts = torch.tensor(row["labels"]), (0, row["thinking_from"], row["thinking_to"], row["answer_from"])
+        for name, start, stop in zip(parts, cuts, (*cuts[1:], len(labels)), strict=True):
+            parts[name].append((100 * float(labels[start:stop].sum()), stop - start))
+    rows = []
+    for name, values in parts.items():
+        found = bootstrap([mass for mass, _ in values])
+        tokens = np.mean([n for _, n in values])
+        rows.append({"part": name, "attention_percent": found["mean"], "lo": found["lo"], "hi": found["hi"],
+                     "tokens_mean": tokens, "percent_per_token": found["mean"] / tokens})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def head_shares(model, traces: Sequence[Trace]) -> Tensor:
+    """`[L, Hq]`: part of every head's answer attention that lies on the thought, mean over traces."""
+    total = 0
+    for trace in traces:
+        found = label_sequence(model, trace.token_ids, trace.answer_from, keep_heads=True).head_labels
+        total = total + found[..., trace.thinking_from : trace.thinking_to].sum(-1)
+    return total / len(traces)
+
+
+def predicted_importance(model, head, token_ids: list[int]) -> Tensor:
+    """`[n]` float32: the head's score of every token of a whole sequence under the full cache.
+
+    While decoding with evictions a score is computed once, from a cache that may have lost tokens by then, so it may
+    differ from these.
+    """
+    hidden = label_sequence(model, token_ids, len(token_ids) - 1).hidden
+    with torch.inference_mode():
+        return head(hidden.to(next(head.parameters()).dtype)).float().cpu()
+
+
+def trace_of(row: dict) -> Trace:
+    """The trace that a row of a labelled dataset was made from."""
+    names = ("token_ids", "thinking_from", "thinking_to", "answer_from", "problem_id", "split", "gold", "kind")
+    return Trace(**{name: row[name] for name in names})
+
+
+def part_scores(model, row: dict) -> dict[str, Tensor]:
+    """Scores of a labelled row's thinking tokens: `label`, and `predicted` where the model has a head of its own."""
+    thinking = slice(row["thinking_from"], row["thinking_to"])
+    scores = {"label": torch.tensor(row["labels"])[thinking]}
+    try:
+        head = load_predictor_for(model)
+    except KvreproError:
+        return scores
+    return {**scores, "predicted": predicted_importance(model, head, row["token_ids"])[thinking]}

@@ -1,0 +1,165 @@
+"""Chains of variable definitions modulo 10: the problems that the tiny models reason about.
+
+A problem defines variables line by line, each from earlier ones, and asks for some of them:
+
+    A m:=7; B y:=6; C n:=y-y; D b:=n*m; find b,m,n
+
+The reply copies each definition, looks its operands up, writes the result, now and then re-checks an
+earlier line, and closes with the values and a box. Every number is one digit, all arithmetic is modulo 10
+except the final sum of a `sum` task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass
+
+from .language import LABELS, NAMES, OPTION_LETTERS, THINK_END
+
+TASKS = ("digits", "sum", "choice")
+RECHECK_RATE = 0.3
+
+
+# which questions may be trained on: a hash of the text decides, so no list has to be kept in step
+SPLITS = ("train", "train", "train", "train", "train", "train", "held_out", "benchmark")
+
+
+@dataclass(frozen=True)
+class Definition:
+    """`name` is the constant `left` when `operator` is empty, else `left operator right` modulo 10."""
+
+    name: str
+    operator: str
+    left: str
+    right: str = ""
+
+
+@dataclass(frozen=True)
+class ChainProblem:
+    """A list of definitions, what is asked of them, and the four options of a `choice` task."""
+
+    definitions: tuple[Definition, ...]
+    task: str
+    targets: tuple[str, ...]
+    options: tuple[int, ...] = ()
+
+    @property
+    def values(self) -> dict[str, int]:
+        """Value of every variable, 0-9, in the order of definition."""
+        values: dict[str, int] = {}
+        for d in self.definitions:
+            values[d.name] = apply(d.operator, values[d.left], values[d.right]) if d.operator else int(d.left)
+        return values
+
+    @property
+    def gold(self) -> str:
+        """The text that belongs in the box: three digits, an integer 0-18, or a letter A-D."""
+        values = [self.values[t] for t in self.targets]
+        if self.task == "digits":
+            return "".join(map(str, values))
+        if self.task == "sum":
+            return str(sum(values))
+        return OPTION_LETTERS[self.options.index(values[0])]
+
+    def question_pieces(self) -> list[str]:
+        """The question as tokens."""
+        pieces: list[str] = []
+        for label, d in zip(LABELS, self.definitions, strict=False):
+            pieces += [f"{label} ", *definition_pieces(d), "; "]
+        pieces.append("find ")
+        if self.task == "digits":
+            a, b, c = self.targets
+            return [*pieces, a, ",", b, ",", c]
+        if self.task == "sum":
+            a, b = self.targets
+            return [*pieces, a, f"+{b}"]
+        pieces += [self.targets[0], "; "]
+        for letter, option in zip(OPTION_LETTERS, self.options, strict=True):
+            pieces += [f"{option} is ", f"({letter})", ","]
+        return pieces[:-1]
+
+    def question(self) -> str:
+        """The question as text, the only user message of the prompt."""
+        return "".join(self.question_pieces())
+
+    def reply_pieces(self, rng: random.Random) -> list[str]:
+        """One correct reply, from the first trace line to the box; `rng` places the re-checks."""
+        values, pieces, checkable = self.values, [], []
+        for label, d in zip(LABELS, self.definitions, strict=False):
+            pieces += [*line_pieces(label, d, values), "\n"]
+            if d.operator:
+                checkable.append((label, d))
+                if rng.random() < RECHECK_RATE:
+                    pieces += ["wait ", *line_pieces(*rng.choice(checkable), values), " ok", "\n"]
+        pieces += [THINK_END, "\n\n"]
+        for label, d in zip(LABELS, self.definitions, strict=False):
+            pieces += [f"{label} ", f"{d.name}=", str(values[d.name]), ","]
+        pieces[-1] = ". so "
+        for target in self.targets:
+            pieces += [f"{target}=", str(values[target]), ","]
+        if self.task == "sum":
+            a, b = self.targets
+            pieces += [a, f"+{b}", "=", *self.gold]
+        elif self.task == "choice":
+            pieces += [f"{values[self.targets[0]]} is ", f"({self.gold})"]
+        else:
+            pieces.pop()
+        return [*pieces, " and the answer is ", "\\boxed{", *self.gold, "}"]
+
+
+def apply(operator: str, left: int, right: int) -> int:
+    """`left operator right` modulo 10."""
+    return {"+": left + right, "-": left - right, "*": left * right}[operator] % 10
+
+
+def definition_pieces(d: Definition) -> list[str]:
+    """`n:=y-y` as tokens."""
+    return [f"{d.name}:=", d.left, f"{d.operator}{d.right}"] if d.operator else [f"{d.name}:=", d.left]
+
+
+def line_pieces(label: str, d: Definition, values: dict[str, int]) -> list[str]:
+    """A trace line: the definition copied, its operands looked up, its value."""
+    pieces = [f"{label} ", *definition_pieces(d), "; "]
+    for operand in (d.left, d.right) if d.operator else ():
+        pieces += [f"{operand}=", str(values[operand]), ","]
+    return [*pieces, f"{d.name}=", str(values[d.name])]
+
+
+def sample_problem(rng: random.Random, n_variables: int, task: str) -> ChainProblem:
+    """A random problem of `n_variables` lines; values are balanced so that no digit can be guessed.
+
+    Raises:
+        ValueError: fewer than 4 or more than 26 variables, or an unknown task.
+    """
+    if not 4 <= n_variables <= len(NAMES):
+        raise ValueError(f"n_variables={n_variables}: a chain has 4 to {len(NAMES)} variables")
+    if task not in TASKS:
+        raise ValueError(f"task={task!r}: known tasks are {', '.join(TASKS)}")
+    names = rng.sample(NAMES, n_variables)
+    n_constants = rng.randint(2, 3) if n_variables > 5 else 1
+    seen, counts, definitions = {}, [0] * 10, []
+    for i, name in enumerate(names):
+        if i < n_constants:
+            d = Definition(name, "", str(rng.randrange(10)))
+            value = int(d.left)
+        else:
+            earlier = names[:i]
+            drawn = [(rng.choice("+-*"), rng.choice(earlier), rng.choice(earlier)) for _ in range(4)]
+            # products make zeros frequent: of four draws take the value seen least
+            operator, left, right = min(drawn, key=lambda t: counts[apply(t[0], seen[t[1]], seen[t[2]])])
+            d, value = Definition(name, operator, left, right), apply(operator, seen[left], seen[right])
+        seen[name] = value
+        counts[value] += 1
+        definitions.append(d)
+    targets = tuple(rng.sample(names[n_constants:], {"digits": 3, "sum": 2, "choice": 1}[task]))
+    options: tuple[int, ...] = ()
+    if task == "choice":
+        wrong = rng.sample([v for v in range(10) if v != seen[targets[0]]], 3)
+        options = tuple(rng.sample([seen[targets[0]], *wrong], 4))
+    return ChainProblem(tuple(definitions), task, targets, options)
+
+
+def split_of(question: str) -> str:
+    """`train`, `held_out` (predictor validation) or `benchmark`; the same text always falls in the same split."""
+    return SPLITS[hashlib.sha256(question.encode()).digest()[0] % len(SPLITS)]

@@ -1,0 +1,1 @@
+"""The compressed KV cache and what is computed on its slots. Knows no method."""

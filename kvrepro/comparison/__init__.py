@@ -1,1 +1,0 @@
-"""Methods beside each other: fidelity, cost, table and figures."""

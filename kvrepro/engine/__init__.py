@@ -1,0 +1,1 @@
+"""Requests in, completions out: the one decode loop."""

@@ -1,0 +1,81 @@
+"""Which decode step a model gets: through the model itself, or one of the faster ones where its layout is known.
+
+A decoder has `step(tokens, cache)`, and says with `batch_invariant` whether a row gets the same bits whatever its
+neighbours. torch's products do not promise that: they sum in another order for one row than for several, and attention
+for another longest row. In float32 that is far below what moves a draw; in bfloat16 and float16 some replies differ.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+from transformers import PreTrainedModel
+
+from ...errors import KvreproError
+from .fused import FUSED_TYPES, FusedDecoder
+from .graph import GraphDecoder
+from .module import ModuleDecoder
+from .native import NativeDecoder, refusal
+
+DECODERS = ("auto", "native", "fused", "graph", "module")
+
+
+def make_decoder(
+    model: PreTrainedModel, kind: str = "auto"
+) -> ModuleDecoder | FusedDecoder | NativeDecoder | GraphDecoder:
+    """A decoder by name.
+
+    `auto`: what serves the model fastest where the layout is known: `graph` on a GPU, `native` on a CPU and `fused`
+    where that cannot be had, which a warning says; else the model's own forward, of which a GPU is warned. `native`
+    (compiled code), `fused` (torch), `graph` (static buffers and CUDA graphs) and `module` insist.
+
+    Raises:
+        KvreproError: an unknown kind, or one that does not serve the model.
+    """
+    if kind not in DECODERS:
+        raise KvreproError(f"decoder={kind!r}: known are {', '.join(DECODERS)}")
+    is_known = FusedDecoder.serves(model)
+    if kind == "auto":
+        kind = _fastest(model, is_known)
+    if kind == "module":
+        return ModuleDecoder(model)
+    if kind == "graph":
+        return GraphDecoder(model)
+    if not is_known:
+        raise KvreproError(
+            f"decoder={kind!r} serves plain linear layers of model types {', '.join(FUSED_TYPES)} on one device, "
+            f"not this {type(model).__name__} (model type {model.config.model_type!r}); use decoder='auto'"
+        )
+    if kind == "fused":
+        return FusedDecoder(model)
+
+    if reason := refusal(model):
+        raise KvreproError(f"decoder='native' cannot run: {reason}; use decoder='auto'")
+    return NativeDecoder(model)
+
+
+def _fastest(model: PreTrainedModel, is_known: bool) -> str:
+    """What `auto` stands for; a choice that costs speed is said."""
+    on_gpu = model.device.type == "cuda"
+    if not is_known:
+        if on_gpu:
+            warnings.warn(
+                f"{type(model).__name__} (model type {model.config.model_type!r}) decodes through its own forward, "
+                f"launch by launch: CUDA graphs serve plain linear layers of {', '.join(FUSED_TYPES)} on one device. "
+                "Speeds are not those of the graph decoder",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        return "module"
+    if on_gpu:
+        return "graph"
+
+    reason = refusal(model)
+    if reason is None:
+        return "native"
+    warnings.warn(
+        f"the compiled decode step cannot run ({reason}); torch's products decode instead, slower",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+    return "fused"

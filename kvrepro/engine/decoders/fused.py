@@ -1,0 +1,113 @@
+"""A decode step of the Llama layout in torch: Llama, Qwen2 and with them the R1 distillations.
+
+The same weights with Q, K, V and gate, up each as one product, and no module machinery per step, which is most of the
+time of a small step. The fused weights replace the model's own storage, so nothing is held twice and the model still
+runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ...cache.slots import CompressedCache
+from ...kernels import reference
+
+FUSED_TYPES = ("llama", "qwen2")
+
+
+@dataclass(frozen=True)
+class _Layer:
+    input_norm: nn.Module
+    qkv: tuple[Tensor, Tensor | None]
+    out: nn.Linear
+    mlp_norm: nn.Module
+    gate_up: tuple[Tensor, Tensor | None]
+    down: nn.Linear
+    scaling: float
+
+
+class FusedDecoder:
+    """Steps of the Llama layout with fused projections; equal to the model up to rounding (tested)."""
+
+    name: ClassVar[str] = "fused"
+    batch_invariant: ClassVar[bool] = False
+
+    def __init__(self, model: PreTrainedModel):
+        body = model.model
+        self.model, self.embed, self.rotary, self.norm = model, body.embed_tokens, body.rotary_emb, body.norm
+        self.head = model.get_output_embeddings()
+        self.layers = [
+            _Layer(
+                layer.input_layernorm,
+                _fuse(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
+                layer.self_attn.o_proj, layer.post_attention_layernorm,
+                _fuse(layer.mlp.gate_proj, layer.mlp.up_proj), layer.mlp.down_proj, layer.self_attn.scaling,
+            )
+            for layer in body.layers
+        ]  # fmt: skip
+
+    @staticmethod
+    def serves(model: PreTrainedModel) -> bool:
+        """True for plain, unquantised, unsharded linear layers in the Llama layout with SiLU."""
+        if model.config.model_type not in FUSED_TYPES or model.config.hidden_act != "silu":
+            return False
+        first = model.model.layers[0]
+        linears = (first.self_attn.q_proj, first.self_attn.o_proj, first.mlp.gate_proj, first.mlp.down_proj)
+        devices = {p.device for p in model.parameters()}
+        return all(type(m) is nn.Linear for m in linears) and len(devices) == 1
+
+    def step(self, tokens: Tensor, cache: CompressedCache) -> tuple[Tensor, Tensor]:
+        """As `ModuleDecoder.step`."""
+        shape = cache.shape
+        x = self.embed(tokens)
+        cos, sin = self.rotary(x, cache.next_positions())
+        rows = len(tokens)
+        for index, layer in enumerate(self.layers):
+            qkv = nn.functional.linear(rms(x, layer.input_norm), *layer.qkv).view(rows, -1, shape.head_dim)
+            # queries and keys are rotated together, by their own position
+            turned = qkv[:, : shape.q_heads + shape.kv_heads]
+            left, right = turned.chunk(2, dim=-1)
+            turned = turned * cos + torch.cat((-right, left), dim=-1) * sin
+            query, key = turned.split((shape.q_heads, shape.kv_heads), dim=1)
+            keys, values = cache.append(index, key[:, :, None], qkv[:, -shape.kv_heads :, None])
+            out, mass = reference.decode_attention(
+                query, keys, values, cache.attention_bias, layer.scaling, with_mass=cache.on_mass is not None
+            )
+            cache.observe(index, query, mass)
+            x = x + nn.functional.linear(out.reshape(rows, -1), layer.out.weight, layer.out.bias)
+            gate, up = nn.functional.linear(rms(x, layer.mlp_norm), *layer.gate_up).chunk(2, dim=-1)
+            x = x + nn.functional.linear(nn.functional.silu(gate) * up, layer.down.weight, layer.down.bias)
+        x = rms(x, self.norm)
+        return nn.functional.linear(x, self.head.weight, self.head.bias), x
+
+
+def rms(x: Tensor, norm: nn.Module) -> Tensor:
+    """Root-mean-square norm with the weight and epsilon of a Llama norm layer."""
+    return nn.functional.rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
+
+
+def _fuse(*linears: nn.Linear) -> tuple[Tensor, Tensor | None]:
+    """Concatenate weights (and biases) along the output and point the modules at their parts of the result."""
+    parts = []
+    for name in ("weight", "bias"):
+        tensors = [getattr(m, name) for m in linears]
+        if tensors[0] is None:
+            parts.append(None)
+            continue
+        storage = tensors[0].data.untyped_storage().data_ptr()
+        if any(t.data.untyped_storage().data_ptr() != storage for t in tensors[1:]):
+            fused = torch.cat([t.data for t in tensors])
+            start = 0
+            for t in tensors:
+                t.data = fused[start : start + len(t)]
+                start += len(t)
+        else:
+            # fused by an earlier decoder of this model
+            fused = tensors[0].data.as_strided((sum(map(len, tensors)), *tensors[0].shape[1:]), tensors[0].stride())
+        parts.append(fused)
+    return parts[0], parts[1]

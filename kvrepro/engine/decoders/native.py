@@ -1,0 +1,116 @@
+"""A decode step for a CPU in compiled code: the interface of `FusedDecoder`, near the speed of the memory.
+
+A step of a small batch is bound by reading the weights once. torch's products reach a fifth of that here, and its
+parts of a step wait for each other; this step reads weights and slots where they lie, each once, with all of a layer's
+work in one parallel region. Rows do not influence each other's bits, so a reply does not depend on the batch.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ...cache.slots import CompressedCache
+from ...kernels.native.decode_step import DTYPES, DecodeStep, LayerWeights
+from ...kernels.native.library import NativeUnavailableError, load_library
+from ...paths import native_folder
+
+
+class NativeDecoder:
+    """Steps of the Llama layout in float32 or bfloat16 on a CPU; equal to `FusedDecoder` up to rounding (tested).
+
+    Logits are float32. In bfloat16 weights, keys and values are bfloat16 and everything between them float32.
+
+    Deviates: Hugging Face rounds every intermediate result to bfloat16.
+
+    Args:
+        model: of the Llama layout, and `refusal` has nothing against it. Its weights are read where they lie; they
+            may change there, but not move.
+
+    Raises:
+        NativeUnavailableError: the library cannot be built here.
+    """
+
+    name: ClassVar[str] = "native"
+    batch_invariant: ClassVar[bool] = True
+
+    def __init__(self, model: PreTrainedModel):
+        body, config = model.model, model.config
+        self.model, self.embed, self.rotary = model, body.embed_tokens, body.rotary_emb
+        heads = config.num_attention_heads
+        self.compiled = DecodeStep(
+            load_library(native_folder()), [_weights(layer) for layer in body.layers], body.norm.weight.data,
+            body.norm.variance_epsilon, _pair(model.get_output_embeddings()), heads, config.num_key_value_heads,
+            body.layers[0].self_attn.q_proj.weight.shape[0] // heads,
+        )  # fmt: skip
+
+    @torch.inference_mode()
+    def step(self, tokens: Tensor, cache: CompressedCache) -> tuple[Tensor, Tensor]:
+        """Feed `[B]` tokens; returns logits `[B, V]` float32 and last hidden states `[B, hidden]` after the norm.
+
+        Raises:
+            KvreproError: rows and tokens differ in number, or a row is full.
+        """
+        step, shape = self.compiled, cache.shape
+        cache.open_step(len(tokens))
+        x = self.embed(tokens).float()
+        cos, sin = (angle[:, 0].contiguous() for angle in self.rotary(x, cache.next_positions()))
+        slots, span = cache.step_slots, cache.span
+        sizes = dict(rows=len(tokens), q_heads=shape.q_heads, head_dim=shape.head_dim)
+        if cache.on_mass is None:
+            queries = None if cache.query_ring is None else self._queries(shape.layers, **sizes)
+            step.layers(x, cache.kv, slots, span, cos, sin, queries=queries)
+            if queries is not None:
+                cache.query_ring.write_layers(queries, cache.step_rows, cache.step_positions)
+        else:
+            # a method looks at the attention of every layer before the next one runs
+            mass = torch.empty(len(tokens), shape.kv_heads, shape.q_heads // shape.kv_heads, span)
+            queries = self._queries(1, **sizes)
+            for layer in range(shape.layers):
+                step.layers(x, cache.kv, slots, span, cos, sin, layer, layer + 1, queries, mass)
+                cache.observe(layer, queries[0], mass)
+        cache.close_step()
+        return step.head(x)
+
+    def _queries(self, layers: int, rows: int, q_heads: int, head_dim: int) -> Tensor:
+        return torch.empty(layers, rows, q_heads, head_dim, dtype=self.compiled.dtype)
+
+
+@cache
+def unavailable() -> str | None:
+    """Why compiled steps cannot be had on this machine, or None; the first call builds them."""
+    try:
+        load_library(native_folder())
+    except NativeUnavailableError as error:
+        return str(error)
+    return None
+
+
+def refusal(model: PreTrainedModel) -> str | None:
+    """Why the compiled step does not serve this model (of the Llama layout) here, or None."""
+    if model.device.type != "cpu":
+        return f"the model is on {model.device}, not on the CPU"
+    dtypes = {p.dtype for p in model.parameters()}
+    if len(dtypes) > 1 or not dtypes <= set(DTYPES):
+        found, served = (", ".join(sorted(map(str, names))) for names in (dtypes, DTYPES))
+        return f"the weights are {found}; it serves one of {served}"
+    return unavailable()
+
+
+def _weights(layer: nn.Module) -> LayerWeights:
+    attention, mlp = layer.self_attn, layer.mlp
+    norms = layer.input_layernorm, layer.post_attention_layernorm
+    return LayerWeights(
+        input_norm=norms[0].weight.data, query=_pair(attention.q_proj), key=_pair(attention.k_proj),
+        value=_pair(attention.v_proj), out=_pair(attention.o_proj), mlp_norm=norms[1].weight.data,
+        gate=_pair(mlp.gate_proj), up=_pair(mlp.up_proj), down=_pair(mlp.down_proj),
+        input_eps=norms[0].variance_epsilon, mlp_eps=norms[1].variance_epsilon, scaling=attention.scaling,
+    )  # fmt: skip
+
+
+def _pair(linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
+    return linear.weight.data, None if linear.bias is None else linear.bias.data

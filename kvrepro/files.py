@@ -1,0 +1,177 @@
+"""The only code that writes, reads and locks files of results: whole or not at all, one JSON object a line.
+
+A line ends at a line feed only: `str.splitlines` also ends lines at U+2028, U+0085 and form feeds, which JSON allows
+inside a text and which the rows of published benchmarks hold. Files of other systems begin with a byte order mark and
+end lines with CR LF. Locks die with their process, so that a killed run never blocks the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from .errors import KvreproError, RunError
+
+# whoever only looks holds the lock for a moment, and a run waits that long
+PATIENCE_S = 2.0
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write JSON lines, whole or not at all."""
+    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Append one JSON line and hand it to the system at once."""
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+
+
+def read_rows(path: Path, *, drop_cut_tail: bool = False) -> Iterator[dict[str, Any]]:
+    """Read JSON lines.
+
+    Args:
+        drop_cut_tail: accept a last line that was cut off by a kill; it is left out.
+
+    Raises:
+        RunError: a line that cannot be read; names file and line.
+    """
+    try:
+        lines = lines_of(path.read_bytes(), str(path))
+    except KvreproError as error:
+        raise RunError(f"{error}: delete {path.parent} and run the cell again") from error
+    for number, line in enumerate(lines, start=1):
+        is_tail = number == len(lines)
+        if is_tail and not line:
+            return
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if is_tail and drop_cut_tail:
+                return
+            raise RunError(
+                f"{path}, line {number} cannot be read ({error.msg}): the file was cut or edited. "
+                f"Delete the folder {path.parent} and run the cell again"
+            ) from error
+        if is_tail and not drop_cut_tail:
+            raise RunError(f"{path} ends in the middle of a line: delete {path.parent} and run the cell again")
+        if not isinstance(row, dict):
+            raise RunError(
+                f"{path}, line {number} holds {row!r}, expected an object: delete {path.parent} and run again"
+            )
+        yield row
+
+
+def lines_of(content: bytes, name: str) -> list[str]:
+    """The lines of a file in UTF-8, without its byte order mark; the last one is empty if the file ends a line.
+
+    Raises: KvreproError where it is no such text.
+    """
+    try:
+        return content.decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise KvreproError(f"{name} is no text in UTF-8 ({error}); save it as UTF-8") from error
+
+
+def read_objects(
+    path: Path, needed: Sequence[str] = (), damaged: type[KvreproError | RunError] = KvreproError
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number from 1, object) of every line that is not blank.
+
+    Args:
+        needed: keys that every object must have.
+        damaged: raised for a line that is no JSON.
+
+    Raises: KvreproError for a line that holds something else than an object with these keys; names file and line.
+    """
+    for number, line in enumerate(lines_of(path.read_bytes(), str(path)), start=1):
+        if not line.strip():
+            continue
+        place = f"{path.name}, line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise damaged(f"{place}: not JSON ({error.msg}); is the file damaged or cut off?") from error
+        if not isinstance(row, dict):
+            raise KvreproError(
+                f"{place}: {type(row).__name__}, expected an object{' with ' if needed else ''}{', '.join(needed)}"
+            )
+        if missing := [key for key in needed if key not in row]:
+            raise KvreproError(f"{place}: lacks {missing}; found {sorted(row)}")
+        yield number, row
+
+
+@contextlib.contextmanager
+def held(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock `path` inside the block; the file is gone afterwards.
+
+    Args:
+        what: what is done under the lock, for the message, such as "cell x/y".
+
+    Raises:
+        KvreproError: another process holds it; names the process.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=PATIENCE_S)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise KvreproError(f"{what} is being run by another process, {holder(path)}: wait for it or stop it") from error
+    owner = _owner_file(path)
+    try:
+        owner.write_text(f"{os.getpid()} on {platform.node()}")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        # gone while it is held; where an open file cannot be removed it stays, which does no harm
+        with contextlib.suppress(OSError):
+            path.unlink()
+        lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """True while some process holds the lock; looking does not make that process fail."""
+    if not path.is_file():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        # somebody else's folder, or one that can only be read: what the holder wrote is all that can be known
+        return _owner_file(path).is_file()
+
+
+def holder(path: Path) -> str:
+    """The holder as it wrote itself down: process id and machine."""
+    try:
+        return f"pid {_owner_file(path).read_text()}"
+    except FileNotFoundError:
+        return "which has not written its pid yet"
+
+
+def _owner_file(path: Path) -> Path:
+    # beside the lock: on Windows a locked file cannot be read
+    return path.with_name(f"{path.name}.pid")

@@ -1,1 +1,0 @@
-"""Traces of full-cache generation, their answer attention, and what it shows."""

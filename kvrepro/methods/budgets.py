@@ -1,0 +1,220 @@
+"""When a row evicts and how much it keeps: the meaning of a budget under each protocol and method, apart from scores.
+
+Loads without torch, so a cell can be checked anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..errors import KvreproError
+
+# what to do when pinned tokens do not fit beside the window
+PIN_OVERFLOW = ("error", "keep_first")
+
+# what a budget means: the same for all methods, or what each paper means by it
+FAIR, AS_PUBLISHED = "fair", "as_published"
+PROTOCOLS = (FAIR, AS_PUBLISHED)
+
+
+def resolve_protocol(protocol: str | None, ratio: float | None) -> str:
+    """The protocol of a run; where none is named, a ratio means DynTS' own protocol.
+
+    Raises:
+        KvreproError: an unknown protocol, or a ratio in the fair one.
+    """
+    if protocol is None:
+        return FAIR if ratio is None else AS_PUBLISHED
+    if protocol not in PROTOCOLS:
+        raise KvreproError(f"protocol={protocol!r}: known are {', '.join(PROTOCOLS)}")
+    if protocol == FAIR and ratio is not None:
+        raise KvreproError(
+            f"ratio={ratio} in protocol {FAIR!r}: the budget alone says how many slots remain there. Leave ratio out "
+            f"(evict_every sets how often), or use protocol={AS_PUBLISHED} for DynTS' rule"
+        )
+    return protocol
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The budget of one run, in slots per row.
+
+    Two published meanings of a budget exist, and a schedule is one of them:
+
+    - with `ratio` (DynTS, docs/budgets.md#dynts-rule): a row may fill `budget` slots; the token after that triggers
+      an eviction that keeps the last `window` slots and `floor(ratio * (n - window))` of the others. Peak
+      `budget + 1`.
+    - without `ratio` (R-KV, SnapKV, and the fair protocol): `budget` slots remain after an eviction, pinned and
+      window slots included, and the next eviction comes `evict_every` tokens later. Peak `budget + evict_every`.
+
+    `kept` overrides how many remain where a paper says neither (DynTS' window baseline keeps its window only).
+
+    Deviates: the ratio is the decimal number that was written, so that 0.29 of 100 slots are 29. DynTS' code rounds
+    down the binary product, 28.999999999999996, and keeps one slot less there.
+    """
+
+    budget: int
+    window: int = 0
+    ratio: float | None = None
+    evict_every: int = 1
+    kept: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.budget < 1 or self.window < 0 or self.evict_every < 1:
+            raise KvreproError(
+                f"budget={self.budget}, window={self.window}, evict_every={self.evict_every}: budget and evict_every "
+                "must be at least 1, window at least 0"
+            )
+        if self.ratio is not None and not 0 < self.ratio <= 1:
+            raise KvreproError(f"ratio={self.ratio}: the share of candidates kept must lie in (0, 1]")
+        if self.ratio is not None and self.evict_every != 1:
+            raise KvreproError(
+                f"ratio={self.ratio} and evict_every={self.evict_every}: with a ratio an eviction comes when the "
+                "budget is exceeded; give one of the two"
+            )
+        if self.kept is not None and not self.window <= self.kept <= self.budget + self.evict_every - 1:
+            raise KvreproError(
+                f"kept={self.kept}: an eviction keeps at least the window ({self.window}) and drops at least one of "
+                f"{self.budget + self.evict_every} slots"
+            )
+        if self.window >= self.budget and self.kept is None:
+            raise KvreproError(
+                f"budget={self.budget} leaves nothing to select: window={self.window} must be below it. "
+                "Raise the budget or lower the window."
+            )
+
+    @property
+    def slack_tokens(self) -> int:
+        """Slots that a row may hold beyond `budget` at its peak."""
+        return 1 if self.ratio is not None else self.evict_every
+
+    @property
+    def peak_tokens(self) -> int:
+        """The most slots a row ever holds, and its length when it evicts."""
+        return self.budget + self.slack_tokens
+
+    @property
+    def kept_tokens(self) -> int:
+        """Slots that remain right after an eviction."""
+        if self.kept is not None:
+            return self.kept
+        if self.ratio is None:
+            return self.budget
+        # a ratio such as 0.29 is not exact in binary; the guard keeps floor(0.29 * 100) at 29
+        return self.window + int(self.ratio * (self.peak_tokens - self.window) + 1e-9)
+
+    @property
+    def period_steps(self) -> int:
+        """Decode steps between two evictions of a row."""
+        return self.peak_tokens - self.kept_tokens
+
+
+# share of the budget that the window takes, and ratio, when a caller names neither (R1-Qwen's)
+DEFAULT_WINDOW_SHARE = 0.4
+DEFAULT_RATIO = 0.4
+# the fair protocol evicts every so many tokens, as a share of the budget, when a caller does not say
+DEFAULT_PERIOD_SHARE = 0.125
+
+# (method, budget, window, ratio, evict_every) -> schedule; None stands for a default
+Rule = Callable[[str, int, int | None, float | None, int | None], Schedule]
+
+
+def fair_schedule(budget: int, window: int | None, evict_every: int | None) -> Schedule:
+    """The budget is what remains after an eviction, pinned and window slots included, for every method."""
+    if evict_every is None:
+        evict_every = max(1, int(DEFAULT_PERIOD_SHARE * budget))
+    return Schedule(budget, _window(budget, window), None, evict_every)
+
+
+def dynts_rule(method: str, budget: int, window: int | None, ratio: float | None, evict_every: int | None) -> Schedule:
+    """Exceeding the budget triggers; the window and a ratio of the other slots stay (docs/budgets.md#dynts-rule)."""
+    _refuse_period(method, evict_every)
+    return Schedule(budget, _window(budget, window), DEFAULT_RATIO if ratio is None else ratio)
+
+
+def window_only(extra: int = 0, *, fills_ratio: bool = True) -> Rule:
+    """DynTS' window baselines: exceeding the budget triggers, the window and `extra` sinks stay.
+
+    With a ratio the window grows to what the other methods keep, as in the published recipes; without one, and
+    where `fills_ratio` is off, it is the window that was given.
+    """
+
+    def rule(method: str, budget: int, window: int | None, ratio: float | None, evict_every: int | None) -> Schedule:
+        _refuse_period(method, evict_every)
+        window = _window(budget, window)
+        if ratio is not None and fills_ratio:
+            window = Schedule(budget, window, ratio).kept_tokens
+        return Schedule(budget, window, kept=window + extra)
+
+    return rule
+
+
+def remains(window: int, every: int, *, window_is_period: bool = False) -> Rule:
+    """The budget remains after an eviction; these are the paper's window and period (docs/budgets.md#remains-rule).
+
+    A row evicts when it holds budget + period slots.
+
+    Deviates: where the published code evicts on a clock (R-KV, SnapKV, G-KV, VaSE, LazyEviction, Expected Attention:
+    every so many tokens, if the budget is exceeded), evictions come at the same rate, but up to one period later.
+    """
+
+    def rule(
+        method: str, budget: int, given_window: int | None, ratio: float | None, evict_every: int | None
+    ) -> Schedule:
+        _refuse_ratio(method, budget, ratio)
+        evict_every = every if evict_every is None else evict_every
+        if given_window is None:
+            given_window = evict_every if window_is_period else window
+        return Schedule(budget, given_window, None, evict_every)
+
+    return rule
+
+
+def buffer_on_top(
+    method: str, budget: int, window: int | None, ratio: float | None, evict_every: int | None
+) -> Schedule:
+    """Random Attention: the budget excludes a buffer of r recent tokens; r more come before an eviction."""
+    _refuse_ratio(method, budget, ratio)
+    evict_every = 64 if evict_every is None else evict_every
+    window = evict_every if window is None else window
+    return Schedule(budget + window, window, None, evict_every)
+
+
+def sinks_separators_window(
+    method: str, budget: int, window: int | None, ratio: float | None, evict_every: int | None
+) -> Schedule:
+    """SepLLM: exceeding the budget triggers; 4 sinks, a quarter of it in separators and half of it as window stay."""
+    _refuse_ratio(method, budget, ratio)
+    _refuse_period(method, evict_every)
+    window = budget // 2 if window is None else window
+    return Schedule(budget, window, kept=min(4 + budget // 4 + window, budget))
+
+
+def growing(method: str, budget: int, window: int | None, ratio: float | None, evict_every: int | None) -> Schedule:
+    """RPC: the budget is the number of tokens between compressions; the cache grows by a ratio of it."""
+    if evict_every is not None:
+        raise KvreproError(f"evict_every={evict_every}: {method} as published compresses every budget={budget} tokens")
+    window = 32 if window is None else window
+    # sizes of the first compression without a prompt; the method adds the prompt and the growth
+    return Schedule(budget + window - 1, window, kept=window + int(budget * (0.25 if ratio is None else ratio) + 1e-9))
+
+
+def _window(budget: int, window: int | None) -> int:
+    return int(DEFAULT_WINDOW_SHARE * budget) if window is None else window
+
+
+def _refuse_period(method: str, evict_every: int | None) -> None:
+    if evict_every is not None:
+        raise KvreproError(
+            f"evict_every={evict_every}: {method} as published evicts when its budget is exceeded. Leave it out, or "
+            "use protocol=fair, where the budget is what remains after an eviction"
+        )
+
+
+def _refuse_ratio(method: str, budget: int, ratio: float | None) -> None:
+    if ratio is not None:
+        raise KvreproError(
+            f"ratio={ratio} and budget={budget} together: for {method} as published the budget alone says how many "
+            "slots remain; leave ratio out"
+        )

@@ -1,0 +1,1 @@
+"""What methods read beside the weights: importance heads, eviction judges, query statistics."""

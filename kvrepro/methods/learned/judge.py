@@ -1,0 +1,58 @@
+"""ForesightKV's judge: a small head per layer and KV head that says which slots to drop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import KvreproError
+from .folder import DEFAULT_FOLDERS, read_asset_folder, write_asset_folder
+
+FOLDER = DEFAULT_FOLDERS["judge"]
+WIDTH = 16
+FEATURES = 8  # per query head
+_HOW = "train one with `kvrepro train-judge MODEL` or give its folder with judge=..."
+
+
+class EvictionJudge(nn.Module):
+    """`[k; v; attention features] -> 16, GELU -> 1`, weights of its own per layer and KV head.
+
+    Source: ForesightKV, arXiv 2602.03203; docs/predictor.md#eviction-judge (its declared layer norm is not applied).
+    """
+
+    def __init__(self, layers: int, kv_heads: int, head_dim: int, group: int):
+        super().__init__()
+        size = 2 * head_dim + FEATURES * group
+        self.sizes = {"layers": layers, "kv_heads": kv_heads, "head_dim": head_dim, "group": group}
+        self.inner = nn.Parameter(torch.randn(layers, kv_heads, size, WIDTH) / size**0.5)
+        self.inner_bias = nn.Parameter(torch.zeros(layers, kv_heads, WIDTH))
+        self.outer = nn.Parameter(torch.randn(layers, kv_heads, WIDTH) / WIDTH**0.5)
+        self.outer_bias = nn.Parameter(torch.zeros(layers, kv_heads))
+
+    def forward(self, features: Tensor, layers: slice) -> Tensor:
+        """Eviction scores of some layers: `[l, R, H, S, F]` -> `[l, R, H, S]`, higher leaves first."""
+        inner = torch.einsum("lrhsf,lhfw->lrhsw", features, self.inner[layers])
+        inner = nn.functional.gelu(inner + self.inner_bias[layers][:, None, :, None])
+        return torch.einsum("lrhsw,lhw->lrhs", inner, self.outer[layers]) + self.outer_bias[layers][:, None, :, None]
+
+
+def save_judge(judge: EvictionJudge, folder: Path, card: dict[str, object]) -> None:
+    """Write safetensors and a card, whole or not at all."""
+    write_asset_folder(folder, judge.state_dict(), {"sizes": judge.sizes, **card})
+
+
+def load_judge(folder: str | Path) -> EvictionJudge:
+    """Read a judge from its folder.
+
+    Raises:
+        KvreproError: there is none, or its tensors are not of the sizes on its card; says how to train one.
+    """
+    stored, card = read_asset_folder(folder, "eviction judge", _HOW)
+    try:
+        judge = EvictionJudge(**card["sizes"])
+        judge.load_state_dict(stored)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise KvreproError(f"the eviction judge in {folder} does not fit its card ({error}): {_HOW}") from error
+    return judge.eval()

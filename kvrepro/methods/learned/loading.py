@@ -1,0 +1,87 @@
+"""What a method needs beside the model's weights: a predictor, query statistics, a judge, separators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...errors import KvreproError
+from ..base import EvictionMethod
+from .folder import DEFAULT_FOLDERS
+from .importance import load_predictor_for
+from .judge import load_judge
+from .query_statistics import load_statistics
+
+# separators as single tokens; Ġ and Ċ are how byte-level vocabularies write space and newline
+SEPLLM_MARKS = (".", ",", "?", "!", ";", ":", " ", "\t", "\n", "Ġ", "ĉ", "Ċ")
+DYNTS_MARKS = (".", ",", "?", "!", ";", ":", " ", "\n", "Ġ", "Ċ")
+
+
+def separator_ids(tokenizer, *, dynts: bool = False) -> tuple[int, ...]:
+    """Token ids of the separators that the vocabulary holds as single tokens; with `dynts` also BOS, without tab.
+
+    Source: SepLLM, `HKUDS/SepLLM`; docs/methods.md#sepllm.
+    """
+    vocabulary = tokenizer.get_vocab()
+    found = {vocabulary[mark] for mark in (DYNTS_MARKS if dynts else SEPLLM_MARKS) if mark in vocabulary}
+    if dynts and tokenizer.bos_token_id is not None:
+        found.add(tokenizer.bos_token_id)
+    return tuple(sorted(found))
+
+
+def named_separator_ids(tokenizer, texts: Sequence[str]) -> tuple[int, ...]:
+    """Token ids of separators that a model's row names, each of which must be one token.
+
+    Raises:
+        KvreproError: one of them is not.
+    """
+    ids = {text: tokenizer.encode(text, add_special_tokens=False) for text in texts}
+    split = [text for text, tokens in ids.items() if len(tokens) != 1]
+    if split or not ids:
+        raise KvreproError(f"separators {split}: expected texts that are one token each in this model's tokenizer")
+    return tuple(sorted({tokens[0] for tokens in ids.values()}))
+
+
+def load_learned(
+    method: type[EvictionMethod], model, tokenizer, given: Mapping[str, Any] | None = None
+) -> dict[str, object]:
+    """Options for `create_method` that come from files of the model or from its tokenizer.
+
+    Args:
+        given: options that the caller has set already, and folders as text: `predictor`, `calibration`, `judge`.
+
+    Raises:
+        KvreproError: a file is missing, or the method is an oracle, which needs a finished trace.
+    """
+    given = given or {}
+    loaders = {
+        "predictor": lambda folder: _predictor(model, folder),
+        "calibration": lambda folder: _statistics(model, folder),
+        "judge": lambda folder: _judge(model, folder),
+    }
+    found: dict[str, object] = {}
+    for need in method.needs:
+        value = given.get(need)
+        if need in loaders:
+            found[need] = loaders[need](value) if value is None or isinstance(value, str | Path) else value
+        elif need == "separators":
+            found[need] = value or separator_ids(tokenizer, dynts=method.name.endswith("_dynts"))
+        elif need == "trace" and given.get("traces") is None:
+            raise KvreproError(
+                f"{method.name} looks into the future of a finished trace, so it cannot generate. Use it in "
+                "teacher-forced mode: kvrepro.analysis.fidelity, or the notebook `fidelity`"
+            )
+    return found
+
+
+def _predictor(model, folder):
+    return load_predictor_for(model, folder)
+
+
+def _statistics(model, folder):
+    return load_statistics(folder or Path(getattr(model, "name_or_path", "") or ".") / DEFAULT_FOLDERS["calibration"])
+
+
+def _judge(model, folder):
+    return load_judge(folder or Path(getattr(model, "name_or_path", "") or ".") / DEFAULT_FOLDERS["judge"])

@@ -1,0 +1,1 @@
+"""Cells, from a profile to a graded folder, and what is known about them before and after."""

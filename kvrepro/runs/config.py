@@ -1,0 +1,212 @@
+"""The configuration of one cell: flat, frozen, strict, and hashed into the cell's name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from ..benchmarks.table import benchmark_entry, check_prompt_style, rows_identity
+from ..checks import as_mapping, typed
+from ..engine.requests import SamplingConfig
+from ..errors import KvreproError, UnknownNameError
+from ..methods.budgets import PIN_OVERFLOW, resolve_protocol
+from ..methods.learned.folder import DEFAULT_FOLDERS
+from ..methods.table import METHODS, cell_options, check_method_name, create_schedule, idle_sizes
+from ..models.checkpoint_files import folder_fingerprint
+from ..models.identity import model_identity
+from ..models.table import asset_location, model_entry, predictor_fingerprint
+
+if TYPE_CHECKING:
+    from ..models.table import ModelEntry
+
+# raised when a change of the engine changes tokens or scores, so that old cells are not taken for new ones
+PROTOCOL = 1
+
+
+@dataclass(frozen=True)
+class CellConfig:
+    """One model on one benchmark with one method at one budget. Every field changes a number.
+
+    Attributes:
+        budget: KV slots per row, tokens; None for `full`.
+        window: local window, tokens; None takes the method's default share of the budget.
+        ratio: share of candidates kept at an eviction (DynTS); None takes the default.
+        evict_every: tokens between evictions, where the budget is what remains after one; excludes `ratio`.
+        protocol: what a budget means: `fair` (what remains after an eviction, for every method) or `as_published`;
+            None takes `as_published` where a ratio is given and `fair` elsewhere. None for `full`.
+        pin_overflow: `error` or `keep_first`, when pinned tokens do not fit.
+        options: the method's own switches and options, for example `{pin_question: true, granularity: head}`, or
+            their JSON text.
+        n_problems: the first so many problems; None for all.
+        batch_rows: rows decoded together; changes throughput, and tokens only where the manifest says
+            `batch_invariant: false`.
+        predictor, calibration, judge: folder of what a method needs beside the weights; None takes the model's own.
+        prompt_style: `dynts` (the bare problem) or `deepseek` (asks for steps and a box), for real benchmarks.
+    """
+
+    model: str
+    benchmark: str
+    method: str = "full"
+    budget: int | None = None
+    window: int | None = None
+    ratio: float | None = None
+    evict_every: int | None = None
+    protocol: str | None = None
+    pin_overflow: str = "error"
+    options: dict | None = None
+    n_problems: int | None = None
+    n_samples: int = 1
+    max_new_tokens: int = 1024
+    temperature: float = 0.6
+    top_p: float = 0.95
+    top_k: int = 20
+    sampling_order: str = "hf"
+    seed: int = 42
+    batch_rows: int = 64
+    predictor: str | None = None
+    calibration: str | None = None
+    judge: str | None = None
+    prompt_style: str = "dynts"
+
+    def __post_init__(self) -> None:
+        # a notebook calls the constructor itself, so types are checked here; 1 and 1.0 must not differ in their hash
+        object.__setattr__(self, "options", as_mapping("parameter options", self.options) or None)
+        for name, expected in get_type_hints(CellConfig).items():
+            object.__setattr__(self, name, typed(f"parameter {name}", getattr(self, name), expected))
+        entry = model_entry(self.model)
+        if self.model != entry.name:
+            # a folder or a Hub id: notebooks run elsewhere, so a path must not depend on where the caller stands
+            object.__setattr__(self, "model", entry.reference)
+        for name, folder in self.asset_folders().items():
+            if folder is not None:
+                object.__setattr__(self, name, asset_location(folder))
+        known = benchmark_entry(self.benchmark).n_problems
+        check_prompt_style(self.benchmark, self.prompt_style)
+        if self.n_problems is not None and self.n_problems > known:
+            raise KvreproError(f"n_problems={self.n_problems}: {self.benchmark} has {known}")
+        for name in ("n_problems", "n_samples", "max_new_tokens", "batch_rows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise KvreproError(f"{name}={value}: must be at least 1")
+        _ = self.sampling
+        object.__setattr__(self, "options", _check_method(self))
+        if self.method != "full":
+            object.__setattr__(self, "protocol", resolve_protocol(self.protocol, self.ratio))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> CellConfig:
+        """Build from parameters as they come from YAML, papermill or a command line.
+
+        Raises:
+            KvreproError: an unknown name (all names are listed), a value of the wrong type or out of range.
+        """
+        for name in values:
+            if name not in FIELD_NAMES:
+                raise UnknownNameError("parameter", name, FIELD_NAMES)
+        for name in ("model", "benchmark"):
+            if name not in values:
+                raise KvreproError(f"parameter {name!r} is missing; give at least model and benchmark")
+        return cls(**values)
+
+    @classmethod
+    def fitted(cls, **values: Any) -> tuple[CellConfig, dict[str, Any]]:
+        """A cell without the sizes that its method does not have, for a caller who only changes the method.
+
+        Returns:
+            The cell, and what was left out, by name. Of parameters that are a cell already, nothing is.
+
+        Raises:
+            KvreproError: as `from_mapping`.
+        """
+        method = values.get("method", cls.method)
+        check_method_name(method)
+        idle = idle_sizes(method, values.get("protocol"), values.get("window"))
+        left_out = {name: values[name] for name in idle if values.get(name) is not None}
+        return cls.from_mapping({name: v for name, v in values.items() if name not in left_out}), left_out
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """The sampling part; checks its own ranges."""
+        return SamplingConfig(self.temperature, self.top_p, self.top_k, self.sampling_order)
+
+    def method_options(self) -> dict[str, Any]:
+        """Arguments for `create_method`."""
+        names = ("budget", "window", "ratio", "evict_every", "protocol", "pin_overflow")
+        return {**{name: getattr(self, name) for name in names}, **(self.options or {})}
+
+    def asset_folders(self) -> dict[str, str | None]:
+        """Folders of what a method may need beside the weights."""
+        return {name: getattr(self, name) for name in ("predictor", "calibration", "judge")}
+
+    @property
+    def label(self) -> str:
+        """The method as tables and figures print it: its name and the switches that differ from its own."""
+        switches = [
+            _SWITCH_LABELS.get((name, value), f"{name}={value}") for name, value in sorted((self.options or {}).items())
+        ]
+        return " + ".join([self.method, *switches])
+
+    def resolved(self) -> dict[str, Any]:
+        """All fields, defaults included, in the order of definition."""
+        return asdict(self)
+
+    @property
+    def hash8(self) -> str:
+        """First eight hex digits over all that changes tokens or scores.
+
+        Every field; weights, files and row of the model; rows of the benchmark; the trained folder that the method
+        reads; the method's revision and the protocol's version.
+        """
+        entry, method = model_entry(self.model), METHODS[self.method]
+        # folders count by what is in them, not by where they are
+        config = {**self.resolved(), "model": entry.name, **dict.fromkeys(self.asset_folders())}
+        identity = {
+            "config": config, "protocol": PROTOCOL, "rows": rows_identity(self.benchmark),
+            **model_identity(entry, reads_separators=method.reads_separators), **self._trained(entry),
+        }  # fmt: skip
+        if (revision := method.revision_of(self.options)) > 1:
+            identity["revision"] = revision
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+    def _trained(self, entry: ModelEntry) -> dict[str, str | None]:
+        """The field of the folder beside the weights that the method reads, with what identifies its content."""
+        field = METHODS[self.method].asset
+        if field is None:
+            return {}
+        if field == "predictor":
+            # where a head comes from, the model table knows: a folder or the Hub
+            return {field: predictor_fingerprint(entry, self.predictor)}
+        return {field: folder_fingerprint(Path(getattr(self, field) or Path(entry.source) / DEFAULT_FOLDERS[field]))}
+
+    @property
+    def cell_id(self) -> str:
+        """`model/benchmark/method-budget/hash8`, the cell's folder below its profile."""
+        budget = "none" if self.budget is None else self.budget
+        model = self.model.rstrip("/").rsplit("/", 1)[-1]
+        return f"{model}/{self.benchmark}/{self.method}-{budget}/{self.hash8}"
+
+
+def _check_method(config: CellConfig) -> dict[str, Any] | None:
+    """Build the schedule once, so that sizes that do not fit fail before a model is loaded; returns the options."""
+    check_method_name(config.method)
+    create_schedule(
+        config.method, config.budget, config.window, config.ratio, config.evict_every, config.protocol
+    )  # fmt: skip
+    for name, value in (config.options or {}).items():
+        if name in FIELD_NAMES:
+            raise KvreproError(f"options may not hold {name}={value!r}: it is a parameter of the cell itself")
+    if config.pin_overflow not in PIN_OVERFLOW:
+        raise KvreproError(f"pin_overflow={config.pin_overflow!r}: known are {', '.join(PIN_OVERFLOW)}")
+    return config.options and cell_options(config.method, config.options)
+
+
+# short names of the switches that tables compare
+_SWITCH_LABELS = {
+    ("pin_question", True): "question", ("pin_answer", True): "answer", ("pin_question", False): "no question",
+}  # fmt: skip
+
+FIELD_NAMES = tuple(f.name for f in fields(CellConfig))

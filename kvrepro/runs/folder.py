@@ -1,0 +1,103 @@
+"""Result files of a cell: where they lie, how they are written whole, how they are read back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import RunError
+from ..files import read_rows
+from ..paths import results_root
+from .config import CellConfig
+
+NOTEBOOK, RECORDS, MANIFEST = "run.ipynb", "records.jsonl", "manifest.json"
+COMPLETIONS = "completions.jsonl"  # replies of a cell that is still running, ungraded
+RECORD_FIELDS = (
+    "problem_id", "sample_id", "status", "text", "answer", "gold", "correct", "n_prompt_tokens", "n_thinking_tokens",
+    "n_answer_tokens",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CellFolder:
+    """The folder of one cell, and the one beside it where an unfinished run works."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, profile: str, config: CellConfig) -> CellFolder:
+        """`results/<profile>/<model>/<benchmark>/<method>-<budget>/<hash8>`."""
+        return cls(results_root() / profile / config.cell_id)
+
+    @property
+    def partial(self) -> Path:
+        """Where a run works until it is complete."""
+        return self.path.with_name(f".{self.path.name}.partial")
+
+    @property
+    def lock(self) -> Path:
+        """The lock of an unfinished run; beside its folder, which is removed while the lock is held."""
+        return self.path.with_name(f".{self.path.name}.lock")
+
+    @property
+    def is_complete(self) -> bool:
+        """True once all three files are in place; the manifest comes last."""
+        return all((self.path / name).is_file() for name in (MANIFEST, RECORDS, NOTEBOOK))
+
+    def publish(self) -> None:
+        """Move a finished run into place, manifest last; whatever is missing before that is not taken for done."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for name in (NOTEBOOK, RECORDS, MANIFEST):
+            os.replace(self.partial / name, self.path / name)
+        shutil.rmtree(self.partial)
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """The graded records of a finished cell, checked against the manifest.
+
+    Raises:
+        RunError: rows are missing, lack a field or cannot be read.
+    """
+    records = list(read_rows(folder / RECORDS))
+    expected = read_manifest(folder)["n_records"]
+    if len(records) != expected:
+        raise RunError(f"{folder / RECORDS} has {len(records)} rows, its manifest says {expected}: run the cell again")
+    for number, record in enumerate(records, start=1):
+        missing = set(RECORD_FIELDS) - set(record)
+        if missing:
+            raise RunError(f"{folder / RECORDS}, line {number} lacks {', '.join(sorted(missing))}")
+    return records
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished cell.
+
+    Raises:
+        RunError: it is missing or cannot be read.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise RunError(f"{folder} is no finished cell: {MANIFEST} is missing") from error
+    except ValueError as error:
+        raise RunError(f"{path} cannot be read ({error}): delete the folder and run the cell again") from error
+    if not isinstance(manifest, dict):
+        raise RunError(f"{path} holds {type(manifest).__name__}, expected an object: delete the folder and run again")
+    return manifest
+
+
+def configs_beside(folder: Path) -> list[dict[str, Any]]:
+    """Configurations of the finished cells that lie beside a cell's folder: those of its model and benchmark."""
+    found = []
+    for path in sorted(folder.resolve().parent.parent.glob(f"*/*/{MANIFEST}")):
+        try:
+            found.append(read_manifest(path.parent)["config"])
+        except (RunError, KeyError):
+            # a broken neighbour is no reason to stop this cell; whoever reads its numbers is told
+            continue
+    return found

@@ -1,0 +1,124 @@
+"""How many tokens a cell will write and how long it will take: from measured cells, else a bound that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from ..paths import project_root
+from .config import CellConfig
+from .profiles import Profile
+
+MEASURED, ELSEWHERE, GIVEN, LIMIT, BOUND, NOTHING = (
+    "measured", "measured elsewhere", "measured (given table)", "limit", "bound", "unknown",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PastCell:
+    """What one finished cell tells; `new_tokens` is the mean of a reply, `overhead_s` all time outside decoding."""
+
+    model: str
+    benchmark: str
+    method: str
+    budget: int | None
+    new_tokens: float
+    tps: float
+    overhead_s: float
+    source: str
+
+    @property
+    def size_tokens(self) -> float:
+        """What the cache's size follows: the budget, or for the full cache the reply's length."""
+        return self.new_tokens if self.budget is None else self.budget
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], source: str) -> PastCell:
+        """From a row of a summary table."""
+        budget = row["budget_tokens"]
+        replies = row["n_problems"] * row["n_samples"]
+        decode_s = row["mean_new_tokens"] * replies / row["decode_tps"]
+        return cls(
+            row["model"], row["benchmark"], row["method"], None if budget != budget or budget is None else int(budget),
+            row["mean_new_tokens"], row["decode_tps"], max(0.0, row["wall_s"] - decode_s), source,
+        )  # fmt: skip
+
+
+def measurements(profile: Profile, files: Iterable[Path] = ()) -> list[PastCell]:
+    """Finished cells of the profile on this machine, those of given tables, then those of the published one.
+
+    The published table is `notebooks/images/<profile>-summary.csv`, where the profile has one.
+    """
+    import pandas as pd
+
+    from .summary import summarise_profile
+
+    found = [PastCell.of(row, MEASURED) for row in summarise_profile(profile).to_dict("records")]
+    published = project_root() / "notebooks" / "images" / f"{profile.name}-summary.csv"
+    tables = [(path, GIVEN) for path in files] + ([(published, ELSEWHERE)] if published.is_file() else [])
+    for path, source in tables:
+        known = {(m.model, m.benchmark, m.method, m.budget) for m in found}
+        rows = [PastCell.of(row, source) for row in pd.read_csv(path).to_dict("records")]
+        found += [m for m in rows if (m.model, m.benchmark, m.method, m.budget) not in known]
+    return found
+
+
+def expected_tokens(config: CellConfig, known: list[PastCell]) -> tuple[float, str]:
+    """Mean new tokens of a reply, and where the number comes from; without a measurement the limit of the cell."""
+    close = _nearest(config, [m for m in known if (m.model, m.benchmark) == (config.model, config.benchmark)])
+    if not close:
+        return float(config.max_new_tokens), LIMIT
+    return min(float(config.max_new_tokens), _weighted(close, config.budget or 0, "new_tokens")), close[0].source
+
+
+def expected_speed(config: CellConfig, known: list[PastCell]) -> tuple[float, float, str] | None:
+    """Tokens a second and seconds outside decoding from the nearest measured cells of this model; None without any.
+
+    Speed follows the method and the number of slots that a step reads: cells of other benchmarks stand in for each
+    other at equal budget, or for the full cache at equal reply length. Time outside decoding (loading, prefill,
+    grading) is the median of the same table, because the first cells of a run find cold files.
+    """
+    mine = [m for m in known if m.model == config.model]
+    tokens, _ = expected_tokens(config, known)
+    for fits in (
+        lambda m: (m.benchmark, m.method) == (config.benchmark, config.method),
+        lambda m: m.benchmark == config.benchmark and (m.budget is None) == (config.budget is None),
+        lambda m: m.method == config.method,
+        lambda m: (m.budget is None) == (config.budget is None),
+    ):
+        close = _nearest(config, [m for m in mine if fits(m)], tokens)
+        if close:
+            alike = [m for m in mine if m.source == close[0].source]
+            here = [m for m in alike if m.benchmark == config.benchmark] or alike
+            overhead = median(m.overhead_s for m in here)
+            return _weighted(close, config.budget or tokens, "tps"), overhead, close[0].source
+    return None
+
+
+def _nearest(config: CellConfig, known: list[PastCell], tokens: float = 0.0) -> list[PastCell]:
+    """The same method before others, this machine before other tables, then the two nearest sizes.
+
+    Args:
+        tokens: the reply length that stands for the size of a full cache.
+    """
+    if not known:
+        return []
+    order, size = (MEASURED, GIVEN, ELSEWHERE), config.budget or tokens
+    ranked = sorted(
+        known, key=lambda m: (m.method != config.method, order.index(m.source), abs(m.size_tokens - size))
+    )  # fmt: skip
+    first = ranked[0]
+    return [m for m in ranked if (m.method, m.source) == (first.method, first.source)][:2]
+
+
+def _weighted(close: list[PastCell], size: float, name: str) -> float:
+    """Mean of one or two neighbours, the nearer size counting more."""
+    if len(close) == 1:
+        return getattr(close[0], name)
+    gaps = [abs(m.size_tokens - size) for m in close]
+    total = sum(gaps)
+    weights = [0.5, 0.5] if not total else [gaps[1] / total, gaps[0] / total]
+    return sum(w * getattr(m, name) for w, m in zip(weights, close, strict=True))

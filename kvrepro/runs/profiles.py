@@ -1,0 +1,168 @@
+"""Profiles: YAML files under `nbs_params/` that name a set of cells and the figures drawn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import KvreproError, UnknownNameError
+from ..models.table import generation_defaults
+from ..paths import profiles_folder, project_root
+from .config import CellConfig
+
+_ASSETS = ("predictor", "calibration", "judge")
+_KEYS = {"title", "notebook", "methods", "defaults", "panels", "paper_marks"}
+_REHEARSAL_KEYS = {"title", "rehearses", "scale_tokens", "set"}
+# what `scale_tokens` shrinks
+_TOKEN_FIELDS = ("budget", "window", "evict_every", "max_new_tokens")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A named set of cells.
+
+    Attributes:
+        cells: every cell, panel by panel, `full` first.
+        paper_marks: draw the values read off the paper's figures as hollow marks.
+        rehearses: the profile whose cells these are, changed by `overrides` and meant for stand-in models.
+        notebook: stem of the notebook in `notebooks/` that draws the profile's figures.
+    """
+
+    name: str
+    title: str
+    cells: tuple[CellConfig, ...]
+    paper_marks: bool = False
+    notebook: str = "budget_curves"
+    rehearses: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def cell(self, cell_id: str) -> CellConfig:
+        """Look a cell up by id, or by an unambiguous end of it such as its hash.
+
+        Raises:
+            UnknownNameError: no cell, or more than one, fits.
+        """
+        found = [c for c in self.cells if c.cell_id == cell_id or c.cell_id.endswith("/" + cell_id)]
+        if len(found) != 1:
+            raise UnknownNameError(f"cell of profile {self.name}", cell_id, [c.cell_id for c in self.cells])
+        return found[0]
+
+
+def profile_names() -> list[str]:
+    """Names of the YAML files in `nbs_params/`."""
+    return sorted(p.stem for p in profiles_folder().glob("*.yaml"))
+
+
+def load_profile(name: str) -> Profile:
+    """Read and validate a profile; every cell is built, so a mistake anywhere in it is found here.
+
+    Raises:
+        UnknownNameError: no such profile, or a key that does not belong.
+        KvreproError: a cell that cannot exist; names the panel.
+    """
+    if name not in profile_names():
+        raise UnknownNameError("profile", name, profile_names())
+    return parse_profile(name, profiles_folder() / f"{name}.yaml")
+
+
+def parse_profile(name: str, path: Path) -> Profile:
+    """Parse one YAML file into a profile."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise KvreproError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise KvreproError(f"{path}: expected a mapping with `panels`, given {type(content).__name__}")
+    if "rehearses" in content:
+        return _rehearsal(name, path, content)
+    for key in content:
+        if key not in _KEYS:
+            raise UnknownNameError(f"key of {path.name}", key, _KEYS)
+    panels = content.get("panels")
+    if not isinstance(panels, list) or not panels:
+        raise KvreproError(
+            f"{path}: expected a mapping with `panels`, a list of {{model, benchmark, budgets}}; given {panels!r}"
+        )
+    cells: list[CellConfig] = []
+    for number, panel in enumerate(panels, start=1):
+        try:
+            for cell in _panel_cells(content, panel):
+                if cell in cells:
+                    raise KvreproError(f"{cell.method} at budget {cell.budget} is listed twice")
+                cells.append(cell)
+        except KvreproError as error:
+            raise KvreproError(f"{path.name}, panel {number}: {error}") from error
+    notebook = content.get("notebook", Profile.notebook)
+    if not (project_root() / "notebooks" / f"{notebook}.ipynb").is_file():
+        raise KvreproError(f"{path.name}: notebook={notebook!r}: there is no notebooks/{notebook}.ipynb")
+    return Profile(
+        name, content.get("title", name), tuple(cells), bool(content.get("paper_marks", False)), notebook
+    )  # fmt: skip
+
+
+def _rehearsal(name: str, path: Path, content: dict[str, Any]) -> Profile:
+    """Every cell of another profile, its token counts scaled and some parameters set; nothing else differs.
+
+    A method that must not be shrunk below its own sizes fails here, as any cell that cannot exist.
+    """
+    for key in content:
+        if key not in _REHEARSAL_KEYS:
+            raise UnknownNameError(f"key of {path.name}", key, _REHEARSAL_KEYS)
+    scale, fixed = content.get("scale_tokens", 1.0), content.get("set") or {}
+    if not isinstance(scale, int | float) or not 0 < scale <= 1 or not isinstance(fixed, dict):
+        raise KvreproError(
+            f"{path}: `scale_tokens` must lie in (0, 1] and `set` be a mapping, given {scale!r}, {fixed!r}"
+        )
+    if content["rehearses"] == name:
+        raise KvreproError(f"{path}: a profile cannot rehearse itself")
+    original = load_profile(content["rehearses"])
+    cells = []
+    for cell in original.cells:
+        values = cell.resolved()
+        shrunk = {key: max(1, round(scale * values[key])) for key in _TOKEN_FIELDS if values[key] is not None}
+        try:
+            cells.append(CellConfig.from_mapping({**values, **shrunk, **fixed}))
+        except KvreproError as error:
+            raise KvreproError(f"{path.name}, {cell.cell_id}: {error}") from error
+    title = f"REHEARSAL of {original.name} on random stand-in models, no result"
+    return Profile(
+        name, content.get("title", title), tuple(cells), notebook=original.notebook, rehearses=original.name,
+        overrides={"scale_tokens": scale, "set": fixed},
+    )  # fmt: skip
+
+
+def _panel_cells(content: dict[str, Any], panel: Any) -> list[CellConfig]:
+    """`full` once and every other method at every budget; the panel's values go before the defaults."""
+    defaults = {} if content.get("defaults") is None else content["defaults"]
+    for what, mapping in (("defaults", defaults), ("the panel", panel)):
+        if not isinstance(mapping, dict):
+            raise KvreproError(f"{what} must be a mapping of parameters, given {mapping!r}")
+        for key, instead in (("budget", "budgets"), ("method", "methods")):
+            if key in mapping:
+                raise KvreproError(f"{what} may not hold `{key}`: list `{instead}` instead")
+    methods = panel.get("methods", content.get("methods", ["full"]))
+    if not isinstance(methods, list) or not methods:
+        raise KvreproError(f"`methods` must be a list of names, given {methods!r}")
+    stated = {**generation_defaults(panel.get("model", defaults.get("model"))), **defaults, **panel}
+    values = {name: value for name, value in stated.items() if name != "methods"}
+    budgets = values.pop("budgets", [])
+    if not isinstance(budgets, list) or (not budgets and methods != ["full"]):
+        raise KvreproError(f"`budgets` must be a list of tokens for {', '.join(map(str, methods))}, given {budgets!r}")
+    cells = []
+    for entry in methods:
+        # a method with switches of its own is a mapping: {method: h2o, options: {pin_question: true}}
+        own = entry if isinstance(entry, dict) else {"method": entry}
+        if "method" not in own:
+            raise KvreproError(f"an entry of `methods` must be a name or a mapping with `method`, given {entry!r}")
+        method = own["method"]
+        for budget in [None] if method == "full" else budgets:
+            chosen = {**values, "budget": budget, **own}
+            if method == "full":
+                # shared defaults of the compressed cells mean nothing for the full cache
+                chosen.update(dict.fromkeys(("window", "ratio", "evict_every", "protocol", "options", *_ASSETS)))
+            cells.append(CellConfig.from_mapping(chosen))
+    return cells

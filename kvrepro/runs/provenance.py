@@ -1,0 +1,64 @@
+"""Where a number comes from: versions, code revision and hardware, for the manifest."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from ..paths import project_root
+
+PACKAGES = ("kvrepro", "torch", "transformers", "triton", "numpy", "papermill", "math-verify")
+
+
+def package_versions() -> dict[str, str | None]:
+    """Versions of the packages that can change a number; None where one is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def git_revision() -> str | None:
+    """Commit of the project's checkout, `+dirty` when tracked files differ; None outside a checkout."""
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(project_root()), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return commit + ("+dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def hardware(device: str) -> dict[str, Any]:
+    """Processor, cores, memory and GPU."""
+    import psutil
+    import torch
+
+    found: dict[str, Any] = {
+        "device": device, "machine": platform.machine(), "cpu": _cpu_name(), "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(), "memory_bytes": psutil.virtual_memory().total,
+    }  # fmt: skip
+    if device.startswith("cuda"):
+        found["gpu"] = torch.cuda.get_device_name()
+        found["cuda_peak_bytes"] = torch.cuda.max_memory_allocated()
+    return found
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")
+    except OSError:
+        return platform.processor() or "unknown"

@@ -1,0 +1,140 @@
+"""What a cell comes to before it runs: the values that the run will use, and what its budget means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..benchmarks.table import benchmark_entry
+from ..errors import KvreproError
+from ..methods.base import EvictionMethod
+from ..methods.learned.folder import DEFAULT_FOLDERS
+from ..methods.learned.loading import load_learned
+from ..methods.table import method_class
+from ..models.shapes import model_config, model_dtype
+from ..models.table import model_entry, predictor_source
+from .config import CellConfig
+from .forecast import prompt_lengths, sized_method
+
+
+@dataclass(frozen=True)
+class ResolvedCell:
+    """A cell, its method without what is read from files, and tokens by problem (None: not known on this machine)."""
+
+    config: CellConfig
+    method: EvictionMethod
+    prompts: Mapping[str, int] | None
+
+    @property
+    def kept_tokens(self) -> int | None:
+        """Slots that remain after an eviction; None for `full` and where the method's own rule decides row by row."""
+        return self.method.kept_tokens(self.config.protocol)
+
+    @property
+    def peak_tokens(self) -> int | None:
+        """The most slots that a row can hold; None where that depends on prompts which are not known."""
+        if self.prompts is not None:
+            return self.method.capacity_slots(max(self.prompts.values()), self.config.max_new_tokens)
+        # a prompt of any length and a reply without end: the budget alone decides, or nothing does
+        bound, same = (self.method.capacity_slots(n, 2**40) for n in (1, 2))
+        return bound if bound == same else None
+
+    def values(self) -> dict[str, Any]:
+        """Every value that the run uses, defaults filled in; what means nothing to the cell is left out."""
+        config, method, schedule = self.config, self.method, self.method.schedule
+        entry = model_entry(config.model)
+        needs = type(method).needs
+        folders = {
+            **{
+                name: getattr(config, name) or str(Path(entry.source) / DEFAULT_FOLDERS[name])
+                for name in DEFAULT_FOLDERS
+            },
+            "predictor": predictor_source(entry, config.predictor),
+        }
+        switches = {f.name: getattr(method, f.name) for f in fields(method) if f.name not in (*needs, "schedule")}
+        counts = sorted((self.prompts or {}).values())
+        shown = {
+            **config.resolved(), **{name: path if name in needs else None for name, path in folders.items()},
+            "options": {k: v for k, v in switches.items() if isinstance(v, str | int | float) and k != "pin_overflow"},
+            "n_problems": config.n_problems or benchmark_entry(config.benchmark).n_problems,
+            "dtype": _dtype(entry), "think_end": entry.think_end, "kept_tokens": self.kept_tokens,
+            "peak_tokens": self.peak_tokens, "prompt_tokens": [counts[0], counts[-1]] if counts else "not counted here",
+        }  # fmt: skip
+        if schedule is None:
+            shown["options"] = None
+        else:
+            period = None if self.kept_tokens is None else schedule.period_steps
+            every = period if schedule.ratio is None else None
+            shown |= {"window": schedule.window, "ratio": schedule.ratio, "evict_every": every, "period_steps": period}
+        return {name: value for name, value in shown.items() if value is not None}
+
+    @property
+    def budget_line(self) -> str:
+        """One sentence: the protocol, what remains after an eviction, and the peak."""
+        schedule, kept, peak = self.method.schedule, self.kept_tokens, self.peak_tokens
+        most = "as many slots as the prompts ask for (not counted here)" if peak is None else f"{peak} slots"
+        if schedule is None:
+            return f"full: nothing is evicted; a row grows to at most {most}"
+        start = f"protocol {self.config.protocol}, budget {self.config.budget}: "
+        if self.prompts is not None and peak < schedule.peak_tokens:
+            return f"{start}nothing will be evicted, because no row can grow beyond {most}"
+        if kept is None:
+            return f"{start}a row peaks at {most}; how many an eviction keeps is the method's own rule"
+        return (
+            f"{start}{kept} slots remain after an eviction, {schedule.period_steps} tokens later a row peaks at {most}"
+        )
+
+    def lines(self, left_out: Iterable[str], beside: Iterable[Mapping[str, Any]]) -> list[str]:
+        """What a reader of the cell's numbers must know: `budget_line`, sizes that were left out, `protocol_note`."""
+        left = ", ".join(left_out)
+        idle = f"{self.config.method} takes no {left} here: left out" if left else None
+        return [line for line in (self.budget_line, idle, self.protocol_note(beside)) if line]
+
+    def protocol_note(self, others: Iterable[Mapping[str, Any]]) -> str | None:
+        """A sentence if cells of the same model and benchmark run under another protocol.
+
+        Args:
+            others: their configurations, such as `config.resolved()` or a manifest's `config`.
+        """
+        mine = self.config
+        apart = [
+            f"{o['method']} at {o['budget']} ({o['protocol']})"
+            for o in others
+            if (o["model"], o["benchmark"]) == (mine.model, mine.benchmark)
+            and None not in (o["protocol"], mine.protocol) and o["protocol"] != mine.protocol
+        ]  # fmt: skip
+        if not apart:
+            return None
+        more = f" and {len(apart) - 3} more" if len(apart) > 3 else ""
+        return (
+            f"NOTE: this cell runs under protocol {mine.protocol}, beside it {', '.join(apart[:3])}{more} did not: "
+            "equal budgets mean different sizes there, so do not compare them"
+        )
+
+
+def resolve_cell(config: CellConfig) -> ResolvedCell:
+    """Look at a cell as its run will, without weights.
+
+    Raises:
+        KvreproError: sizes or options that the method refuses, a prompt that the budget cannot serve, or an oracle.
+    """
+    if "trace" in (cls := method_class(config.method)).needs:
+        # says why it cannot generate
+        load_learned(cls, None, None)
+    resolved = ResolvedCell(config, sized_method(config), prompt_lengths(config))
+    for problem_id, n_tokens in (resolved.prompts or {}).items():
+        try:
+            resolved.method.check_prompt(n_tokens)
+        except KvreproError as error:
+            raise KvreproError(f"problem {problem_id}: {error}") from error
+    return resolved
+
+
+def _dtype(entry) -> str:
+    try:
+        return model_dtype(entry, model_config(entry))
+    except KvreproError:
+        # a checkpoint that is not here says it when it is loaded
+        return entry.dtype

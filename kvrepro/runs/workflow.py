@@ -1,0 +1,143 @@
+"""A profile's cells through Snakemake: marks of what is complete, one run of it, and why cells failed.
+
+Snakemake deletes the outputs of a job that fails or is begun again, so it owns no results: it makes a mark per cell,
+and marks are set to what is complete before each run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..errors import RunError
+from ..paths import project_root, results_root
+from .child import child_command
+from .config import CellConfig
+from .folder import MANIFEST, CellFolder
+from .notebooks import is_running
+from .profiles import Profile
+
+POLL_S = 0.5
+FAILED = "failed"  # how the line of a failed cell begins
+_QUIET = ("--quiet", "rules")
+
+
+def mark_of(profile: str, cell_id: str) -> Path:
+    """The empty file that stands for a finished cell."""
+    return results_root() / profile / ".done" / cell_id
+
+
+def log_of(profile: str, cell_id: str) -> Path:
+    """What a cell's process wrote."""
+    return results_root() / profile / "logs" / f"{cell_id.replace('/', '_')}.log"
+
+
+def set_marks(profile: Profile) -> None:
+    """Marks of exactly the complete cells, as old as these, so that figures older than a cell are drawn again."""
+    for cell in profile.cells:
+        mark, folder = mark_of(profile.name, cell.cell_id), CellFolder.of(profile.name, cell)
+        if folder.is_complete:
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+            written = (folder.path / MANIFEST).stat().st_mtime_ns
+            os.utime(mark, ns=(written, written))
+        else:
+            mark.unlink(missing_ok=True)
+
+
+def snakemake_command(
+    profile: str, part: Sequence[CellConfig] | None, cores: int, gpus: int | None = None, more: str = ""
+) -> list[str]:
+    """Snakemake's command line.
+
+    Args:
+        part: the cells to make; None makes all and the figures.
+        more: flags of the user's, quoted as in a shell.
+    """
+    targets = [str(mark_of(profile, cell.cell_id)) for cell in part or ()]
+    counted = [] if gpus is None else ["--resources", f"gpu={gpus}"]
+    return child_command(
+        "snakemake", *targets, "--snakefile", str(project_root() / "Snakefile"), "--directory", str(project_root()),
+        "--cores", str(cores), "--keep-going", "--rerun-incomplete", "--nolock", "--rerun-triggers", "input", "mtime",
+        *counted, "--config", f"profile={profile}", *shlex.split(more),
+    )  # fmt: skip
+
+
+def show_plan(command: Sequence[str]) -> int:
+    """Have Snakemake say on the error output what it would run; returns its exit code."""
+    return subprocess.run([*command, "--dry-run", *_QUIET], stdout=sys.stderr, check=False).returncode
+
+
+def run_snakemake(command: Sequence[str], profile: Profile) -> int:
+    """Run it below a progress bar over the profile's cells; returns its exit code, its words are in `snakemake.log`."""
+    folders = [CellFolder.of(profile.name, cell) for cell in profile.cells]
+    log = results_root() / profile.name / "snakemake.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as out, tqdm(total=len(folders), desc=f"{profile.name} cells", file=sys.stderr) as bar:
+        # a group of its own: Ctrl-C reaches this process alone, which ends the others
+        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+        try:
+            while process.poll() is None:
+                _show(bar, folders)
+                time.sleep(POLL_S)
+        finally:
+            if process.poll() is not None:
+                _end_group(process.pid)
+        _show(bar, folders)
+    return process.returncode
+
+
+def failures(profile: Profile, since: float) -> list[str]:
+    """A line per cell that is not complete: why, and where its log is.
+
+    Args:
+        since: when the run began, in seconds since the epoch; older logs are of other runs.
+    """
+    lines = []
+    for cell in profile.cells:
+        if CellFolder.of(profile.name, cell).is_complete:
+            continue
+        log = log_of(profile.name, cell.cell_id)
+        if log.is_file() and log.stat().st_mtime >= since:
+            lines.append(f"{FAILED}: {cell.cell_id}: {_reason(log)} (log: {log})")
+        else:
+            lines.append(f"not started: {cell.cell_id}")
+    return lines
+
+
+def snakemake_error(profile: str) -> RunError:
+    """Why Snakemake itself failed, where no cell did."""
+    log = results_root() / profile / "snakemake.log"
+    lines = [line.strip() for line in log.read_text().splitlines() if line.strip()]
+    named = [line for line in lines if "error" in line.lower()]
+    return RunError(f"Snakemake failed: {(named or lines or ['it wrote nothing'])[-1]} (log: {log})")
+
+
+def _reason(log: Path) -> str:
+    """The message of the command line, which is one line; else the last thing that was written."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    said = [line.removeprefix("kvrepro run: ") for line in lines if line.startswith("kvrepro run: ")]
+    return (said or lines or ["its process was killed before it wrote anything"])[-1]
+
+
+def _end_group(leader: int) -> None:
+    """End what a Snakemake that was killed left behind in its process group."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader, signal.SIGKILL)
+
+
+def _show(bar: tqdm, folders: list[CellFolder]) -> None:
+    done = sum(folder.is_complete for folder in folders)
+    running = sum(not folder.is_complete and is_running(folder) for folder in folders)
+    bar.set_postfix_str(f"{running} running, {len(folders) - done - running} left", refresh=False)
+    bar.update(done - bar.n)

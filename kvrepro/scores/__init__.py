@@ -1,0 +1,1 @@
+"""From graded replies to numbers: Pass@1, intervals, paired tests, power, published scores."""

@@ -1,0 +1,176 @@
+"""How many samples or problems a difference needs: the variance of a mean split into problems and samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kvrepro.checks import check_count, check_fraction, check_matrix
+from kvrepro.errors import KvreproError
+from kvrepro.scores.statistics import interval
+
+MAX_SAMPLES = 1024
+MAX_PROBLEMS = 10_000_000
+
+
+@dataclass(frozen=True)
+class PowerModel:
+    """Variance of the paired difference of two cells' pass@1.
+
+    Source: Var = between / n + within / (n k), for the difference of two methods; docs/benchmarks.md#power.
+
+    Args:
+        between: variance over problems of the true difference of the two methods' chances.
+        within: mean over problems of p_a (1 - p_a) + p_b (1 - p_b), the variance of one sample's difference.
+    """
+
+    between: float
+    within: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.between < np.inf and 0 <= self.within < np.inf):
+            raise KvreproError(f"between={self.between}, within={self.within}; expected variances, finite and >= 0")
+
+    def stderr(self, n_problems: int, n_samples: int) -> float:
+        """Standard error of the mean difference."""
+        check_count(n_problems, "n_problems", 2)
+        check_count(n_samples, "n_samples")
+        return float(np.sqrt(self.between / n_problems + self.within / (n_problems * n_samples)))
+
+    def power(self, difference: float, n_problems: int, n_samples: int, alpha: float = 0.05) -> float:
+        """Chance that a two-sided paired t test at level `alpha` finds a true `difference` (a fraction)."""
+        _check(difference, alpha=alpha)
+        return self._chance(difference, n_problems, n_samples, alpha)
+
+    def _chance(self, difference: float, n_problems: int, n_samples: int, alpha: float) -> float:
+        from scipy import stats
+
+        degrees = n_problems - 1
+        stderr = self.stderr(n_problems, n_samples)
+        if stderr == 0:
+            # without noise every difference shows
+            return 1.0
+        shift = abs(difference) / stderr
+        cut = stats.t.ppf(1 - alpha / 2, degrees)
+        return float(stats.nct.sf(cut, degrees, shift) + stats.nct.cdf(-cut, degrees, shift))
+
+    def detectable(self, n_problems: int, n_samples: int, power: float = 0.8, alpha: float = 0.05) -> float:
+        """Smallest difference that is found with chance `power`."""
+        from scipy import optimize
+
+        _check(power=power, alpha=alpha)
+        if power <= alpha:
+            raise KvreproError(f"power={power}, alpha={alpha}; expected a power above alpha, which chance alone gives")
+
+        def gap(difference: float) -> float:
+            return self._chance(difference, n_problems, n_samples, alpha) - power
+
+        stderr = self.stderr(n_problems, n_samples)
+        if stderr == 0:
+            return 0.0
+        highest = stderr
+        while gap(highest) < 0:
+            highest *= 2
+        return float(optimize.brentq(gap, 1e-3 * stderr, highest))
+
+    def samples_needed(self, difference: float, n_problems: int, power: float = 0.8, alpha: float = 0.05) -> int | None:
+        """Fewest samples per problem; None if no number up to `MAX_SAMPLES` is enough with these problems."""
+        _check(power=power)
+        if self.power(difference, n_problems, MAX_SAMPLES, alpha) < power:
+            return None
+        return _fewest(lambda n: self.power(difference, n_problems, n, alpha) >= power, 1, MAX_SAMPLES)
+
+    def problems_needed(self, difference: float, n_samples: int, power: float = 0.8, alpha: float = 0.05) -> int:
+        """Fewest problems with `n_samples` each."""
+        _check(power=power)
+        low, high = 2, 4
+        while self.power(difference, high, n_samples, alpha) < power:
+            low, high = high, high * 2
+            if high > MAX_PROBLEMS:
+                raise KvreproError(f"a difference of {difference:g} needs more than {MAX_PROBLEMS:,} problems")
+        return _fewest(lambda n: self.power(difference, n, n_samples, alpha) >= power, low, high)
+
+
+def _fewest(is_enough: Callable[[int], bool], low: int, high: int) -> int:
+    """Smallest number from `low` to `high` that is enough, by halving; `high` is."""
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_enough(middle) else (middle + 1, high)
+    return low
+
+
+def _check(difference: float = 1.0, power: float = 0.8, alpha: float = 0.05) -> None:
+    if not 0 < abs(difference) <= 1:
+        raise KvreproError(f"difference={difference}; expected a fraction above 0 and up to 1 (2.6 points are 0.026)")
+    check_fraction(power, "power")
+    check_fraction(alpha, "alpha")
+
+
+def assumed_model(score: float, spread: float = 0.35, agreement: float = 0.9) -> PowerModel:
+    """Model for two methods that score about `score`, from assumptions instead of data.
+
+    Args:
+        spread: standard deviation over problems of the chance to be right (0.3-0.4 on AIME: most problems are
+            nearly always or nearly never solved).
+        agreement: correlation over problems of the two methods' chances.
+    """
+    variance = spread**2
+    is_possible = 0 < score < 1 and spread >= 0 and variance <= score * (1 - score)
+    if not (is_possible and -1 <= agreement <= 1):
+        raise KvreproError(
+            f"score={score}, spread={spread}, agreement={agreement}; expected 0 < score < 1, "
+            f"spread <= {np.sqrt(max(0.0, score * (1 - score))):.3f} at this score, agreement from -1 to 1"
+        )
+    return PowerModel(between=2 * variance * (1 - agreement), within=max(0.0, 2 * (score * (1 - score) - variance)))
+
+
+def estimated_model(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> PowerModel:
+    """Model from two cells' [problems, samples] verdicts on the same problems in the same order."""
+    a, b = check_matrix(first, "verdicts"), check_matrix(second, "verdicts")
+    if a.shape[0] != b.shape[0] or min(a.shape[1], b.shape[1]) < 2:
+        raise KvreproError(
+            f"verdicts of shape {a.shape} and {b.shape}; expected the same problems and at least two samples"
+        )
+    within = float(a.var(axis=1, ddof=1).mean() + b.var(axis=1, ddof=1).mean())
+    noise = float(a.var(axis=1, ddof=1).mean() / a.shape[1] + b.var(axis=1, ddof=1).mean() / b.shape[1])
+    total = float((a.mean(axis=1) - b.mean(axis=1)).var(ddof=1))
+    return PowerModel(between=max(0.0, total - noise), within=within)
+
+
+def simulated_coverage(
+    chance: float,
+    n_problems: int = 30,
+    n_samples: int = 5,
+    *,
+    concentration: float = 1.0,
+    n_cells: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, float]:
+    """How often intervals of simulated cells hold the true score: ours, the t interval, the naive binomial one.
+
+    Args:
+        chance: true pass@1.
+        concentration: problems' chances are Beta(chance c, (1 - chance) c); at 1 most are near 0 or 1, as on AIME.
+    """  # fmt: skip
+    from scipy import stats
+
+    check_fraction(chance, "chance")
+    check_count(n_problems, "n_problems", 2)
+    check_count(n_samples, "n_samples")
+    check_count(n_cells, "n_cells")
+    if not 0 < concentration < np.inf:
+        raise KvreproError(f"concentration={concentration}; expected a number above 0")
+    generator = np.random.default_rng(seed)
+    chances = generator.beta(chance * concentration, (1 - chance) * concentration, (n_cells, n_problems))
+    cells = generator.binomial(n_samples, chances) / n_samples
+    covered = {
+        method: float(np.mean([i.lo <= chance <= i.hi for i in (interval(c, confidence, method) for c in cells)]))
+        for method in ("wilson", "t")
+    }
+    means = cells.mean(axis=1)
+    half = stats.norm.ppf(0.5 + confidence / 2) * np.sqrt(means * (1 - means) / (n_problems * n_samples))
+    covered["naive"] = float(np.mean(np.abs(means - chance) <= half))
+    return covered

@@ -1,0 +1,1 @@
+"""DynTS' importance head: label maps, losses, training, ranking."""

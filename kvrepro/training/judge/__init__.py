@@ -1,0 +1,1 @@
+"""ForesightKV's eviction judge."""

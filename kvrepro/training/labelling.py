@@ -1,0 +1,181 @@
+"""Label a folder of traces: one forward pass each, resumable, split over processes, stored as a dataset on disk."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import KvreproError
+from ..files import write_atomic
+from .labels import label_sequence
+from .traces import Trace
+
+DATASET, PARTS, HIDDEN, HEADS = "dataset", "parts", "hidden", "heads"
+# why a trace has no labels; the order of the counts in a manifest
+SKIPPED = ("unsound_parts", "other_tokenizer", "nan_labels")
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """What is stored beside the labels.
+
+    Attributes:
+        keep_heads: also keep the means of every layer and query head, `heads/<index>.safetensors`, for figures.
+        hidden_dtype: of the cached hidden states of the thinking tokens; `model` is the model's own.
+        hidden_tokens: at most so many thinking tokens per trace are cached, evenly spaced; None for all.
+            R1-Llama needs 8 KiB a token: 7,000 traces of 4,000 tokens are 229 GB.
+    """
+
+    keep_heads: bool = False
+    hidden_dtype: str = "model"
+    hidden_tokens: int | None = None
+
+
+class Workers:
+    """This process's share of a distributed run: traces `rank, rank + count, ...`."""
+
+    def __init__(self, rank: int = 0, count: int = 1, barrier=None, device: str | None = None):
+        self.rank, self.count, self._barrier, self.device = rank, count, barrier, device
+
+    @classmethod
+    def of_accelerate(cls) -> Workers:
+        """The processes that `accelerate launch` started, one per device.
+
+        Raises:
+            KvreproError: the package accelerate is missing.
+        """
+        try:
+            from accelerate import PartialState
+        except ImportError as error:
+            raise KvreproError("--distributed needs the package accelerate: pip install 'kvrepro[train]'") from error
+        state = PartialState()
+        return cls(state.process_index, state.num_processes, state.wait_for_everyone, str(state.device))
+
+    @property
+    def is_main(self) -> bool:
+        """True for the process that publishes."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self._barrier is not None:
+            self._barrier()
+
+
+def label_traces(
+    model, traces: Sequence[Trace], think_end: tuple[int, ...], folder: Path, options: LabelOptions,
+    workers: Workers | None = None, progress: Any = None,
+) -> None:  # fmt: skip
+    """Write one part per trace into `folder`, skipping parts that are there already.
+
+    Args:
+        think_end: ids of the closing tag in the model's tokenizer; traces must hold them where they say.
+    """
+    workers = workers or Workers()
+    for name in (PARTS, HIDDEN, *([HEADS] if options.keep_heads else [])):
+        (folder / name).mkdir(exist_ok=True)
+    for index in range(workers.rank, len(traces), workers.count):
+        if not (folder / PARTS / f"{index:05d}.json").is_file():
+            _label_one(model, traces[index], think_end, folder, index, options)
+        if progress is not None:
+            progress.update(1)
+
+
+def unsound(trace: Trace, think_end: tuple[int, ...], vocabulary: int) -> str | None:
+    """Why a trace cannot be labelled with this tokenizer, or None."""
+    if not trace.is_sound:
+        return "unsound_parts"
+    if max(trace.token_ids) >= vocabulary or tuple(trace.token_ids[trace.thinking_to : trace.answer_from]) != think_end:
+        return "other_tokenizer"
+    return None
+
+
+def _label_one(model, trace: Trace, think_end, folder: Path, index: int, options: LabelOptions) -> None:
+    from safetensors.torch import save_file
+
+    vocabulary = model.config.get_text_config(decoder=True).vocab_size
+    reason = unsound(trace, think_end, vocabulary)
+    if reason is None:
+        found = label_sequence(model, trace.token_ids, trace.answer_from, keep_heads=options.keep_heads)
+        if not (found.labels.isfinite().all() and found.hidden.isfinite().all()):
+            reason = "nan_labels"
+    part: dict[str, Any] = {"index": index, "problem_id": trace.problem_id, "skipped": reason}
+    if reason is None:
+        places = cached_places(trace, options.hidden_tokens)
+        hidden = found.hidden[places]
+        if options.hidden_dtype != "model":
+            hidden = hidden.to(getattr(torch, options.hidden_dtype))
+        stored = {HIDDEN: {"hidden": hidden.contiguous().cpu(), "places": places}}
+        if found.head_labels is not None:
+            stored[HEADS] = {"head_labels": found.head_labels.cpu()}
+        for name, tensors in stored.items():
+            beside = folder / name / f".{index:05d}.tmp"
+            save_file(tensors, beside)
+            beside.replace(folder / name / f"{index:05d}.safetensors")
+        part |= {"labels": found.labels.tolist()}
+    # the part is written last: a trace without it is labelled again
+    write_atomic(folder / PARTS / f"{index:05d}.json", json.dumps(part))
+
+
+def cached_places(trace: Trace, most: int | None) -> Tensor:
+    """Indices of the thinking tokens whose hidden states are cached, ascending int64."""
+    n_tokens = trace.thinking_to - trace.thinking_from
+    if most is None or n_tokens <= most:
+        return torch.arange(trace.thinking_from, trace.thinking_to)
+    return trace.thinking_from + torch.linspace(0, n_tokens - 1, most).round().long()
+
+
+def build_dataset(traces: Sequence[Trace], folder: Path) -> dict[str, dict[str, int]]:
+    """Turn the parts into one Hugging Face dataset on disk; returns per split what became of the traces.
+
+    Raises:
+        KvreproError: the package datasets is missing.
+    """
+    datasets = require_datasets()
+    lists = datasets.List
+    columns = {
+        "index": datasets.Value("int32"), "problem_id": datasets.Value("string"), "split": datasets.Value("string"),
+        "gold": datasets.Value("string"), "kind": datasets.Value("string"),
+        "token_ids": lists(datasets.Value("int32")),
+        "thinking_from": datasets.Value("int32"), "thinking_to": datasets.Value("int32"),
+        "answer_from": datasets.Value("int32"), "labels": lists(datasets.Value("float32")),
+    }  # fmt: skip
+    counts = {trace.split: Counter() for trace in traces}
+
+    def rows() -> Iterable[dict[str, Any]]:
+        for index, trace in enumerate(traces):
+            part = json.loads((folder / PARTS / f"{index:05d}.json").read_text())
+            counts[trace.split][part["skipped"] or "labelled"] += 1
+            if part["skipped"] is None:
+                row = {name: getattr(trace, name) for name in columns if hasattr(trace, name)}
+                yield {**row, "index": index, "labels": part["labels"]}
+
+    # read into memory once: the generator form would leave a copy in the user's cache folder
+    content = list(rows())
+    table = {name: [row[name] for row in content] for name in columns}
+    datasets.Dataset.from_dict(table, features=datasets.Features(columns)).save_to_disk(str(folder / DATASET))
+    return {
+        split: {"traces": found.total(), **{name: found[name] for name in ("labelled", *SKIPPED)}}
+        for split, found in counts.items()
+    }
+
+
+def require_datasets():
+    """The package `datasets`, quiet.
+
+    Raises:
+        KvreproError: it is not installed; says how to.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise KvreproError("labels are stored with the package datasets: pip install 'kvrepro[train]'") from error
+    datasets.disable_progress_bars()
+    return datasets

@@ -1,0 +1,1 @@
+"""The two tiny reasoning models, from random weights to a model card."""
