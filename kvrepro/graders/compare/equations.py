@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from kvrepro.graders.cleaning import split_top
-from kvrepro.graders.compare.evaluation import close, evaluate, number, same_value, sample_points
+from kvrepro.graders.compare.evaluation import close, number, sampled
 from kvrepro.graders.compare.expression import Tree, UnreadableError, read_expression, symbols_of
 
 _EQUALS = re.compile(r"(?<![<>!:])=(?!=)|\\equiv(?![A-Za-z])")
@@ -36,19 +36,12 @@ def same_equation(gold: list[str], answer: list[str]) -> bool:
         UnreadableError: a side is no expression, or undefined at nearly every sample.
     """
     first, second = _difference(gold), _difference(answer)
-    names = symbols_of(first)
-    if names != symbols_of(second) or not names:
-        return not names and not symbols_of(second) and same_value(first, second)
-    ratios = []
-    for values in sample_points(first, second):
-        try:
-            left, right = evaluate(first, values), evaluate(second, values)
-        except UnreadableError:
-            continue
-        if (left == 0) != (right == 0):
-            return False
-        if left != 0:
-            ratios.append(left / right if type(left) is type(right) else number(left) / number(right))
-    if len(ratios) < 2:
+    if symbols_of(first) != symbols_of(second):
+        return False
+    pairs = list(sampled(first, second))
+    if any((left == 0) != (right == 0) for left, right in pairs):
+        return False
+    ratios = [number(left) / number(right) for left, right in pairs if left != 0]
+    if symbols_of(first) and len(ratios) < 2:
         raise UnreadableError("undefined at every sample")
-    return all(close(ratios[0], ratio) for ratio in ratios)
+    return bool(symbols_of(first)) and all(close(ratios[0], ratio) for ratio in ratios)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 import operator
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from functools import cache
 from typing import Any
 
 from kvrepro.errors import KvreproError
-from kvrepro.graders.compare.expression import Tree, UnreadableError, symbols_of
+from kvrepro.graders.compare.expression import Tree, UnreadableError, nodes_of, symbols_of
 
 DIGITS = 60
 # two values agree if they differ by less than this part of the larger one
@@ -59,8 +59,11 @@ def _magnitude(value: Any) -> float:
     """log2 of the absolute value, roughly; 0 for 0."""
     if isinstance(value, Fraction):
         return float(value.numerator.bit_length() - value.denominator.bit_length())
-    size = abs(value)
-    return float(context().mag(size)) if size and not context().isinf(size) else 0.0
+    return float(context().mag(value)) if value and not context().isinf(value) else 0.0
+
+
+def _bits(value: Fraction) -> int:
+    return max(value.numerator.bit_length(), value.denominator.bit_length())
 
 
 def _on_both(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -75,21 +78,17 @@ def _on_both(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
 
 def _pow(base: Any, exponent: Any) -> Any:
-    if _magnitude(exponent) > 40:
-        raise TooLargeError("exponent")
-    is_rational = isinstance(base, Fraction) and isinstance(exponent, Fraction)
-    if is_rational and exponent.denominator == 1:
-        size = max(base.numerator.bit_length(), base.denominator.bit_length())
-        if abs(base) != 1 and size * abs(exponent.numerator) > MAX_BITS:
-            raise TooLargeError("power")
-        if base == exponent == 0:
-            raise UnreadableError("0 to the power of 0")
-        return base ** int(exponent)
-    if (abs(_magnitude(base)) + 1) * 2 ** _magnitude(exponent) > 1e7:
+    size = _bits(base) if isinstance(base, Fraction) else abs(_magnitude(base)) + 1
+    if size * 2 ** _magnitude(exponent) > 5 * MAX_BITS:
         raise TooLargeError("power")
-    if is_rational and base < 0 and exponent.denominator % 2:
-        # the real branch, as school books mean (-8)^{1/3}
-        return (-1) ** exponent.numerator * context().power(number(-base), number(exponent))
+    if base == exponent == 0:
+        raise UnreadableError("0 to the power of 0")
+    if isinstance(base, Fraction) and isinstance(exponent, Fraction):
+        if exponent.denominator == 1:
+            return base ** int(exponent)
+        if base < 0 and exponent.denominator % 2:
+            # the real branch, as school books mean (-8)^{1/3}
+            return (-1) ** exponent.numerator * context().power(number(-base), number(exponent))
     return context().power(number(base), number(exponent))
 
 
@@ -146,7 +145,7 @@ def evaluate(tree: Tree, values: Mapping[str, Fraction] | None = None) -> Any:
         raise error if isinstance(error, UnreadableError) else UnreadableError(f"{kind} is undefined here") from error
     except (OverflowError, MemoryError) as error:
         raise TooLargeError(kind) from error
-    if isinstance(value, Fraction) and max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
+    if isinstance(value, Fraction) and _bits(value) > MAX_BITS:
         raise TooLargeError(f"more than {MAX_BITS} bits")
     return value
 
@@ -186,38 +185,41 @@ def sample_points(*trees: Tree) -> list[dict[str, Fraction]]:
     """
     names = sorted(set().union(*map(symbols_of, trees)))
     generator = random.Random(20)
-    points = []
-    for low in (1, 1, 1, -3000, -3000, -3000):
-        points.append({name: Fraction(generator.randint(low, 3000) * 2 + 1, 2003) for name in names})
-    return points[:3] if any(map(_has_branches, trees)) else points
+    lows = (1, 1, 1) if any(map(_has_branches, trees)) else (1, 1, 1, -3000, -3000, -3000)
+    return [{name: Fraction(generator.randint(low, 3000) * 2 + 1, 2003) for name in names} for low in lows]
 
 
 def _has_branches(tree: Tree) -> bool:
-    if tree[0] == "function" and tree[1] in _LOGARITHMS:
-        return True
-    if tree[0] == "pow" and (tree[2][0] != "number" or tree[2][1].denominator != 1):
-        return True
-    return any(_has_branches(part) for part in tree[1:] if isinstance(part, tuple))
+    return any(
+        (node[0] == "function" and node[1] in _LOGARITHMS)
+        or (node[0] == "pow" and (node[2][0] != "number" or node[2][1].denominator != 1))
+        for node in nodes_of(tree)
+    )
 
 
-def same_value(first: Tree, second: Tree) -> bool:
-    """Are two expressions equal? Trees without symbols are evaluated, others sampled.
+def sampled(first: Tree, second: Tree) -> Iterator[tuple[Any, Any]]:
+    """Values of both sides, at sample points where symbols occur.
 
-    Samples where a side is undefined are skipped; at least two must remain.
+    Raises:
+        UnreadableError: a side is undefined at more than all samples but one.
     """
     if not symbols_of(first) | symbols_of(second):
-        return close(evaluate(first), evaluate(second))
-    used = 0
+        yield evaluate(first), evaluate(second)
+        return
+    n_defined = 0
     for values in sample_points(first, second):
         try:
-            left, right = evaluate(first, values), evaluate(second, values)
+            pair = evaluate(first, values), evaluate(second, values)
         except TooLargeError:
             raise
         except UnreadableError:
             continue
-        if not close(left, right):
-            return False
-        used += 1
-    if used < 2:
+        n_defined += 1
+        yield pair
+    if n_defined < 2:
         raise UnreadableError("undefined at every sample")
-    return True
+
+
+def same_value(first: Tree, second: Tree) -> bool:
+    """Are two expressions equal? Trees without symbols are evaluated, others sampled."""
+    return all(close(left, right) for left, right in sampled(first, second))

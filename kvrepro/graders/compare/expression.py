@@ -7,6 +7,7 @@ What the reader does not know raises `UnreadableError`, and the caller asks math
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 
 from kvrepro.graders.words import word_set
@@ -57,16 +58,17 @@ def read_expression(text: str) -> Tree:
     return tree
 
 
+def nodes_of(tree: Tree) -> Iterator[Tree]:
+    """The tree and everything below it."""
+    yield tree
+    for part in tree[1:]:
+        if isinstance(part, tuple):
+            yield from nodes_of(part)
+
+
 def symbols_of(tree: Tree) -> set[str]:
     """Names of the free symbols, infinity apart."""
-    if tree[0] == "symbol":
-        return {tree[1]} - {"infinity"}
-    return set().union(*(symbols_of(part) for part in tree[1:] if isinstance(part, tuple)), set())
-
-
-def has_constant(tree: Tree, name: str) -> bool:
-    """Does pi, e or i occur?"""
-    return tree == ("constant", name) or any(has_constant(part, name) for part in tree[1:] if isinstance(part, tuple))
+    return {node[1] for node in nodes_of(tree) if node[0] == "symbol"} - {"infinity"}
 
 
 class _Reader:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from kvrepro.graders.compare.evaluation import TooLargeError, close, evaluate, number, same_value
-from kvrepro.graders.compare.expression import Tree, UnreadableError, has_constant, read_expression, symbols_of
+from kvrepro.graders.compare.expression import Tree, UnreadableError, nodes_of, read_expression, symbols_of
 from kvrepro.graders.compare.units import DEGREE, Unit, read_quantity, split_unit, strip_currency
 from kvrepro.graders.words import fraction_in_words, number_in_words
 
@@ -173,7 +173,7 @@ def _terminates(value: object) -> bool:
 def _degrees_and_radians(gold: ParsedValue, answer: ParsedValue) -> bool:
     """60 degrees are pi/3, if one side says degrees and the other one is a multiple of pi."""
     for degrees, other in ((gold, answer), (answer, gold)):
-        if degrees.unit != DEGREE or not has_constant(other.tree, "pi") or symbols_of(degrees.tree):
+        if degrees.unit != DEGREE or ("constant", "pi") not in nodes_of(other.tree) or symbols_of(degrees.tree):
             continue
         radians = ("div", ("mul", degrees.tree, ("constant", "pi")), ("number", Fraction(180)))
         return not symbols_of(other.tree) and close(evaluate(radians), evaluate(other.tree))
