@@ -49,10 +49,10 @@ def number(value: Any) -> Any:
 
 
 def real(value: Any) -> Any:
-    """The value, if it has no imaginary part."""
+    """The value as a real mpmath number."""
     if getattr(value, "imag", 0) != 0:
         raise UnreadableError("a real number is needed here")
-    return value if isinstance(value, Fraction) else value.real
+    return number(value).real
 
 
 def _magnitude(value: Any) -> float:
@@ -62,34 +62,23 @@ def _magnitude(value: Any) -> float:
     return float(context().mag(value)) if value and not context().isinf(value) else 0.0
 
 
-def _bits(value: Fraction) -> int:
-    return max(value.numerator.bit_length(), value.denominator.bit_length())
-
-
-def _on_both(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Exact for two fractions, else on mpmath numbers."""
-
-    def apply(first: Any, second: Any) -> Any:
-        if isinstance(first, Fraction) and isinstance(second, Fraction):
-            return operation(first, second)
-        return operation(number(first), number(second))
-
-    return apply
+def _bits(value: Any) -> float:
+    if isinstance(value, Fraction):
+        return max(value.numerator.bit_length(), value.denominator.bit_length())
+    return abs(_magnitude(value)) + 1
 
 
 def _pow(base: Any, exponent: Any) -> Any:
-    size = _bits(base) if isinstance(base, Fraction) else abs(_magnitude(base)) + 1
-    if size * 2 ** _magnitude(exponent) > 5 * MAX_BITS:
+    if _bits(base) * 2 ** _magnitude(exponent) > 5 * MAX_BITS:
         raise TooLargeError("power")
     if base == exponent == 0:
         raise UnreadableError("0 to the power of 0")
-    if isinstance(base, Fraction) and isinstance(exponent, Fraction):
-        if exponent.denominator == 1:
-            return base ** int(exponent)
-        if base < 0 and exponent.denominator % 2:
-            # the real branch, as school books mean (-8)^{1/3}
-            return (-1) ** exponent.numerator * context().power(number(-base), number(exponent))
-    return context().power(number(base), number(exponent))
+    if not isinstance(base, Fraction) or exponent.denominator == 1:
+        return base ** (exponent.numerator if isinstance(exponent, Fraction) else exponent)
+    # the real branch, as school books mean (-8)^{1/3}
+    is_odd = base < 0 and exponent.denominator % 2
+    size = context().power(number(-base if is_odd else base), number(exponent))
+    return -size if is_odd and exponent.numerator % 2 else size
 
 
 def _of_whole(operation: Callable[..., int]) -> Callable[..., Fraction]:
@@ -106,17 +95,17 @@ def _of_whole(operation: Callable[..., int]) -> Callable[..., Fraction]:
 
 
 _OPERATIONS: dict[str, Callable[..., Any]] = {
-    "add": _on_both(operator.add),
-    "mul": _on_both(operator.mul),
-    "div": _on_both(operator.truediv),
+    "add": operator.add,
+    "mul": operator.mul,
+    "div": operator.truediv,
     "neg": operator.neg,
     "pow": _pow,
     "abs": abs,
     "factorial": _of_whole(math.factorial),
     "binomial": _of_whole(math.comb),
     "degrees": lambda x: x,
-    "floor": lambda x: Fraction(int(context().floor(number(real(x))))),
-    "ceil": lambda x: Fraction(int(context().ceil(number(real(x))))),
+    "floor": lambda x: Fraction(int(context().floor(real(x)))),
+    "ceil": lambda x: Fraction(int(context().ceil(real(x)))),
 }
 
 
@@ -140,7 +129,10 @@ def evaluate(tree: Tree, values: Mapping[str, Fraction] | None = None) -> Any:
     try:
         if kind == "function":
             return _function(tree[1], number(evaluate(_in_radians(tree[2]), values)))
-        value = _OPERATIONS[kind](*(evaluate(part, values) for part in tree[1:]))
+        operands = [evaluate(part, values) for part in tree[1:]]
+        if not all(isinstance(operand, Fraction) for operand in operands):
+            operands = [number(operand) for operand in operands]
+        value = _OPERATIONS[kind](*operands)
     except (ZeroDivisionError, ValueError) as error:
         raise error if isinstance(error, UnreadableError) else UnreadableError(f"{kind} is undefined here") from error
     except (OverflowError, MemoryError) as error:
@@ -174,8 +166,7 @@ def close(first: Any, second: Any) -> bool:
     first, second = number(first), number(second)
     if context().isinf(first) or context().isinf(second):
         return first == second
-    size = max(abs(first), abs(second))
-    return abs(first - second) <= RELATIVE_TOLERANCE * size or size < 1e-40
+    return abs(first - second) <= RELATIVE_TOLERANCE * max(abs(first), abs(second), 1e-5)
 
 
 def sample_points(*trees: Tree) -> list[dict[str, Fraction]]:

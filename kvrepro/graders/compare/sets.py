@@ -16,7 +16,7 @@ from typing import Any
 from kvrepro.graders.cleaning import split_top
 from kvrepro.graders.compare.collections import braced, ordered, squeeze
 from kvrepro.graders.compare.equations import sides_of
-from kvrepro.graders.compare.evaluation import close, context, evaluate, number, real, sample_points
+from kvrepro.graders.compare.evaluation import close, context, evaluate, real, sample_points
 from kvrepro.graders.compare.expression import Tree, UnreadableError, read_expression, symbols_of
 from kvrepro.graders.compare.scalars import literal
 from kvrepro.graders.words import plain
@@ -133,7 +133,7 @@ def _interval(text: str) -> RealSet:
     if match is None or len(ends) != 2:
         raise UnreadableError("not an interval")
     low, high = (read_expression(end) for end in ends)
-    if not symbols_of(low) | symbols_of(high) and number(real(evaluate(high))) < number(real(evaluate(low))):
+    if not symbols_of(low) | symbols_of(high) and real(evaluate(high)) < real(evaluate(low)):
         raise UnreadableError("ends in falling order")
     sides = [_bounded(">=" if match[1] == "[" else ">", low), _bounded("<=" if match[3] == "]" else "<", high)]
     return _combined(sides, all)
@@ -185,7 +185,7 @@ def same_real_set(first: RealSet, second: RealSet) -> bool:
 
 
 def _agree(first: RealSet, second: RealSet, values: dict[str, Fraction]) -> bool:
-    numbers = {end: number(real(evaluate(end, values))) for end in (*first.ends, *second.ends)}
+    numbers = {end: real(evaluate(end, values)) for end in (*first.ends, *second.ends)}
     ranks: dict[Tree, int] = {}
     rank, last = -1, None
     for end in sorted(numbers, key=numbers.__getitem__):
@@ -208,7 +208,7 @@ def integers_of(text: str) -> list[str] | None:
         return None
     try:
         members = read_real_set(match[2])
-        ends = {end: number(real(evaluate(end))) for end in members.ends}
+        ends = {end: real((evaluate(end))) for end in members.ends}
     except UnreadableError:
         return None
     low, high = min(ends.values(), default=0), max(ends.values(), default=0)
