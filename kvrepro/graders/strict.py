@@ -14,7 +14,6 @@ from kvrepro.graders.compare.collections import elements
 from kvrepro.graders.compare.symbolic import same_by_math_verify
 from kvrepro.graders.compare.values import same_answer
 from kvrepro.graders.extract import choice
-from kvrepro.graders.extract.options import letter_of_option, listed_options
 from kvrepro.graders.extract.answer import Extraction, answer_part, extract
 from kvrepro.graders.extract.boxes import withdrawn_until
 from kvrepro.graders.letters import AMBIGUOUS, read_choice
@@ -61,8 +60,8 @@ def read(
 def _score_choice(
     response: str, text: str, gold: str, letter: re.Match[str] | None, options: Mapping[str, str]
 ) -> Score:
-    listed = dict(options) if options else listed_options(response)
-    gold_letter = letter[1] if letter else letter_of_option(gold, listed) if listed else None
+    listed = dict(options) if options else choice.listed_options(response)
+    gold_letter = letter[1] if letter else choice.letter_of_option(gold, listed) if listed else None
     found, rule, answer = choice.decide(text, listed, letter[2] if letter else gold)
     if found == AMBIGUOUS:
         return Score(False, "ambiguous", answer, f"{rule}:letter")

@@ -208,7 +208,7 @@ def integers_of(text: str) -> list[str] | None:
         return None
     try:
         members = read_real_set(match[2])
-        ends = {end: real((evaluate(end))) for end in members.ends}
+        ends = {end: real(evaluate(end)) for end in members.ends}
     except UnreadableError:
         return None
     low, high = min(ends.values(), default=0), max(ends.values(), default=0)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from kvrepro.graders.cleaning import unify_unicode
+from kvrepro.graders.cleaning import clean, unify_unicode
+from kvrepro.graders.compare.scalars import literal
 from kvrepro.graders.extract.answer import MAX_WORDING
 from kvrepro.graders.extract.hedging import AGAINST, ASIDE, DOUBT
-from kvrepro.graders.extract.options import letter_of_option, normalised, option_in
 from kvrepro.graders.extract.statements import statements
-from kvrepro.graders.letters import CHOICE_WORD, LETTER, read_choice
+from kvrepro.graders.letters import CHOICE_WORD, LETTER, LETTERS, read_choice
 
 # the gold's own words instead of a letter
 GOLD_TEXT = "gold_text"
@@ -51,18 +51,64 @@ _REFERENCE = re.compile(
     r"|schemes?|diagram|graph|table)[\s*]*$",
     re.IGNORECASE,
 )
+_OPTION_LINE = re.compile(
+    rf"(?:^|\n)[ \t>*\-•]{{0,8}}[(\[]?({LETTER})[)\].:](?:\*\*)?[ \t]*(?:\*\*)?(\S[^\n]{{0,300}}?)\s*(?=\n|$)"
+)
+_INLINE_OPTION = re.compile(rf"\(({LETTER})\)\s*([^()\n]{{1,120}}?)(?=[\s,;]*\(({LETTER})\)|[\n]|[.;]\s|$)")
+_MEASURED = re.compile(r"^\s*(-?\d+(?:,\d{3})*(?:\.\d+)?)\s*((?:[A-Za-z%/^.]|(?<=\^)\{?-?\d\}?|\s){0,30}?)\s*$")
+_CONTRASTED = re.compile(r",?\s*(?:and\s+)?(?:\bnot\b|rather than|instead of|unlike|as opposed to).*$", re.IGNORECASE)
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
+
+
+def listed_options(text: str) -> dict[str, str]:
+    """Options that a text lists, as `A) ...` lines or `(A) ... (B) ...`; needs at least two letters."""
+    for pattern in (_OPTION_LINE, _INLINE_OPTION):
+        options = {match[1]: match[2] for match in reversed(list(pattern.finditer(text[-20_000:])))}
+        if len(options) >= 2:
+            return options
+    return {}
+
+
+def _normalised(text: str) -> str:
+    """Option text for comparison: no wrappers, case, spaces, or final stop."""
+    text = _TEXT.sub(r"\1", clean(text)).casefold()
+    return re.sub(r"[\s{}*$\\]|(?:^|(?<=\s))(?:a|an|the)\s", "", text).strip(".,;:\"'")
+
+
+def letter_of_option(text: str, options: Mapping[str, str]) -> str | None:
+    """Letter of the one option whose text equals `text`, or its number where only one of them has a unit."""
+    wanted = _normalised(text)
+    found = [letter for letter, option in options.items() if wanted and _normalised(option) == wanted]
+    if not found and (measured := _MEASURED.match(_TEXT.sub(r" \1 ", clean(text)))):
+        others = {letter: _MEASURED.match(_TEXT.sub(r" \1 ", clean(option))) for letter, option in options.items()}
+        same = {
+            letter: other for letter, other in others.items() if other and literal(other[1]) == literal(measured[1])
+        }
+        found = [letter for letter, other in same.items() if not (other[2].strip() and measured[2].strip())]
+    return found[0] if len(found) == 1 else None
+
+
+def _option_in(sentence: str, options: Mapping[str, str]) -> str | None:
+    """Letter of the one option whose text a plain concluding sentence contains."""
+    sentence, *texts = (
+        re.sub(r"[^\w.+-]+", " ", clean(text).casefold()).strip(" .")
+        for text in (_CONTRASTED.sub("", sentence), *options.values())
+    )
+    pairs = zip(options, texts, strict=True)
+    found = [letter for letter, text in pairs if len(text) > 1 and f" {text} " in f" {sentence} "]
+    return found[0] if len(found) == 1 and not DOUBT.search(sentence) else None
 
 
 def decide(text: str, options: Mapping[str, str], gold_text: str | None = None) -> tuple[str | None, str, str | None]:
     """(letter, AMBIGUOUS, GOLD_TEXT or None; rule; answer as written) of a reply's answer part."""
-    wanted = normalised(gold_text) if gold_text else None
+    wanted = _normalised(gold_text) if gold_text else None
     found = statements(text)
     for said in reversed(found):
         if said.letter is not None:
             return said.letter, said.rule, said.text
         if letter := letter_of_option(said.text, options):
             return letter, "option_text", said.text
-        if wanted and normalised(said.text) == wanted:
+        if wanted and _normalised(said.text) == wanted:
             return GOLD_TEXT, "option_text", said.text
     if letter := _ticked(text[-MAX_WORDING:]):
         return letter, "verdicts", letter
@@ -95,7 +141,7 @@ def _of_line(line: str, options: Mapping[str, str]) -> tuple[str | None, str]:
             return letter, "option_text"
     if letter := _closing_letter(line):
         return letter, "final_line"
-    return (option_in(line, options) if len(line) < 400 else None), "option_text"
+    return (_option_in(line, options) if len(line) < 400 else None), "option_text"
 
 
 def _is_listing(text: str) -> bool:
@@ -107,7 +153,7 @@ def _is_listing(text: str) -> bool:
 def _ticked(text: str) -> str | None:
     """The one option that a list of verdicts upholds; lists of fewer than three say too little."""
     for pattern in _TICKED:
-        pairs = [pair if pair[0] in "ABCDEFGHIJK" else pair[::-1] for pair in pattern.findall(text)]
+        pairs = [pair if pair[0] in LETTERS else pair[::-1] for pair in pattern.findall(text)]
         verdicts = {letter: word.casefold() for letter, word in pairs}
         upheld = [letter for letter, word in verdicts.items() if word in _UPHELD]
         if len(verdicts) > 2 and len(upheld) == 1:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 
-
 _HEDGES = r"not|cannot|no|nor|neither|never|none|or|either|maybe|perhaps|might|unclear|unsure|guess\w*|try|checked|between|torn"
 _DOUBTS = (
     r"if|unless|whether|would|could|may|suppose|assum\w*|consider\w*|suspect\w*|probably|possibly|wrong\w*|incorrect\w*|false"

@@ -12,6 +12,7 @@ from kvrepro.graders.cleaning import unify_unicode
 from kvrepro.graders.extract.announcements import ANSWER_PHRASE
 from kvrepro.graders.extract.answer import MAX_ANSWER, MAX_WORDING
 from kvrepro.graders.extract.boxes import find_boxes, is_joined
+from kvrepro.graders.extract.hedging import DOUBT
 from kvrepro.graders.letters import AMBIGUOUS, ANOTHER, ARTICLE, CHOICE_WORD, JOINER, LETTER, REJECTED, read_choice
 
 MAX_BOXES = 200
@@ -19,72 +20,62 @@ MAX_BOXES = 200
 _OPENING, _CLOSING = r"[(\[*$]{0,4}", r"[)\]*$]{0,4}"
 _NAMED = r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ss]tatement)"
 _PICKED = re.compile(
-    r"(?:\b(?:i|we|i'm|i am|i'd|i would|i'll|let's|you should|one should)\s+(?:will\s+|would\s+|therefore\s+"
-    r"|should\s+|must\s+)?(?:choose|pick|select|go with|going with|say)"
-    r"|\b(?:choose|pick|select)\b(?!\s+(?:from|between|one|any))"
-    r"|\b(?:so|thus|hence|therefore|consequently|making|it must be|it is|it's|this is|that is|that's|which is"
-    r"|which means|(?:best\s+)?(?:described|explained|given|represented|supported|answered|captured|identified)\s+"
-    r"(?:best\s+)?(?:by|as)|corresponds to|closest to|matches|match|matching|corresponding to|leads to|points to|leaves"
-    r"|leaving|leaves us with|gives)(?:\s+only|,? (?:however|therefore|thus|indeed))?,?\s*(?:it is |it's |it must be |this is )?"
+    r"(?im)(?:\b(?:i|we|i'm|i am|i'd|i would|i'll|let's|you should|one should)\s+(?:(?:will|would|therefore|should|must)\s+)?"
+    r"(?:choose|pick|select|go with|going with|say)|\b(?:choose|pick|select)\b(?!\s+(?:from|between|one|any))"
+    r"|\b(?:so|thus|hence|therefore|consequently|making|it must be|it is|it's|this is|that is|that's|which is|which means"
+    r"|(?:best\s+)?(?:described|explained|given|represented|supported|answered|captured|identified)\s+(?:best\s+)?(?:by|as)"
+    r"|corresponds to|closest to|match(?:es|ing)?|corresponding to|leads to|points to|leaves|leaving|leaves us with|gives)"
+    r"(?:\s+only|,? (?:however|therefore|thus|indeed))?,?\s*(?:it is |it's |it must be |this is )?"
     r"(?=(?:\*\*|\\\(|\$|\s){0,4}(?:[(\[]?(?:the\s+)?(?:correct\s+)?(?:option|choice|answer choice|statement)\b"
-    r"|[(\[][A-K][)\]]|\\text(?:bf)?\{\s*\(?[A-K]|\*\*[A-K]\*\*|[A-K]\s*\.?\s*(?:$|\n))))\s*",
-    re.IGNORECASE | re.MULTILINE,
+    r"|[(\[][A-K][)\]]|\\text(?:bf)?\{\s*\(?[A-K]|\*\*[A-K]\*\*|[A-K]\s*\.?\s*(?:$|\n))))\s*"
 )
 # `Should I go with B?`, and what makes `choose A` a report of somebody's mistake
-_INVERTED = re.compile(r"\b(?:should|shall|could|can|would|may|do)\s*$", re.IGNORECASE)
-_MISTAKEN = re.compile(
-    r"\b(?:mistake|error|trap|tempt\w*|wrong\w*|incorrect\w*|not|never|avoid|someone|students?|people|many|others|some"
-    r"|most|might|could|if|poorly|badly|hardly)\b|n't\b",
-    re.IGNORECASE,
+_INVERTED = re.compile(r"(?i)\b(?:should|shall|could|can|would|may|do)\s*$")
+_OTHERS = re.compile(r"(?i)\b(?:error|avoid|someone|students?|people|many|others|some|most)\b")
+# a letter as the subject of a sentence or behind `option`; behind brackets it may stand anywhere
+_SUBJECT = (
+    rf"(?:{_NAMED}\s+|(?:^|(?<=[.;,:]\s)|(?<=\b[Oo]nly\s)|(?<=\bthat\s)|(?<=\b[Bb]ut\s)|(?<=\b[Ss]o\s)|(?<=\b[Hh]ence\s)"
+    rf"|(?<=\b[Tt]hus\s)))(?:\((?=[A-K]\)))?[\[*$]{{0,4}}([A-K])\b{_CLOSING}"
 )
-_LEADING = re.compile(
-    r"(?:(?:\b(?:option|choice|answer|statement|opción|вариант)\s*|(?<![A-Za-z\\*$]))(?:\*\*|\$"
-    r"|\\text(?:bf)?\{){0,3}[(\[]([A-K])[)\]](?:\*\*|\$|\}){0,3}"
-    rf"|(?:{_NAMED}\s+|(?:^|(?<=[.;,:]\s)|(?<=\bonly\s)"
-    r"|(?<=\bthat\s)|(?<=\b[Bb]ut\s)|(?<=\b[Ss]o\s)|(?<=\b[Hh]ence\s)|(?<=\b[Tt]hus\s))(?:\*\*)?)([A-K])(?:\*\*)?)"
+_RIGHT = re.compile(
+    rf"(?m)(?:(?:\b(?:option|choice|answer|statement|opción|вариант)\s*|(?<![A-Za-z\\*$]))(?:\*\*|\$|\\text(?:bf)?\{{){{0,3}}"
+    rf"[(\[]([A-K])[)\]](?:\*\*|\$|\}}){{0,3}}|{_SUBJECT})"
     r"\s{0,3}(?:is|are|must be|would be|seems(?: to be)?|appears(?: to be)?|looks(?: like)?|being|remains)"
-    r"\s+(?:therefore |thus |clearly |indeed |definitely |then )?"
-    r"(?:the\s+)?(?:only\s+)?(?:one\s+(?:that is|which is)\s+)?(?:best |most |factually )?(?:correct|right"
-    r"|true|answer|accurate|valid|best choice|appropriate|plausible|likely|suitable|reasonable"
-    r"|one|option|choice|possibility|better(?:\s+(?:answer|choice|option|fit|one|supported))?(?=\s*(?:[.!]|$)))"
-    r"(?!\s+(?:about|that|in|but|for)\b)",
-    re.MULTILINE,
+    r"\s+(?:therefore |thus |clearly |indeed |definitely |then )?(?:the\s+)?(?:only\s+)?(?:one\s+(?:that is|which is)\s+)?"
+    r"(?:best |most |factually )?(?:correct|right|true|answer|accurate|valid|best choice|appropriate|plausible|likely|suitable"
+    r"|reasonable|one|option|choice|possibility|better(?:\s+(?:answer|choice|option|fit|one|supported))?(?=\s*(?:[.!]|$)))"
+    r"(?!\s+(?:about|that|in|but|for)\b)"
 )
-# the one option that others are set against: `Only C satisfies both`, `All options except C are wrong`; a small letter is
-# a choice only where `the answer` follows
+_FITS = "satisfies|works|fits|matches|passes|remains|meets|holds|makes sense|agrees|is left|is consistent|survives|wins"
+# the one option that others are set against: `Only C satisfies both`, `All options except C are wrong`; a small letter is a
+# choice only where `the answer` follows
 _SOLE = re.compile(
-    rf"\b[Oo]nly\s+(?:(?:option|choice|answer|statement)\s+)?{_OPENING}([A-K]){_CLOSING}\s+"
-    r"(?:satisfies|works|fits|matches|passes|remains|meets|holds|makes sense|agrees|is left|is consistent|survives)"
+    rf"(?m)\b[Oo]nly\s+(?:(?:option|choice|answer|statement)\s+)?{_OPENING}([A-K]){_CLOSING}\s+(?:{_FITS})"
     rf"|[;,]\s+(?:so\s+|and\s+|thus\s+|hence\s+)?(?:only\s+)?{_OPENING}([A-K]){_CLOSING}\s+(?:remains|is left)\b"
     rf"|\b(?:[Aa]ll|[Ee]very)\b[^.\n]{{0,30}}\b(?:except|but|other than)\s+(?:for\s+)?(?:(?:option|choice)\s+)?{_OPENING}"
     rf"([A-K]){_CLOSING}\s+(?:are|is|can be|were)\s+(?:clearly\s+)?(?:wrong|incorrect|false|eliminated|ruled out)"
     rf"|(?:^|(?<=[.;,:]\s)){_OPENING}([a-k]){_CLOSING}\s+(?:is|must be)\s+(?:therefore\s+|clearly\s+)?"
-    r"(?:the|our|my)\s+(?:correct\s+|right\s+|best\s+|final\s+)?(?:answer|choice|option)\b",
-    re.MULTILINE,
+    r"(?:the|our|my)\s+(?:correct\s+|right\s+|best\s+|final\s+)?(?:answer|choice|option)\b"
 )
 # `choice (B) fits.`, `B works best.`: nothing may follow that takes some of it back
 _FITTING = re.compile(
-    rf"(?:{_NAMED}\s+{_OPENING}([A-K])\b|(?:^|(?<=[.;,:]\s)|(?<=\b[Ss]o\s)"
-    rf"|(?<=\b[Hh]ence\s)|(?<=\b[Tt]hus\s)|(?<=\b[Bb]ut\s)){_OPENING}([A-K])\b){_CLOSING}\s+"
-    r"(?:clearly\s+|alone\s+|indeed\s+)?(?:fits|works|matches|agrees|wins|survives|holds|satisfies)\b"
-    r"(?:\s+(?:best|perfectly|exactly|better|all|both|every|everything|here|the (?:data|description|evidence"
-    r"|observations?|spectrum|facts|conditions?|definition))\b(?:\s+(?:the|of the)?\s*[a-z]+){0,2})?\s*(?:[.;!*]|$)",
-    re.MULTILINE,
+    rf"(?m){_SUBJECT}\s+(?:clearly\s+|alone\s+|indeed\s+)?(?:{_FITS})\b"
+    r"(?:\s+(?:best|perfectly|exactly|better|all|both|every|everything|here|the (?:data|description|evidence|observations?"
+    r"|spectrum|facts|conditions?|definition))\b(?:\s+(?:the|of the)?\s*[a-z]+){0,2})?\s*(?:[.;!*]|$)"
 )
 _ASKED = re.compile(
-    rf"^[)\]}}*$`'\"\s]{{0,4}}\?+[*\s]*(?:(?P<no>no|not|wrong|but|cannot)\b"
+    rf"(?i)^[)\]}}*$`'\"\s]{{0,4}}\?+[*\s]*(?:(?P<no>no|not|wrong|but|cannot)\b"
     rf"|(?:(?:or|and|maybe|perhaps|possibly|could it be|also),?\s+)*(?:option |choice )?[(\[*$]{{0,3}}"
-    rf"(?P<other>{LETTER})(?=[)\]*$?.,]|\s*$))?",
-    re.IGNORECASE,
+    rf"(?P<other>{LETTER})(?=[)\]*$?.,]|\s*$))?"
 )
 _OPEN = r"[\s(\[{$*:\"'`_<•-]{0,12}(?:\\(?:text|textbf|mathrm|mathbf|boxed|bf|rm|textit)\s{0,2}\{?[\s(\[{*]{0,6}){0,4}"
 _LETTER_AFTER = re.compile(
-    rf"^{_OPEN}(?:(?:{CHOICE_WORD})\s*[:=]?\s*)?{_OPEN}({LETTER}|[a-k](?=\s*[)\]}}$*]|\s*\.?\s*$))", re.IGNORECASE
+    rf"(?i)^{_OPEN}(?:(?:{CHOICE_WORD})\s*[:=]?\s*)?{_OPEN}({LETTER}|[a-k](?=\s*[)\]}}$*]|\s*\.?\s*$))"
 )
 # `est donc la réponse A`, `ist somit Antwort B`, `é portanto a alternativa C`
 _CONNECTIVE = re.compile(
-    r"^\s*(?:(?:clearly|definitely|therefore|thus|probably|most likely|likely|indeed|simply|just)\b,?)?"
-    r"\s*(?:(?:donc|alors|also|somit|daher|folglich|quindi|dunque|entonces|pues|portanto|logo|dus)\b,?\s*)?"
+    r"^\s*(?:(?:clearly|definitely|therefore|thus|probably|most likely|likely|indeed|simply|just|donc|alors|also|somit|daher"
+    r"|folglich|quindi|dunque|entonces|pues|portanto|logo|dus)\b,?\s*)?"
     rf"(?:(?:la|le|el|die|der|das|a|o|het|de)\s+(?=[*\s]*(?:{CHOICE_WORD})\b|[*(]{{0,3}}{LETTER}\W*$))?"
 )
 _SYMBOL_TAIL = re.compile(
@@ -136,9 +127,9 @@ def _in_words(text: str) -> list[Statement]:
         found.extend(_after_phrase(text, match.start(), match.end()))
     for match in _PICKED.finditer(text):
         sentence = re.split(r"[.,;\n]", text[max(0, match.start() - 120) : match.start()])[-1]
-        if not _MISTAKEN.search(sentence) and not _INVERTED.search(sentence):
+        if not (DOUBT.search(sentence) or _OTHERS.search(sentence) or _INVERTED.search(sentence)):
             found.extend(s for s in _after_phrase(text, match.start(), match.end()) if s.letter)
-    for match in _LEADING.finditer(text):
+    for match in _RIGHT.finditer(text):
         letter = match[1] or match[2]
         before = text[max(0, match.start() - 30) : match.start()]
         joined = re.search(rf"[(\[{{*$]?\b({LETTER})\b[)\]}}*$]*\s*{JOINER}\s*(?:option |choice )?$", before)
