@@ -9,11 +9,12 @@ import re
 from collections.abc import Callable
 
 from kvrepro.graders.cleaning import split_top
-from kvrepro.graders.compare.equations import sides_of
 
 # (gold, answer) -> equal, or None where that cannot be read
 Compare = Callable[[str, str], "bool | None"]
 
+_EQUALS = re.compile(r"(?<![<>!:])=(?!=)|\\equiv(?![A-Za-z])")
+APPROX = re.compile(r"\\approx(?![A-Za-z])")
 _SEPARATOR = re.compile(
     r"[,;]|&|\\text\{\s*[,;]?\s*(?:and|or|,|;)\s*\}|\\land(?![A-Za-z])|\\lor(?![A-Za-z])|\\cr(?![A-Za-z])"
     r"|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|[或和与]",
@@ -40,6 +41,17 @@ _GROUPED = re.compile(
     r"^[^\d,(\[]*[1-9](?:\d{0,2}(?:,\d{3})+|\d?(?:,\d{2})+,\d{3})(?:\.\d+)?"
     r"[^\d,(\[]*(?:[A-Za-z}]\s*\^\s*\{?\s*-?\d\s*\}?[^\d,(\[]*)*$"
 )
+
+
+def sides_of(text: str) -> list[str]:
+    """Sides of an equation or of a chain of them; one side if there is no equals sign."""
+    sides = split_top(text, _EQUALS)
+    if len(sides) > 1 and not sides[0]:
+        sides = sides[1:]
+    if len(sides) == 1 and len(pieces := split_top(text, APPROX)) > 1:
+        # `x \approx 3`: what is left of the sign is a side of its own
+        return [pieces[0], text] if pieces[0] else [text[text.index("\\approx") + 7 :].strip()]
+    return sides
 
 
 def squeeze(text: str) -> str:

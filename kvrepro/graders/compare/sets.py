@@ -14,8 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 from kvrepro.graders.cleaning import split_top
-from kvrepro.graders.compare.collections import braced, ordered, squeeze
-from kvrepro.graders.compare.equations import sides_of
+from kvrepro.graders.compare.collections import braced, ordered, sides_of, squeeze
 from kvrepro.graders.compare.evaluation import close, context, evaluate, real, sample_points
 from kvrepro.graders.compare.expression import Tree, UnreadableError, read_expression, symbols_of
 from kvrepro.graders.compare.scalars import literal

@@ -11,10 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kvrepro.graders.cleaning import clean, split_top, strip_group
-from kvrepro.graders.compare.collections import Compare, elements, same_collection, same_matrix, squeeze
-from kvrepro.graders.compare.equations import APPROX, same_equation, sides_of
-from kvrepro.graders.compare.evaluation import TooLargeError
-from kvrepro.graders.compare.expression import UnreadableError
+from kvrepro.graders.compare.collections import (
+    APPROX,
+    Compare,
+    elements,
+    same_collection,
+    same_matrix,
+    sides_of,
+    squeeze,
+)
+from kvrepro.graders.compare.evaluation import TooLargeError, close, number, sampled
+from kvrepro.graders.compare.expression import UnreadableError, read_expression, symbols_of
 from kvrepro.graders.compare.scalars import literal, same_base, same_quantity, same_scalar
 from kvrepro.graders.compare.sets import integers_of, same_set
 from kvrepro.graders.letters import read_choice
@@ -171,7 +178,7 @@ def _equations(gold: str, answer: str, compare: Compare) -> bool | None:
     if len(gold_sides) == len(answer_sides) == 2 and names[1] == "y" and _FUNCTION.match(names[0]):
         # y = ... and f(x) = ... are one curve
         return compare(right, answer_sides[1])
-    return same_equation(gold_sides, answer_sides)
+    return _same_equation(gold_sides, answer_sides)
 
 
 def _value_of_equation(gold: str, sides: list[str], compare: Compare) -> bool | None:
@@ -181,3 +188,20 @@ def _value_of_equation(gold: str, sides: list[str], compare: Compare) -> bool | 
         candidates.append(sides[0])
     verdicts = [compare(gold, candidate) for candidate in candidates]
     return True if True in verdicts else None if None in verdicts else False
+
+
+def _same_equation(gold: list[str], answer: list[str]) -> bool:
+    """Are two equations left = right the same up to a constant factor?
+
+    Deviates: forms that differ by a factor with a variable, such as y = 1/x and xy = 1, count as different.
+    """
+    first, second = (("add", *map(read_expression, (side[0], f"-({side[-1]})"))) for side in (gold, answer))
+    if symbols_of(first) != symbols_of(second):
+        return False
+    pairs = list(sampled(first, second))
+    if any((left == 0) != (right == 0) for left, right in pairs):
+        return False
+    ratios = [number(left) / number(right) for left, right in pairs if left != 0]
+    if symbols_of(first) and len(ratios) < 2:
+        raise UnreadableError("undefined at every sample")
+    return bool(symbols_of(first)) and all(close(ratios[0], ratio) for ratio in ratios)
