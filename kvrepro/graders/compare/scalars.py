@@ -13,27 +13,30 @@ from kvrepro.graders.words import fraction_in_words, number_in_words
 
 # a decimal stands for an exact value that is no terminating decimal only if it gives this many digits
 LEAST_DIGITS = 6
-_PERCENT = re.compile(
-    r"^(.+?)\s*(?:\\?%|\\text\{\s*(?:%|percent|per cent|pct)\s*\}|(?:percent|per cent))$", re.IGNORECASE
-)
+_PERCENT = re.compile(r"(?i)^(.+?)\s*(?:\\?%|\\text\{\s*(?:%|percent|per cent|pct)\s*\}|(?:percent|per cent))$")
 _BASE = re.compile(
-    r"^\(?\s*(-?[0-9A-Z]+)\s*\)?\s*"
-    r"(?:_\s*\{?\s*(?:\\text\{)?\s*(?:base\s*)?(\d{1,2}|[a-z]+)\s*\}?\s*\}?"
+    r"^\(?\s*(-?[0-9A-Z]+)\s*\)?\s*(?:_\s*\{?\s*(?:\\text\{)?\s*(?:base\s*)?(\d{1,2}|[a-z]+)\s*\}?\s*\}?"
     r"|\s*(?:\\text\{)?\s*\(?\s*(?:in )?base[ -]?\s*\}?\s*(\d{1,2}|[a-z]+)\s*\)?\s*\}?)$"
 )
 _GROUPED = re.compile(r"(?<![\d.,])[1-9](?:\d{0,2}(?:,\d{3})+|\d?(?:,\d{2})+,\d{3})(?!\d)")
 _DECIMAL = re.compile(r"^[-+]?\d*\.\d+$")
-_PLAIN = re.compile(r"^[-+]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})$")
-_FRACTION = re.compile(r"^([-+]?)(?:\\frac\{(\d{1,30})\}\{(\d{1,30})\}|(\d{1,30})\s*/\s*(\d{1,30}))$")
-_EXPONENT = re.compile(r"^([-+]?\d+(?:\.\d+)?)(?:[eE](?=[-+])|\s*[eE]\s*(?=\d))([-+]?\d{1,3})$")
-_MIXED_PLAIN = re.compile(r"^(-?)(\d{1,30})\s+(\d{1,30}\s*/\s*\d{1,30})$")
-_OUT_OF = re.compile(r"^(\d{1,12}) (?:in|out of) (\d{1,12})$")
-_REPEATED = re.compile(r"^(-?\d*\.\d*?)(\d)\2{2,}\s*(?:\.\.\.|\\ldots\s*)$")
-_MODULO = re.compile(r"^(.*?)\s*\(?\s*(?:\\text\{\s*\(?\s*mod\s*\}|\\?(?:pmod|mod))\s*\{?\s*\d+\s*\}?\s*\)?$")
+_LITERAL = re.compile(
+    r"^([-+]?)(?:(\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:\s*/\s*(\d{1,30}))?|\\frac\{(\d{1,30})\}\{(\d{1,30})\})$"
+)
+# spellings of one value, and how the expression reader is given them: 0.333... repeats for ever, other dots break off
+_RESPELLED = (
+    (re.compile(r"^([-+]?\d+(?:\.\d+)?)(?:[eE](?=[-+])|\s*[eE]\s*(?=\d))([-+]?\d{1,3})$"), r"\1*10^{\2}"),
+    (re.compile(r"^(\d{1,12}) (?:in|out of) (\d{1,12})$"), r"\1/\2"),
+    (re.compile(r"^(-?)(\d+)\s+(\d+)\s*/\s*(\d+)$"), r"\1\2\\frac{\3}{\4}"),
+    (re.compile(r"^(-?\d*\.\d*?)(\d)\2{2,}\s*(?:\.\.\.|\\ldots\s*)$"), r"\1\\overline{\2}"),
+    (re.compile(r"\s*(?:\.\.\.|\\ldots)$"), ""),
+)
+_MODULO = re.compile(r"\s*\(?\s*(?:\\text\{\s*\(?\s*mod\s*\}|\\?(?:pmod|mod))\s*\{?\s*\d+\s*\}?\s*\)?$")
 _LEADING_WORDS = re.compile(r"^(?:\s*(?:\\text\{[^{}\d]*\}|[A-Za-z]{2,}[a-z]*:?(?=\s)|:))+\s*")
-_REMARK = re.compile(r"^(.*\S)\s*\(\s*(?:\\text\{[^{}]*\}[^()]*|[a-z ]{4,}[^()]*)\)$")
+# in parentheses behind the value
+_REMARK = re.compile(r"(?<=\S)\s*\(\s*(?:\\text\{(?![^{}]*\bor\b)[^{}]*\}[^()]*|(?!or\b)[a-z ]{4,}[^()]*)\)$")
 _COMPARING = re.compile(
-    r"\b(?:not|negative|minus|least|most|less|more|fewer|greater|over|under|between|no|half|twice|double|neither)\b"
+    r"(?i)\b(?:not|negative|minus|least|most|less|more|fewer|greater|over|under|between|no|half|twice|double|neither)\b"
 )
 
 
@@ -47,30 +50,11 @@ class ParsedValue:
     decimals: str | None = None
 
 
-def _exact(value: Fraction | int) -> ParsedValue:
-    return ParsedValue(("number", Fraction(value)))
-
-
 def literal(text: str) -> Fraction | None:
     """Value of a plain integer, decimal or simple fraction, without any expression reading."""
-    text = text.strip()
-    if _PLAIN.match(text):
-        return Fraction(text.rstrip("."))
-    if match := _FRACTION.match(text):
-        top, bottom = int(match[2] or match[4]), int(match[3] or match[5])
-        return Fraction(-top if match[1] == "-" else top, bottom) if bottom else None
-    return None
-
-
-def base_number(text: str) -> tuple[str, int] | None:
-    """(digits, base) of `52_8`, `(52)_{8}`, `52_{\\text{eight}}`, `52 base 8`."""
-    # digits above 9 are letters, which may stand in a text wrapper
-    match = _BASE.match(re.sub(r"^\\text\{\s*([0-9A-Z]+)\s*\}", r"\1", text.strip()))
-    if match is None:
-        return None
-    spelled = match[2] or match[3]
-    base = int(spelled) if spelled.isdigit() else number_in_words(spelled)
-    return (match[1].lstrip("0"), base) if base and 2 <= base <= 36 else None
+    match = _LITERAL.match(text.strip())
+    bottom = int(match[3] or match[5] or 1) if match else 0
+    return Fraction(match[1] + (match[2] or match[4]).rstrip(".")) / bottom if match and bottom else None
 
 
 def readings(text: str, is_numeric: bool) -> list[ParsedValue]:
@@ -79,10 +63,7 @@ def readings(text: str, is_numeric: bool) -> list[ParsedValue]:
     Args:
         is_numeric: whether a letter behind the number is a unit, not a variable.
     """
-    text = text.strip()
-    if match := _MODULO.match(text):
-        text = match[1]
-    text, currency = strip_currency(text)
+    text, currency = strip_currency(_MODULO.sub("", text.strip()))
     found: list[ParsedValue] = []
     if (match := _PERCENT.match(text)) and not match[1].endswith("%"):
         found = [replace(r, unit=None, is_percent=True) for r in readings(match[1], is_numeric) if not r.is_percent]
@@ -95,15 +76,10 @@ def readings(text: str, is_numeric: bool) -> list[ParsedValue]:
             found.append(ParsedValue(tree, sign or unit, False, reading.decimals))
     for spelled in (number_in_words(text), fraction_in_words(text)):
         if spelled is not None:
-            found.append(_exact(spelled))
-    if found:
-        return found
-    stripped = _LEADING_WORDS.sub("", text)
-    if stripped not in ("", text) and not _COMPARING.search(text[: len(text) - len(stripped)].lower()):
-        return readings(stripped, is_numeric)
-    # a remark in parentheses behind the value
-    remark = _REMARK.match(text)
-    return readings(remark[1], is_numeric) if remark and not re.search(r"\bor\b", text) else []
+            found.append(ParsedValue(("number", Fraction(spelled))))
+    lead = _LEADING_WORDS.match(text)
+    core = text[lead.end() :] if lead and not _COMPARING.search(lead[0]) else _REMARK.sub("", text)
+    return found or (readings(core, is_numeric) if core not in ("", text) else [])
 
 
 def _whole(text: str) -> list[ParsedValue]:
@@ -111,17 +87,9 @@ def _whole(text: str) -> list[ParsedValue]:
     text = text.strip()
     if (value := literal(text)) is not None:
         return [ParsedValue(("number", value), decimals=text if _DECIMAL.match(text) else None)]
-    if match := _EXPONENT.match(text):
-        return [_exact(Fraction(match[1]) * Fraction(10) ** int(match[2]))]
-    if match := _OUT_OF.match(text):
-        text = f"{match[1]}/{match[2]}"
-    if (match := _MIXED_PLAIN.match(text)) and 0 < (part := literal(match[3]) or 0) < 1:
-        size = int(match[2]) + part
-        return [_exact(-size if match[1] else size)]
-    text = _GROUPED.sub(lambda m: m[0].replace(",", ""), text)
-    # 0.333... repeats for ever, other dots only break off
-    text = _REPEATED.sub(r"\1\\overline{\2}", text)
-    text = re.sub(r"\s*(?:\.\.\.|\\ldots)$", "", text)
+    text = _GROUPED.sub(lambda match: match[0].replace(",", ""), text)
+    for pattern, spelled in _RESPELLED:
+        text = pattern.sub(spelled, text)
     try:
         return [ParsedValue(read_expression(text), decimals=text if _DECIMAL.match(text) else None)]
     except UnreadableError:
@@ -180,15 +148,22 @@ def _degrees_and_radians(gold: ParsedValue, answer: ParsedValue) -> bool:
     return False
 
 
+def _base_number(text: str) -> tuple[str, int] | None:
+    """(digits, base) of `52_8`, `(52)_{8}`, `52_{\\text{eight}}`, `52 base 8`."""
+    # digits above 9 are letters, which may stand in a text wrapper
+    match = _BASE.match(re.sub(r"^\\text\{\s*([0-9A-Z]+)\s*\}", r"\1", text.strip()))
+    spelled = (match[2] or match[3]) if match else ""
+    base = int(spelled) if spelled.isdigit() else number_in_words(spelled)
+    return (match[1].lstrip("0"), base) if match and base and 2 <= base <= 36 else None
+
+
 def same_base(gold: str, answer: str) -> bool | None:
     """Numbers with a base: the same digits in the same one; None where neither side has one."""
-    first, second = base_number(gold), base_number(answer)
+    first, second = _base_number(gold), _base_number(answer)
     if first is not None:
         return first == second if second else literal(answer) is not None and first[0] == answer.lstrip("0")
-    if second is None:
-        return None
     try:
-        return literal(gold) == int(*second)
+        return None if second is None else literal(gold) == int(*second)
     except ValueError:
         return False
 
