@@ -47,7 +47,7 @@ _FONT_WRAPPER = re.compile(
     r"|underbrace|mathclose|mathopen|mathord|cancel|vec|hat|mathnormal|overrightarrow)\s*\{"
 )
 _SYSTEM = re.compile(
-    r"\\(?:left\s*\\\{\s*\\)?begin\s*\{(cases|aligned|align\*?|gathered|split)\}(.*?)\\end\s*\{\1\}", re.DOTALL
+    r"(?s)\\(?:left\s*\\\{\s*\\)?begin\s*\{(cases|aligned|align\*?|gathered|split)\}(.*?)\\end\s*\{\1\}"
 )
 _SPACES = re.compile(
     r"\\[;: ]|\\q?quad(?![A-Za-z])|~|\\hspace\*?\{[^{}]*\}|\\(?:thinspace|enspace|nobreakspace)(?![A-Za-z])|\\hfill"
@@ -177,7 +177,7 @@ def strip_group(text: str) -> str:
     return text
 
 
-_BRACKETS = re.compile(r"\\langle|\\rangle|\\begin|\\end|\\[{}]|\\[^{}A-Za-z]|[()\[\]{}]", re.DOTALL)
+_BRACKETS = re.compile(r"(?s)\\langle|\\rangle|\\begin|\\end|\\[{}]|\\[^{}A-Za-z]|[()\[\]{}]")
 
 
 def split_top(text: str, separators: re.Pattern[str]) -> list[str]:

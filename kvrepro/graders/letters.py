@@ -20,11 +20,9 @@ ANOTHER = re.compile(
     r"|[a-k](?=[)\]]))(?![\w'])"
 )
 REJECTED = re.compile(
-    r"^[)\]\s}$*]*(?:\s*\([^)]*\))?\s*(?:is|are|was|would be|seems|looks|can be|must be|has"
-    r" been)?\s*(?:also |clearly |definitely )?"
-    r"(?:(?:wrong|incorrect|false)(?!\s*:)|not\b|ruled out|eliminated|excluded|out\b|invalid|impossible|isn't|can't"
-    r"|cannot|doesn't)",
-    re.IGNORECASE,
+    r"(?i)^[)\]\s}$*]*(?:\s*\([^)]*\))?\s*(?:is|are|was|would be|seems|looks|can be|must be|has been)?\s*(?:also "
+    r"|clearly |definitely )?(?:(?:wrong|incorrect|false)(?!\s*:)|not\b|ruled out|eliminated|excluded|out\b|invalid"
+    r"|impossible|isn't|can't|cannot|doesn't)",
 )
 # the article of a noun, not a choice
 ARTICLE = re.compile(
@@ -43,7 +41,7 @@ _WRAPPER = re.compile(
 _MARKUP = re.compile(r"\\[()\[\],;: !]|\\q?quad|[${}*`\"~]|\\left|\\right|\s+")
 _LABEL = re.compile(rf"^\s*\$?({LETTER})\s*[,:.]?\s*\\(?:text|quad|;| )")
 _LEAD = re.compile(
-    rf"^(?:(?:the\s+)?(?:(?:final|correct|right|best)\s+)*answer\s*(?:is|:|=)|{CHOICE_WORD})\s*[:=]?\s*", re.IGNORECASE
+    rf"(?i)^(?:(?:the\s+)?(?:(?:final|correct|right|best)\s+)*answer\s*(?:is|:|=)|{CHOICE_WORD})\s*[:=]?\s*"
 )
 _SEVERAL = re.compile(rf"[(\[]?{LETTER}[)\]]?(?:\s*{JOINER}?\s*[(\[]?{LETTER}[)\]]?)+")
 

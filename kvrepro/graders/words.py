@@ -35,9 +35,8 @@ _ORDINALS = "third fourth fifth sixth seventh eighth ninth tenth"
 _PARTS = {name: i for i, name in enumerate(_ORDINALS.split(), 3)}
 _PARTS |= {"half": 2, "halve": 2, "quarter": 4, "hundredth": 100}
 _TIME = re.compile(
-    r"^(\d{1,2})(?:\s*[:.]\s*(\d{2}))?(?:\s*[:.]\s*(\d{2}))?\s*(?:o'?clock)?\s*(a\.?\s?m\.?|p\.?\s?m\.?)?"
+    r"(?i)^(\d{1,2})(?:\s*[:.]\s*(\d{2}))?(?:\s*[:.]\s*(\d{2}))?\s*(?:o'?clock)?\s*(a\.?\s?m\.?|p\.?\s?m\.?)?"
     r"(?:\s*(?:in the|at) (morning|afternoon|evening|night))?$",
-    re.IGNORECASE,
 )
 
 

@@ -16,17 +16,15 @@ Compare = Callable[[str, str], "bool | None"]
 _EQUALS = re.compile(r"(?<![<>!:])=(?!=)|\\equiv(?![A-Za-z])")
 APPROX = re.compile(r"\\approx(?![A-Za-z])")
 _SEPARATOR = re.compile(
-    r"[,;]|&|\\text\{\s*[,;]?\s*(?:and|or|,|;)\s*\}|\\land(?![A-Za-z])|\\lor(?![A-Za-z])|\\cr(?![A-Za-z])"
+    r"(?i)[,;]|&|\\text\{\s*[,;]?\s*(?:and|or|,|;)\s*\}|\\land(?![A-Za-z])|\\lor(?![A-Za-z])|\\cr(?![A-Za-z])"
     r"|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|[或和与]",
-    re.IGNORECASE,
 )
 _COMMA = re.compile(",")
 _ENVIRONMENT = re.compile(
-    r"^(.*?)\\begin\s*\{([pbvBV]?matrix|smallmatrix|array)\}\s*(?:\{[^{}]*\})?(.*)\\end\s*\{\2\}\s*[ )\]]*$", re.DOTALL
+    r"(?s)^(.*?)\\begin\s*\{([pbvBV]?matrix|smallmatrix|array)\}\s*(?:\{[^{}]*\})?(.*)\\end\s*\{\2\}\s*[ )\]]*$"
 )
 _POINT_LABEL = re.compile(
-    r"^(?:\\text\{\s*(?:point|vertex|center|centre)?\s*[A-Z]?\s*\}|[A-Z]'?|point|\\vec\s*\{?\w\}?)\s*=?\s*(?=\()",
-    re.IGNORECASE,
+    r"(?i)^(?:\\text\{\s*(?:point|vertex|center|centre)?\s*[A-Z]?\s*\}|[A-Z]'?|point|\\vec\s*\{?\w\}?)\s*=?\s*(?=\()",
 )
 _TRANSPOSED = re.compile(r"\s*\^\s*\{?\s*(?:T|t|\\top|\\intercal|\\text\{\s*T\s*\})\s*\}?$")
 _DIAGONAL = re.compile(r"^(?:\\text\{\s*diag\s*\}|\\?diag)\s*[(\[](.+)[)\]]$")

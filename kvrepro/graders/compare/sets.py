@@ -27,31 +27,27 @@ _TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "!=": "!="}
 # what the place of a number beside an end (-1 below, 0 at it, 1 above) must be
 _HOLDS: dict[str, tuple[int, ...]] = {"<": (-1,), "<=": (-1, 0), ">": (1,), ">=": (0, 1), "!=": (-1, 1), "=": (0,)}
 _UNION = re.compile(r"\\cup(?![A-Za-z])|\bU\b")
-_OR = re.compile(r"\\text\{\s*(?:or|,or)\s*\}|\\lor(?![A-Za-z])|(?<![A-Za-z\\])or(?![A-Za-z])", re.IGNORECASE)
-_AND = re.compile(
-    r"\\text\{\s*and\s*\}|\\land(?![A-Za-z])|(?<![A-Za-z\\])and(?![A-Za-z])|,|;|\\cap(?![A-Za-z])", re.IGNORECASE
-)
+_OR = re.compile(r"(?i)\\text\{\s*(?:or|,or)\s*\}|\\lor(?![A-Za-z])|(?<![A-Za-z\\])or(?![A-Za-z])")
+_AND = re.compile(r"(?i)\\text\{\s*and\s*\}|\\land(?![A-Za-z])|(?<![A-Za-z\\])and(?![A-Za-z])|,|;|\\cap(?![A-Za-z])")
 _LIST = re.compile(r",|\\text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b")
 _MINUS = re.compile(r"\\setminus(?![A-Za-z])|-(?=\s*\\\{)")
-_ENDS = re.compile(r"^(\(|\[|\])\s*(.+)\s*(\)|\]|\[)$", re.DOTALL)
-_MEMBER = re.compile(r"^\s*[A-Za-z](?:_\w|_\{\w+\})?\s*\\in(?![A-Za-z])\s*(.+)$", re.DOTALL)
+_ENDS = re.compile(r"(?s)^(\(|\[|\])\s*(.+)\s*(\)|\]|\[)$")
+_MEMBER = re.compile(r"(?s)^\s*[A-Za-z](?:_\w|_\{\w+\})?\s*\\in(?![A-Za-z])\s*(.+)$")
 _SUCH_THAT = r"(?:\||:|\\mid(?![A-Za-z]))"
 _BUILDER = re.compile(
-    rf"^\\\{{\s*[A-Za-z]\s*(?:\\in\s*\\mathbb\s*\{{?\s*R\s*\}}?\s*)?{_SUCH_THAT}\s*(.+?)\s*\\\}}$", re.DOTALL
+    rf"(?s)^\\\{{\s*[A-Za-z]\s*(?:\\in\s*\\mathbb\s*\{{?\s*R\s*\}}?\s*)?{_SUCH_THAT}\s*(.+?)\s*\\\}}$"
 )
 _INTEGERS = re.compile(
-    rf"^\\\{{\s*[A-Za-z]\s*\\in\s*\\mathbb\s*\{{?\s*([ZN])\s*\}}?\s*(?:{_SUCH_THAT}|,)\s*(.+)\\\}}$", re.DOTALL
+    rf"(?s)^\\\{{\s*[A-Za-z]\s*\\in\s*\\mathbb\s*\{{?\s*([ZN])\s*\}}?\s*(?:{_SUCH_THAT}|,)\s*(.+)\\\}}$"
 )
 _ALL_REALS = r"(?:all |any |the set of )*real(?: number| value)?s?"
-_REALS = re.compile(rf"^(?:\\mathbb\s*R|\\R|{_ALL_REALS})$", re.IGNORECASE)
+_REALS = re.compile(rf"(?i)^(?:\\mathbb\s*R|\\R|{_ALL_REALS})$")
 _EXCEPT = re.compile(
-    rf"^{_ALL_REALS}(?: of [a-z])?,?\s+(?:except(?: for)?|other than|excluding|but)\s+(?:[a-z]\s*=\s*)?([^a-z=]+)$",
-    re.IGNORECASE,
+    rf"(?i)^{_ALL_REALS}(?: of [a-z])?,?\s+(?:except(?: for)?|other than|excluding|but)\s+(?:[a-z]\s*=\s*)?([^a-z=]+)$",
 )
 _HALF_LINE = re.compile(
-    r"^(?:all |the set of (?:all )?)*(non-?)?(positive|negative) (?:real numbers?|reals|numbers?|real)$"
+    r"(?i)^(?:all |the set of (?:all )?)*(non-?)?(positive|negative) (?:real numbers?|reals|numbers?|real)$"
     r"|^\\mathbb\s*R\s*(?:_\s*(?:(\\ge|>=)|>)\s*0|[_^]\s*\+)$",
-    re.IGNORECASE,
 )
 _ONE_SYMBOL = re.compile(r"^[A-Za-z](?:_\{?\w+\}?)?$|^\\(?:theta|alpha|beta|lambda|mu|phi|omega)$|^\|[A-Za-z]\|$")
 _NAME = re.compile(r"[A-Za-z\s\\]+(?:cap|cup)?[A-Za-z\s\\]*|\\text\{.*\}")

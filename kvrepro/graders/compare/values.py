@@ -30,17 +30,15 @@ from kvrepro.graders.words import fraction_in_words, is_wording, number_in_words
 _GOLD_LETTER = re.compile(r"^(?:\\text\{)?\s*\(?\s*([A-K])\s*\)?\s*\}?$")
 _LABEL = re.compile(r"^(?:\\text\{)?\s*(?:\(([A-K])\)|([A-K])\s*[).:])\s*\}?\s*[:~]?\s*(?=\S)")
 _LEAD = re.compile(
-    r"^(?:\\text\{)?\s*(?:therefore|thus|hence|so)?,?\s*(?:(?:the|final|correct|our)\s+)*(?:answer"
-    r"|solution|result|value)\b"
-    r"[^:={}\d\\]{0,60}?(?:\bis\b|:|=|\bare\b)\s*:?\s*\}?\s*|^\\therefore\s*",
-    re.IGNORECASE,
+    r"(?i)^(?:\\text\{)?\s*(?:therefore|thus|hence|so)?,?\s*(?:(?:the|final|correct|our)\s+)*(?:answer|solution|result"
+    r"|value)\b[^:={}\d\\]{0,60}?(?:\bis\b|:|=|\bare\b)\s*:?\s*\}?\s*|^\\therefore\s*",
 )
 _TRAIL = re.compile(r"\s*(?:\\text\{)?\s*is (?:the|our|my) (?:final |correct )?answer\s*\}?$")
 _ARROW = re.compile(
     r"\\Rightarrow(?![A-Za-z])|\\to(?![A-Za-z])|=>|->"
     r"|\\text\{[\s,;]*(?:and )?(?:so|thus|hence|therefore|which gives|giving|which means|that is|i\.e\.)[\s,:]*\}"
 )
-_NEGATIVE = re.compile(r"^\s*(?:\\text\{\s*)?(?:negative|minus)\s*\}?\s*(?=\d)", re.IGNORECASE)
+_NEGATIVE = re.compile(r"(?i)^\s*(?:\\text\{\s*)?(?:negative|minus)\s*\}?\s*(?=\d)")
 _ABOUT = re.compile(r"^\\approx(?![A-Za-z])\s*|^(?:approximately|about)\s+")
 _LENGTHS = re.compile(r"\d+(?:\s*\\times\s*\d+)+")
 _TIMES = re.compile(r"\\times|\\cdot|\\text\{\s*(?:by|x)\s*\}|\bby\b|\*|(?<=\d)\s*[xX]\s*(?=\d)")
@@ -49,7 +47,7 @@ _FUNCTION = re.compile(r"^[A-Za-z](?:_\{?\w+\}?)?'?\s*\(\s*\w\s*\)$")
 _NAME = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?|\\[a-z]+")
 # measure words of Chinese, Japanese and Korean behind a number
 _COUNTER = re.compile(r"(?<=[\d})])\s*[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]{1,6}$")
-_NO_SOLUTION = re.compile(r"no (?:real )?solutions?|none|(?:the )?empty set|\\\\", re.IGNORECASE)
+_NO_SOLUTION = re.compile(r"(?i)no (?:real )?solutions?|none|(?:the )?empty set|\\\\")
 # `, k \\in \\mathbb{Z}`, `for any integer n`
 _DECLARED = re.compile(
     r"[\s,;]*(?:\\text\{[\s,(]*|\()?(?:(?:where|for|with|any|all|some|every|each|an)\s+)*\}?\s*"

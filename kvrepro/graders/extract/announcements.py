@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 _ENGLISH = (
-    r"\b(?:the\s+)?(?:final|correct|right|best|required|desired)?\s*\banswers?\b\s*(?:\*\*)?\s*"
-    r"(?:(?:to|for|of)\s+(?:the|this|your)\s+(?:question|problem|puzzle)\s*)?(?:should be|must be|would be"
-    r"|will be|is|are|:|=)",
+    r"\b(?:the\s+)?(?:final|correct|right|best|required|desired)?\s*\banswers?\b\s*(?:\*\*)?\s*(?:(?:to|for"
+    r"|of)\s+(?:the|this|your)\s+(?:question|problem|puzzle)\s*)?(?:should be|must be|would be|will be|is|are|:|=)",
     r"\b(?:the\s+)?(?:correct|right|best|selected|chosen)\s+(?:option|choice|one|letter|statement)\s*(?:is|:|=|would be"
     r"|must be|should be)",
     r"\b(?:final|my)\s+(?:choice|result)\s*(?:\*\*)?\s*(?:is|:|=)",
@@ -45,4 +44,4 @@ def _any(words: str) -> str:
 
 
 _FOREIGN = rf"\b(?:{_any(_NOUNS)})(?:\s+(?:{_any(_ADJECTIVES)}))?(?:\s*(?:[:=]|-\s)|\s+(?:{_any(_VERBS)})\b(?:\s+l?a(?=\s+\w))?\s*:?)"
-ANSWER_PHRASE = re.compile("(?:" + "|".join((*_ENGLISH, _FOREIGN, *_OTHERS)) + r")[\s*:]{0,12}", re.IGNORECASE)
+ANSWER_PHRASE = re.compile("(?i)(?:" + "|".join((*_ENGLISH, _FOREIGN, *_OTHERS)) + r")[\s*:]{0,12}")

@@ -28,7 +28,7 @@ MAX_WORDING = 20_000
 MAX_ANSWER = 1_500
 _RUN = re.compile(r"([^\w{}\\])\1{12,}")
 _SPECIAL = re.compile(r"<[|｜][^<>|｜\n]{1,40}[|｜]>|</?(?:answer|s|eos|pad)>")
-_ANSWER_TAG = re.compile("<(/?)answer>", re.IGNORECASE)
+_ANSWER_TAG = re.compile("(?i)<(/?)answer>")
 _SIGN_BEFORE = re.compile(r"(?:^|[\s$=(\[:])-\s*$|=\s*\$?\s*-\s*\$\s*$")
 _BEHIND = re.compile(r"^\s*\$?((?:_\{?\d{1,2}\}?)|(?:\s|~|\\,)*[ap]\.?m\b\.?)")
 _LEFT_SIDE = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:_\{?\w\}?)?(?:\([A-Za-z]\))?)\s*=\s*$")

@@ -15,16 +15,13 @@ _BOX = re.compile(rf"\\?\\(?:boxed|fbox|framebox)(?:\s*\[[^\]\n]{{0,20}}\])*\s*(
 MAX_BOXES = 2000
 _EMPTY = re.compile(r"(?:[\s.${}~]|\\[\s\\,;:!.$]|\\q?quad(?![A-Za-z]))*")
 _MARKUP = " $*\"'([\\,;"
-_ANNOUNCES = re.compile(
-    r"(?:\b(?:is|are|be|equals?|gives?|get|so|thus|hence|therefore|answer|result)|=|\\approx)$", re.I
-)
+_ANNOUNCES = re.compile(r"(?i)(?:\b(?:is|are|be|equals?|gives?|get|so|thus|hence|therefore|answer|result)|=|\\approx)$")
 _WORDS = re.compile(r"[^\w.]*[A-Za-z]{2,}")
 _OPERATOR = re.compile(r"[\s$]*(?:[-+*/=<>]|\\(?:times|cdot|div)(?![A-Za-z]))")
 _CONNECTOR = re.compile(
-    r"(?:[\s$,;&.*]|\\[()\[\],;: !]|\\q?quad|\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|\b(?:and|or|also)\b|[和或])*",
-    re.IGNORECASE,
+    r"(?i)(?:[\s$,;&.*]|\\[()\[\],;: !]|\\q?quad|\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|\b(?:and|or|also)\b|[和或])*",
 )
-_JOINER = re.compile(r"[,;&和或]|\b(?:and|or)\b", re.IGNORECASE)
+_JOINER = re.compile(r"(?i)[,;&和或]|\b(?:and|or)\b")
 
 
 @dataclass(frozen=True)

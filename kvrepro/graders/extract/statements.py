@@ -64,9 +64,8 @@ _FITTING = re.compile(
     r"|spectrum|facts|conditions?|definition))\b(?:\s+(?:the|of the)?\s*[a-z]+){0,2})?\s*(?:[.;!*]|$)"
 )
 _ASKED = re.compile(
-    rf"(?i)^[)\]}}*$`'\"\s]{{0,4}}\?+[*\s]*(?:(?P<no>no|not|wrong|but|cannot)\b"
-    rf"|(?:(?:or|and|maybe|perhaps|possibly|could it be|also),?\s+)*(?:option |choice )?[(\[*$]{{0,3}}"
-    rf"(?P<other>{LETTER})(?=[)\]*$?.,]|\s*$))?"
+    rf"(?i)^[)\]}}*$`'\"\s]{{0,4}}\?+[*\s]*(?:(?P<no>no|not|wrong|but|cannot)\b|(?:(?:or|and|maybe|perhaps|possibly"
+    rf"|could it be|also),?\s+)*(?:option |choice )?[(\[*$]{{0,3}}(?P<other>{LETTER})(?=[)\]*$?.,]|\s*$))?"
 )
 _OPEN = r"[\s(\[{$*:\"'`_<•-]{0,12}(?:\\(?:text|textbf|mathrm|mathbf|boxed|bf|rm|textit)\s{0,2}\{?[\s(\[{*]{0,6}){0,4}"
 _LETTER_AFTER = re.compile(
