@@ -196,25 +196,22 @@ def _agree(first: RealSet, second: RealSet, values: dict[str, Fraction]) -> bool
     return all(belongs(first, slot) == belongs(second, slot) for slot in range(rank + 2))
 
 
-def integers_of(text: str) -> list[str] | None:
-    """Members of `\\{x \\in \\mathbb{Z} : 0 \\le x \\le 2\\}`; None unless it is such a set and a small one."""
+def integers_of(text: str) -> str | None:
+    """`\\{x \\in \\mathbb{Z} : 0 \\le x \\le 2\\}` as `\\{0,1,2\\}`; None unless it is such a set and a small one."""
     match = _INTEGERS.match(text)
-    if match is None:
-        return None
     try:
-        members = read_real_set(match[2])
+        members = read_real_set(match[2]) if match else EMPTY
         ends = {end: real(evaluate(end)) for end in members.ends}
     except UnreadableError:
         return None
-    low, high = min(ends.values(), default=0), max(ends.values(), default=0)
-    if not high - low < MAX_INTEGERS:
+    if match is None or not ends or not max(ends.values()) - min(ends.values()) < MAX_INTEGERS:
         return None
     inside = [
-        n
-        for n in range(math.floor(low), math.ceil(high) + 1)
-        if members.contains(lambda end, n=n: (n > ends[end]) - (n < ends[end]))
+        str(n)
+        for n in range(math.floor(min(ends.values())), math.ceil(max(ends.values())) + 1)
+        if members.contains(lambda end, n=n: (n > ends[end]) - (n < ends[end])) and (n >= 0 or match[1] == "Z")
     ]
-    return [str(n) for n in inside if n >= 0 or match[1] == "Z"]
+    return "\\{" + ",".join(inside) + "\\}"
 
 
 def same_set(gold: str, answer: str) -> bool | None:

@@ -71,8 +71,7 @@ def same_answer(gold: str, answer: str, is_integer: bool = False) -> Verdict:
 
 def _without_lead(text: str) -> str:
     """Without the words that announce, derive or round the value; a number in words as digits."""
-    text = _LEAD.sub("", text).strip()
-    text = split_top(text, _ARROW)[-1] or text
+    text = split_top(_LEAD.sub("", text).strip(), _ARROW)[-1] or text
     match = re.match(r"^\\text\{([^{}]*)\}$", text)
     if match and re.search(r"[\d,\\]", match[1]):
         # a value in a text wrapper
@@ -85,41 +84,27 @@ def _without_lead(text: str) -> str:
 
 
 def _compare(gold: str, answer: str, is_integer: bool) -> Verdict:
-    if squeeze(gold) == squeeze(answer):
-        return Verdict(True, "text")
-    if not answer:
-        return Verdict(False, "empty")
+    """By text, letter and words; else by the first rule that knows this kind of answer."""
+    if not answer or squeeze(gold) == squeeze(answer):
+        return Verdict(gold == answer or bool(answer), "text" if answer else "empty")
     if letter := _GOLD_LETTER.match(gold):
         return Verdict(read_choice(answer) == letter[1], "letter")
     if (time := same_clock(gold, answer)) is not None:
         return Verdict(time, "clock")
-    gold, answer = _without_declaration(_named_set(gold), _named_set(answer))
-    if re.search(r"\S\s*\+\s*C$", gold):
-        # the constant of integration, under any of its names
-        gold, answer = (_CONSTANT.sub("+C", text) for text in (gold, answer))
+    gold, answer = _in_one_notation(gold, answer)
     if is_wording(gold):
         if same_wording(gold, answer):
             return Verdict(True, "wording")
         if not re.fullmatch(r"[a-z]{3}", gold):
             return Verdict(False, "wording")
-    if (label := _LABEL.match(answer)) and not _LABEL.match(gold):
-        labelled = _compare(gold, strip_group(answer[label.end() :].strip()), is_integer)
-        if labelled.equal:
-            return labelled
-    if ":" in gold:
-        answer = re.sub(r"\s*\\text\{\s*to\s*\}\s*|(?<=\d)\s+to\s+(?=\d)", ":", answer)
-    if _LENGTHS.fullmatch(gold):
-        # three lengths, not a product
-        gold, answer = (_TIMES.sub(" , ", text) for text in (gold, answer))
-    return _by_rules(gold, answer, is_integer)
-
-
-def _by_rules(gold: str, answer: str, is_integer: bool) -> Verdict:
-    """The verdict of the first rule that knows this kind of answer."""
 
     def part(left: str, right: str) -> bool | None:
         return _compare(left, right, is_integer).equal
 
+    if (label := _LABEL.match(answer)) and not _LABEL.match(gold):
+        value = strip_group(answer[label.end() :].strip())
+        if part(gold, value):
+            return _compare(gold, value, is_integer)
     rules: tuple[tuple[str, Callable[[], bool | None]], ...] = (
         ("quantity", lambda: same_quantity(gold, answer, is_integer)),
         ("matrix", lambda: same_matrix(gold, answer, part)),
@@ -129,45 +114,53 @@ def _by_rules(gold: str, answer: str, is_integer: bool) -> Verdict:
         ("base", lambda: same_base(gold, answer)),
         ("value", lambda: same_scalar(gold, answer, is_integer)),
     )
-    for rule, compare in rules:
-        try:
-            equal = compare()
-        except TooLargeError:
-            # beyond every bound of ours, and so beyond the gold, which is not
-            return Verdict(False, "too_large")
-        except UnreadableError:
-            return Verdict(None, rule)
-        if equal is not None:
-            return Verdict(equal, rule)
+    try:
+        for rule, compare in rules:
+            if (equal := compare()) is not None:
+                return Verdict(equal, rule)
+    except TooLargeError:
+        # beyond every bound of ours, and so beyond the gold, which is not
+        return Verdict(False, "too_large")
+    except UnreadableError:
+        return Verdict(None, rule)
     return Verdict(None, "unread")
 
 
-def _without_declaration(gold: str, answer: str) -> tuple[str, str]:
-    """Families without `k \\in \\mathbb{Z}` behind them, under one name for their parameters."""
-    first, second = _DECLARED.search(gold), _DECLARED.search(answer)
-    if not first and not second:
-        return gold, answer
-    names = [match["name"] or match["other"] for match in (first, second) if match]
-    if names[0] != names[-1]:
-        answer = re.sub(rf"(?<![A-Za-z\\]){names[1]}(?![A-Za-z])", names[0], answer)
-    return _DECLARED.sub(lambda m: m["end"] or "", gold), _DECLARED.sub(lambda m: m["end"] or "", answer)
-
-
-def _named_set(text: str) -> str:
-    """The empty set under its names, and the members of a small set of integers; any other text as it is."""
-    if _NO_SOLUTION.fullmatch(plain(text)):
-        return "\\emptyset"
-    members = integers_of(text)
-    return text if members is None else "\\{" + ",".join(members) + "\\}"
+def _in_one_notation(gold: str, answer: str) -> tuple[str, str]:
+    """Both sides with what a kind of gold lets an answer write in other ways written in one."""
+    gold, answer = (
+        "\\emptyset" if _NO_SOLUTION.fullmatch(plain(text)) else integers_of(text) or text for text in (gold, answer)
+    )
+    # families: without `k \in \mathbb{Z}` behind them, under one name for their parameters
+    declared = [match["name"] or match["other"] for match in map(_DECLARED.search, (gold, answer)) if match]
+    if declared and declared[0] != declared[-1]:
+        answer = re.sub(rf"(?<![A-Za-z\\]){declared[1]}(?![A-Za-z])", declared[0], answer)
+    if declared:
+        gold, answer = (_DECLARED.sub(lambda match: match["end"] or "", text) for text in (gold, answer))
+    if re.search(r"\S\s*\+\s*C$", gold):
+        # the constant of integration, under any of its names
+        gold, answer = (_CONSTANT.sub("+C", text) for text in (gold, answer))
+    if ":" in gold:
+        answer = re.sub(r"\s*\\text\{\s*to\s*\}\s*|(?<=\d)\s+to\s+(?=\d)", ":", answer)
+    if _LENGTHS.fullmatch(gold):
+        # three lengths, not a product
+        gold, answer = (_TIMES.sub(" , ", text) for text in (gold, answer))
+    return gold, answer
 
 
 def _equations(gold: str, answer: str, compare: Compare) -> bool | None:
+    """An equation against another one, or one side of it against a value."""
     gold_sides, answer_sides = sides_of(gold), sides_of(answer)
     if len(gold_sides) == len(answer_sides) == 1 or len(elements(gold)) > 1 or len(elements(answer)) > 1:
         return None
-    if len(gold_sides) == 1:
-        return _value_of_equation(gold, answer_sides, compare)
     left, right = gold_sides[0].strip(), gold_sides[-1]
+    if len(gold_sides) == 1:
+        # what stands on its right, or a number on its left
+        candidates = [piece for piece in split_top(answer_sides[-1], APPROX) if piece]
+        if literal(answer_sides[-1]) is None and literal(answer_sides[0]) is not None:
+            candidates.append(answer_sides[0])
+        verdicts = [compare(gold, candidate) for candidate in candidates]
+        return True if True in verdicts else None if None in verdicts else False
     if len(answer_sides) == 1:
         is_curve = left == "y" and bool(re.search(r"(?<![A-Za-z\\])x(?![A-Za-z])", right))
         is_named = _NAME.fullmatch(left) or _FUNCTION.match(left)
@@ -179,27 +172,18 @@ def _equations(gold: str, answer: str, compare: Compare) -> bool | None:
     return _same_equation(gold_sides, answer_sides)
 
 
-def _value_of_equation(gold: str, sides: list[str], compare: Compare) -> bool | None:
-    """A gold of one value against an equation: what stands on its right, or a number on its left."""
-    candidates = [piece for piece in split_top(sides[-1], APPROX) if piece]
-    if literal(sides[-1]) is None and literal(sides[0]) is not None:
-        candidates.append(sides[0])
-    verdicts = [compare(gold, candidate) for candidate in candidates]
-    return True if True in verdicts else None if None in verdicts else False
-
-
 def _same_equation(gold: list[str], answer: list[str]) -> bool:
     """Are two equations left = right the same up to a constant factor?
 
     Deviates: forms that differ by a factor with a variable, such as y = 1/x and xy = 1, count as different.
     """
     first, second = (("add", *map(read_expression, (side[0], f"-({side[-1]})"))) for side in (gold, answer))
-    if symbols_of(first) != symbols_of(second):
+    if symbols_of(first) != symbols_of(second) or not symbols_of(first):
         return False
     pairs = list(sampled(first, second))
+    ratios = [number(left) / number(right) for left, right in pairs if left != 0 != right]
     if any((left == 0) != (right == 0) for left, right in pairs):
         return False
-    ratios = [number(left) / number(right) for left, right in pairs if left != 0]
-    if symbols_of(first) and len(ratios) < 2:
+    if len(ratios) < 2:
         raise UnreadableError("undefined at every sample")
-    return bool(symbols_of(first)) and all(close(ratios[0], ratio) for ratio in ratios)
+    return all(close(ratios[0], ratio) for ratio in ratios)
