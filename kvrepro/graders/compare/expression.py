@@ -1,13 +1,13 @@
 """Mathematical expressions of answers as trees: a small LaTeX reader that executes nothing and is bounded in size.
 
-A tree is a tuple `(operator, *operands)`; leaves are `("number", Fraction)`, `("symbol", name)` and `("constant", name)`.
+A tree is a tuple `(operator, *operands)`; leaves are `("number", Fraction)`, `("symbol", name)`, `("constant", name)`.
 What the reader does not know raises `UnreadableError`, and the caller asks math-verify instead.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 from kvrepro.graders.words import word_set
@@ -16,18 +16,30 @@ MAX_TOKENS = 800
 MAX_DEPTH = 60
 FUNCTIONS = word_set("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp")
 _GREEK = word_set("""
-alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega Gamma Delta Theta
-Lambda Xi Sigma Phi Psi Omega ell hbar
+alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega Gamma Delta
+Theta Lambda Xi Sigma Phi Psi Omega ell hbar
 """)
 _INFINITY = ("infty", "infinity", "inf")
 _WORDS = FUNCTIONS | {"sqrt", "pi", *_INFINITY}
-_TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|\\[%$!{}|&]|[A-Za-z]+|\S)")
-# `\frac43`, `\sqrt2` and `\frac{1}2` take one digit each
-_FIRST_DIGIT = re.compile(r"(\\(?:frac|sqrt|binom))\s*(\d)")
-_SECOND_DIGIT = re.compile(r"(\\(?:frac|binom)\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}|[A-Za-z]))\s*(\d)(?!\d)")
 _BEGINS_FACTOR = FUNCTIONS | _GREEK | {"frac", "binom", "sqrt", "pi", "infty", "{", "lfloor", "lceil"}
 _OPENERS = {"(": ")", "[": "]", "{": "}", "\\{": "\\}"}
-_WHOLE_TWO = ("number", Fraction(2))
+_TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|\\[%$!{}|&]|[A-Za-z]+|\S)")
+_INDEX = r"\s*(?:\{([^{}]*)\}|(\w))\s*"
+# numbers of ways to choose (C) or to arrange (P, A) k of n things, in the notations of school books
+_SELECTIONS = (
+    (re.compile(rf"(?:\{{\}})?[_^]{_INDEX}([CPA])\s*_{_INDEX}"), (3, 1, 4)),
+    (re.compile(rf"(?<![A-Za-z\\])([CPA])\s*_{_INDEX}\^{_INDEX}"), (1, 2, 4)),
+    (re.compile(rf"(?<![A-Za-z\\])([CPA])\s*\^{_INDEX}_{_INDEX}"), (1, 4, 2)),
+    (re.compile(r"(?<![A-Za-z\\])([CPA])\s*\(([^(),]+)(),([^(),]+)()\)"), (1, 2, 4)),
+)
+# what is written in several ways, in the one that the reader knows; `\frac43` and `\sqrt2` take one digit each
+_REWRITTEN = (
+    (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)"), r"\\circ "),
+    (re.compile(r"(?:\{|^)([^{}]*)\\choose(?![A-Za-z])([^{}]*)(?:\}|$)"), r"\\binom{\1}{\2}"),
+    (re.compile(r"(\\(?:frac|sqrt|binom))\s*(\d)"), r"\1{\2}"),
+    (re.compile(r"(\\(?:frac|binom)\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}|[A-Za-z]))\s*(\d)(?!\d)"), r"\1{\2}"),
+)
+_REPEATING = re.compile(r"(\d+)\.(\d*)\s*\\(?:overline|dot)\s*\{(\d+)\}")
 
 Tree = tuple
 
@@ -44,9 +56,12 @@ def read_expression(text: str) -> Tree:
     """
     if r"\text" in text or "\\\\" in text:
         raise UnreadableError("text inside an expression")
-    text = _SECOND_DIGIT.sub(r"\1{\2}", _FIRST_DIGIT.sub(r"\1{\2}", text))
+    for pattern, spelled in _REWRITTEN:
+        text = pattern.sub(spelled, text)
+    for pattern, groups in _SELECTIONS:
+        text = pattern.sub(lambda match, groups=groups: _selections(match, *groups), text)
     tokens: list[str] = []
-    for token in _TOKEN.findall(text):
+    for token in _TOKEN.findall(_REPEATING.sub(_repeating, text)):
         # a word is the name of a function or a product of letters
         tokens.extend(["\\" + token] if token in _WORDS else token if token.isalpha() else [token])
     if len(tokens) > MAX_TOKENS:
@@ -56,6 +71,19 @@ def read_expression(text: str) -> Tree:
     if reader.peek():
         raise UnreadableError(f"unexpected {reader.peek()!r}")
     return tree
+
+
+def _selections(match: re.Match[str], name: int, n: int, k: int) -> str:
+    first, second = match[n] or match[n + 1], match[k] or match[k + 1]
+    if match[name] == "C":
+        return rf"\binom{{{first}}}{{{second}}}"
+    # with other indices than numbers it is a power of a variable
+    return rf"\frac{{({first})!}}{{({first}-{second})!}}" if (first + second).isdigit() else match[0]
+
+
+def _repeating(match: re.Match[str]) -> str:
+    period = Fraction(int(match[3]), (10 ** len(match[3]) - 1) * 10 ** len(match[2]))
+    return f"({Fraction(match[1] + '.' + (match[2] or '0')) + period})"
 
 
 def nodes_of(tree: Tree) -> Iterator[Tree]:
@@ -80,18 +108,20 @@ class _Reader:
         self.depth = 0
         self.bars = 0
 
-    def peek(self, ahead: int = 0) -> str:
-        """Token `ahead` of the next one; empty past the end."""
-        i = self.position + ahead
-        return self.tokens[i] if i < len(self.tokens) else ""
+    def peek(self) -> str:
+        """The next token; empty past the end."""
+        return self.tokens[self.position] if self.position < len(self.tokens) else ""
 
-    def take(self, expected: str | None = None) -> str:
-        """The next token, which must be `expected` where that is given."""
+    def accept(self, *expected: str) -> str:
+        """The next token if it is one of these, else nothing."""
         token = self.peek()
-        if not token or (expected is not None and token != expected):
-            raise UnreadableError(f"expected {expected!r}, found {token!r}")
-        self.position += 1
-        return token
+        self.position += token in expected
+        return token if token in expected else ""
+
+    def take(self, expected: str) -> None:
+        """The next token, which must be this one."""
+        if not self.accept(expected):
+            raise UnreadableError(f"expected {expected!r}, found {self.peek()!r}")
 
     def sum(self) -> Tree:
         """Products joined by plus and minus."""
@@ -99,146 +129,91 @@ class _Reader:
         if self.depth > MAX_DEPTH:
             raise UnreadableError("nested too deeply")
         tree = self.product()
-        while self.peek() in ("+", "-"):
-            operator = self.take()
+        while sign := self.accept("+", "-"):
             right = self.product()
-            tree = ("add", tree, right if operator == "+" else ("neg", right))
-        if self.peek() == "\\choose":
-            self.take()
-            tree = ("binomial", tree, self.sum())
+            tree = ("add", tree, right if sign == "+" else ("neg", right))
         self.depth -= 1
         return tree
 
     def product(self) -> Tree:
         """Factors joined by a sign or side by side; a whole number before a proper fraction is a mixed number."""
-        if self.peek() in ("+", "-"):
-            sign, tree = self.take(), self.product()
-            return ("neg", tree) if sign == "-" else tree
+        if sign := self.accept("+", "-"):
+            return ("neg", self.product()) if sign == "-" else self.product()
         tree = self.factor()
-        while token := self.peek():
-            if token in ("*", "\\cdot", "\\times", "/", "\\div", ":"):
-                operator = "mul" if self.take() in ("*", "\\cdot", "\\times") else "div"
-                tree = (operator, tree, self.signed())
-            elif self.begins_factor(token):
-                left = self.tokens[self.position - 1]
+        while True:
+            if token := self.accept("*", "\\cdot", "\\times", "/", "\\div", ":"):
+                tree = ("mul" if token in ("*", "\\cdot", "\\times") else "div", tree, self.signed(self.factor))
+            elif self.begins_factor():
+                left, token = self.tokens[self.position - 1], self.peek()
                 # `3 4` and `x2` are no products that anybody writes
                 if (token[0].isdigit() or token[0] == ".") and left[0].isalnum():
                     raise UnreadableError(f"{left} next to {token}")
                 right = self.factor()
                 tree = ("add" if left.isdigit() and _is_mixed(tree, right) else "mul", tree, right)
             else:
-                break
-        return tree
+                return tree
 
-    def signed(self) -> Tree:
-        """A factor behind any number of signs."""
-        if self.peek() not in ("+", "-"):
-            return self.factor()
-        sign, tree = self.take(), self.signed()
-        return ("neg", tree) if sign == "-" else tree
+    def signed(self, read: Callable[[], Tree]) -> Tree:
+        """What stands behind any number of signs."""
+        if sign := self.accept("+", "-"):
+            return ("neg", self.signed(read)) if sign == "-" else self.signed(read)
+        return read()
 
-    def begins_factor(self, token: str) -> bool:
+    def begins_factor(self) -> bool:
         """May a factor begin here, so that standing side by side means a product?"""
+        token = self.peek() or " "
         if token[0] == "\\":
             return token[1:] in _BEGINS_FACTOR
         return token[0].isalnum() or token[0] in "([{." or (token == "|" and self.bars == 0)
 
     def factor(self) -> Tree:
-        """An atom with what is written behind it: powers, factorials, percent, degrees, primes."""
+        """An atom with what is written behind it: powers, factorials, percent, degrees."""
         tree = self.atom()
-        while (token := self.peek()) in ("^", "!", "%", "\\%", "\\circ", "'"):
-            self.take()
-            if token == "^" and (self.peek() == "\\circ" or self.tokens[self.position :][:3] == ["{", "\\circ", "}"]):
-                self.position += 1 if self.peek() == "\\circ" else 3
-                tree = ("degrees", tree)
-            elif token == "^":
-                tree = ("pow", tree, self.group())
-            elif token == "!":
-                tree = ("factorial", tree)
-            elif token == "\\circ":
-                tree = ("degrees", tree)
-            elif token == "'":
-                if tree[0] != "symbol":
-                    raise UnreadableError("prime")
-                tree = ("symbol", tree[1] + "'")
-            else:
+        while token := self.accept("^", "!", "%", "\\%", "\\circ"):
+            if token == "^":
+                tree = ("pow", tree, self.signed(self.atom))
+            elif token in ("%", "\\%"):
                 tree = ("div", tree, ("number", Fraction(100)))
+            else:
+                tree = ("factorial" if token == "!" else "degrees", tree)
         return tree
-
-    def group(self) -> Tree:
-        """What `^`, `\\frac` and the like take: a braced group, or one atom behind any signs."""
-        if self.peek() == "-":
-            self.take()
-            return ("neg", self.group())
-        return self.atom()
 
     def atom(self) -> Tree:
         """A number, a symbol, a function or a group."""
-        token = self.take()
+        token = self.accept(self.peek()) or " "
+        name = token.removeprefix("\\")
         if token[0].isdigit() or (token[0] == "." and len(token) > 1):
-            return self.number(token)
-        if token in ("_", "^") or (token == "{" and self.peek() == "}"):
-            return self.prefixed_selection(token)
-        if token in _OPENERS:
-            bars, self.bars = self.bars, 0
+            return ("number", Fraction(token))
+        if token in _OPENERS or token in ("|", "\\|"):
+            bars, self.bars = self.bars, (0 if token in _OPENERS else self.bars + 1)
             tree = self.sum()
             self.bars = bars
-            self.take(_OPENERS[token])
-            return tree
-        if token in ("|", "\\|"):
-            self.bars += 1
-            tree = self.sum()
-            self.bars -= 1
-            self.take(token)
-            return ("abs", tree)
-        name = token.removeprefix("\\")
+            self.take(_OPENERS.get(token, token))
+            return tree if token in _OPENERS else ("abs", tree)
         if name in ("lfloor", "lceil"):
             tree = self.sum()
             self.take("\\r" + name[1:])
             return (name[1:], tree)
         if name in ("frac", "binom"):
-            return ("div" if name == "frac" else "binomial", self.group(), self.group())
+            return ("div" if name == "frac" else "binomial", self.signed(self.atom), self.signed(self.atom))
         if name == "sqrt":
-            return self.root()
-        if name in FUNCTIONS:
-            return self.function(name)
-        return self.symbol(name)
-
-    def number(self, token: str) -> Tree:
-        """A decimal, with its repeating part if one follows."""
-        if self.peek() == "." and self.peek(1) == "\\overline":
-            token += self.take()
-        if "." not in token or self.peek() not in ("\\overline", "\\dot"):
-            return ("number", Fraction(token))
-        self.take()
-        digits = self.take("{") and self.take()
-        self.take("}")
-        if not digits.isdigit():
-            raise UnreadableError("repeating part")
-        period = Fraction(int(digits), (10 ** len(digits) - 1) * 10 ** len(token.split(".")[1]))
-        return ("number", Fraction(token.rstrip(".")) + period)
-
-    def root(self) -> Tree:
-        """What follows `\\sqrt`, as a power."""
-        degree: Tree = _WHOLE_TWO
-        if self.peek() == "[":
-            degree = self.atom()
-        return ("pow", self.atom(), ("div", ("number", Fraction(1)), degree))
+            degree = self.atom() if self.peek() == "[" else ("number", Fraction(2))
+            return ("pow", self.signed(self.atom), ("div", ("number", Fraction(1)), degree))
+        return self.function(name) if name in FUNCTIONS else self.symbol(name)
 
     def function(self, name: str) -> Tree:
         """Argument, power and base of a named function."""
-        power: Tree | None = None
-        base: Tree | None = None
-        while self.peek() in ("^", "_"):
-            if self.take() == "^":
-                power = self.group()
+        power = base = None
+        while token := self.accept("^", "_"):
+            if token == "^":
+                power = self.signed(self.atom)
             else:
-                base = self.group()
+                base = self.atom()
         if self.peek() in ("(", "[", "{"):
             argument = self.atom()
         else:
             argument = self.factor()
-            while (token := self.peek()) and self.begins_factor(token) and token[1:] not in FUNCTIONS:
+            while self.begins_factor() and self.peek()[1:] not in FUNCTIONS:
                 argument = ("mul", argument, self.factor())
         if power == ("neg", ("number", Fraction(1))):
             return ("function", "arc" + name, argument)
@@ -248,62 +223,14 @@ class _Reader:
         return tree if power is None else ("pow", tree, power)
 
     def symbol(self, name: str) -> Tree:
-        """A letter with its index; pi, i and e are constants, some letters count selections."""
+        """A letter with its index; pi, i and e are constants."""
         if name in _INFINITY:
             return ("symbol", "infinity")
         if name in ("pi", "i") or (name == "e" and self.peek() != "_"):
             return ("constant", name)
         if name not in _GREEK and not (len(name) == 1 and name.isalpha()):
             raise UnreadableError(f"unknown {name!r}")
-        if name in ("C", "P", "A") and (tree := self.selection(name)) is not None:
-            return tree
-        if self.peek() == "_":
-            self.take()
-            name += "_" + "".join(map(str, self.group()[1:]))
-        return ("symbol", name)
-
-    def selection(self, name: str) -> Tree | None:
-        """`C(10,3)`, `C_{10}^{3}`, `C^{3}_{10}` after their letter; None, with nothing taken, for any other symbol.
-
-        `A_6^3` and `P_6^3` are arrangements where both indices are numbers, and powers of a variable otherwise.
-        """
-        start, opening = self.position, self.peek()
-        if opening == "(":
-            self.take()
-            n = self.sum()
-            if self.peek() == ",":
-                self.take()
-                k = self.sum()
-                self.take(")")
-                return _selections(name, n, k)
-        elif opening in ("_", "^"):
-            self.take()
-            first = self.group()
-            if self.peek() in ("_", "^") and self.peek() != opening:
-                self.take()
-                second = self.group()
-                if name == "C" or first[0] == second[0] == "number":
-                    return _selections(name, *((first, second) if opening == "_" else (second, first)))
-        self.position = start
-        return None
-
-    def prefixed_selection(self, token: str) -> Tree:
-        """`{}_{10}C_{3}`, `^{10}P_3`; `token` is the one already taken."""
-        if token == "{":
-            self.take("}")
-            self.take()
-        n, name = self.group(), self.take()
-        self.take("_")
-        if name not in ("C", "P", "A"):
-            raise UnreadableError(f"{name!r} with a number in front")
-        return _selections(name, n, self.group())
-
-
-def _selections(name: str, n: Tree, k: Tree) -> Tree:
-    """Number of ways to choose (C) or to arrange (P, A) k of n things."""
-    if name == "C":
-        return ("binomial", n, k)
-    return ("div", ("factorial", n), ("factorial", ("add", n, ("neg", k))))
+        return ("symbol", name + ("_" + "".join(map(str, self.atom()[1:])) if self.accept("_") else ""))
 
 
 def _is_mixed(left: Tree, right: Tree) -> bool:
