@@ -106,8 +106,6 @@ class Worker:
             message = {"error": "worker_died"}
         if "score" in message:
             return Score(**message["score"])
-        if message["error"] == "KvreproError":
-            raise KvreproError(message["text"])
         if message["error"] == "worker_died":
             # it may have died of what was no request, and one message must answer one request
             self.close()
