@@ -17,7 +17,7 @@ from kvrepro.graders.letters import AMBIGUOUS, ANOTHER, ARTICLE, CHOICE_WORD, JO
 
 MAX_BOXES = 200
 # what may stand around a letter
-_OPENING, _CLOSING = r"[(\[*$]{0,4}", r"[)\]*$]{0,4}"
+_OPENING, _CLOSING = r"(?:\\text\{)?[(\[*$]{0,4}", r"[)\]*$}]{0,4}"
 _NAMED = r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ss]tatement)"
 _PICKED = re.compile(
     r"(?im)(?:\b(?:i|we|i'm|i am|i'd|i would|i'll|let's|you should|one should)\s+(?:(?:will|would|therefore|should|must)\s+)?"
@@ -35,7 +35,7 @@ _OTHERS = re.compile(r"(?i)\b(?:error|avoid|someone|students?|people|many|others
 # a letter as the subject of a sentence or behind `option`; behind brackets it may stand anywhere
 _SUBJECT = (
     rf"(?:{_NAMED}\s+|(?:^|(?<=[.;,:]\s)|(?<=\b[Oo]nly\s)|(?<=\bthat\s)|(?<=\b[Bb]ut\s)|(?<=\b[Ss]o\s)|(?<=\b[Hh]ence\s)"
-    rf"|(?<=\b[Tt]hus\s)))(?:\((?=[A-K]\)))?[\[*$]{{0,4}}([A-K])\b{_CLOSING}"
+    rf"|(?<=\b[Tt]hus\s)))(?:[*$]{{0,3}}\((?=[A-K]\)))?[\[*$]{{0,4}}([A-K])\b{_CLOSING}"
 )
 _RIGHT = re.compile(
     rf"(?m)(?:(?:\b(?:option|choice|answer|statement|opción|вариант)\s*|(?<![A-Za-z\\*$]))(?:\*\*|\$|\\text(?:bf)?\{{){{0,3}}"
@@ -43,7 +43,7 @@ _RIGHT = re.compile(
     r"\s{0,3}(?:is|are|must be|would be|seems(?: to be)?|appears(?: to be)?|looks(?: like)?|being|remains)"
     r"\s+(?:therefore |thus |clearly |indeed |definitely |then )?(?:the\s+)?(?:only\s+)?(?:one\s+(?:that is|which is)\s+)?"
     r"(?:best |most |factually )?(?:correct|right|true|answer|accurate|valid|best choice|appropriate|plausible|likely|suitable"
-    r"|reasonable|one|option|choice|possibility|better(?:\s+(?:answer|choice|option|fit|one|supported))?(?=\s*(?:[.!]|$)))"
+    r"|reasonable|consistent|one|option|choice|possibility|better(?:\s+(?:answer|choice|option|fit|one|supported))?(?=\s*(?:[.!]|$)))"
     r"(?!\s+(?:about|that|in|but|for)\b)"
 )
 _FITS = "satisfies|works|fits|matches|passes|remains|meets|holds|makes sense|agrees|is left|is consistent|survives|wins"
