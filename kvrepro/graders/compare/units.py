@@ -90,10 +90,12 @@ NOUN, DEGREE = Unit(), named("deg")
 
 def read_unit(text: str) -> Unit | None:
     """Unit spelled by `text`, such as `cm^2`, `square inches`, `km/h`, `miles per hour`; None if it is not one."""
-    text = re.sub(r"[{}.]|\\cdot|\\text", " ", text)[:60]
+    text = re.sub(r"[{}.]|\\cdot|\\text", " ", text)
     text = re.sub(r"\bmph\b", "mile/hour", re.sub(r"\b(?:kmh|kph|kmph)\b", "km/hour", re.sub(r"\bper\b", "/", text)))
     text = re.sub(r"(?i)\b(?:square|sq)\s+([A-Za-z]+)|([A-Za-z]+)\s+squared\b", r"\1\2^2", text)
     text = re.sub(r"(?i)\b(?:cubic|cu)\s+([A-Za-z]+)|([A-Za-z]+)\s+cubed\b", r"\1\2^3", text)
+    if not text.strip() or len(text) > 60:
+        return None
     dimensions: Counter[str] = Counter()
     factor, sign = Fraction(1), 1
     for name, power, other in re.findall(r"([A-Za-z]+)(?:\s*\^\s*(-?\d))?|(\S)", text):
@@ -108,11 +110,7 @@ def read_unit(text: str) -> Unit | None:
         dimension, size = _LOOKUP[known[0]]
         dimensions[dimension] += sign * int(power or 1)
         factor *= size ** (sign * int(power or 1))
-    return (
-        Unit(tuple(sorted((name, value) for name, value in dimensions.items() if value)), factor)
-        if text.strip()
-        else None
-    )
+    return Unit(tuple(sorted((name, power) for name, power in dimensions.items() if power)), factor)
 
 
 def strip_currency(text: str) -> tuple[str, Unit | None]:
