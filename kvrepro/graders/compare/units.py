@@ -34,12 +34,21 @@ for _line in _TABLE.strip().splitlines():
     for _size, *_names in map(str.split, _units):
         _LOOKUP.update((_name, (_dimension.strip() or _names[0], Fraction(_size))) for _name in _names)
 _SINGLE_LETTERS = frozenset("msghlLJju")
-_CURRENCIES = {"$": "dollar", "€": "euro", "£": "gbp", "¥": "yen", "₹": "rupee", "¢": "cent", "euro": "euro"}
-_CURRENCIES |= {"pounds": "gbp", "yen": "yen", "cent": "cent", "Rs": "rs", "USD": "usd", "EUR": "eur", "US": "usd"}
-_SIGN = r"(?:\\text\{\s*)?(?:\\(euro|pounds|yen|cent)|\\?([$€£¥₹¢]))\s*\}?"
-_PREFIXED = re.compile(rf"^(-?)\s*{_SIGN}\s*(.+)$")
-_SUFFIXED = re.compile(rf"^(.+?)\s*{_SIGN}$")
-_CODE = re.compile(r"^(?:\\text\{\s*)?(Rs|USD|EUR|US(?=\s*\\?\$))\.?\s*\}?\s*\\?\$?\s*(?=[-\d.])(.+)$")
+_CURRENCIES = {
+    "$": "dollar",
+    "€": "euro",
+    "£": "gbp",
+    "¥": "yen",
+    "₹": "rupee",
+    "¢": "cent",
+    "pounds": "gbp",
+    "US": "usd",
+}
+_SIGN = r"(?:\\text\{\s*)?(?:\\(?=euro|pounds|yen|cent)|\\?(?=[$€£¥₹¢]))(euro|pounds|yen|cent|[$€£¥₹¢])\s*\}?"
+_CURRENCY = re.compile(
+    r"^(?:\\text\{\s*)?(Rs|USD|EUR|US(?=\s*\\?\$))\.?\s*\}?\s*\\?\$?\s*(?=[-\d.])(.+)$"
+    rf"|^(-?)\s*{_SIGN}\s*(.+)$|^(.+?)\s*{_SIGN}$"
+)
 _MAGNITUDES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 # words that change the meaning of the number before them
 _NOT_A_NOUN = word_set("""
@@ -115,13 +124,11 @@ def read_unit(text: str) -> Unit | None:
 
 def strip_currency(text: str) -> tuple[str, Unit | None]:
     """Without a leading or trailing currency sign."""
-    if match := _CODE.match(text):
-        return match[2], named(_CURRENCIES[match[1]])
-    if match := _PREFIXED.match(text):
-        return match[1] + match[4], named(_CURRENCIES[match[2] or match[3]])
-    if match := _SUFFIXED.match(text):
-        return match[1], named(_CURRENCIES[match[2] or match[3]])
-    return text, None
+    match = _CURRENCY.match(text)
+    if match is None:
+        return text, None
+    sign = match[1] or match[4] or match[7]
+    return match[2] or match[6] or match[3] + match[5], named(_CURRENCIES.get(sign, sign.lower()))
 
 
 def split_unit(text: str, is_numeric: bool) -> list[tuple[str, Unit, int]]:
