@@ -7,18 +7,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from kvrepro.graders.cleaning import unify_unicode
+from kvrepro.graders.extract import last_sentence
 from kvrepro.graders.extract.announcements import ANSWER_PHRASE
 from kvrepro.graders.extract.boxes import Box, find_boxes, is_joined
 from kvrepro.graders.extract.hedging import CONTRAST, REASON, REVISION
-from kvrepro.graders.extract.last_sentence import (
-    MATHS,
-    SENTENCE_END,
-    concluded,
-    conversion,
-    formula_in,
-    last_value,
-    without_remark,
-)
 from kvrepro.graders.score import THOUGHT_END, THOUGHT_START, UNKNOWN_START
 from kvrepro.graders.words import fraction_in_words, number_in_words
 
@@ -79,10 +71,14 @@ def extract(text: str, is_numeric: bool = False) -> Extraction:
     if boxes:
         return _from_boxes(text, boxes)
     text = text[-MAX_WORDING:]
-    closing = concluded(text, is_numeric)
+    closing = last_sentence.concluded(text, is_numeric)
     if is_numeric and closing and not re.search(r"\d", unify_unicode(closing)):
         closing = None if number_in_words(closing) is None is fraction_in_words(closing) else closing
-    for rule, found in (("phrase", _announced(text)), ("final_line", closing), ("last_value", last_value(text))):
+    for rule, found in (
+        ("phrase", _announced(text)),
+        ("final_line", closing),
+        ("last_value", last_sentence.last_value(text)),
+    ):
         if found is not None:
             return _capped(found, rule)
     return Extraction("no_answer", None, "none")
@@ -137,14 +133,16 @@ def _first_value(tail: str) -> str | None:
     is_formula = re.match(r"^(?:\$\$|\\\[|\$(?!\d+(?:[.,]\d+)*(?:\s|$|\.))|\\\()", tail)
     formulas: list[str] = []
     position = 0
-    while is_formula and (match := MATHS.match(tail, position)):
-        formulas.append(formula_in(match))
+    while is_formula and (match := last_sentence.MATHS.match(tail, position)):
+        formulas.append(last_sentence.formula_in(match))
         position = match.end()
         joiner = re.compile(r"\s*(?:,\s*(?:and|or)\b|,|and\b|or\b)\s*(?=\$|\\\()").match(tail, position)
         position, is_formula = (joiner.end() if joiner else position), joiner
     if formulas:
-        unit = re.match(r"^\s*(?:%|\\%|[a-z²³^0-9/ ]{1,30}$)", SENTENCE_END.split(tail[position:], maxsplit=1)[0])
+        unit = re.match(
+            r"^\s*(?:%|\\%|[a-z²³^0-9/ ]{1,30}$)", last_sentence.SENTENCE_END.split(tail[position:], maxsplit=1)[0]
+        )
         return " , ".join(formulas) + (f" \\text{{{unit[0].strip()}}}" if unit and len(formulas) == 1 else "")
-    sentence, remark = without_remark(SENTENCE_END.split(tail, maxsplit=1)[0])
-    said = conversion(sentence, remark) or REASON.sub("", CONTRAST.sub("", sentence))
+    sentence, remark = last_sentence.without_remark(last_sentence.SENTENCE_END.split(tail, maxsplit=1)[0])
+    said = last_sentence.conversion(sentence, remark) or REASON.sub("", CONTRAST.sub("", sentence))
     return _POLITE.sub("", said).strip(" *:`\"'") or None
