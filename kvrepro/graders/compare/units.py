@@ -94,7 +94,7 @@ def named(name: str) -> Unit:
     return Unit(((dimension, 1),), factor)
 
 
-NOUN, DEGREE = Unit(), named("deg")
+NOUN = Unit()
 
 
 def read_unit(text: str) -> Unit | None:
@@ -145,7 +145,9 @@ def split_unit(text: str, is_numeric: bool) -> list[tuple[str, Unit, int]]:
     found: list[tuple[str, Unit, int]] = []
     if degrees := _DEGREES.match(text):
         scale = degrees[2] or degrees[3]
-        found.append((degrees[1], named({"C": "celsius", "F": "fahrenheit"}[scale]) if scale else DEGREE, 1))
+        found.append((degrees[1], named({"C": "celsius", "F": "fahrenheit"}.get(scale, "deg")), 1))
+        if not scale and is_numeric:
+            found.append((rf"\frac{{({degrees[1]})\pi}}{{180}}", named("rad"), 1))
     marked = re.sub(r"\\text\{", r"~\g<0>", text, count=1)
     flat = re.sub(r"\\text\{([^{}]*)\}", lambda match: re.sub(r"[()]", " ", f" {match[1]} "), marked)
     tail = _TAIL.search(flat)
