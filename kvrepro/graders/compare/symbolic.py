@@ -9,8 +9,8 @@ from kvrepro.graders.cleaning import clean
 from kvrepro.graders.words import plain
 
 MAX_LENGTH = 400
-# a tower of powers, or a factorial, that would only burn the time limit
-_ENDLESS = re.compile(r"\^\s*\{?\s*\w+\s*\}?\s*\^|\^\s*\{[^{}]*\^[^{}]*\^|\d{5,}\s*!|!\s*!")
+# towers of powers and factorials would only burn the time limit, and of a chain `a > b > c` it reads a part
+_UNFIT = re.compile(r"[<>].*[<>]|\^\s*\{?\s*\w+\s*\}?\s*\^|\^\s*\{[^{}]*\^[^{}]*\^|\d{5,}\s*!|!\s*!")
 
 
 class SymbolicNeededError(Exception):
@@ -18,7 +18,7 @@ class SymbolicNeededError(Exception):
 
 
 def _looks_mathematical(text: str) -> bool:
-    if len(text) > MAX_LENGTH or "'" in text or _ENDLESS.search(text):
+    if len(text) > MAX_LENGTH or "'" in text or _UNFIT.search(text):
         return False
     return not re.search(r"[A-Za-z]{4,}", re.sub(r"\\[A-Za-z]+", " ", plain(text)))
 
