@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from kvrepro.methods.table import METHODS, method_class
 from kvrepro.paths import PACKAGE
 
 ROOT = PACKAGE.parent
@@ -120,25 +119,3 @@ def test_files_that_pages_name_exist():
 def test_anchors_are_those_of_github():
     page = "# A `b_c` page\n## Two, words!\n## Two words\n```\n# no heading\n```\n### [link](x.md) end\n"
     assert anchors(page) == {"a-b_c-page", "two-words", "two-words-1", "link-end"}
-
-
-def overview_rows() -> dict[str, list[str]]:
-    """The overview of methods in docs/methods.md: name -> the other cells of its row."""
-    page = (ROOT / "docs" / "methods.md").read_text()
-    table = re.search(r"<!-- methods:[^\n]*-->\n(.*?)\n<!-- end -->", page, re.DOTALL)[1].splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
-    assert rows[0] == ["name", "scores a slot by", "budget as published", "needs", "cost", "source"]
-    return {row[0].strip("`"): row[1:] for row in rows[2:]}
-
-
-def test_the_overview_of_methods_agrees_with_the_registry():
-    rows = overview_rows()
-    assert list(rows) == list(METHODS), "one row per method, in the order of METHODS"
-    for name, (_, _, needs, _, source) in rows.items():
-        cls = method_class(name)
-        assert (needs, source) == (", ".join(cls.needs) or "-", cls.source), name
-
-
-def test_every_method_has_its_section():
-    missing = set(METHODS) - anchors_of(ROOT / "docs" / "methods.md")
-    assert not missing, f"docs/methods.md has no heading for {sorted(missing)}"
