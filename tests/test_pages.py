@@ -64,12 +64,11 @@ def test_published_settings_and_what_they_keep():
 
 
 def test_window_and_period_of_every_method_whose_budget_remains():
-    stated = {}
-    for names, window, period in table_of("budgets.md", "method", "window", "period"):
-        listed = names.split(", ")
-        periods = [int(n) for n in period.split(", ")]
-        for name, every in zip(listed, periods * len(listed) if len(periods) == 1 else periods, strict=False):
-            stated[name] = (every if window == "the period" else int(window), every)
+    stated = {
+        name: (int(period if window == "the period" else window), int(period))
+        for names, window, period in table_of("budgets.md", "method", "window", "period")
+        for name in names.split(", ")
+    }
     for name, (window, every) in stated.items():
         schedule = create_schedule(name, 2000, protocol="as_published")
         assert (schedule.window, schedule.evict_every, schedule.kept_tokens) == (window, every, 2000), name
