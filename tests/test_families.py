@@ -1,4 +1,4 @@
-"""Every family of the table: cache equality (METHODS.md section 5, items 6 to 8), engine, three methods; or a refusal.
+"""Every family of the table: cache equality (docs/methods.md#invariants, 6 to 8), engine, three methods; or a refusal.
 
 Weights are random and small; what is tested is that the family's own attention code and the slot cache agree.
 """
