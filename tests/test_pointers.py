@@ -1,4 +1,4 @@
-"""Every page, heading, file and link that the repository names exists in it, and nothing points outside it."""
+"""Every page, heading and link that the repository names exists in it, and nothing points outside it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ OUTSIDE = re.compile(
 ISSUE = re.compile(r"\bissues?\s+#?\d{1,2}\b(?!\d)", re.IGNORECASE)
 PAGE = re.compile(r"\bdocs/([\w-]+\.md)(?:#([\w-]+))?")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
-FILE = re.compile(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|csv|json|yaml|ipynb|cpp|h|md))`")
 FENCE = re.compile(r"^ {0,3}```.*?^ {0,3}```\s*?$", re.MULTILINE | re.DOTALL)
 
 
@@ -103,17 +102,6 @@ def test_links_of_markdown_pages_lead_somewhere():
             if missing or (anchor and (target.suffix != ".md" or anchor not in anchors_of(target))):
                 wrong.append(f"{name_of(path)}: {link}")
     assert not wrong, f"links that lead nowhere: {wrong}"
-
-
-def test_files_that_pages_name_exist():
-    """A name in capitals is the reader's to fill in."""
-    ours = ("kvrepro/", "kernels/", "tests/", "notebooks/", "nbs_params/", "docs/", "measurements/")
-    wrong = []
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        named = [name for name in FILE.findall(page.read_text()) if name.startswith(ours)]
-        named = [name for name in named if not Path(name).stem.isupper()]
-        wrong += [f"{name_of(page)}: {name}" for name in named if not (ROOT / name).exists()]
-    assert not wrong, f"no such file: {wrong}"
 
 
 def test_anchors_are_those_of_github():
