@@ -23,17 +23,23 @@ from .errors import KvreproError, RunError
 PATIENCE_S = 2.0
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to, which replaces `path` after the block and is gone if the block fails."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with beside.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield beside
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    with replacing(path) as beside, beside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
