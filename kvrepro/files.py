@@ -12,6 +12,7 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,23 @@ def read_objects(
         if missing := [key for key in needed if key not in row]:
             raise KvreproError(f"{place}: lacks {missing}; found {sorted(row)}")
         yield number, row
+
+
+@dataclass(frozen=True)
+class ResultFolder:
+    """A folder of results, and the one beside it where an unfinished run works until its content is published."""
+
+    path: Path
+
+    @property
+    def partial(self) -> Path:
+        """Where a run works until it is complete."""
+        return self.path.with_name(f".{self.path.name}.partial")
+
+    @property
+    def lock(self) -> Path:
+        """The lock of an unfinished run; beside its folder, which is removed while the lock is held."""
+        return self.path.with_name(f".{self.path.name}.lock")
 
 
 @contextlib.contextmanager
