@@ -6,7 +6,6 @@ import json
 import shutil
 from dataclasses import asdict, replace
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
