@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..cache.prefill import Prefill
+from ..cache.probes import masked_attention
 from ..cache.slots import CompressedCache
 from ..errors import KvreproError
 from .learned.judge import EvictionJudge
@@ -22,22 +23,6 @@ if TYPE_CHECKING:
 RUNNING, DECAYED, COUNTED = "running_mass", "decayed_mass", "counted_queries"
 RECENT = (16, 8, 32)  # queries of the three short sums
 DECAY = 0.9  # of the running sum, per block
-
-
-def block_attention(queries: Tensor, keys: Tensor, unseen: Tensor, scaling: float | Tensor) -> Tensor:
-    """Attention of a block of queries over the slots that are held.
-
-    Args:
-        queries: `[..., H, G, q, D]`, rotated, oldest first.
-        keys: `[..., H, S, D]`, rotated.
-        unseen: bool, broadcast to `[..., H, G, q, S]`: slots that a query does not see. A query that sees none gets 0.
-        scaling: the layers' factor on dot products, a number or broadcast to the result.
-
-    Returns:
-        `[..., H, G, q, S]` float32.
-    """
-    logits = torch.einsum("...gqd,...sd->...gqs", queries.float(), keys.float()) * scaling
-    return torch.nan_to_num(logits.masked_fill(unseen, float("-inf")).softmax(-1))
 
 
 def add_block(running: Tensor, decayed: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,7 +170,8 @@ class ForesightKVMethod(QueryWindowMethod):
         queries, positions = view.queries(layers, self.ring_width)
         slots = view.positions[layers] if view.positions.shape[0] > 1 else view.positions
         unseen = slots[:, :, :, None, None] > positions[None, :, None, None, :, None]
-        mass = block_attention(queries, view.keys(layers), unseen, view.scaling(layers))
+        # a query that sees none of the slots held attends to nothing
+        mass = torch.nan_to_num(masked_attention(queries, view.keys(layers), unseen, view.scaling(layers)))
         # the first blocks reach back into the prompt, whose queries are in the sums already
         fresh = positions >= view.cache.row_state[COUNTED][view.rows][:, None]
         stored = [view.cache.slot_state[name] for name in (RUNNING, DECAYED)]
