@@ -19,7 +19,7 @@ from .views import EvictionView
 class DynTSRandomMethod(EvictionMethod):
     """Any tokens but the window, drawn uniformly; the question is drawn like the rest.
 
-    Source: DynTS, arXiv 2601.18383, `dynts-random`; METHODS.md section 2.8.
+    Source: DynTS, arXiv 2601.18383, `dynts-random`; docs/methods.md#dynts_random.
     Deviates: rows evict each on their own, as in `dynts`, and the draw has its own noise stream; the published one
     shares the generator with sampling.
     """
@@ -36,7 +36,7 @@ class DynTSRandomMethod(EvictionMethod):
 class DynTSBottomMethod(DynTSMethod):
     """The lowest predicted importance stays, so question and answer are the first to go.
 
-    Source: DynTS, arXiv 2601.18383, `dynts-bottom`; METHODS.md section 2.8.
+    Source: DynTS, arXiv 2601.18383, `dynts-bottom`; docs/methods.md#dynts_bottom.
     Deviates: as `dynts`; among tokens of infinite importance the earlier one stays, where the published choice is
     arbitrary.
     """
@@ -56,7 +56,7 @@ class DynTSBottomMethod(DynTSMethod):
 class DynTSNoQuestionMethod(DynTSMethod):
     """DynTS with a question of importance 0, so that it is evicted before any thinking token.
 
-    Source: DynTS, arXiv 2601.18383, `dynts-noque`; METHODS.md section 2.8.
+    Source: DynTS, arXiv 2601.18383, `dynts-noque`; docs/methods.md#dynts_noque.
     Deviates: as `dynts`.
     """
 
@@ -74,7 +74,7 @@ class DynTSNoQuestionMethod(DynTSMethod):
 class DynTSNoThinkingMethod(WindowMethod):
     """The question and the last `window` tokens. As published it keeps more with every longer question.
 
-    Source: DynTS, arXiv 2601.18383, `inference/window.py` (sink_type=question); METHODS.md section 2.8.
+    Source: DynTS, arXiv 2601.18383, `inference/window.py` (sink_type=question); docs/methods.md#dynts_nothink.
     Deviates: rows evict each on their own, as in `dynts`. Sinks are a row's own prompt; the published ones are the
     batch's padded prompt slots.
     """
@@ -109,7 +109,7 @@ class DynTSNoLocalMethod(DynTSMethod):
     """DynTS with a window of one token.
 
     Source: DynTS, arXiv 2601.18383, `recipes/ablation/wolocal_*` (there with a budget of 3000 on all sets);
-    METHODS.md section 2.8.
+    docs/methods.md#dynts_nolocal.
     Deviates: as `dynts`.
     """
 

@@ -42,8 +42,8 @@ class Schedule:
 
     Two published meanings of a budget exist, and a schedule is one of them:
 
-    - with `ratio` (DynTS, METHODS.md 1.1): a row may fill `budget` slots; the token after that triggers an
-      eviction that keeps the last `window` slots and `floor(ratio * (n - window))` of the others. Peak
+    - with `ratio` (DynTS, docs/budgets.md#dynts-rule): a row may fill `budget` slots; the token after that triggers
+      an eviction that keeps the last `window` slots and `floor(ratio * (n - window))` of the others. Peak
       `budget + 1`.
     - without `ratio` (R-KV, SnapKV, and the fair protocol): `budget` slots remain after an eviction, pinned and
       window slots included, and the next eviction comes `evict_every` tokens later. Peak `budget + evict_every`.
@@ -110,7 +110,7 @@ class Schedule:
         return self.peak_tokens - self.kept_tokens
 
 
-# share of the budget that the window takes, and ratio, when a caller names neither (R1-Qwen's, METHODS.md 4.2)
+# share of the budget that the window takes, and ratio, when a caller names neither (R1-Qwen's)
 DEFAULT_WINDOW_SHARE = 0.4
 DEFAULT_RATIO = 0.4
 # the fair protocol evicts every so many tokens, as a share of the budget, when a caller does not say
@@ -128,13 +128,13 @@ def fair_schedule(budget: int, window: int | None, evict_every: int | None) -> S
 
 
 def dynts_rule(method: str, budget: int, window: int | None, ratio: float | None, evict_every: int | None) -> Schedule:
-    """Exceeding the budget triggers; the window and a ratio of the other slots stay (METHODS.md 1.1)."""
+    """Exceeding the budget triggers; the window and a ratio of the other slots stay (docs/budgets.md#dynts-rule)."""
     _refuse_period(method, evict_every)
     return Schedule(budget, _window(budget, window), DEFAULT_RATIO if ratio is None else ratio)
 
 
 def window_only(extra: int = 0, *, fills_ratio: bool = True) -> Rule:
-    """DynTS' window baselines: exceeding the budget triggers, the window and `extra` sinks stay (METHODS.md 2.2).
+    """DynTS' window baselines: exceeding the budget triggers, the window and `extra` sinks stay.
 
     With a ratio the window grows to what the other methods keep, as in the published recipes; without one, and
     where `fills_ratio` is off, it is the window that was given.
@@ -151,7 +151,7 @@ def window_only(extra: int = 0, *, fills_ratio: bool = True) -> Rule:
 
 
 def remains(window: int, every: int, *, window_is_period: bool = False) -> Rule:
-    """The budget remains after an eviction; these are the paper's window and period (METHODS.md 2.3 to 2.19).
+    """The budget remains after an eviction; these are the paper's window and period (docs/budgets.md#remains-rule).
 
     A row evicts when it holds budget + period slots.
 
@@ -174,7 +174,7 @@ def remains(window: int, every: int, *, window_is_period: bool = False) -> Rule:
 def buffer_on_top(
     method: str, budget: int, window: int | None, ratio: float | None, evict_every: int | None
 ) -> Schedule:
-    """Random Attention: the budget excludes a buffer of r recent tokens; r more come before an eviction (2.9)."""
+    """Random Attention: the budget excludes a buffer of r recent tokens; r more come before an eviction."""
     _refuse_ratio(method, budget, ratio)
     evict_every = 64 if evict_every is None else evict_every
     window = evict_every if window is None else window
@@ -192,7 +192,7 @@ def sinks_separators_window(
 
 
 def growing(method: str, budget: int, window: int | None, ratio: float | None, evict_every: int | None) -> Schedule:
-    """RPC: the budget is the number of tokens between compressions; the cache grows by a ratio of it (2.15)."""
+    """RPC: the budget is the number of tokens between compressions; the cache grows by a ratio of it."""
     if evict_every is not None:
         raise KvreproError(f"evict_every={evict_every}: {method} as published compresses every budget={budget} tokens")
     window = 32 if window is None else window

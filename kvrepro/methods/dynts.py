@@ -19,7 +19,7 @@ class DynTSMethod(EvictionMethod):
 
     Importance is predicted once, from the hidden state of the step that fed the token, and never updated.
 
-    Source: DynTS, arXiv 2601.18383, `inference/dynts.py`; METHODS.md sections 1.1 and 2.8.
+    Source: DynTS, arXiv 2601.18383, `inference/dynts.py`; docs/methods.md#dynts.
     Deviates: rows evict each on their own (the published loop evicts the whole batch when its longest row is
     full), and ties between pinned slots go to the earlier slot instead of being arbitrary.
     """

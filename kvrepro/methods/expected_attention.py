@@ -22,7 +22,7 @@ class ExpectedAttentionMethod(QueryWindowMethod):
         future: coming positions that the rotation is averaged over.
         use_covariance: with the second-order term.
 
-    Source: Expected Attention, kvpress `expected_attention_press.py`; METHODS.md section 2.19.
+    Source: Expected Attention, kvpress `expected_attention_press.py`; docs/methods.md#expected_attention.
     Deviates: the original decodes with a buffer of 256 queries, counts coming positions from the buffer's length and
     leaves out the buffer's first 4 queries at every eviction. Here the buffer holds `obs_window`, coming positions are
     counted from the row's own position, and the first queries of the sequence are left out.

@@ -80,7 +80,8 @@ class ForesightKVMethod(QueryWindowMethod):
         sample: draw the slots to drop among the twice as many highest, in proportion to the softmax of their scores
             (as published); False drops the highest.
 
-    Source: ForesightKV, arXiv 2602.03203, `evaluation/rkv/compression/foresightkv.py`; METHODS.md section 2.14.
+    Source: ForesightKV, arXiv 2602.03203, `evaluation/rkv/compression/foresightkv.py`;
+    docs/methods.md#foresight_kv.
     Deviates: the short sums cover the last 16, 8 and 32 queries, as the names say (in the code the slice hits another
     axis and all three equal the full sum), and the decayed sum is carried along instead of rebuilt. The prompt counts
     as one block of the decayed sum, so no queries are kept beyond a block. At a row's first eviction maximum, minimum

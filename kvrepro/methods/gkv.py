@@ -25,7 +25,7 @@ class GKVMethod(QueryWindowMethod):
     Attributes:
         decay: alpha of the paper. mix: lambda of the paper. threshold: cosine above which keys are similar.
 
-    Source: G-KV, arXiv 2512.00504, `gkv/model/compression/score_based.py`; METHODS.md section 2.12.
+    Source: G-KV, arXiv 2512.00504, `gkv/model/compression/score_based.py`; docs/methods.md#gkv.
     Deviates: a prompt longer than the budget is refused (the original compresses it while it reads it).
     """
 

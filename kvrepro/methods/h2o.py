@@ -24,7 +24,7 @@ MASS = "accumulated_mass"
 class H2OMethod(EvictionMethod):
     """Attention that each slot has received from all queries so far, the prompt's included, per layer and KV head.
 
-    Source: H2O, arXiv 2306.14048, `h2o_hf/utils_real_drop/modify_llama.py`; METHODS.md section 2.5.
+    Source: H2O, arXiv 2306.14048, `h2o_hf/utils_real_drop/modify_llama.py`; docs/methods.md#h2o.
     Deviates: the query heads of a KV head are averaged (the original has one query head per KV head), and rows have
     accumulators of their own (the original adds up the batch).
     """
@@ -66,7 +66,7 @@ class H2ODynTSMethod(QueryWindowMethod):
 
     The published accumulator is overwritten at every step, so nothing accumulates: this is not H2O.
 
-    Source: DynTS, arXiv 2601.18383, `inference/h2o.py`; METHODS.md section 2.5.
+    Source: DynTS, arXiv 2601.18383, `inference/h2o.py`; docs/methods.md#h2o_dynts.
     Deviates: rows evict each on their own, as in `dynts`.
     """
 

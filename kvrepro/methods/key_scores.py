@@ -17,7 +17,7 @@ from .views import EvictionView
 class KeyDiffMethod(EvictionMethod):
     """Minus the cosine between a key and the mean direction of all keys, per layer and KV head.
 
-    Source: KeyDiff, arXiv 2504.15364, as in kvpress; METHODS.md section 2.18.
+    Source: KeyDiff, arXiv 2504.15364, as in kvpress; docs/methods.md#keydiff.
     Deviates: used while decoding, behind a local window; the paper compresses the prompt block by block.
     """
 
@@ -39,7 +39,7 @@ class KeyDiffMethod(EvictionMethod):
 class KnormMethod(EvictionMethod):
     """Minus the norm of the key, per layer and KV head.
 
-    Source: Knorm, arXiv 2406.11430, as in kvpress; METHODS.md section 2.18.
+    Source: Knorm, arXiv 2406.11430, as in kvpress; docs/methods.md#knorm.
     Deviates: used while decoding, behind a local window.
     """
 

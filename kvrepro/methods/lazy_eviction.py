@@ -23,7 +23,7 @@ LAST_USED, LONGEST_GAP, PROMPT_TOKENS = "last_used", "longest_gap", "prompt_toke
 def recurrence_score(gap: Tensor, idle: Tensor) -> Tensor:
     """Importance from the longest gap between uses (`gap`, 0 if none) and the steps since the last use (`idle`).
 
-    Source: METHODS.md section 2.13.
+    Source: LazyEviction, as vendored by arXiv 2604.04921; docs/methods.md#lazy_eviction.
     """
     recent = 2 / (1 + torch.exp(1 + idle / (gap + 1e-5)))
     frequent = 2 / (1 + torch.exp(gap - 1))
@@ -41,7 +41,7 @@ class LazyEvictionMethod(EvictionMethod):
         count_birth: a token's use at its own step counts, as in the code; it then keeps the full frequency term for
             good, even if it is never used again. False ignores that step.
 
-    Source: LazyEviction, as vendored by arXiv 2604.04921; METHODS.md section 2.13.
+    Source: LazyEviction, as vendored by arXiv 2604.04921; docs/methods.md#lazy_eviction.
     Deviates: per KV head (the original expands the cache to all query heads), counters in float32 (there in the
     activations' type).
     """

@@ -62,7 +62,7 @@ class OracleAnswerMethod(OracleMethod):
 
     `traces` maps (problem, sample) to `[n]` labels of prompt and reply (`labels.label_sequence`).
 
-    Source: the labels of DynTS, arXiv 2601.18383; METHODS.md section 3.2.
+    Source: the labels of DynTS, arXiv 2601.18383; docs/predictor.md#labels.
     """
 
     name: ClassVar[str] = "oracle_answer"
@@ -84,7 +84,7 @@ class OracleFutureMethod(OracleMethod):
     `traces` maps (problem, sample) to `[blocks, L, H, n]`, suffix maxima over blocks of the blocks' mean attention
     (`future_attention.future_maxima`): entry `b` covers queries from position `b * block` on.
 
-    Source: the supervision of ForesightKV, arXiv 2602.03203; METHODS.md section 2.14.
+    Source: the supervision of ForesightKV, arXiv 2602.03203; docs/methods.md#oracle_future.
     """
 
     name: ClassVar[str] = "oracle_future"

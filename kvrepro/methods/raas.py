@@ -22,7 +22,7 @@ class RaaSMethod(EvictionMethod):
     Attributes:
         refreshed_share: share of the slots that get a new timestamp at a step.
 
-    Source: RaaS, arXiv 2502.11147; METHODS.md section 2.16, where the paper's rule is second-hand.
+    Source: RaaS, arXiv 2502.11147, whose rule is known second-hand; docs/methods.md#raas.
     Deviates: tokens instead of pages of 16; the newest token always gets a timestamp; ties, which are common, go to
     the more recent token; per KV head, the query group averaged.
     """

@@ -35,8 +35,8 @@ class RandomMethod(EvictionMethod):
 class RandomAttentionMethod(EvictionMethod):
     """Keep the prompt, a buffer of recent tokens and uniformly drawn others, per layer and KV head.
 
-    Source: Random Attention, arXiv 2609.03430; METHODS.md section 2.9. As published the budget K excludes the
-    buffer of r tokens and K + r remain after an eviction.
+    Source: Random Attention, arXiv 2609.03430; docs/methods.md#random_attention. As published the budget K excludes
+    the buffer of r tokens and K + r remain after an eviction.
     """
 
     name: ClassVar[str] = "random_attention"

@@ -39,7 +39,7 @@ class WindowMethod(EvictionMethod):
 class WindowDynTSMethod(WindowMethod):
     """Keep the last `window` tokens and nothing else, when the budget is exceeded.
 
-    Source: DynTS, arXiv 2601.18383, `inference/window.py` (sink_type=none); METHODS.md section 2.2.
+    Source: DynTS, arXiv 2601.18383, `inference/window.py` (sink_type=none); docs/methods.md#window_dynts.
     Deviates: rows evict each on their own, as in `dynts`.
     """
 
@@ -68,7 +68,7 @@ class StreamingLLMMethod(WindowMethod):
     With `reindex` keys are rotated for their place in the cache, as the authors define it, and so is the query:
     positions never exceed the cache. Without it they keep their original positions, as most ports do.
 
-    Source: StreamingLLM, arXiv 2309.17453, section 3.2; METHODS.md section 2.3.
+    Source: StreamingLLM, arXiv 2309.17453, section 3.2; docs/methods.md#streaming_llm.
     Deviates: with `reindex` keys are turned at an eviction instead of at every step: always the key that was written
     first, by as much as its slot has moved since, so that no rounding adds up (these keys lie beside the cache and
     take half as much memory again). A token leaves after a step instead of before it, so that a step sees one slot
@@ -137,7 +137,7 @@ class StreamingLLMMethod(WindowMethod):
 class StreamingDynTSMethod(WindowMethod):
     """Keep the first 10 tokens of each prompt and the last `window`, at their original positions.
 
-    Source: DynTS, arXiv 2601.18383, `inference/window.py` (sink_type=native); METHODS.md section 2.3.
+    Source: DynTS, arXiv 2601.18383, `inference/window.py` (sink_type=native); docs/methods.md#streaming_dynts.
     Deviates: rows evict each on their own, as in `dynts`. The published flag "first eviction" is never
     reset, so that from the second batch on padding takes the place of the sinks of all but the longest row; here sinks
     are always a row's own first tokens.

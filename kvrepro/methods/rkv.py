@@ -45,7 +45,7 @@ class RKVMethod(QueryWindowMethod):
         mix: lambda of the paper; report it with every number. 0.1 in its README, 0.07 in its code.
         threshold: cosine above which two keys count as similar.
 
-    Source: R-KV, arXiv 2505.24133, `rkv/compression/r1_kv.py`; METHODS.md section 2.7.
+    Source: R-KV, arXiv 2505.24133, `rkv/compression/r1_kv.py`; docs/methods.md#rkv.
     Deviates: every row has its own similarity (the original computes row 0's for all). Kept slots stay in the order of
     time; the original leaves them in the order of their scores, so that from its second eviction on it pools over
     neighbours by score, and the last similar key is the last in that order.
@@ -81,7 +81,8 @@ class RKVMethod(QueryWindowMethod):
 class RKVDynTSMethod(SnapKVDynTSMethod):
     """`snapkv_dynts`' attention divided by `obs_window`, max-pooled, against redundancy averaged over all heads.
 
-    Source: DynTS, arXiv 2601.18383, `inference/rkv.py` (window 8, threshold 0.5, lambda 0.1); METHODS.md section 2.7.
+    Source: DynTS, arXiv 2601.18383, `inference/rkv.py` (window 8, threshold 0.5, lambda 0.1);
+    docs/methods.md#rkv_dynts.
     Deviates: rows evict each on their own, as in `dynts`, and padding does not exist, so it is similar to nothing.
     """
 

@@ -21,7 +21,7 @@ class RPCMethod(QueryWindowMethod):
     `ratio`) stays: the cache GROWS by that share with every compression, beside the prompt. In the fair protocol the
     budget is what remains, as for every other method.
 
-    Source: RPC (Reasoning Path Compression), `rpc/rpc_utils.py`; METHODS.md section 2.15.
+    Source: RPC (Reasoning Path Compression), `rpc/rpc_utils.py`; docs/methods.md#rpc.
     Deviates: all `obs_window` queries count once (in the code the newest counts twice and the oldest not at all).
     """
 

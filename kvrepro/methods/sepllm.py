@@ -42,7 +42,7 @@ class SepLLMMethod(EvictionMethod):
         separators: token ids; by default those of `. , ? ! ; :`, space, tab and newline in the tokenizer.
 
     Source: SepLLM, `Streaming-SepLLM/sepllm_kv_cache/kv_cache_manager.py` (example: 4 sinks, 128 separators, window
-    256, budget 512); METHODS.md section 2.4.
+    256, budget 512); docs/methods.md#sepllm.
     Deviates: rows do not share a separator count; the original cuts all rows to the smallest.
     """
 
@@ -99,7 +99,7 @@ class SepLLMMethod(EvictionMethod):
 class SepLLMDynTSMethod(SepLLMMethod):
     """Keep the most recent separators of the candidates, at most the ratio's share, and the window.
 
-    Source: DynTS, arXiv 2601.18383, `inference/sep.py`; METHODS.md section 2.4.
+    Source: DynTS, arXiv 2601.18383, `inference/sep.py`; docs/methods.md#sepllm_dynts.
     Deviates: rows evict each on their own, as in `dynts`, and do not share a separator count. Published, a row with
     fewer than the batch's most is filled up with recent tokens; a row alone, as here, keeps fewer than the other
     methods.

@@ -18,7 +18,7 @@ class SnapKVMethod(QueryWindowMethod):
     """Pooled mean attention of the last `obs_window` queries over the candidates, per layer and KV head.
 
     Source: SnapKV, arXiv 2404.14469, in the decoding variant of R-KV (`rkv/compression/snapkv.py`; window 8, max over
-    the group's logits, max pooling of 7); METHODS.md section 2.6.
+    the group's logits, max pooling of 7); docs/methods.md#snapkv.
     Deviates: kept slots stay in the order of time. The original leaves them in the order of their scores, so that from
     its second eviction on it pools over neighbours by score.
     """
@@ -48,7 +48,7 @@ class SnapKVDynTSMethod(QueryWindowMethod):
     The published sum starts one step early at first and two steps early later, so it covers `obs_window` + 1 steps
     before the first eviction of a row and + 2 before the others.
 
-    Source: DynTS, arXiv 2601.18383, `inference/snapkv.py`; METHODS.md section 2.6.
+    Source: DynTS, arXiv 2601.18383, `inference/snapkv.py`; docs/methods.md#snapkv_dynts.
     Deviates: rows evict each on their own, as in `dynts`. Where a prompt is so long that the first sum would start
     inside it, its own last queries count (the published sum never starts and the code fails).
     """

@@ -16,8 +16,8 @@ from .views import EvictionView
 class TOVAMethod(QueryWindowMethod):
     """Attention of the newest query, mean over all heads of a layer, one kept set per layer.
 
-    Source: TOVA, arXiv 2401.06104, `src/tova_cache.py`; METHODS.md section 2.17. As published there is no window and
-    one token leaves at every step.
+    Source: TOVA, arXiv 2401.06104, `src/tova_cache.py`; docs/methods.md#tova. As published there is no window and one
+    token leaves at every step.
     """
 
     name: ClassVar[str] = "tova"

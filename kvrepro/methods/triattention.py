@@ -37,7 +37,7 @@ def trigonometric_scores(
     Returns:
         `[l, R, H, G, S]` float32.
 
-    Source: METHODS.md section 2.11.
+    Source: TriAttention, arXiv 2604.04921; docs/methods.md#triattention.
     """
     half = keys.shape[-1] // 2
     key = torch.complex(keys[..., :half].float(), keys[..., half:].float())
@@ -61,7 +61,7 @@ class TriAttentionMethod(EvictionMethod):
         calibration: `QueryStatistics` of the model, measured on text beforehand (`kvrepro calibrate`).
         per_layer: rank in every layer on its own instead of averaging over layers.
 
-    Source: TriAttention, arXiv 2604.04921, `triattention/methods/pruning_utils.py`; METHODS.md section 2.11.
+    Source: TriAttention, arXiv 2604.04921, `triattention/methods/pruning_utils.py`; docs/methods.md#triattention.
     Deviates: every row is scored by itself (the original scores row 0 for the batch); a prompt that does not fit is
     refused instead of cut.
     """

@@ -23,7 +23,7 @@ class VaSEAttnVMethod(QueryWindowMethod):
     Attributes:
         large_share: share of the budget that goes to large values (a quarter in the authors' scripts).
 
-    Source: VaSE, arXiv 2606.03928, `range_sink_sample_attn`; METHODS.md section 2.10.
+    Source: VaSE, arXiv 2606.03928, `range_sink_sample_attn`; docs/methods.md#vase_attnv.
     Deviates: kept slots stay in the order of time, and sinks are known by their position. The original leaves slots in
     the order of their scores, so that from its second eviction on it pools over neighbours by score.
     """
@@ -68,7 +68,7 @@ class VaSEAttnVMethod(QueryWindowMethod):
 class VaSEDKVMethod(EvictionMethod):
     """Product of the sizes of key and value after a fresh random projection to `sketch` dimensions.
 
-    Source: VaSE, arXiv 2606.03928, `cur_resample_gauss` (after CurDKV, arXiv 2509.15038); METHODS.md section 2.10.
+    Source: VaSE, arXiv 2606.03928, `cur_resample_gauss` (after CurDKV, arXiv 2509.15038); docs/methods.md#vase_dkv.
     Deviates: sinks are known by their position, and stay whatever they score (the original gives its first slots a 1).
     """
 

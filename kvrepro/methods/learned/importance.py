@@ -52,7 +52,7 @@ class PredictorShape:
 class ImportancePredictor(nn.Module):
     """`Linear, Softplus, Linear, Softplus, Linear, Softplus` without biases: a positive score per token.
 
-    Source: DynTS, arXiv 2601.18383, `models/llama.py`; METHODS.md section 3.4.
+    Source: DynTS, arXiv 2601.18383, `models/llama.py`; docs/predictor.md#head.
     """
 
     def __init__(self, shape: PredictorShape):

@@ -19,7 +19,7 @@ _HOW = "train one with `kvrepro train-judge MODEL` or give its folder with judge
 class EvictionJudge(nn.Module):
     """`[k; v; attention features] -> 16, GELU -> 1`, weights of its own per layer and KV head.
 
-    Source: ForesightKV, arXiv 2602.03203; METHODS.md section 2.14 (the declared layer norm is not applied there).
+    Source: ForesightKV, arXiv 2602.03203; docs/predictor.md#eviction-judge (its declared layer norm is not applied).
     """
 
     def __init__(self, layers: int, kv_heads: int, head_dim: int, group: int):

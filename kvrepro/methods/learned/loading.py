@@ -21,7 +21,7 @@ DYNTS_MARKS = (".", ",", "?", "!", ";", ":", " ", "\n", "Ġ", "Ċ")
 def separator_ids(tokenizer, *, dynts: bool = False) -> tuple[int, ...]:
     """Token ids of the separators that the vocabulary holds as single tokens; with `dynts` also BOS, without tab.
 
-    Source: METHODS.md section 2.4.
+    Source: SepLLM, `HKUDS/SepLLM`; docs/methods.md#sepllm.
     """
     vocabulary = tokenizer.get_vocab()
     found = {vocabulary[mark] for mark in (DYNTS_MARKS if dynts else SEPLLM_MARKS) if mark in vocabulary}

@@ -24,7 +24,7 @@ class QueryStatistics:
     """`mean` `[L, Hq, D/2]` complex64 and `mean_size` `[L, Hq, D/2]` float32, of the channel pairs that the model turns
     together (`Rotary.halves`).
 
-    Source: TriAttention, arXiv 2604.04921; METHODS.md section 2.11.
+    Source: TriAttention, arXiv 2604.04921; docs/predictor.md#query-statistics.
     """
 
     mean: Tensor
@@ -89,7 +89,7 @@ def measure_statistics(model: PreTrainedModel, sequences: Iterable[Sequence[int]
     Raises:
         KvreproError: no token, a model without a plain rotary embedding, or a sequence beyond its fixed frequencies.
 
-    Source: TriAttention, arXiv 2604.04921; METHODS.md section 2.11.
+    Source: TriAttention, arXiv 2604.04921; docs/predictor.md#query-statistics.
     """
     probe = StatisticsProbe(Rotary.of(model))
     with slot_attention(model):
