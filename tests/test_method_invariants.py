@@ -1,4 +1,4 @@
-"""Invariants of METHODS.md section 5 that one eviction or one short run shows, for every method of the registry."""
+"""Invariants of docs/methods.md#invariants that one eviction or one short run shows, for every registered method."""
 
 from __future__ import annotations
 
@@ -392,7 +392,7 @@ def test_published_h2o_on_one_layer_with_a_window_of_one_is_tova_with_the_newest
 
 
 def test_random_attention_survival_follows_the_closed_form():
-    """2.9: ((K - l) / (K + r - l))^m after m evictions; here K 24, r 8, l 6, two evictions of the same tokens."""
+    """((K - l) / (K + r - l))^m after m evictions; here K 24, r 8, l 6, two evictions of the same tokens."""
     k, r, n_prompt, rows = 24, 8, 6, 400
     chosen = create_method("random_attention", k, window=r, evict_every=r, protocol="as_published")
     view = crafted_view(chosen, k + 2 * r, n_prompt=n_prompt, rows=rows)

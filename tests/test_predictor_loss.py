@@ -22,13 +22,13 @@ RAW = torch.tensor([1e-5, 1e-4, 1e-3, 1e-2])
     ("name", "expected"), [("llama", [0.1, 1, 10, 100]), ("qwen", [1.0541, 2.1032, 4.1964, 8.3730])]
 )
 def test_label_map_golden_numbers(name, expected):
-    """METHODS.md 3.3."""
+    """docs/predictor.md#label-maps."""
     torch.testing.assert_close(map_labels(RAW, name), torch.tensor(expected), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [("llama", 4.0e-4, 5.0e-4), ("qwen", 8.52e-4, 1.79e-3)])
 def test_labels_that_count_five_times(name, low, high):
-    """The raw range whose mapped labels lie in [4, 5): METHODS.md 3.3."""
+    """The raw range whose mapped labels lie in [4, 5): docs/predictor.md#loss."""
     raw = torch.tensor([0.98 * low, 1.005 * low, 0.995 * high, 1.01 * high])
     assert emphasis_weights(map_labels(raw, name), (4.0, 5.0, 5.0)).tolist() == [1, 5, 5, 1]
 
@@ -51,7 +51,7 @@ def test_rank_and_log_maps_by_hand():
 
 
 def test_ranking_loss_golden_number():
-    """METHODS.md 3.5."""
+    """docs/predictor.md#loss."""
     found = pairwise_loss(torch.tensor([0.0, 0, 1]), torch.tensor([1.0, 2, 4]), tau=0.5)
     assert found.item() == pytest.approx(0.31567, abs=1e-5)
 
@@ -122,7 +122,7 @@ def test_weights_do_not_enter_the_denominator():
 
 @pytest.mark.parametrize(("model", "label_map"), [("r1-llama", "llama"), ("r1-qwen", "qwen")])
 def test_the_published_recipe_is_the_repositorys(model, label_map):
-    """METHODS.md 3.3 to 3.6."""
+    """docs/predictor.md#training-settings."""
     assert published_recipe(model) == PredictorRecipe(
         name="published", label_map=label_map, label_dtype="bfloat16", widths=(8192, 2048), alpha=1.0, tau=0.5,
         pairs=None, emphasis=(4.0, 5.0, 5.0), lr=5e-4, token_share=1.0, betas=(0.9, 0.95), weight_decay=0.01,

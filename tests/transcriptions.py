@@ -1,4 +1,4 @@
-"""The rules of METHODS.md sections 1 and 2 written out loop by loop, from the text and not from the library.
+"""The rules of docs/methods.md and docs/budgets.md written out loop by loop, from the text and not from the library.
 
 Slow on purpose. States are dictionaries keyed by position, so nothing has to be moved when something is evicted, and
 queries, keys and values come from a run over the whole sequence (`oracle.Seen`), so neither slots nor rings exist here.
@@ -100,7 +100,7 @@ def pool(scores: dict, kernel: int, kind: str) -> dict:
 
 
 def r_kv_redundancy(keys, positions: list[int], threshold: float, *, zero_first_column: bool = True) -> dict:
-    """Section 2.7, step 2: softmax of the mean cosine of each column, the last similar one of each row zeroed."""
+    """Softmax of the mean cosine of each column, the last similar one of each row zeroed."""
     n = len(positions)
     unit = [np.asarray(keys[j]) / np.linalg.norm(keys[j]) for j in positions]
     columns = [0.0] * n
@@ -194,7 +194,7 @@ class Rule:
         return self.o.budget - self.o.window
 
     def is_due(self, n: int, n_before: int) -> bool:
-        """Section 1.1 for the D variants, else: the budget and one period are full."""
+        """DynTS' rule for its variants, else: the budget and one period are full."""
         if self.o.protocol == "as_published" and self.o.dynts_loop:
             return n_before >= self.o.budget and n > self.o.window
         return n >= self.o.budget + self.o.every
@@ -248,7 +248,7 @@ def simulate(rule: Rule) -> list[tuple[int, list[list[list[int]]]]]:
 
 
 class Recent(Rule):
-    """2.2: the last ones."""
+    """`window`: the last ones."""
 
     def scores(self, t, held):
         return {j: float(j) for j in held[0][0]}
@@ -260,21 +260,21 @@ class WindowDynTS(Recent):
 
 
 class StreamingDynTS(Recent):
-    """2.3 D: `[:10] + [-W:]`."""
+    """`streaming_dynts`: `[:10] + [-W:]`."""
 
     def room(self, n, candidates):
         return 10 if self.o.protocol == "as_published" else super().room(n, candidates)
 
 
 class NoThinking(Recent):
-    """2.8: the prompt and the last W; the kept length follows the prompt."""
+    """`dynts_nothink`: the prompt and the last W; the kept length follows the prompt."""
 
     def room(self, n, candidates):
         return self.row.n_prompt if self.o.protocol == "as_published" else super().room(n, candidates)
 
 
 class SepLLMDynTS(Rule):
-    """2.4 D: the last m separators, m = min(count, floor(rho (n - W))); a row alone is not filled up."""
+    """`sepllm_dynts`: the last m separators, m = min(count, floor(rho (n - W))); a row alone is not filled up."""
 
     def scores(self, t, held):
         return {j: j + (10**6 if self.row.tokens[j] in self.o.separators else 0) for j in held[0][0]}
@@ -287,7 +287,7 @@ class SepLLMDynTS(Rule):
 
 
 class SepLLM(SepLLMDynTS):
-    """2.4 O: first a tokens, at most s of the latest separators, last w."""
+    """`sepllm`: first a tokens, at most s of the latest separators, last w."""
 
     def room(self, n, candidates):
         if self.o.protocol != "as_published":
@@ -297,14 +297,14 @@ class SepLLM(SepLLMDynTS):
 
 
 class H2ODynTS(Rule):
-    """2.5 D: the mean over layers and heads of the step that triggers."""
+    """`h2o_dynts`: the mean over layers and heads of the step that triggers."""
 
     def scores(self, t, held):
         return mean_attention(self.row, t, held[0][0])
 
 
 class SnapKVDynTS(Rule):
-    """2.6 D: a sum of whole-cache attention that starts at step C - P - w, later at d_evict + C - kept - w."""
+    """`snapkv_dynts`: a sum of whole-cache attention from step C - P - w, later from d_evict + C - kept - w."""
 
     def step(self, t, held):
         d, o = t - self.row.n_prompt, self.o
@@ -330,7 +330,7 @@ class SnapKVDynTS(Rule):
 
 
 class RKVDynTS(SnapKVDynTS):
-    """2.7 D: that sum over w, max-pooled over the candidates, against redundancy averaged over layers and heads."""
+    """`rkv_dynts`: that sum over w, max-pooled over candidates, against redundancy averaged over layers and heads."""
 
     def scores(self, t, held):
         mine, o = held[0][0], self.o
@@ -345,7 +345,7 @@ class RKVDynTS(SnapKVDynTS):
 
 
 class DynTS(Rule):
-    """2.8: prompt and answer infinite, thinking tokens by their prediction."""
+    """`dynts`: prompt and answer infinite, thinking tokens by their prediction."""
 
     def scores(self, t, held):
         return {j: self.row.importance[j] for j in held[0][0]}
@@ -357,7 +357,7 @@ class Bottom(DynTS):
 
 
 class DynTSBottom(Rule):
-    """2.8: the k smallest of the vector in which question and answer are infinite."""
+    """`dynts_bottom`: the k smallest of the vector in which question and answer are infinite."""
 
     def scores(self, t, held):
         row = self.row
@@ -365,7 +365,7 @@ class DynTSBottom(Rule):
 
 
 class DynTSNoQuestion(Rule):
-    """2.8: the initial vector is 0, so the prompt ranks below every thinking token."""
+    """`dynts_noque`: the initial vector is 0, so the prompt ranks below every thinking token."""
 
     def scores(self, t, held):
         row = self.row
@@ -400,7 +400,7 @@ class PerHead(Rule):
 
 
 class H2O(PerHead):
-    """2.5 O: S_j = sum over all queries i >= j of A_ij, prompt rows included; mean over the group."""
+    """`h2o`: S_j = sum over all queries i >= j of A_ij, prompt rows included; mean over the group."""
 
     def __post_init__(self):
         self.sum = {}
@@ -427,7 +427,7 @@ def last_queries(row: Row, t: int, w: int) -> range:
 
 
 class SnapKV(PerHead):
-    """2.6, R-KV's port: max over the group of the raw logits, softmax over candidates, mean, max-pool 7."""
+    """`snapkv`, R-KV's port: max over the group of the raw logits, softmax over candidates, mean, max-pool 7."""
 
     kernel = 7
 
@@ -446,7 +446,7 @@ class SnapKV(PerHead):
 
 
 class RKV(SnapKV):
-    """2.7 O."""
+    """`rkv`."""
 
     def one(self, t, layer, head, mine):
         attention = self.attention(t, layer, head, mine)
@@ -455,7 +455,7 @@ class RKV(SnapKV):
 
 
 class GKV(PerHead):
-    """2.12."""
+    """`gkv`."""
 
     def __post_init__(self):
         self.remembered = {}
@@ -480,7 +480,7 @@ class GKV(PerHead):
 
 
 class TOVA(Rule):
-    """2.17: the newest query, mean over all heads of the layer."""
+    """`tova`: the newest query, mean over all heads of the layer."""
 
     def scores(self, t, held):
         found = []
@@ -494,7 +494,7 @@ class TOVA(Rule):
 
 
 class VaSEAttnV(PerHead):
-    """2.10 AttnV: large value ranges stay (sinks first), the rest is drawn in proportion to attention."""
+    """`vase_attnv`: large value ranges stay (sinks first), the rest is drawn in proportion to attention."""
 
     def large(self, layer, head, mine):
         n_large = self.o.budget // 4
@@ -524,7 +524,7 @@ class VaSEAttnV(PerHead):
 
 
 class VaSEDKV(PerHead):
-    """2.10 DKV: |kG|^2 |vG|^2 with G of d x 20, fresh per eviction, row and layer."""
+    """`vase_dkv`: |kG|^2 |vG|^2 with G of d x 20, fresh per eviction, row and layer."""
 
     def one(self, t, layer, head, mine):
         row, d = self.row, len(self.row.k[0][0][0])
@@ -542,7 +542,7 @@ class VaSEDKV(PerHead):
 
 
 class TriAttention(Rule):
-    """2.11, the formula with explicit loops over distances and channels; its `t` is the count of tokens seen."""
+    """`triattention` with explicit loops over distances and channels; its `t` is the count of tokens seen."""
 
     def scores(self, t, held):
         # the token just fed lies at position t, so t + 1 have been seen
@@ -579,7 +579,7 @@ class TriAttention(Rule):
 
 
 class LazyEviction(PerHead):
-    """2.13, step by step; a slot is important if any query head of its KV head says so."""
+    """`lazy_eviction`, step by step; a slot is important if any query head of its KV head says so."""
 
     def __post_init__(self):
         self.used, self.mri = {}, {}
@@ -603,7 +603,7 @@ class LazyEviction(PerHead):
 
 
 class RaaS(PerHead):
-    """2.16, per token and KV head: the upper half gets the step as timestamp; the most recent wins a tie."""
+    """`raas`, per token and KV head: the upper half gets the step as timestamp; the most recent wins a tie."""
 
     def __post_init__(self):
         self.stamp = {}
@@ -626,7 +626,7 @@ class RaaS(PerHead):
 
 
 class RPC(Rule):
-    """2.15: prompt and last R stay; every P tokens the rest shrinks to (N + 1) T."""
+    """`rpc`: prompt and last R stay; every P tokens the rest shrinks to (N + 1) T."""
 
     def is_due(self, n, n_before):
         if self.o.protocol != "as_published":
@@ -653,7 +653,7 @@ class RPC(Rule):
 
 
 class KeyDiff(PerHead):
-    """2.18: minus the cosine with the mean of the normalised keys."""
+    """`keydiff`: minus the cosine with the mean of the normalised keys."""
 
     def one(self, t, layer, head, mine):
         return key_diff({j: self.row.k[layer][head][j] for j in mine})
@@ -670,7 +670,7 @@ class Knorm(PerHead):
 
 
 class ExpectedAttention(PerHead):
-    """2.19 with explicit d x d rotations; positions to come are absolute."""
+    """`expected_attention` with explicit d x d rotations; positions to come are absolute."""
 
     def one(self, t, layer, head, mine):
         row = self.row
@@ -696,7 +696,7 @@ class ExpectedAttention(PerHead):
 
 
 class ForesightKV(PerHead):
-    """2.14: `[k; v; features]` through the judge; the highest 2 D are drawn from by softmax."""
+    """`foresight_kv`: `[k; v; features]` through the judge; the highest 2 D are drawn from by softmax."""
 
     def __post_init__(self):
         self.running, self.decayed = {}, {}
@@ -752,7 +752,7 @@ class ForesightKV(PerHead):
 
 
 def answer_labels(row: Row, first_answer: int) -> list[float]:
-    """3.2: mean attention of the answer's queries, diagonal zeroed, over layers and heads, full cache."""
+    """Mean attention of the answer's queries, diagonal zeroed, over layers and heads, full cache."""
     n = len(row.tokens)
     found = [0.0] * n
     count = len(row.layers) * len(row.q[0]) * (n - first_answer)
@@ -766,7 +766,7 @@ def answer_labels(row: Row, first_answer: int) -> list[float]:
 
 
 def future_block_maxima(row: Row, block: int) -> list:
-    """2.14: `[blocks][L][H][n]`, mean over group and queries of a block, then the maximum over it and later blocks."""
+    """`[blocks][L][H][n]`, mean over group and queries of a block, then the maximum over it and later blocks."""
     n = len(row.tokens)
     blocks = []
     for start in range(0, n, block):

@@ -45,7 +45,8 @@ def future_maxima(model: PreTrainedModel, token_ids: list[int], block: int) -> T
     Returns:
         `[blocks, L, H, n]` float32; entry `b` is the maximum over blocks `b` and later.
 
-    Source: METHODS.md section 2.14 (mean over the query group and the queries of a block, maximum over blocks).
+    Source: ForesightKV, arXiv 2602.03203; docs/predictor.md#eviction-judge (mean over the query group and the queries
+    of a block, maximum over blocks).
     """
     check_length(model.config, len(token_ids))
     probe = BlockAttention(block)

@@ -19,7 +19,7 @@ MAX_PROBLEMS = 10_000_000
 class PowerModel:
     """Variance of the paired difference of two cells' pass@1.
 
-    Source: Var = between / n + within / (n k), BENCHMARKS.md section 8, for the difference of two methods.
+    Source: Var = between / n + within / (n k), for the difference of two methods; docs/benchmarks.md#power.
 
     Args:
         between: variance over problems of the true difference of the two methods' chances.

@@ -1,6 +1,6 @@
 """Importance labels: how much the answer attends to each earlier token, without an n x n matrix.
 
-Source: DynTS, arXiv 2601.18383, `compute_is_sp.py`; METHODS.md section 3.2.
+Source: DynTS, arXiv 2601.18383, `compute_is_sp.py`; docs/predictor.md#labels.
 """
 
 from __future__ import annotations

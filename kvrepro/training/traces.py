@@ -88,7 +88,7 @@ class Trace:
 def trace_outcome(completion: Completion, question: Question, think: ThinkTags, tokenizer) -> str:
     """`kept`, or why the reply is no trace.
 
-    Source: DynTS, `compute_is_sp.py`; METHODS.md section 3.1 (one think span, correct).
+    Source: DynTS, `compute_is_sp.py` (one think span, correct); docs/predictor.md#traces.
     """
     reply = completion.token_ids
     if not think.end:

@@ -13,12 +13,12 @@ LOG_FLOOR = 1e-6  # raw labels below it are not told apart by the `log` map
 
 
 def llama_map(labels: Tensor) -> Tensor:
-    """`1e4 * y`. Source: DynTS `verl_sft_fsdp.py`, R1-Llama; METHODS.md 3.3."""
+    """`1e4 * y`. Source: DynTS `verl_sft_fsdp.py`, R1-Llama; docs/predictor.md#label-maps."""
     return 1e4 * labels
 
 
 def qwen_map(labels: Tensor) -> Tensor:
-    """`(10 / 0.3) * y ** 0.3`. Source: DynTS `verl_sft_fsdp.py`, R1-Qwen and EXAONE; METHODS.md 3.3."""
+    """`(10 / 0.3) * y ** 0.3`. Source: DynTS `verl_sft_fsdp.py`, R1-Qwen and EXAONE; docs/predictor.md#label-maps."""
     return (10 / 0.3) * labels.clamp(min=0) ** 0.3
 
 

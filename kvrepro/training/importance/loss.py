@@ -13,7 +13,7 @@ PAIR_CHUNK = 2**22  # pairs whose terms are held at once: a few arrays of 16 MiB
 
 
 def emphasis_weights(labels: Tensor, emphasis: tuple[float, float, float] | None) -> Tensor:
-    """`[n]`: `weight` where `low <= label < high`, else 1. Source: DynTS, METHODS.md 3.5."""
+    """`[n]`: `weight` where `low <= label < high`, else 1. Source: DynTS; docs/predictor.md#loss."""
     weights = torch.ones_like(labels)
     if emphasis is not None:
         low, high, weight = emphasis
@@ -22,7 +22,7 @@ def emphasis_weights(labels: Tensor, emphasis: tuple[float, float, float] | None
 
 
 def weighted_mse(predicted: Tensor, labels: Tensor, emphasis: tuple[float, float, float] | None = None) -> Tensor:
-    """`sum w (p - y)^2 / n` over the tokens of a batch; the denominator counts tokens, not weights (METHODS.md 3.5)."""
+    """`sum w (p - y)^2 / n` over a batch; the denominator counts tokens, not weights (docs/predictor.md#loss)."""
     return (emphasis_weights(labels, emphasis) * (predicted - labels) ** 2).sum() / labels.numel()
 
 
@@ -108,7 +108,7 @@ def pairwise_loss(
 ) -> Tensor:  # fmt: skip
     """Smooth Kendall loss of one trace, pairs of equal labels left out; 0 where no pair is left.
 
-    Source: DynTS `verl_sft_fsdp.py` (`ktl`); METHODS.md 3.5.
+    Source: DynTS `verl_sft_fsdp.py` (`ktl`); docs/predictor.md#loss.
     Deviates: the published code holds all n x n pairs of a batch; here they are summed in chunks, or `pairs` of them
     are drawn with replacement, which estimates the same mean.
 

@@ -8,9 +8,9 @@ from typing import Any
 from ...errors import KvreproError, UnknownNameError
 from ...methods.learned.folder import PUBLISHED_WIDTHS
 
-# label map per model (METHODS.md 3.3); the tiny models follow their big namesakes
+# label map per model (docs/predictor.md#label-maps); the tiny models follow their big namesakes
 PUBLISHED_MAPS = {"r1-llama": "llama", "r1-qwen": "qwen", "tiny-r1-llama": "llama", "tiny-r1-qwen": "qwen"}
-# head widths that are constants in the published code (METHODS.md 3.4)
+# head widths that are constants in the published code (docs/predictor.md#head)
 RECIPES = ("best", "published")
 LABEL_DTYPES = ("float32", "bfloat16")
 
@@ -20,7 +20,7 @@ class PredictorRecipe:
     """Everything that determines a head besides model, labels, code and versions. The defaults are `best`.
 
     `best` was chosen on the tiny models' held-out traces: the ranking loss, which the published recipes multiply by 0,
-    raises Kendall tau by 0.04 to 0.06 and no other setting did as much (README). Neighbouring tokens tell much the
+    raises Kendall tau by 0.04 to 0.06 and no other setting did as much. Neighbouring tokens tell much the
     same, so a step sees a third of a trace: 60 such epochs cost what 30 whole ones do and rank a little better.
 
     Attributes:
@@ -80,8 +80,8 @@ class PredictorRecipe:
 def published_recipe(model: str, hidden: int | None = None) -> PredictorRecipe:
     """The repository's settings, exactly.
 
-    Source: DynTS `recipes/sft/*.sh`, `recipes/configs/sft_trainer.yaml`; METHODS.md sections 3.3 to 3.6. Both recipes
-    set alpha = 1, so the ranking loss counts for nothing.
+    Source: DynTS `recipes/sft/*.sh`, `recipes/configs/sft_trainer.yaml`; docs/predictor.md#training-settings. Both
+    recipes set alpha = 1, so the ranking loss counts for nothing.
     Deviates: not computed where its weight is 0; the head of a tiny model (`hidden` below 1024) is twice and half as
     wide as the hidden state, as the published one is for hidden 4096, and its batch is 16 traces, or 15 epochs of
     some 500 traces would be 30 steps.

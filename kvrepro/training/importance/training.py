@@ -1,6 +1,6 @@
 """Train the importance predictor on cached hidden states: the backbone has run once, only the head is trained.
 
-Source: DynTS, METHODS.md sections 3.4 to 3.6.
+Source: DynTS, arXiv 2601.18383; docs/predictor.md#training-settings.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STATE, LOG = "state.pt", "log.csv"
 
 
 def mapped_labels(example: Example, recipe: PredictorRecipe, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Targets `[m]` float32: raw labels rounded to the recipe's dtype and mapped in it (METHODS.md 3.3)."""
+    """Targets `[m]` float32: raw labels rounded to the recipe's dtype and mapped (docs/predictor.md#label-maps)."""
     rounded = example.labels.to(getattr(torch, recipe.label_dtype))
     return map_labels(rounded, recipe.label_map).float().to(device)
 

@@ -63,8 +63,8 @@ def eviction_moments(
     Raises:
         KvreproError: the prompt exceeds the budget, or fewer slots compete than an eviction drops.
 
-    Source: ForesightKV, arXiv 2602.03203, `supervised_training`; METHODS.md section 2.14 (block mean over the query
-    group and the block's queries, maximum over the blocks to come).
+    Source: ForesightKV, arXiv 2602.03203, `supervised_training`; docs/predictor.md#eviction-judge (block mean over the
+    query group and the block's queries, maximum over the blocks to come).
     Deviates: queries, keys and values are the full cache's, but the attention behind the features leaves out what the
     oracle has dropped, as it will at inference; the future attention is the full cache's.
     """

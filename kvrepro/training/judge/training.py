@@ -23,8 +23,8 @@ RUNNING_SUM = 6  # its place among the eight features of a query head
 class JudgeRecipe:
     """Everything that determines the judge besides model, code and versions.
 
-    Source: ForesightKV, arXiv 2602.03203, `supervised_training`; METHODS.md section 2.14 (margin, Adam, learning rate,
-    cosine, steps and batch are the published ones).
+    Source: ForesightKV, arXiv 2602.03203, `supervised_training`; docs/predictor.md#eviction-judge (margin, Adam,
+    learning rate, cosine, steps and batch are the published ones).
     Deviates: the published blocks are 256 queries and the budget 1,024 slots for traces of thousands of tokens; here
     both are drawn for every trace, so that one judge serves a range of budgets and periods. Supervised training
     only: the reinforcement learning (GRPO) that follows it in the paper is left out.
@@ -47,7 +47,7 @@ def pairwise_hinge(scores: Tensor, future: Tensor, margin: float) -> Tensor:
         scores: `[..., S]`, eviction scores `e` (high: drop).
         future: `[..., S]`.
 
-    Source: METHODS.md section 2.14.
+    Source: ForesightKV, arXiv 2602.03203; docs/predictor.md#eviction-judge.
     """
     ordered = future[..., :, None] > future[..., None, :]
     loss = (margin + scores[..., :, None] - scores[..., None, :]).clamp(min=0)
