@@ -21,8 +21,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run the sequences through the model, average its queries, write them with their card."""
     import torch
 
-    from ..methods.learned.query_statistics import FOLDER, measure_statistics, save_statistics
+    from ..methods.learned.query_statistics import FOLDER, save_statistics
     from ..models.loading import load_model
+    from ..training.query_statistics import measure_statistics
 
     torch.set_num_threads(args.threads)
     entry = model_entry(args.model)
