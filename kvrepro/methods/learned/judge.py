@@ -8,12 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import KvreproError
-from .folder import DEFAULT_FOLDERS, read_asset_folder, write_asset_folder
+from .folder import LEARNED, read_learned, write_learned
 
-FOLDER = DEFAULT_FOLDERS["judge"]
 WIDTH = 16
 FEATURES = 8  # per query head
-_HOW = "train one with `kvrepro train-judge MODEL` or give its folder with judge=..."
 
 
 class EvictionJudge(nn.Module):
@@ -40,7 +38,7 @@ class EvictionJudge(nn.Module):
 
 def save_judge(judge: EvictionJudge, folder: Path, card: dict[str, object]) -> None:
     """Write safetensors and a card, whole or not at all."""
-    write_asset_folder(folder, judge.state_dict(), {"sizes": judge.sizes, **card})
+    write_learned(folder, judge.state_dict(), {"sizes": judge.sizes, **card})
 
 
 def load_judge(folder: str | Path) -> EvictionJudge:
@@ -49,10 +47,11 @@ def load_judge(folder: str | Path) -> EvictionJudge:
     Raises:
         KvreproError: there is none, or its tensors are not of the sizes on its card; says how to train one.
     """
-    stored, card = read_asset_folder(folder, "eviction judge", _HOW)
+    stored, card = read_learned("judge", folder)
     try:
         judge = EvictionJudge(**card["sizes"])
         judge.load_state_dict(stored)
     except (KeyError, TypeError, RuntimeError) as error:
-        raise KvreproError(f"the eviction judge in {folder} does not fit its card ({error}): {_HOW}") from error
+        remedy = LEARNED["judge"].remedy
+        raise KvreproError(f"the eviction judge in {folder} does not fit its card ({error}): {remedy}") from error
     return judge.eval()

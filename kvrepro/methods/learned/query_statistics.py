@@ -9,10 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import KvreproError
-from .folder import DEFAULT_FOLDERS, read_asset_folder, write_asset_folder
-
-FOLDER = DEFAULT_FOLDERS["calibration"]
-_HOW = "measure them with `kvrepro calibrate MODEL` or give their folder with calibration=..."
+from .folder import LEARNED, read_learned, write_learned
 
 
 @dataclass(frozen=True)
@@ -33,14 +30,14 @@ class QueryStatistics:
             if found != expected:
                 raise KvreproError(
                     f"the query statistics have [layers, heads, channel pairs] {found}, the model {expected}: they "
-                    f"belong to another model; {_HOW}"
+                    f"belong to another model; {LEARNED['calibration'].remedy}"
                 )
 
 
 def save_statistics(statistics: QueryStatistics, folder: Path, card: dict[str, object]) -> None:
     """Write safetensors and a card, whole or not at all."""
     tensors = {"mean": torch.view_as_real(statistics.mean), "mean_size": statistics.mean_size}
-    write_asset_folder(folder, tensors, card)
+    write_learned(folder, tensors, card)
 
 
 def load_statistics(folder: str | Path) -> QueryStatistics:
@@ -49,5 +46,5 @@ def load_statistics(folder: str | Path) -> QueryStatistics:
     Raises:
         KvreproError: there are none; says how to measure them.
     """
-    stored, _ = read_asset_folder(folder, "query statistics", _HOW)
+    stored, _ = read_learned("calibration", folder)
     return QueryStatistics(torch.view_as_complex(stored["mean"]), stored["mean_size"])
