@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from .base import EvictionMethod
 
@@ -12,5 +11,5 @@ from .base import EvictionMethod
 class FullMethod(EvictionMethod):
     """The full KV cache, on the same engine as every other method."""
 
-    name: ClassVar[str] = "full"
-    source: ClassVar[str] = "reference"
+    name = "full"
+    source = "reference"

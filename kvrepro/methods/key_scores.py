@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,18 +19,15 @@ class KeyDiffMethod(EvictionMethod):
     Deviates: used while decoding, behind a local window; the paper compresses the prompt block by block.
     """
 
-    name: ClassVar[str] = "keydiff"
-    source: ClassVar[str] = "arXiv 2504.15364"
+    name = "keydiff"
+    source = "arXiv 2504.15364"
 
     granularity: str = "head"
 
-    def score(self, view: EvictionView) -> Tensor:
-        """`[L, R, H, S]`."""
-        found = []
-        for layers in view.layer_blocks():
-            keys = functional.normalize(view.keys(layers).float(), dim=-1)
-            found.append(-functional.cosine_similarity(keys, keys.mean(-2, keepdim=True), dim=-1))
-        return torch.cat(found)
+    def score_layers(self, view: EvictionView, layers: slice) -> Tensor:
+        """`[l, R, H, S]`."""
+        keys = functional.normalize(view.keys(layers).float(), dim=-1)
+        return -functional.cosine_similarity(keys, keys.mean(-2, keepdim=True), dim=-1)
 
 
 @dataclass(frozen=True)
@@ -43,11 +38,11 @@ class KnormMethod(EvictionMethod):
     Deviates: used while decoding, behind a local window.
     """
 
-    name: ClassVar[str] = "knorm"
-    source: ClassVar[str] = "arXiv 2406.11430"
+    name = "knorm"
+    source = "arXiv 2406.11430"
 
     granularity: str = "head"
 
-    def score(self, view: EvictionView) -> Tensor:
-        """`[L, R, H, S]`."""
-        return torch.cat([-view.keys(layers).float().norm(dim=-1) for layers in view.layer_blocks()])
+    def score_layers(self, view: EvictionView, layers: slice) -> Tensor:
+        """`[l, R, H, S]`."""
+        return -view.keys(layers).float().norm(dim=-1)

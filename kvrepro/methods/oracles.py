@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -26,8 +26,8 @@ Key = tuple[str, int]
 class OracleMethod(EvictionMethod):
     """What the oracles share: one tensor per (problem, sample), found again by the row's request."""
 
-    needs: ClassVar[tuple[str, ...]] = ("trace",)
-    state: ClassVar[str] = "the trace's attention"
+    needs = ("trace",)
+    state = "the trace's attention"
 
     traces: Mapping[Key, Tensor] | None = field(default=None, repr=False, compare=False)
 
@@ -65,8 +65,8 @@ class OracleAnswerMethod(OracleMethod):
     Source: the labels of DynTS, arXiv 2601.18383; docs/predictor.md#labels.
     """
 
-    name: ClassVar[str] = "oracle_answer"
-    source: ClassVar[str] = "labels of arXiv 2601.18383"
+    name = "oracle_answer"
+    source = "labels of arXiv 2601.18383"
 
     pin_question: bool = True
     pin_answer: bool = True
@@ -87,8 +87,8 @@ class OracleFutureMethod(OracleMethod):
     Source: the supervision of ForesightKV, arXiv 2602.03203; docs/methods.md#oracle_future.
     """
 
-    name: ClassVar[str] = "oracle_future"
-    source: ClassVar[str] = "supervision of arXiv 2602.03203"
+    name = "oracle_future"
+    source = "supervision of arXiv 2602.03203"
 
     granularity: str = "head"
     block: int = 16

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,8 +19,8 @@ class RandomMethod(EvictionMethod):
     Deviates: one draw for all layers and heads and DynTS' pins, so that it differs from `dynts` by the score alone.
     """
 
-    name: ClassVar[str] = "random"
-    source: ClassVar[str] = "control for dynts (after arXiv 2609.03430)"
+    name = "random"
+    source = "control for dynts (after arXiv 2609.03430)"
 
     pin_question: bool = True
     pin_answer: bool = True
@@ -39,8 +38,8 @@ class RandomAttentionMethod(EvictionMethod):
     the buffer of r tokens and K + r remain after an eviction.
     """
 
-    name: ClassVar[str] = "random_attention"
-    source: ClassVar[str] = "arXiv 2609.03430"
+    name = "random_attention"
+    source = "arXiv 2609.03430"
 
     granularity: str = "head"
     pin_question: bool = True

@@ -17,17 +17,17 @@ from .budgets import (
     FAIR,
     Rule,
     Schedule,
+    Sizes,
     buffer_on_top,
     dynts_rule,
-    fair_schedule,
+    fair_rule,
     growing,
     remains,
     resolve_protocol,
     sinks_separators_window,
     window_only,
 )
-from .declaration import SCALARS, checked_options, option_types
-from .declared_options import declared_options
+from .declaration import SCALARS, checked_options, declared_options, option_types
 
 if TYPE_CHECKING:
     from .base import EvictionMethod
@@ -149,7 +149,7 @@ def idle_sizes(method: str, protocol: str | None, window: int | None) -> tuple[s
 def _published_takes(entry: MethodEntry, ratio: float | None, evict_every: int | None) -> bool:
     try:
         # a budget above every window of the table
-        entry.published("", 2**20, None, ratio, evict_every)
+        entry.published(Sizes("", 2**20, None, ratio, evict_every))
     except KvreproError:
         return False
     return True
@@ -175,9 +175,13 @@ def method_class(method: str | type[EvictionMethod]) -> type[EvictionMethod]:
 
 
 def create_schedule(
-    method: str, budget: int | None, window: int | None = None, ratio: float | None = None,
-    evict_every: int | None = None, protocol: str | None = None,
-) -> Schedule | None:  # fmt: skip
+    method: str,
+    budget: int | None,
+    window: int | None = None,
+    ratio: float | None = None,
+    evict_every: int | None = None,
+    protocol: str | None = None,
+) -> Schedule | None:
     """The schedule of a method under a budget, None for `full`; defaults are filled in here.
 
     Args:
@@ -188,32 +192,34 @@ def create_schedule(
         KvreproError: sizes of the wrong type or that do not fit together, a budget for `full`, or none for another
             method.
     """
-    budget, window, evict_every = (
-        typed(name, value, int | None)
-        for name, value in (("budget", budget), ("window", window), ("evict_every", evict_every))
-    )
-    ratio, protocol = typed("ratio", ratio, float | None), typed("protocol", protocol, str | None)
+    given = {"budget": budget, "window": window, "ratio": ratio, "evict_every": evict_every, "protocol": protocol}
+    kinds = {"ratio": float | None, "protocol": str | None}
+    given = {name: typed(name, value, kinds.get(name, int | None)) for name, value in given.items()}
     if method == FULL:
-        given = {"budget": budget, "window": window, "ratio": ratio, "evict_every": evict_every, "protocol": protocol}
         _refuse_for_full({name: value for name, value in given.items() if value is not None})
         return None
     if budget is None:
         raise KvreproError(f"method {method!r} needs a budget in tokens, for example budget=256")
     # a class of a caller's own has no row; its paper, if it has one, is not known here
     entry = METHODS.get(method, MethodEntry(""))
+    if entry.only_window is not None and given["window"] not in (None, entry.only_window):
+        raise KvreproError(f"window={window}: {method} is defined by window={entry.only_window}; leave it out")
+    protocol = resolve_protocol(given.pop("protocol"), given["ratio"])
+    sizes = Sizes(method, **given)
     if entry.only_window is not None:
-        if window not in (None, entry.only_window):
-            raise KvreproError(f"window={window}: {method} is defined by window={entry.only_window}; leave it out")
-        window = entry.only_window
-    if resolve_protocol(protocol, ratio) == FAIR:
-        return fair_schedule(budget, window, evict_every)
-    return entry.published(method, budget, window, ratio, evict_every)
+        sizes = sizes._replace(window=entry.only_window)
+    return fair_rule(sizes) if protocol == FAIR else entry.published(sizes)
 
 
 def create_method(
-    method: str | type[EvictionMethod], budget: int | None = None, window: int | None = None,
-    ratio: float | None = None, evict_every: int | None = None, protocol: str | None = None, **options: object,
-) -> EvictionMethod:  # fmt: skip
+    method: str | type[EvictionMethod],
+    budget: int | None = None,
+    window: int | None = None,
+    ratio: float | None = None,
+    evict_every: int | None = None,
+    protocol: str | None = None,
+    **options: object,
+) -> EvictionMethod:
     """Build a method under a budget.
 
     Args:
