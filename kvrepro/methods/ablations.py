@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -14,7 +12,6 @@ from .recency import WindowMethod
 from .views import EvictionView
 
 
-@dataclass(frozen=True)
 class DynTSRandomMethod(RandomMethod):
     """Any tokens but the window, drawn uniformly; the question is drawn like the rest.
 
@@ -29,7 +26,6 @@ class DynTSRandomMethod(RandomMethod):
     pin_answer: bool = False
 
 
-@dataclass(frozen=True)
 class DynTSBottomMethod(DynTSMethod):
     """The lowest predicted importance stays, so question and answer are the first to go.
 
@@ -47,7 +43,6 @@ class DynTSBottomMethod(DynTSMethod):
         return (-super().score(view)).masked_fill(view.is_question | view.is_answer, -torch.inf)
 
 
-@dataclass(frozen=True)
 class DynTSNoQuestionMethod(DynTSMethod):
     """DynTS with a question of importance 0, so that it is evicted before any thinking token.
 
@@ -64,7 +59,6 @@ class DynTSNoQuestionMethod(DynTSMethod):
         return super().score(view).masked_fill(view.is_question, 0.0)
 
 
-@dataclass(frozen=True)
 class DynTSNoThinkingMethod(WindowMethod):
     """The question and the last `window` tokens. As published it keeps more with every longer question.
 
@@ -97,7 +91,6 @@ class DynTSNoThinkingMethod(WindowMethod):
             )
 
 
-@dataclass(frozen=True)
 class DynTSNoLocalMethod(DynTSMethod):
     """DynTS with a window of one token.
 
@@ -109,7 +102,6 @@ class DynTSNoLocalMethod(DynTSMethod):
     source = "DynTS repository"
 
 
-@dataclass(frozen=True)
 class BottomMethod(DynTSMethod):
     """The question, the answer, the window and the thinking tokens of the lowest predicted importance.
 

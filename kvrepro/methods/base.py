@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import FrozenInstanceError, dataclass
+from typing import TYPE_CHECKING, ClassVar, dataclass_transform
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from ..cache.shape import CacheShape
 from ..cache.slots import GRANULARITIES, CompressedCache, KeepPlan
 from ..errors import KvreproError
 from .budgets import FAIR, PIN_OVERFLOW, Schedule
-from .declaration import check_decorated, check_limits, declare
+from .declaration import check_limits, declare
 from .learned.folder import LEARNED
 from .views import NEVER, EvictionView, StepView
 
@@ -25,13 +25,19 @@ if TYPE_CHECKING:
 NAN_SCORE = -1
 
 
+class _Frozen:
+    def __setattr__(self, name: str, value: object) -> None:
+        raise FrozenInstanceError(f"{name}={value!r}: a method does not change; create another one")
+
+
+@dataclass_transform(frozen_default=True)
 @dataclass(frozen=True)
-class EvictionMethod:
+class EvictionMethod(_Frozen):
     """A scoring rule under a budget.
 
     A subclass defines `score`, or `score_layers` to be asked for a block of layers at a time; if it carries state, also
-    `prepare`, `admit` and `observe`. Everything else is switches. It is a frozen dataclass; switches have types,
-    `granularity: str = "head"`, class attributes need none.
+    `prepare`, `admit` and `observe`. Everything else is switches. Every subclass becomes a frozen dataclass by itself:
+    switches have types, `granularity: str = "head"`, class attributes need none.
 
     Deviates, for every method: a row evicts when it is full itself (DynTS' loop evicts the whole batch when its longest
     row is), padding does not exist, kept slots stay in the order of time (the originals of R-KV's family leave them in
@@ -51,8 +57,8 @@ class EvictionMethod:
     Class attributes, for the table of methods: `name` (default: the class's, in small letters), `source` (default:
     where the class is defined), `state` (what is carried per slot or row), `needs` (`predictor`, `calibration`,
     `judge`, `separators` or `trace`), `attention` (`none`; `queries`: keeps the last queries and recomputes at an
-    eviction; `step`: attention mass of every step). `limits`: per option its known texts, or the interval of its
-    numbers, such as `[0, 1]`.
+    eviction; `step`: attention mass of every step). `limits`: per option its known texts, its minimum, or the
+    interval of its numbers, such as `[0, 1]`.
 
     Raises:
         KvreproError: when a subclass is defined, a class attribute of the wrong form; when one is built, a switch out
@@ -64,9 +70,13 @@ class EvictionMethod:
     state: ClassVar[str] = "none"
     needs: ClassVar[tuple[str, ...]] = ()
     attention: ClassVar[str] = "none"
-    limits: ClassVar[Mapping[str, str | tuple[str, ...]]] = {
+    # whether `cache.rotary`, the model's rotation, must be set
+    needs_rotary: ClassVar[bool] = False
+    # what to collect in a prefill: so many last queries, and whether attention is summed
+    probe_sizes: ClassVar[tuple[int, bool]] = (0, False)
+    limits: ClassVar[Mapping[str, int | str | tuple[str, ...]]] = {
         "granularity": GRANULARITIES,
-        "sinks": "[0, inf)",
+        "sinks": 0,
         "pin_overflow": PIN_OVERFLOW,
     }
 
@@ -80,24 +90,16 @@ class EvictionMethod:
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         declare(cls)
+        dataclass(frozen=True)(cls)
+        # `_Frozen` refuses assignments: without these a decorator above the class, which is not needed, does no harm
+        del cls.__setattr__, cls.__delattr__
 
     def __post_init__(self) -> None:
-        check_decorated(type(self))
         if self.schedule is not None:
             self._check_scores()
         check_limits(self)
         for part in (LEARNED[need] for need in self.needs if need in LEARNED and getattr(self, need, self) is None):
             raise KvreproError(f"{self.name} needs the model's {part.what} and there is none: {part.remedy}")
-
-    @property
-    def needs_rotary(self) -> bool:
-        """Whether `cache.rotary`, the model's rotation, must be set."""
-        return False
-
-    @property
-    def probe_sizes(self) -> tuple[int, bool]:
-        """What to collect in a prefill: so many last queries, and whether attention is summed."""
-        return 0, False
 
     def prepare(self, cache: CompressedCache) -> None:
         """Declare per-slot or per-row state on a new cache."""

@@ -55,23 +55,8 @@ def declare(cls: type) -> None:
         )
 
 
-def check_decorated(cls: type) -> None:
-    """Refuse a class with switches of its own that is no dataclass: Python would leave the parent's values.
-
-    Raises:
-        KvreproError: names the class, the switch and the remedy.
-    """
-    for base in cls.__mro__:
-        own = [n for n, kind in inspect.get_annotations(base).items() if "ClassVar" not in str(kind)]
-        if own and "__dataclass_params__" not in vars(base):
-            raise KvreproError(
-                f"class {base.__name__} sets {', '.join(own)} but is no dataclass, so Python ignores it: write "
-                "`@dataclass(frozen=True)` above the class"
-            )
-
-
 def check_limits(method: object) -> None:
-    """Hold a method's options to the `limits` of its class and of those above: known texts, or an interval.
+    """Hold a method's options to the `limits` of its class and of those above: known texts, a minimum or an interval.
 
     Raises:
         KvreproError: names the option, its value and what is allowed.
@@ -81,16 +66,17 @@ def check_limits(method: object) -> None:
             value = getattr(method, name)
             if isinstance(allowed, tuple) and value not in allowed:
                 raise KvreproError(f"{name}={value!r}: known are {', '.join(allowed)}")
+            if isinstance(allowed, int) and value < allowed:
+                raise KvreproError(f"{name}={value}: must be at least {allowed}")
             if isinstance(allowed, str) and not _lies_in(value, allowed):
                 raise KvreproError(f"{name}={value}: must lie in {allowed}")
 
 
 def _lies_in(value: float, interval: str) -> bool:
-    """Whether a number lies in an interval such as `[0, 1]`, `(0, 1)` or `[1, inf)`."""
+    """Whether a number lies in an interval such as `[0, 1]` or `(0, 1]`."""
     low, high = map(float, interval[1:-1].split(","))
-    open_ends = {low} if interval[0] == "(" else set()
-    open_ends |= {high} if interval[-1] == ")" else set()
-    return low <= value <= high and value not in open_ends
+    ends = {low: interval[0] == "[", high: interval[-1] == "]"}
+    return low <= value <= high and ends.get(value, True)
 
 
 def option_types(cls: type) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from torch import Tensor, nn
 
@@ -11,7 +11,6 @@ from .base import EvictionMethod
 from .views import EvictionView, StepView
 
 
-@dataclass(frozen=True)
 class DynTSMethod(EvictionMethod):
     """Question and answer pinned, thinking tokens ranked by predicted importance, a local window.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,7 +12,6 @@ from .query_window import QueryWindowMethod
 from .views import EvictionView, layers_of
 
 
-@dataclass(frozen=True)
 class ExpectedAttentionMethod(QueryWindowMethod):
     """`softmax(mu k / sqrt(d) + k' Sigma k / 2d) * |v|` with the moments of recent queries, turned to coming positions.
 
@@ -31,18 +29,14 @@ class ExpectedAttentionMethod(QueryWindowMethod):
     name = "expected_attention"
     source = "kvpress, Expected Attention"
     sees_all = True
-    limits: ClassVar = {"future": "[1, inf)"}
+    needs_rotary = True
+    limits: ClassVar = {"future": 1}
 
     granularity: str = "head"
     sinks: int = 4
     obs_window: int = 128
     future: int = 512
     use_covariance: bool = True
-
-    @property
-    def needs_rotary(self) -> bool:
-        """Queries are turned back and forward."""
-        return True
 
     def values_per_slot(self, shape: CacheShape) -> int:
         """A key turned by the covariance of each query head."""

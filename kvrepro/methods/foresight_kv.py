@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import groupby
 
 import torch
@@ -67,7 +67,6 @@ def judge_features(keys: Tensor, values: Tensor, attention: Tensor) -> Tensor:
     return torch.cat([keys.float(), values.float(), attention.transpose(-3, -2).flatten(-2)], dim=-1)
 
 
-@dataclass(frozen=True)
 class ForesightKVMethod(QueryWindowMethod):
     """Drop what a trained judge scores highest, from features of the last block of queries and of all before.
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from .base import EvictionMethod
 
 
-@dataclass(frozen=True)
 class FullMethod(EvictionMethod):
     """The full KV cache, on the same engine as every other method."""
 

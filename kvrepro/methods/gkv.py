@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -18,7 +17,6 @@ GLOBAL = "global_score"
 UNSCORED = -1.0
 
 
-@dataclass(frozen=True)
 class GKVMethod(QueryWindowMethod):
     """`mix * F - (1 - mix) * redundancy` with `F = max(decay * F_before, f)`, `f` the normalised local attention.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from ..cache.prefill import Prefill
@@ -15,7 +13,6 @@ from .views import EvictionView
 MASS = "accumulated_mass"
 
 
-@dataclass(frozen=True)
 class H2OMethod(StepAttentionMethod):
     """Attention that each slot has received from all queries so far, the prompt's included, per layer and KV head.
 
@@ -28,11 +25,7 @@ class H2OMethod(StepAttentionMethod):
     source = "arXiv 2306.14048"
     state = "mass [L, B, H, S]"
     carried = (MASS,)
-
-    @property
-    def probe_sizes(self) -> tuple[int, bool]:
-        """The prompt's column sums."""
-        return 0, True
+    probe_sizes = (0, True)
 
     def admit(self, cache: CompressedCache, row: int, prefill: Prefill, request: object) -> None:
         """Start with what the prompt's own queries paid."""
@@ -48,7 +41,6 @@ class H2OMethod(StepAttentionMethod):
         return view.state(MASS)
 
 
-@dataclass(frozen=True)
 class H2ODynTSMethod(QueryWindowMethod):
     """Attention of the one step that evicts, mean over layers and heads, one kept set.
 

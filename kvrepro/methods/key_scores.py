@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 from torch.nn import functional
 
@@ -11,7 +9,6 @@ from .base import EvictionMethod
 from .views import EvictionView
 
 
-@dataclass(frozen=True)
 class KeyDiffMethod(EvictionMethod):
     """Minus the cosine between a key and the mean direction of all keys, per layer and KV head.
 
@@ -30,7 +27,6 @@ class KeyDiffMethod(EvictionMethod):
         return -functional.cosine_similarity(keys, keys.mean(-2, keepdim=True), dim=-1)
 
 
-@dataclass(frozen=True)
 class KnormMethod(EvictionMethod):
     """Minus the norm of the key, per layer and KV head.
 

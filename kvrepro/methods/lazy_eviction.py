@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -26,7 +25,6 @@ def recurrence_score(gap: Tensor, idle: Tensor) -> Tensor:
     return recent + torch.where(gap > 0, frequent, 0.0)
 
 
-@dataclass(frozen=True)
 class LazyEvictionMethod(StepAttentionMethod):
     """Rank by how long a token has been idle, measured against its longest gap between two uses.
 

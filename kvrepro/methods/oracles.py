@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,7 +22,6 @@ TRACE = "trace_index"
 Key = tuple[str, int]
 
 
-@dataclass(frozen=True)
 class OracleMethod(EvictionMethod):
     """What the oracles share: one tensor per (problem, sample), found again by the row's request."""
 
@@ -56,7 +55,6 @@ class OracleMethod(EvictionMethod):
         return [known[i] for i in view.cache.row_state[TRACE][view.rows].tolist()]
 
 
-@dataclass(frozen=True)
 class OracleAnswerMethod(OracleMethod):
     """DynTS with the true label instead of the predicted one: the answer's mean attention to each token.
 
@@ -77,7 +75,6 @@ class OracleAnswerMethod(OracleMethod):
         return torch.stack(rows, dim=1)
 
 
-@dataclass(frozen=True)
 class OracleFutureMethod(OracleMethod):
     """The most attention that any block of queries to come pays to a slot, per layer and KV head.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -19,7 +18,6 @@ from .base import EvictionMethod
 from .views import EvictionView, layers_of
 
 
-@dataclass(frozen=True)
 class QueryWindowMethod(EvictionMethod):
     """A method that looks at the attention of the last `obs_window` queries, computed when a row evicts.
 
@@ -32,7 +30,7 @@ class QueryWindowMethod(EvictionMethod):
 
     attention = "queries"
     state = "queries [B, L, Hq, w, D]"
-    limits: ClassVar = {"group": GROUP_REDUCTIONS, "obs_window": "[1, inf)"}
+    limits: ClassVar = {"group": GROUP_REDUCTIONS, "obs_window": 1}
     # the local window may be shorter than the queries where the softmax is the model's own, over all slots
     sees_all: ClassVar[bool] = False
     # how `smoothed` smooths; a subclass may make options of them

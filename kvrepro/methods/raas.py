@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
@@ -14,7 +13,6 @@ from .views import EvictionView
 STAMP = "last_mattered"
 
 
-@dataclass(frozen=True)
 class RaaSMethod(StepAttentionMethod):
     """Each step, the slots in the upper half by attention get the step as their timestamp; the oldest leaves.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from ..errors import KvreproError
@@ -11,7 +9,6 @@ from .base import EvictionMethod
 from .views import EvictionView
 
 
-@dataclass(frozen=True)
 class RandomMethod(EvictionMethod):
     """Keep the question, the window and uniformly drawn thinking tokens, drawn anew at each eviction.
 
@@ -30,7 +27,6 @@ class RandomMethod(EvictionMethod):
         return view.uniform_noise()
 
 
-@dataclass(frozen=True)
 class RandomAttentionMethod(EvictionMethod):
     """Keep the prompt, a buffer of recent tokens and uniformly drawn others, per layer and KV head.
 

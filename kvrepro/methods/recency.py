@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -16,7 +14,6 @@ from .views import EvictionView, StepView
 FIRST_SLOT, FIRST_KEYS = "first_slot", "first_keys"
 
 
-@dataclass(frozen=True)
 class WindowMethod(EvictionMethod):
     """Keep the most recent tokens; the question goes like everything else.
 
@@ -31,7 +28,6 @@ class WindowMethod(EvictionMethod):
         return view.positions.float()
 
 
-@dataclass(frozen=True)
 class WindowDynTSMethod(WindowMethod):
     """Keep the last `window` tokens and nothing else, when the budget is exceeded.
 
@@ -42,7 +38,6 @@ class WindowDynTSMethod(WindowMethod):
     source = "DynTS repository"
 
 
-@dataclass(frozen=True)
 class QuestionWindowMethod(WindowMethod):
     """Keep the question and the most recent tokens.
 
@@ -56,7 +51,6 @@ class QuestionWindowMethod(WindowMethod):
     pin_question: bool = True
 
 
-@dataclass(frozen=True)
 class StreamingLLMMethod(WindowMethod):
     """Keep the first `sinks` and the most recent tokens.
 
@@ -128,7 +122,6 @@ class StreamingLLMMethod(WindowMethod):
         cache.kv[0][:, plan.rows, :, :kept] = cache.rotary.rotate(keys, turns[None, :, None], scaled=False)
 
 
-@dataclass(frozen=True)
 class StreamingDynTSMethod(WindowMethod):
     """Keep the first 10 tokens of each prompt and the last `window`, at their original positions.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
@@ -30,7 +29,6 @@ def redundancy(
     return found.softmax(-1).unflatten(0, keys.shape[:3])
 
 
-@dataclass(frozen=True)
 class RKVMethod(QueryWindowMethod):
     """`mix * attention - (1 - mix) * redundancy`, per layer and KV head.
 
@@ -58,7 +56,6 @@ class RKVMethod(QueryWindowMethod):
         return self.mix * attention - (1 - self.mix) * redundancy(view, layers, self.threshold, impl=self.impl)
 
 
-@dataclass(frozen=True)
 class RKVDynTSMethod(SnapKVDynTSMethod):
     """`snapkv_dynts`' attention divided by `obs_window`, max-pooled, against redundancy averaged over all heads.
 

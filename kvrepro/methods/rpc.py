@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from ..errors import KvreproError
@@ -11,7 +9,6 @@ from .query_window import QueryWindowMethod
 from .views import EvictionView, layers_of
 
 
-@dataclass(frozen=True)
 class RPCMethod(QueryWindowMethod):
     """Pooled attention of the last `obs_window` queries over the thought, mean over all heads of a layer.
 

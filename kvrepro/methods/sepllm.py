@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -28,7 +27,6 @@ def separator_table(separators: tuple[int, ...], device: torch.device) -> Tensor
     return table.to(device)
 
 
-@dataclass(frozen=True)
 class SepLLMMethod(EvictionMethod):
     """Keep `sinks` first tokens, the most recent separators that fit, and the window.
 
@@ -91,7 +89,6 @@ class SepLLMMethod(EvictionMethod):
         return (self.sinks + separators + s.window).clamp(max=s.kept_tokens)
 
 
-@dataclass(frozen=True)
 class SepLLMDynTSMethod(SepLLMMethod):
     """Keep the most recent separators of the candidates, at most the ratio's share, and the window.
 

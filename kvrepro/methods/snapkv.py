@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
@@ -12,7 +11,6 @@ from .query_window import QueryWindowMethod
 from .views import EvictionView
 
 
-@dataclass(frozen=True)
 class SnapKVMethod(QueryWindowMethod):
     """Pooled mean attention of the last `obs_window` queries over the candidates, per layer and KV head.
 
@@ -34,7 +32,6 @@ class SnapKVMethod(QueryWindowMethod):
         return self.smoothed(self.attention_scores(view, layers), view)
 
 
-@dataclass(frozen=True)
 class SnapKVDynTSMethod(QueryWindowMethod):
     """Attention of the last steps summed, mean over layers and heads, no pooling, one kept set.
 

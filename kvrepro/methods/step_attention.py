@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
@@ -11,7 +10,6 @@ from ..cache.slots import CompressedCache
 from .base import EvictionMethod
 
 
-@dataclass(frozen=True)
 class StepAttentionMethod(EvictionMethod):
     """A method that is shown what every slot received at every step, and carries values per slot, layer and KV head."""
 

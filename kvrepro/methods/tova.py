@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from .query_window import QueryWindowMethod
 from .views import EvictionView
 
 
-@dataclass(frozen=True)
 class TOVAMethod(QueryWindowMethod):
     """Attention of the newest query, mean over all heads of a layer, one kept set per layer.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import torch
 from torch import Tensor
@@ -51,7 +51,6 @@ def trigonometric_scores(
     return wave + torch.einsum("lhgf,lrhsf->lrhgs", mean_size - mean.abs(), key.abs() * scaling**2)
 
 
-@dataclass(frozen=True)
 class TriAttentionMethod(EvictionMethod):
     """Standardised expected logits, max over the query group, mean over layers: one kept set per KV head.
 
@@ -67,16 +66,12 @@ class TriAttentionMethod(EvictionMethod):
     name = "triattention"
     source = "arXiv 2604.04921"
     needs = ("calibration",)
+    needs_rotary = True
 
     granularity: str = "head"
     pin_question: bool = True
     calibration: QueryStatistics | None = field(default=None, repr=False, compare=False)
     per_layer: bool = False
-
-    @property
-    def needs_rotary(self) -> bool:
-        """Keys are scored without their rotation."""
-        return True
 
     def prepare(self, cache: CompressedCache) -> None:
         """Nothing is carried; statistics of another model are refused before anything is generated."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,7 +12,6 @@ from .query_window import QueryWindowMethod
 from .views import EvictionView, layers_of
 
 
-@dataclass(frozen=True)
 class VaSEAttnVMethod(QueryWindowMethod):
     """Slots with the widest range of values stay; the rest of the room is drawn in proportion to attention.
 
@@ -55,7 +53,6 @@ class VaSEAttnVMethod(QueryWindowMethod):
         return torch.cat(found)
 
 
-@dataclass(frozen=True)
 class VaSEDKVMethod(EvictionMethod):
     """Product of the sizes of key and value after a fresh random projection to `sketch` dimensions.
 
@@ -65,7 +62,7 @@ class VaSEDKVMethod(EvictionMethod):
 
     name = "vase_dkv"
     source = "arXiv 2606.03928"
-    limits: ClassVar = {"sketch": "[1, inf)"}
+    limits: ClassVar = {"sketch": 1}
 
     granularity: str = "head"
     sinks: int = 4
