@@ -13,58 +13,11 @@ from ..cache.prefill import Prefill
 from ..cache.shape import CacheShape
 from ..cache.slots import CompressedCache
 from ..errors import KvreproError
-from .learned.judge import EvictionJudge
+from .learned.judge import EvictionJudge, add_block, attention_features, block_attention, judge_features
 from .query_window import QueryWindowMethod
 from .views import EvictionView, StepView, layers_of
 
 RUNNING, DECAYED, COUNTED = "running_mass", "decayed_mass", "counted_queries"
-RECENT = (16, 8, 32)  # queries of the three short sums
-DECAY = 0.9  # of the running sum, per block
-
-
-def block_attention(queries: Tensor, keys: Tensor, unseen: Tensor, scaling: float | Tensor) -> Tensor:
-    """Attention of a block of queries over the slots that are held.
-
-    Args:
-        queries: `[..., H, G, q, D]`, rotated, oldest first.
-        keys: `[..., H, S, D]`, rotated.
-        unseen: bool, broadcast to `[..., H, G, q, S]`: slots that a query does not see. A query that sees none gets 0.
-        scaling: the layers' factor on dot products, a number or broadcast to the result.
-
-    Returns:
-        `[..., H, G, q, S]` float32.
-    """
-    logits = torch.einsum("...gqd,...sd->...gqs", queries.float(), keys.float()) * scaling
-    return torch.nan_to_num(logits.masked_fill(unseen, float("-inf")).softmax(-1))
-
-
-def add_block(running: Tensor, decayed: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
-    """Carry the two long sums, `[..., S]`, over one more block of attention, `[..., q, S]`."""
-    block = mass.sum(-2)
-    return running + block, DECAY * decayed + block
-
-
-def attention_features(mass: Tensor, running: Tensor, decayed: Tensor) -> Tensor:
-    """The eight features of a slot and query head: max, min and sum over the block, three short sums, two long ones.
-
-    Args:
-        mass: `[..., q, S]`, attention of the block's queries, oldest first.
-        running, decayed: `[..., S]`, sums over everything before the block and the block itself.
-
-    Returns:
-        `[..., S, 8]`.
-    """
-    short = [mass[..., -n:, :].sum(-2) for n in RECENT]
-    return torch.stack([mass.amax(-2), mass.amin(-2), mass.sum(-2), *short, running, decayed], dim=-1)
-
-
-def judge_features(keys: Tensor, values: Tensor, attention: Tensor) -> Tensor:
-    """What the judge reads: keys and values `[..., H, S, D]`, attention features `[..., H, G, S, 8]`.
-
-    Returns:
-        `[..., H, S, 2 D + 8 G]` float32.
-    """
-    return torch.cat([keys.float(), values.float(), attention.transpose(-3, -2).flatten(-2)], dim=-1)
 
 
 class ForesightKVMethod(QueryWindowMethod):

@@ -38,7 +38,7 @@ class MethodEntry:
     """One row of the table.
 
     `target`: module and class. `published`: what the method's own paper means by a budget. `only_window`: the window
-    that defines the method, if one does. `asset`: the field of a cell that names the trained folder which
+    that defines the method, if one does. `learned`: the field of a cell that names the trained folder which
     the method reads; what is in it counts in the cell's hash. `reads_separators`: the method reads the model's
     separators, which count too. `revision`: raised when the method's own scores change, so that its older cells are
     not taken for new ones; `switch_revisions`: of a switch's scores, where it is on.
@@ -47,7 +47,7 @@ class MethodEntry:
     target: str
     published: Rule = dynts_rule
     only_window: int | None = None
-    asset: str | None = None
+    learned: str | None = None
     reads_separators: bool = False
     revision: int = 1
     switch_revisions: tuple[tuple[str, int], ...] = ()
@@ -79,25 +79,25 @@ METHODS: dict[str, MethodEntry] = {
     "snapkv": MethodEntry("snapkv:SnapKVMethod", remains(8, 128)),
     "rkv": MethodEntry("rkv:RKVMethod", remains(8, 128)),
     # DynTS and its ablations as published
-    "dynts": MethodEntry("dynts:DynTSMethod", asset="predictor"),
+    "dynts": MethodEntry("dynts:DynTSMethod", learned="predictor"),
     "dynts_random": MethodEntry("ablations:DynTSRandomMethod"),
-    "dynts_bottom": MethodEntry("ablations:DynTSBottomMethod", asset="predictor"),
-    "dynts_noque": MethodEntry("ablations:DynTSNoQuestionMethod", asset="predictor"),
+    "dynts_bottom": MethodEntry("ablations:DynTSBottomMethod", learned="predictor"),
+    "dynts_noque": MethodEntry("ablations:DynTSNoQuestionMethod", learned="predictor"),
     "dynts_nothink": MethodEntry("ablations:DynTSNoThinkingMethod", window_only(fills_ratio=False)),
-    "dynts_nolocal": MethodEntry("ablations:DynTSNoLocalMethod", only_window=1, asset="predictor"),
+    "dynts_nolocal": MethodEntry("ablations:DynTSNoLocalMethod", only_window=1, learned="predictor"),
     # the fair ablations: the question always stays
     "random": MethodEntry("random:RandomMethod"),
-    "bottom": MethodEntry("ablations:BottomMethod", asset="predictor"),
+    "bottom": MethodEntry("ablations:BottomMethod", learned="predictor"),
     "question_window": MethodEntry("recency:QuestionWindowMethod"),
     # successors
     "random_attention": MethodEntry("random:RandomAttentionMethod", buffer_on_top),
     "vase_attnv": MethodEntry("vase:VaSEAttnVMethod", remains(64, 64, window_is_period=True)),
     "vase_dkv": MethodEntry("vase:VaSEDKVMethod", remains(64, 64, window_is_period=True)),
-    "triattention": MethodEntry("triattention:TriAttentionMethod", remains(0, 128), asset="calibration", revision=2),
+    "triattention": MethodEntry("triattention:TriAttentionMethod", remains(0, 128), learned="calibration", revision=2),
     "gkv": MethodEntry("gkv:GKVMethod", remains(16, 128)),
     "lazy_eviction": MethodEntry("lazy_eviction:LazyEvictionMethod", remains(175, 175, window_is_period=True)),
     "foresight_kv": MethodEntry(
-        "foresight_kv:ForesightKVMethod", remains(128, 128, window_is_period=True), asset="judge"
+        "foresight_kv:ForesightKVMethod", remains(128, 128, window_is_period=True), learned="judge"
     ),
     "rpc": MethodEntry("rpc:RPCMethod", growing),
     "raas": MethodEntry("raas:RaaSMethod", remains(1, 1)),

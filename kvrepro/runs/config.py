@@ -174,7 +174,7 @@ class CellConfig:
 
     def _trained(self, entry: ModelEntry) -> dict[str, str | None]:
         """The field of the folder beside the weights that the method reads, with what identifies its content."""
-        field = METHODS[self.method].asset
+        field = METHODS[self.method].learned
         if field is None:
             return {}
         if field == "predictor":

@@ -13,7 +13,7 @@ from ...cache.attention import slot_attention
 from ...cache.prefill import Prefill, prefill_prompt
 from ...cache.rotary import check_length
 from ...errors import KvreproError
-from ...methods.foresight_kv import add_block, attention_features, block_attention, judge_features
+from ...methods.learned.judge import add_block, attention_features, block_attention, judge_features
 from .sequences import TokenSequence
 
 
