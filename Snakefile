@@ -1,7 +1,7 @@
 # The grid of one profile: a rule per cell, one for the figures. Run it with `kvrepro grid PROFILE`.
 import sys
 
-from kvrepro.paths import PACKAGE, results_root
+from kvrepro.paths import PACKAGE, project_root, results_root
 from kvrepro.runs.profiles import load_profile
 from kvrepro.runs.workflow import mark_of
 
@@ -33,7 +33,7 @@ rule cell:
 rule figures:
     input:
         MARKS,
-        f"notebooks/{PROFILE.notebook}.ipynb",
+        project_root() / "notebooks" / f"{PROFILE.notebook}.ipynb",
         FIGURE_CODE,
     output:
         ROOT / "index.html",

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import KvreproError, RunError
 from ..files import held, is_held
-from ..paths import project_root, results_root
+from ..paths import project_root, results_root, working_root
 from . import folder as results
 from .config import CellConfig
 from .folder import NOTEBOOK, CellFolder
@@ -72,7 +72,7 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     try:
         with own_kernel(source.name) as kernel:
             papermill.execute_notebook(
-                str(source), str(target), parameters, progress_bar=False, cwd=str(project_root()), **kernel
+                str(source), str(target), parameters, progress_bar=False, cwd=str(working_root()), **kernel
             )
     except papermill.PapermillExecutionError as error:
         raise RunError(f"{source.name}: {error.ename}: {error.evalue}") from error

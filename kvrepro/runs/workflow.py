@@ -19,7 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..errors import RunError
-from ..paths import project_root, results_root
+from ..paths import project_root, results_root, working_root
 from .child import child_command
 from .config import CellConfig
 from .folder import MANIFEST, CellFolder
@@ -66,7 +66,7 @@ def snakemake_command(
     targets = [str(mark_of(profile, cell.cell_id)) for cell in part or ()]
     counted = [] if gpus is None else ["--resources", f"gpu={gpus}"]
     return child_command(
-        "snakemake", *targets, "--snakefile", str(project_root() / "Snakefile"), "--directory", str(project_root()),
+        "snakemake", *targets, "--snakefile", str(project_root() / "Snakefile"), "--directory", str(working_root()),
         "--cores", str(cores), "--keep-going", "--rerun-incomplete", "--nolock", "--rerun-triggers", "input", "mtime",
         *counted, "--config", f"profile={profile}", *shlex.split(more),
     )  # fmt: skip
