@@ -66,7 +66,7 @@ def test_a_tail_cut_anywhere_is_dropped_or_refused(file):
     for cut in range(start + 1, len(whole) - 1):
         file.write_bytes(whole[:cut])
         assert list(read_rows(file, drop_cut_tail=True)) == ROWS[:2], cut
-        with pytest.raises(RunError, match="line 3 cannot be read"):
+        with pytest.raises(RunError, match="line 3: not JSON"):
             list(read_rows(file))
 
 
@@ -187,7 +187,7 @@ def test_records_never_forgive_a_cut_tail(tmp_path):
     write_cell(tmp_path)
     path = tmp_path / RECORDS
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(RunError, match="line 3 cannot be read"):
+    with pytest.raises(RunError, match="line 3: not JSON"):
         read_records(tmp_path)
 
 
