@@ -28,8 +28,9 @@ from ..models.table import model_entry, predictor_fingerprint, predictor_source,
 from ..models.tokens import ThinkTags, opened_by_us, render_prompt, reply_parts
 from ..scores.metrics import summarise
 from . import folder as results
-from .config import PROTOCOL, CellConfig
+from .config import CellConfig
 from .folder import COMPLETIONS, MANIFEST, RECORDS
+from .identity import PROTOCOL
 from .preflight import check_cells
 from .provenance import git_revision, hardware, package_versions
 
