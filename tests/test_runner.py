@@ -133,7 +133,7 @@ def start_and_kill(monkeypatch, config, folder, n_completions=None):
     """Run until the engine, or the grading when no number is given, is interrupted."""
     with monkeypatch.context() as patch:
         if n_completions is None:
-            patch.setattr("kvrepro.runs.runner.grade_many", interrupt)
+            patch.setattr("kvrepro.runs.grading.grade_many", interrupt)
         else:
             kill_after(patch, n_completions)
         with pytest.raises(KeyboardInterrupt):

@@ -17,10 +17,10 @@ from ..benchmarks.prompts import prompt_hash
 from ..benchmarks.table import Problem, benchmark_entry, load_with_origin, rows_hash
 from ..engine.engine import Engine
 from ..engine.generate import end_token_ids
-from ..engine.requests import OK, WITHOUT_ANSWER, Completion, Request, RunStats
+from ..engine.requests import Completion, Request, RunStats
 from ..errors import KvreproError
 from ..files import append_row, read_rows, write_atomic, write_rows
-from ..graders import REVISION, grade_many
+from ..graders import REVISION
 from ..methods.learned.loading import load_learned, named_separator_ids
 from ..methods.table import create_method, method_class
 from ..models.loading import load_model, resolved_revision
@@ -30,12 +30,13 @@ from ..scores.metrics import summarise
 from . import folder as results
 from .config import CellConfig
 from .folder import COMPLETIONS, MANIFEST, RECORDS
+from .grading import regrade
 from .identity import PROTOCOL
 from .preflight import check_cells
 from .provenance import git_revision, hardware, package_versions
 
 # what a reply carries only until its cell is complete
-_WORKING_FIELDS = ("cell_id", "session", "stats")
+_WORKING_FIELDS = ("cell_id", "session", "stats", "grader")
 
 
 def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = None, threads: int = 1) -> dict[str, Any]:
@@ -188,29 +189,12 @@ def _completion_row(completion: Completion, tokenizer, think: ThinkTags) -> dict
 
 
 def _graded(problems: list[Problem], rows: list[dict[str, Any]], config: CellConfig) -> list[dict[str, Any]]:
-    """Rows with gold, extracted answer, verdict and the rule that decided."""
-    kind = benchmark_entry(config.benchmark).kind
+    """Rows with gold, extracted answer, verdict and the rule that decided, without what only a run needs."""
     golds = {p.problem_id: p.gold for p in problems}
     options = {p.problem_id: p.lettered_options for p in problems}
-    items = [
-        {"response": row["text"], "gold": golds[row["problem_id"]], "kind": kind, "options": options[row["problem_id"]],
-         "finish_reason": "stop" if row["status"] == OK else "length",
-         **{name: row[name] for name in ("answer_start",) if name in row}}
-        for row in rows
-    ]  # fmt: skip
-    scores = grade_many(items, workers=1)
-    graded = []
-    for row, score in zip(rows, scores, strict=True):
-        # how generation ended comes first: a cut reply is cut, whatever the grader found in it
-        status = row["status"] if row["status"] != OK else score.status
-        # nor is anything an answer where the thought never ended, or where no further token could be drawn
-        lacks = row["status"] in WITHOUT_ANSWER
-        graded.append(
-            {**{name: value for name, value in row.items() if name not in _WORKING_FIELDS},
-             "status": status, "answer": None if lacks else score.answer, "gold": golds[row["problem_id"]],
-             "correct": score.correct and not lacks, "rule": score.rule}
-        )  # fmt: skip
-    return graded
+    rows = [{**row, "gold": golds[row["problem_id"]]} for row in rows]
+    graded = regrade(rows, benchmark_entry(config.benchmark).kind, workers=1, options=options)
+    return [{name: value for name, value in row.items() if name not in _WORKING_FIELDS} for row in graded]
 
 
 def _thought_row(think: ThinkTags, tokenizer, question: str) -> dict[str, Any] | None:
