@@ -17,7 +17,7 @@ import yaml
 from ..errors import KvreproError
 from ..files import lines_of
 from ..paths import hub_environment, results_root
-from ..runs.child import child_command
+from ..runs.processes import child_command
 from ..runs.profiles import load_profile
 
 NAME = "rehearse"
