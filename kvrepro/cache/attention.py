@@ -15,7 +15,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 
 from ..errors import KvreproError
-from ..kernels import reference
+from ..kernels.reference.attention import biased_attention
 from .prefill import PrefillProbe
 from .shape import acting_window
 from .slots import CompressedCache
@@ -62,7 +62,7 @@ def slots_attention(
         )
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     home, query = query.device, query.to(key.device)
-    out, mass = reference.decode_attention(
+    out, mass = biased_attention(
         query[:, :, 0], key, value, slots.attention_bias, scaling, with_mass=slots.on_mass is not None
     )
     slots.observe(module.layer_idx, query[:, :, 0], mass)

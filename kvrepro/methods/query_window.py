@@ -13,7 +13,7 @@ from torch.nn import functional
 from ..cache.prefill import Prefill
 from ..cache.slots import CompressedCache
 from ..errors import KvreproError
-from ..kernels.reference_scores import GROUP_REDUCTIONS, window_scores
+from ..kernels.reference.scores import GROUP_REDUCTIONS, weighted_window_scores
 from ..kernels.window_scores import window_scores as window_scores_kernel
 from .base import EvictionMethod
 from .views import EvictionView
@@ -106,7 +106,7 @@ class QueryWindowMethod(EvictionMethod):
             return found * counted.sum(-1)[None, :, None, None] if total else found
         weights = counted.float() / (1 if total else counted.sum(-1, keepdim=True).clamp(min=1))
         hidden = hidden.expand(n_layers, rows, -1, -1, -1).flatten(0, 1)
-        found = window_scores(
+        found = weighted_window_scores(
             queries.flatten(0, 1), keys.flatten(0, 1), hidden, weights.repeat(n_layers, 1),
             view.scaling(layers), self.group,
         )  # fmt: skip

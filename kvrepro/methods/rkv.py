@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import KvreproError
 from ..kernels.key_redundancy import key_redundancy as key_redundancy_kernel
-from ..kernels.reference_scores import key_redundancy
+from ..kernels.reference.scores import blocked_key_redundancy
 from .query_window import QueryWindowMethod, check_pool, smooth
 from .snapkv import SnapKVDynTSMethod
 from .views import EvictionView
@@ -21,14 +21,13 @@ def redundancy(
 ) -> Tensor:
     """Softmax over all slots of the mean similarity of each key, `[l, R, H, S]`; `impl`: as `kernels.key_redundancy`.
 
-    Without `spare_first` the blockwise comparison of `reference_scores` runs everywhere.
+    Without `spare_first` the blockwise comparison runs everywhere.
     """
     keys = view.keys(layers)
     if spare_first and (keys.is_cuda or impl != "auto"):
         return key_redundancy_kernel(keys.flatten(0, 1), threshold, impl=impl).softmax(-1).unflatten(0, keys.shape[:2])
-    return key_redundancy(keys.flatten(0, 2), threshold, spare_first=spare_first).softmax(-1).unflatten(
-        0, keys.shape[:3]
-    )  # fmt: skip
+    mean = blocked_key_redundancy(keys.flatten(0, 2), threshold, spare_first=spare_first)
+    return mean.softmax(-1).unflatten(0, keys.shape[:3])
 
 
 def check_mix(mix: float) -> None:
