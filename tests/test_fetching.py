@@ -13,8 +13,7 @@ import pytest
 
 from kvrepro.errors import KvreproError, RunError, UnknownNameError
 from kvrepro.models import fetching
-from kvrepro.models.fetched import FETCHED_MODELS
-from kvrepro.models.fetching import fetch
+from kvrepro.models.fetching import FETCHED_MODELS, fetch
 from kvrepro.models.table import model_entry, weights_fingerprint
 from kvrepro.paths import CHECKPOINTS, fetched_folder
 
