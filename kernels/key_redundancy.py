@@ -4,7 +4,7 @@ Formula: `C_ij = cos(k_i, k_j)`, `C_ii = 0`; `m_i = max{j : C_ij > threshold}` (
 `C_(i, m_i) = 0`; the result is `c_j = mean_i C_ij`. Memory is O(n), time O(n^2 D) at worst and less where keys
 repeat, since each row stops at its newest similar key.
 
-Source: R-KV, arXiv 2505.24133, as in its code (the "retain" options there are inert; see METHODS 2.7).
+Source: R-KV, arXiv 2505.24133, as in its code (the "retain" options there are inert); docs/methods.md#redundancy.
 """
 
 from __future__ import annotations

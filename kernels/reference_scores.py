@@ -28,7 +28,7 @@ def window_scores(
     Returns:
         `[N, H, S]` float32.
 
-    Source: METHODS.md sections 2.6, 2.7, 2.10, 2.12.
+    Source: docs/methods.md#query-windows, whose sections of SnapKV, R-KV, VaSE and G-KV name the papers.
     """
     if group not in GROUP_REDUCTIONS:
         raise ValueError(f"group={group!r}: known are {', '.join(GROUP_REDUCTIONS)}")
@@ -60,7 +60,7 @@ def key_redundancy(keys: Tensor, threshold: float = 0.5, *, spare_first: bool = 
     Returns:
         `[N, n]` float32.
 
-    Source: R-KV, arXiv 2505.24133, `rkv/utils.py`; METHODS.md section 2.7.
+    Source: R-KV, arXiv 2505.24133, `rkv/utils.py`; docs/methods.md#redundancy.
     """
     count, n, _ = keys.shape
     unit = torch.nn.functional.normalize(keys.float(), dim=-1)

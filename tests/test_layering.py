@@ -166,7 +166,7 @@ def is_slow(module: str) -> bool:
 @pytest.mark.parametrize("module", FILES)
 def test_an_import_inside_a_function_keeps_something_slow_out(module):
     idle = [
-        f"{FILES[module].name}:{line} {module} imports {name} inside a function, which keeps nothing slow out: move it up"
+        f"{FILES[module].name}:{line} {module} imports {name} in a function, which keeps nothing slow out: move it up"
         for name, line, eager in imports_of(module)
         if not eager and name in FILES and (is_slow(module) or not is_slow(name))
     ]

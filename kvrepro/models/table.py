@@ -22,7 +22,7 @@ _KNOWN_VALUES = {
     "open_thought": (None, *OPEN_THOUGHT),
 }
 FETCHED = "fetched:"
-# what R1's model card and DynTS' recipes use
+# what R1's model card and DynTS' recipes use (docs/benchmarks.md#sampling)
 _R1_GENERATION = {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
 _DEEPSEEK = "deepseek-ai/DeepSeek-R1-Distill-"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

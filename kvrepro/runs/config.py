@@ -14,7 +14,7 @@ from ..checks import as_mapping, typed
 from ..engine.requests import SamplingConfig
 from ..errors import KvreproError, UnknownNameError
 from ..methods.budgets import PIN_OVERFLOW, resolve_protocol
-from ..methods.learned.folder import DEFAULT_FOLDERS
+from ..methods.learned.folder import LEARNED
 from ..methods.table import METHODS, cell_options, check_method_name, create_schedule, idle_sizes
 from ..models.checkpoint_files import folder_fingerprint
 from ..models.identity import model_identity
@@ -174,13 +174,13 @@ class CellConfig:
 
     def _trained(self, entry: ModelEntry) -> dict[str, str | None]:
         """The field of the folder beside the weights that the method reads, with what identifies its content."""
-        field = METHODS[self.method].asset
+        field = METHODS[self.method].learned
         if field is None:
             return {}
         if field == "predictor":
             # where a head comes from, the model table knows: a folder or the Hub
             return {field: predictor_fingerprint(entry, self.predictor)}
-        return {field: folder_fingerprint(Path(getattr(self, field) or Path(entry.source) / DEFAULT_FOLDERS[field]))}
+        return {field: folder_fingerprint(Path(getattr(self, field) or Path(entry.source) / LEARNED[field].folder))}
 
     @property
     def cell_id(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from ..benchmarks.table import benchmark_entry
 from ..errors import KvreproError
 from ..methods.base import EvictionMethod
-from ..methods.learned.folder import DEFAULT_FOLDERS
+from ..methods.learned.folder import LEARNED
 from ..methods.learned.loading import load_learned
 from ..methods.table import method_class
 from ..models.shapes import model_config, model_dtype
@@ -47,10 +47,7 @@ class ResolvedCell:
         entry = model_entry(config.model)
         needs = type(method).needs
         folders = {
-            **{
-                name: getattr(config, name) or str(Path(entry.source) / DEFAULT_FOLDERS[name])
-                for name in DEFAULT_FOLDERS
-            },
+            **{name: getattr(config, name) or str(Path(entry.source) / part.folder) for name, part in LEARNED.items()},
             "predictor": predictor_source(entry, config.predictor),
         }
         switches = {f.name: getattr(method, f.name) for f in fields(method) if f.name not in (*needs, "schedule")}

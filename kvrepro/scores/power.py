@@ -20,7 +20,7 @@ MAX_PROBLEMS = 10_000_000
 class PowerModel:
     """Variance of the paired difference of two cells' pass@1: `between / n + within / (n k)`.
 
-    Source: docs/benchmarks.md, "Power".
+    Source: docs/benchmarks.md#power.
 
     Args:
         between: variance over problems of the true difference of the two methods' chances.

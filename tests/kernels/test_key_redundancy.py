@@ -20,7 +20,7 @@ def test_kernel_equals_its_twin(name):
 
 
 def by_hand(keys: torch.Tensor, threshold: float) -> torch.Tensor:
-    """METHODS 2.7 step 2 for one head, one number at a time."""
+    """docs/methods.md#redundancy for one head, one number at a time."""
     n = len(keys)
     similarity = [[0.0 if i == j else float(torch.cosine_similarity(keys[i], keys[j], dim=0)) for j in range(n)]
                   for i in range(n)]  # fmt: skip
