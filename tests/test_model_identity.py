@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kvrepro import paths
+from kvrepro.benchmarks.sources import REAL_BENCHMARKS
 from kvrepro.benchmarks.table import benchmark_entry
 from kvrepro.methods.table import METHODS, method_class
 from kvrepro.models.identity import model_identity
@@ -141,8 +142,8 @@ def test_rows_on_this_machine_that_are_not_the_reference_count(tmp_path, monkeyp
         found.add(name())
     assert len(found | {published}) == 3
     digest = hashlib.sha256((tmp_path / "aime24.jsonl").read_bytes()).hexdigest()
-    table = {"aime24": dataclasses.replace(benchmark_entry("aime24"), reference_sha256=digest)}
-    monkeypatch.setattr("kvrepro.benchmarks.table._real", lambda: table)
+    entry = dataclasses.replace(benchmark_entry("aime24"), reference_sha256=digest)
+    monkeypatch.setitem(REAL_BENCHMARKS, "aime24", entry)
     assert name() == published
 
 
