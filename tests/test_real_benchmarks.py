@@ -169,10 +169,16 @@ def test_hub_errors_name_columns_gate_and_the_way_offline(monkeypatch):
 
 def gpqa_rows(n=198):
     return [
-        {"Record ID": f"rec{i}", "Question": f" Which number is {i}? \n", "Correct Answer": f"number {i}\n",
-         "Incorrect Answer 1": f"{i + 1}", "Incorrect Answer 2": f"{i + 2}", "Incorrect Answer 3": f"{i + 3}"}
+        {
+            "Record ID": f"rec{i}",
+            "Question": f" Which number is {i}? \n",
+            "Correct Answer": f"number {i}\n",
+            "Incorrect Answer 1": f"{i + 1}",
+            "Incorrect Answer 2": f"{i + 2}",
+            "Incorrect Answer 3": f"{i + 3}",
+        }
         for i in range(n)
-    ]  # fmt: skip
+    ]
 
 
 def test_gpqa_options_are_shuffled_by_problem_and_the_letter_follows(tmp_path):
