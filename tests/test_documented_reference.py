@@ -10,12 +10,13 @@ import signal
 import tomllib
 
 import pytest
+import yaml
 
 import kvrepro
 from kvrepro import cli
 from kvrepro.engine import requests
 from kvrepro.graders.score import STATUSES
-from kvrepro.runs import stopping
+from kvrepro.runs import processes
 from kvrepro.runs.profiles import profile_names
 from kvrepro.runs.summary import COLUMNS
 
@@ -58,6 +59,13 @@ def test_the_options_of_a_command(command):
     assert sorted(listed) == sorted(set(options) - {"-h", "--json"})
 
 
+def test_the_version_is_everywhere_the_same():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert cited["version"] == newest[1] == kvrepro.__version__
+    assert [r["url"] for r in cited["references"]] == ["https://arxiv.org/abs/2601.18383"]
+
+
 def test_the_public_names():
     assert sorted(span.split("(")[0] for span in named(section("Python"))) == sorted(kvrepro.__all__)
     assert all(getattr(kvrepro, name).__doc__ for name in kvrepro.__all__)
@@ -65,7 +73,7 @@ def test_the_public_names():
 
 def test_the_exit_codes():
     listed = {int(n) for row in rows(section("Exit codes")) for n in re.findall(r"\b\d+\b", " ".join(row[:2]))} - {128}
-    signals = {128 + getattr(signal, name) for name in stopping.SIGNALS}
+    signals = {128 + getattr(signal, name) for name in processes.SIGNALS}
     assert listed == {0, 1, 2, cli.OUTPUT_CLOSED, *signals}
     assert cli.INTERRUPTED in signals
 

@@ -48,7 +48,7 @@ class Worker:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
         command = [sys.executable, "-P", "-m", "kvrepro.graders.worker"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        # not by way of `runs.child`: the system would end it with the thread that started it, not with the process
+        # not by way of `runs.processes`: the system would end it with the thread that started it, not with the process
         self.process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
         try:
             self._receive()
