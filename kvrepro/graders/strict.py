@@ -1,4 +1,4 @@
-"""The strict grader: what the reply says after its thought, compared by value.
+"""The strict grader: what the reply says after its thought, compared by value; `docs/grading.md` lists its rules.
 
 Deviates from DynTS: no answer without the end of the thought, no last number of the text, no percent slack, no relative
 tolerance, no letters from articles.

@@ -72,7 +72,7 @@ _ENTRY = re.compile(r"^\s*(?:[-+*•]\s|\d+[.)]\s|\|)|^\s*\**[A-Z][^:.\n]{0,30}:
 # the exponent of a unit, which is no number of the sentence: `15 cm^{2}`
 _UNIT_POWER = re.compile(r"(\d\s*(?:sq\.?\s)?[A-Za-z]{1,12}(?:/[A-Za-z]{1,6})?)\s*\^\{?-?\d\}?(?![\w}])")
 _UNIT = re.compile(
-    r"^\s*(?:([ap]\.?m\b|percent|o'clock(?:\s+(?:in the|at)\s+[a-z]+)?)"
+    r"^\s*(?:([ap]\.?m\b|percent|[bmtr]+illion|hundred|thousand|dozen|o'clock(?:\s+(?:in the|at)\s+[a-z]+)?)"
     r"|((?:square |cubic )?[A-Za-z]{1,12}(?:/[A-Za-z]{1,6})?(?:\^\{?-?\d\}?)?)(?![\w{]))"
 )
 _WORD_OF_NUMBER = re.compile(r"(?i)hundred|thousand|and|a|half|thirds?|quarters?")
