@@ -10,6 +10,7 @@ import signal
 import tomllib
 
 import pytest
+import yaml
 
 import kvrepro
 from kvrepro import cli
@@ -56,6 +57,13 @@ def test_the_options_of_a_command(command):
     options = [a.option_strings[0] for a in actions if a.option_strings]
     listed = [span.split()[0] for span in named(section(f"kvrepro {command}"))]
     assert sorted(listed) == sorted(set(options) - {"-h", "--json"})
+
+
+def test_the_version_is_everywhere_the_same():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert cited["version"] == newest[1] == kvrepro.__version__
+    assert [r["url"] for r in cited["references"]] == ["https://arxiv.org/abs/2601.18383"]
 
 
 def test_the_public_names():

@@ -11,7 +11,7 @@ import torch
 from scipy.stats import kendalltau
 from torch import Tensor
 
-from ...scores.statistics import two_stage_bootstrap
+from ...scores.statistics import bootstrap_interval
 from ..dataset import Example
 
 TOP_SHARE = 0.2
@@ -139,9 +139,8 @@ def lead_over(frame: pd.DataFrame, ours: str) -> pd.DataFrame:
 
 def bootstrap(values: Sequence[float], confidence: float = 0.95) -> dict[str, float]:
     """`mean`, `lo`, `hi` (percentile bootstrap over traces) and `n_traces`; one trace has no interval, none no mean."""
-    matrix = np.asarray(values, dtype=float)[:, None]
-    if len(matrix) < 2:
-        mean = float(matrix[0, 0]) if len(matrix) else np.nan
-        return {"mean": mean, "lo": np.nan, "hi": np.nan, "n_traces": len(matrix)}
-    found = two_stage_bootstrap(matrix, confidence=confidence)
-    return {"mean": found.estimate, "lo": found.lo, "hi": found.hi, "n_traces": len(matrix)}
+    array = np.asarray(values, dtype=float)
+    if len(array) < 2:
+        return {"mean": array[0] if len(array) else np.nan, "lo": np.nan, "hi": np.nan, "n_traces": len(array)}
+    found = bootstrap_interval(array, confidence)
+    return {"mean": found.estimate, "lo": found.lo, "hi": found.hi, "n_traces": len(array)}
