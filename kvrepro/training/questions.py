@@ -7,7 +7,7 @@ import random
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +161,5 @@ def check_leakage(
 
 def questions_hash(questions: list[Question]) -> str:
     """SHA-256 over all fields, in order; part of a trace folder's identity."""
-    digest = hashlib.sha256()
-    for q in questions:
-        digest.update("\x1f".join((q.problem_id, q.text, q.gold, q.kind, q.split, "")).encode())
-    return digest.hexdigest()
+    text = "".join("\x1f".join((*astuple(q), "")) for q in questions)
+    return hashlib.sha256(text.encode()).hexdigest()
