@@ -15,11 +15,11 @@ from ..engine.generate import generate
 from ..engine.requests import OK
 from ..errors import KvreproError
 from ..files import write_atomic
-from ..methods.learned.loading import load_learned, named_separator_ids
-from ..methods.table import create_method, method_class
+from ..methods.table import method_class
 from ..models.loading import load_model
-from ..models.table import model_entry, predictor_source
+from ..models.table import model_entry
 from ..runs.config import CellConfig
+from ..runs.resolution import loaded_method
 from ..training.importance.ranking import bootstrap
 from .fidelity import MEASURES, KnownTrace, measure_fidelity, oracle_traces, reference_hidden, summarise_fidelity
 
@@ -94,17 +94,14 @@ def _measured(cells: list[CellConfig]) -> Iterator[tuple[CellConfig, pd.DataFram
     reference = {trace.key: reference_hidden(model, trace) for trace in traces}
     oracles: dict[str, Any] = {}
     for cell in cells:
-        cls, options = method_class(cell.method), cell.method_options()
-        if "trace" in cls.needs:
+        given: dict[str, Any] = {}
+        if "trace" in method_class(cell.method).needs:
             if cell.method not in oracles:
-                oracles[cell.method] = oracle_traces(model, cell.method, traces, options.get("block", 16))
-            options["traces"] = oracles[cell.method]
-        given = {**options, **cell.asset_folders(), "predictor": predictor_source(entry, cell.predictor)}
-        if entry.separators is not None:
-            given["separators"] = named_separator_ids(tokenizer, entry.separators)
-        options |= load_learned(cls, model, tokenizer, given)
+                block = (cell.options or {}).get("block", 16)
+                oracles[cell.method] = oracle_traces(model, cell.method, traces, block)
+            given["traces"] = oracles[cell.method]
+        method = loaded_method(cell, model, tokenizer, **given)
         common = {"think": entry.tags(tokenizer), "batch_rows": cell.batch_rows, "seed": cell.seed}
-        method = create_method(cls, **options)
         yield cell, summarise_fidelity(measure_fidelity(model, traces, method, reference=reference, **common))
 
 

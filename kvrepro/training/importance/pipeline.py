@@ -15,7 +15,8 @@ from transformers import AutoTokenizer
 
 from ...errors import KvreproError
 from ...files import read_rows
-from ...methods.learned.importance import CARD_FILE, FOLDER, save_predictor
+from ...methods.learned.folder import CARD_FILE, LEARNED
+from ...methods.learned.importance import save_predictor
 from ...models.identity import model_identity
 from ...models.loading import load_model
 from ...models.table import weights_fingerprint
@@ -225,4 +226,4 @@ def _rounded(row) -> dict[str, float]:
 def default_head_folder(plan: TrainingSettings) -> Path | None:
     """`importance/` in a local model's folder; None for a model of the Hub, whose head goes to the results."""
     source = Path(plan.entry.source)
-    return source / FOLDER if source.is_dir() else None
+    return source / LEARNED["predictor"].folder if source.is_dir() else None

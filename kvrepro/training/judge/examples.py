@@ -14,7 +14,7 @@ from ...cache.prefill import Prefill, prefill_prompt
 from ...cache.probes import masked_attention, suffix_maxima
 from ...cache.rotary import check_length
 from ...errors import KvreproError
-from ...methods.foresight_kv import add_block, attention_features, judge_features
+from ...methods.learned.judge import add_block, attention_features, judge_features
 from .sequences import TokenSequence
 
 
