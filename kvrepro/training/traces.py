@@ -14,7 +14,7 @@ from ..engine.engine import Engine
 from ..engine.generate import end_token_ids
 from ..engine.requests import TRUNCATED, Completion, Request, SamplingConfig
 from ..errors import KvreproError
-from ..files import append_row, read_rows, write_rows
+from ..files import append_row, rows_so_far
 from ..graders import grade
 from ..methods.table import create_method
 from ..models.tokens import ThinkTags, render_prompt, reply_parts
@@ -128,10 +128,7 @@ def generate_traces(
             "the model does not think, so its replies have no answer part: say which last share of a reply counts as "
             "its answer, for example traces.answer_share=0.25"
         )
-    rows = list(read_rows(path, drop_cut_tail=True)) if path.is_file() else []
-    # without the line that a kill cut off: the next one starts on its own line
-    write_rows(path, rows)
-    done = {(row["problem_id"], row["sample_id"]) for row in rows}
+    done = {(row["problem_id"], row["sample_id"]) for row in rows_so_far(path)}
     by_id = {q.problem_id: q for q in questions}
     requests = [
         Request(q.problem_id, s, tuple(render_prompt(tokenizer, q.text, think)))
