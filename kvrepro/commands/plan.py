@@ -9,7 +9,6 @@ from typing import Any
 from ..errors import KvreproError
 from ..models.memory import GIB
 from ..runs.machines import GPUS, machine
-from ..runs.past_cells import measurements
 from ..runs.profiles import load_profile
 
 NAME = "plan"
@@ -27,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Print a line per cell, what does not fit and why, and the totals."""
     from ..runs.forecast import CellForecast
+    from ..runs.past_cells import measurements
 
     for path in args.measured:
         if not path.is_file():
