@@ -50,7 +50,7 @@ _MODULES = {
     "analysis.fidelity": ("KnownTrace", "measure_fidelity", "summarise_fidelity"),
     "methods.learned.importance": ("load_predictor",),
     "training.importance.settings": ("load_plan",),
-    "figures.budget_curves": ("set_theme",),
+    "figures.theme": ("set_theme",),
 }
 _PUBLIC = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = list(_PUBLIC)

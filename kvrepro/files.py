@@ -12,6 +12,7 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,23 @@ def lines_of(content: bytes, name: str) -> list[str]:
         return content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise KvreproError(f"{name} is no text in UTF-8 ({error}); save it as UTF-8") from error
+
+
+@dataclass(frozen=True)
+class ResultFolder:
+    """A folder of results, and the one beside it where an unfinished run works until its content is published."""
+
+    path: Path
+
+    @property
+    def partial(self) -> Path:
+        """Where a run works until it is complete."""
+        return self.path.with_name(f".{self.path.name}.partial")
+
+    @property
+    def lock(self) -> Path:
+        """The lock of an unfinished run; beside its folder, which is removed while the lock is held."""
+        return self.path.with_name(f".{self.path.name}.lock")
 
 
 @contextlib.contextmanager

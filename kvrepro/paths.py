@@ -1,4 +1,4 @@
-"""The only code that knows folders and reads environment variables (each is listed in the README)."""
+"""The only code that knows folders and reads environment variables (each is listed in docs/reference.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compressed cache against an oracle that hides exactly the evicted positions (METHODS.md section 5, 5-9)."""
+"""The compressed cache against an oracle that hides exactly the evicted positions (docs/methods.md#invariants)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an eviction of R-KV takes beside the cache: no n x n similarity may exist (METHODS.md 2.7, issue 3)."""
+"""What an eviction of R-KV takes beside the cache: no n x n similarity may exist (docs/methods.md#redundancy)."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""The golden numbers of METHODS.md section 2, for the library and for the transcriptions that judge it."""
+"""The golden numbers of docs/methods.md, for the library and for the transcriptions that judge it."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from kvrepro.kernels.reference_scores import key_redundancy, window_scores
+from kvrepro.kernels.reference.scores import blocked_key_redundancy, weighted_window_scores
 from torch.nn import functional
 
 from kvrepro.analysis.future_attention import future_maxima
@@ -29,8 +29,8 @@ REDUNDANCY_KEYS = torch.tensor([[1.0, 0], [1, 0], [0, 1], [1, 0], [0.6, 0.8]])
 
 
 def test_r_kv_redundancy_table():
-    """2.7: column means and their softmax at threshold 0.5."""
-    means = key_redundancy(REDUNDANCY_KEYS[None], 0.5)
+    """docs/methods.md#redundancy: column means and their softmax at threshold 0.5."""
+    means = blocked_key_redundancy(REDUNDANCY_KEYS[None], 0.5)
     torch.testing.assert_close(means[0], torch.tensor([0.52, 0.52, 0.16, 0.40, 0.0]))
     expected = [0.23928, 0.23928, 0.16694, 0.21223, 0.14226]
     torch.testing.assert_close(means.softmax(-1)[0], torch.tensor(expected), atol=6e-6, rtol=0)
@@ -41,7 +41,7 @@ def test_r_kv_redundancy_table():
 def test_a_row_without_a_similar_key_zeroes_the_first_column_only_as_published():
     # the second key is similar to none, its row would count 0.1 in column 0
     keys = torch.tensor([[1.0, 0.0], [0.1, 0.995], [1.0, 0.01]])
-    spared, plain = key_redundancy(keys[None], 0.5), key_redundancy(keys[None], 0.5, spare_first=False)
+    spared, plain = blocked_key_redundancy(keys[None], 0.5), blocked_key_redundancy(keys[None], 0.5, spare_first=False)
     cosine = float(functional.cosine_similarity(keys[0], keys[1], dim=0))
     torch.testing.assert_close(plain - spared, torch.tensor([[cosine / 3, 0.0, 0.0]]), atol=1e-6, rtol=0)
 
@@ -49,9 +49,9 @@ def test_a_row_without_a_similar_key_zeroes_the_first_column_only_as_published()
 def test_redundancy_in_blocks_of_rows_equals_one_block(monkeypatch):
     torch.manual_seed(0)
     keys = torch.randn(3, 37, 4)
-    whole = key_redundancy(keys)
-    monkeypatch.setattr("kvrepro.kernels.reference_scores.SIMILARITY_BLOCK", 3 * 37 * 5)
-    torch.testing.assert_close(key_redundancy(keys), whole)
+    whole = blocked_key_redundancy(keys)
+    monkeypatch.setattr("kvrepro.kernels.reference.scores.SIMILARITY_BLOCK", 3 * 37 * 5)
+    torch.testing.assert_close(blocked_key_redundancy(keys), whole)
 
 
 class _Keys:
@@ -60,18 +60,16 @@ class _Keys:
     def __init__(self, keys):
         self.stored = keys[None, None, None]
 
-    def layer_blocks(self, values_per_slot=0):
-        return [slice(0, 1)]
-
     def keys(self, layers):
         return self.stored
 
 
 def test_keydiff_table():
-    """2.18: anchor (.2488, .2749)."""
+    """docs/methods.md#keydiff: anchor (.2488, .2749)."""
     keys = torch.tensor([[1, 0], [1, 0.1], [0, 2], [-1, 0]])
     expected = [-0.671, -0.7415, -0.7415, 0.671]
-    torch.testing.assert_close(KeyDiffMethod().score(_Keys(keys))[0, 0, 0], torch.tensor(expected), atol=6e-5, rtol=0)
+    found = KeyDiffMethod().score_layers(_Keys(keys), slice(0, 1))
+    torch.testing.assert_close(found[0, 0, 0], torch.tensor(expected), atol=6e-5, rtol=0)
     theirs = transcriptions.key_diff({j: keys[j].double().numpy() for j in range(4)})
     assert list(theirs.values()) == pytest.approx(expected, abs=6e-5)
 
@@ -81,14 +79,14 @@ def test_keydiff_table():
     [(10, 0, 0.53813), (10, 10, 0.23865), (1, 0, 1.53788), (1, 5, 1.00495), (0, 0, 0.53788), (0, 3, 0.0)],
 )
 def test_lazy_eviction_table(mri, delta, score):
-    """2.13."""
+    """docs/methods.md#lazy_eviction."""
     found = recurrence_score(torch.tensor(float(mri)), torch.tensor(float(delta)))
     assert float(found) == pytest.approx(score, abs=6e-6)
     assert transcriptions.recurrence_score(mri, delta) == pytest.approx(score, abs=6e-6)
 
 
 def test_a_token_important_at_birth_alone_outranks_one_that_recurs_every_ten_steps():
-    """2.13, consequence of the initialisation: MRI 1 gives the full frequency term for good."""
+    """Consequence of the initialisation: MRI 1 gives the full frequency term for good."""
     birth_only = recurrence_score(torch.tensor(1.0), torch.tensor(500.0))
     recurring = recurrence_score(torch.tensor(10.0), torch.tensor(torch.arange(10.0).tolist()))
     assert float(birth_only) == pytest.approx(1.0, abs=1e-6)
@@ -120,8 +118,8 @@ def test_pooling_stops_at_the_candidates_and_averages_count_zeros_beyond_edges(k
     torch.testing.assert_close(smooth(scores, 3, kind, 5), torch.tensor(expected, dtype=torch.float32))
 
 
-def test_group_reductions_differ_where_methods_md_says_they_do():
-    """Section 1: max of logits then softmax, softmax then max, softmax then mean; two heads, two slots."""
+def test_group_reductions_differ_where_the_page_says_they_do():
+    """docs/methods.md#pooling-over-the-query-group; two heads, two slots."""
     queries = torch.tensor([[2.0], [-1.0]])[None, None, :, None]  # [N, H, G, w, D]
     keys = torch.tensor([[1.0], [0.0]])[None, None]
     weights = torch.ones(1, 1)
@@ -132,13 +130,13 @@ def test_group_reductions_differ_where_methods_md_says_they_do():
         "mean": [(a[0] + a[1]) / 2, 1 - (a[0] + a[1]) / 2],
     }
     for group, values in expected.items():
-        found = window_scores(queries, keys, None, weights, 1.0, group)[0, 0]
+        found = weighted_window_scores(queries, keys, None, weights, 1.0, group)[0, 0]
         torch.testing.assert_close(found, torch.tensor(values, dtype=torch.float32))
 
 
 @pytest.mark.parametrize(("hidden", "parameters"), [(4096, 50_333_696), (3584, 46_139_392)])
 def test_predictor_sizes(hidden, parameters):
-    """3.4."""
+    """docs/predictor.md#head."""
     with torch.device("meta"):
         head = ImportancePredictor(PredictorShape(hidden, 8192, 2048))
     assert sum(p.numel() for p in head.parameters()) == parameters
@@ -154,7 +152,7 @@ def trace(random_models):
 
 
 def test_answer_labels_equal_the_loops(trace):
-    """3.2."""
+    """docs/predictor.md#labels."""
     model, row = trace
     labels = label_sequence(model, row.tokens, 10).labels
     assert labels.tolist() == pytest.approx(transcriptions.answer_labels(row, 10), abs=1e-6)
@@ -163,7 +161,7 @@ def test_answer_labels_equal_the_loops(trace):
 
 @pytest.mark.parametrize("block", [1, 4, 15, 64])
 def test_future_attention_equals_the_loops(trace, block):
-    """2.14."""
+    """docs/predictor.md#eviction-judge."""
     model, row = trace
     expected = transcriptions.future_block_maxima(row, block)
     torch.testing.assert_close(

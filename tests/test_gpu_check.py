@@ -33,7 +33,7 @@ def test_without_a_gpu_nothing_is_measured(tmp_path, capsys):
 
 @pytest.mark.parametrize(("name", "gigabytes", "kib_per_slot"), [("r1-llama-8b", 15.0, 128), ("r1-qwen-7b", 14.1, 56)])
 def test_shapes_are_those_of_the_published_models(name, gigabytes, kib_per_slot):
-    """The sizes that issue 6 derives its bounds from."""
+    """The sizes that the bounds of the published shapes are derived from."""
     model = build(true_shape(name), "meta")
     assert round(step_weight_bytes(model) / 1e9, 1) == gigabytes
     shape = gpu_decode.CacheShape.of(model.config)
@@ -54,7 +54,7 @@ def test_time_over_a_cycle_is_the_mean_over_its_lengths():
 def test_the_bound_is_memory_over_the_copy_rate():
     row = dict(bytes_per_slot=128 * 1024, rows=20, mean_slots=2325.5, decode_tps=2000.0)
     found = with_bound(row, round(15.0e9), 3.0e12)
-    # issue 6: 7.0 ms per step for R1-Llama-8B at C=2500
+    # by hand: 7.0 ms per step for R1-Llama-8B at C=2500
     assert 20 / found["bound_tps"] * 1e3 == pytest.approx(7.0, abs=0.05)
     assert found["fraction_of_bound"] == pytest.approx(2000 / found["bound_tps"])
 

@@ -137,7 +137,8 @@ def test_only_paths_knows_the_names_of_environment_variables():
 
 # what must load without torch
 LIGHT = (
-    "graders", "scores.metrics", "scores.statistics", "figures.budget_curves", "figures.methods", "runs.config",
+    "graders", "scores.metrics", "scores.statistics", "figures.theme", "figures.budget_curves",
+    "figures.methods", "runs.config",
     "runs.profiles", "runs.folder", "benchmarks.table", "methods.table", "models.table", "cli",
 )  # fmt: skip
 
@@ -166,7 +167,7 @@ def is_slow(module: str) -> bool:
 @pytest.mark.parametrize("module", FILES)
 def test_an_import_inside_a_function_keeps_something_slow_out(module):
     idle = [
-        f"{FILES[module].name}:{line} {module} imports {name} inside a function, which keeps nothing slow out: move it up"
+        f"{FILES[module].name}:{line} {module} imports {name} in a function, which keeps nothing slow out: move it up"
         for name, line, eager in imports_of(module)
         if not eager and name in FILES and (is_slow(module) or not is_slow(name))
     ]

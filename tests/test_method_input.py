@@ -1,4 +1,4 @@
-"""Bad input of issue 3: every refusal names the numbers and the way out."""
+"""Bad input to methods: every refusal names the numbers and the way out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Selection against the published rules written out loop by loop (METHODS.md 1.1, 2.2, 2.8)."""
+"""Selection against the published rules written out loop by loop (docs/budgets.md#rules, docs/methods.md#dynts)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from kvrepro.methods.views import NEVER, EvictionView
     ],
 )
 def test_schedule_golden_numbers(budget, window, ratio, k, kept, first_step, period):
-    """METHODS.md 1.1, prompt of 200: the published loop, simulated beside the schedule."""
+    """docs/budgets.md#dynts-rule, prompt of 200: the published loop, simulated beside the schedule."""
     s = Schedule(budget, window, ratio)
     assert (s.kept_tokens - s.window, s.kept_tokens, s.period_steps, s.slack_tokens) == (k, kept, period, 1)
     n, n_previous, evictions = 200, 0, []
@@ -91,7 +91,7 @@ def make_view(config, length: int, n_prompt: int, answer_from: int = NEVER, gran
 def published_dynts(
     scores: list[float], positions: list[int], n_prompt: int, answer_from: int, s: Schedule
 ) -> list[int]:
-    """METHODS.md 2.8 by loops: pinned tokens first, then the best scores, ties to the earlier slot, then the window."""
+    """docs/methods.md#dynts by loops: pinned first, then the best scores, ties to the earlier slot, then the window."""
     n = len(scores)
     k = math.floor(s.ratio * (n - s.window) + 1e-9)
     importance = []

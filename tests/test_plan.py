@@ -109,7 +109,7 @@ def test_parameters_are_those_that_the_models_are_published_with():
     }  # fmt: skip
     for name, parameters in published.items():
         assert model_size(model_entry(name)).parameters == parameters, name
-    # METHODS.md section 1: 56 and 128 KiB a token
+    # docs/budgets.md#bytes: 56 and 128 KiB a token
     assert model_size(model_entry("r1-qwen")).kv_bytes_per_token == 56 * 1024
     assert model_size(model_entry("r1-llama")).kv_bytes_per_token == 128 * 1024
 

@@ -22,7 +22,7 @@ from kvrepro.training.importance.training import PredictorTraining
 
 @pytest.mark.parametrize(("hidden", "parameters"), [(4096, 50_333_696), (3584, 46_139_392)])
 def test_published_head_sizes(hidden, parameters):
-    """METHODS.md 3.4."""
+    """docs/predictor.md#head."""
     with torch.device("meta"):
         head = ImportancePredictor(PredictorShape(hidden, 8192, 2048))
     assert sum(p.numel() for p in head.parameters()) == parameters

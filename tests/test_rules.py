@@ -1,5 +1,5 @@
-"""Every method, in both protocols, through the real engine: against METHODS.md written out loop by loop
-(`transcriptions`) and against a full cache that hides what was evicted (`oracle`).
+"""Every method, in both protocols, through the real engine: against docs/methods.md written out loop
+by loop (`transcriptions`) and against a full cache that hides what was evicted (`oracle`).
 
 The fair schedules run on one model family, the published ones on the other.
 """
@@ -96,7 +96,7 @@ def rule_of(
         **{k: sizes[k] for k in ("obs_window", "future", "importance", "calibration") if k in sizes},
     )  # fmt: skip
     if name == "random_attention" and protocol == "as_published":
-        # 2.9: K excludes the buffer of r tokens, K + r remain
+        # K excludes the buffer of r tokens, K + r remain
         o.budget += window
     if name == "foresight_kv":
         o.period = every
@@ -109,7 +109,7 @@ def rule_of(
 
 
 def every_is_missing(sizes: dict) -> bool:
-    """Without a period the budget itself is the trigger (section 1.1)."""
+    """Without a period the budget itself is the trigger (docs/budgets.md#dynts-rule)."""
     return sizes.get("evict_every") is None
 
 
@@ -163,7 +163,7 @@ def test_positions_and_carried_state_stay_with_their_slot(recording):
 
 
 def expected_sizes(recording: Recording, row: int, number: int) -> tuple[int, int]:
-    """Length that evicts, and length after it, from the text of METHODS.md; the second is a maximum for SepLLM."""
+    """Length that evicts, and length after it, from the text of docs/budgets.md; the second is a maximum for SepLLM."""
     name, sizes = recording.method.name, sizes_of(recording.method.name, recording.protocol)
     budget, every, n_prompt = sizes["budget"], sizes.get("evict_every"), PROMPTS[row]
     window = 1 if name == "dynts_nolocal" else sizes["window"]

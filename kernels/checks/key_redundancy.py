@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 
 from ..key_redundancy import STEM, key_redundancy
-from ..reference_ragged import key_redundancy as reference
+from ..reference.scores import key_redundancy as reference
 from .common import DTYPES, lengths_of, relative_error, slot_tensor
 
 __all__ = ["CASES", "GOLDEN_KEYS", "GOLDEN_MEANS", "LARGE_CASES", "STEM", "Case", "errors"]
 
-# METHODS 2.7: m = [4, 4, 4, 4, 3]
+# docs/methods.md#redundancy: m = [4, 4, 4, 4, 3]
 GOLDEN_KEYS = ((1.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 0.0), (0.6, 0.8))
 GOLDEN_MEANS = (0.52, 0.52, 0.16, 0.40, 0.0)
 

@@ -1,7 +1,7 @@
 """One decode step of the Llama layout on a CPU: the weights as the model holds them, the cache's slots as they lie.
 
-Formulas are those of `kvrepro.engine.decoders.choose.FusedDecoder`, its torch twin. Activations and sums are float32 whatever the
-weights are. A row's result is the same bit for bit whatever other rows there are, and however many threads.
+Formulas are those of `kvrepro.engine.decoders.fused.FusedDecoder`, its torch twin. Activations and sums are float32
+whatever the weights are. A row's result is the same bit for bit whatever other rows there are, and however many threads.
 """
 
 from __future__ import annotations

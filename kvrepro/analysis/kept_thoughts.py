@@ -76,7 +76,7 @@ def answers_from_parts(
 ) -> pd.DataFrame:  # fmt: skip
     """Answer every trace from every part of its thought, greedily, and grade the answers.
 
-    Source: the idea of DynTS, arXiv 2601.18383 (observations); PAPER.md, figure 6.
+    Source: the idea of DynTS, arXiv 2601.18383; docs/predictor.md#observations.
     Deviates: greedy instead of sampled answers, so that rows differ by what is kept and by nothing else. Tokens were
     produced under the full cache; only the answer sees the compacted one.
 

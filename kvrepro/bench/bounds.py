@@ -17,12 +17,12 @@ from ..runs.forecast import ASSUMED_PROMPT_TOKENS
 from ..runs.machines import GPUS
 from .head_cost import break_even
 
-# local window and ratio of the paper per model (METHODS.md 4.2), and its batch
+# local window and ratio of the paper per model (docs/budgets.md#published-settings), and its batch
 WINDOW, RATIOS, PAPER_ROWS = 2000, {"r1-llama-8b": 0.3, "r1-qwen-7b": 0.4}, 20
 # rows of the model table that have these shapes
 ROWS = {"r1-llama-8b": MODELS["r1-llama"], "r1-qwen-7b": MODELS["r1-qwen"]}
 TITLES = {name: entry.title for name, entry in ROWS.items()}
-# copy rate of an H100 that issue 6 states, bytes per second; a data sheet says 3.35e12
+# copy rate assumed of an H100, bytes per second; its data sheet says 3.35e12
 H100_COPY = 3.0e12
 
 

@@ -128,7 +128,7 @@ def break_even_length(saved: pd.DataFrame, even: float | None) -> int | None:
 def break_even(config, head_weights: int, rows: int, bytes_per_weight: int, costs: pd.DataFrame | None = None):
     """`BreakEven` of a model's configuration and a head of `head_weights` weights.
 
-    Source: derived here from METHODS.md 2.8 and 3.4; PAPER.md, item 5, names such a figure but not its formula.
+    Source: derived here (docs/predictor.md#break-even); the paper's own formula was not at hand.
 
     Args:
         rows: batch; the head's weights are read once for all rows, a slot's keys and values once per row.

@@ -138,7 +138,7 @@ def confirmations(data: dict[str, Any], plan: BenchSettings, clock: str) -> list
 
 
 def bars(rows: list[dict[str, Any]], flat: dict[str, Any], plan: BenchSettings) -> list[dict[str, Any]]:
-    """Every bar of issue 6, point 5, with what was found; `held` is None where nothing was measured."""
+    """Every bar that this package sets itself, with what was found; `held` is None where nothing was measured."""
 
     def bar(name: str, wanted: str, found: float | None, held: bool | None) -> dict[str, Any]:
         return {"bar": name, "wanted": wanted, "found": found, "held": held}

@@ -1,7 +1,7 @@
 """What caching the hidden states saves: an epoch of the head beside the backbone's pass that it makes unnecessary.
 
-`python -m kvrepro.bench.training_speed tiny-r1-llama` times both in turn, in one run, on traces of random tokens: time does
-not depend on the values. `--random` builds the model's shape with random weights, so that no download is needed.
+`python -m kvrepro.bench.training_speed tiny-r1-llama` times both in turn, in one run, on traces of random tokens: time
+does not depend on the values. `--random` builds the model's shape with random weights, so that no download is needed.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..methods.learned.folder import LEARNED
 from ..models.table import model_entry, weights_fingerprint
 from .arguments import add_source_arguments, asset_home, collect, set_threads
 
@@ -19,12 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run the sequences through the model, average its queries, write them with their card."""
-    from ..methods.learned.query_statistics import FOLDER, measure_statistics, save_statistics
+    from ..methods.learned.query_statistics import save_statistics
     from ..models.loading import load_model
+    from ..training.query_statistics import measure_statistics
 
     set_threads(args.threads)
     entry = model_entry(args.model)
-    folder = args.out or asset_home(entry) / FOLDER
+    folder = args.out or asset_home(entry) / LEARNED["calibration"].folder
     model, tokenizer = load_model(entry)
     sequences, source = collect(args, entry, model, tokenizer, "train", args.problems)
     statistics = measure_statistics(model, (s.token_ids for s in sequences))

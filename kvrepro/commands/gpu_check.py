@@ -21,7 +21,7 @@ NAME = "gpu-check"
 HELP = "check and time the kernels and decoding on a GPU, with random weights in the published shapes"
 
 BUDGETS = (2500, 3000, 3500, 4000, 4500, 5000, 5500, 6000)
-# the paper's local window, and its ratio per model (METHODS.md 4.2)
+# the paper's local window, and its ratio per model (docs/budgets.md#published-settings)
 WINDOW, RATIOS = 2000, {"r1-llama-8b": 0.3, "r1-qwen-7b": 0.4}
 OTHER_METHODS, OTHER_BUDGET = ("window", "snapkv", "rkv", "h2o"), 5000
 EVICT_EVERY, LONGEST = 128, 16384

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..methods.learned.folder import LEARNED
 from ..models.table import model_entry, weights_fingerprint
 from .arguments import add_source_arguments, asset_home, collect, set_threads
 
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Collect sequences, follow them under drawn budgets, fit the judge, write it with its card."""
-    from ..methods.learned.judge import FOLDER, save_judge
+    from ..methods.learned.judge import save_judge
     from ..models.loading import load_model
     from ..training.judge.training import JudgeRecipe, train_judge
 
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     given = {"steps": args.steps, "periods": args.periods and tuple(args.periods)}
     recipe = JudgeRecipe(seed=args.seed, **{name: value for name, value in given.items() if value is not None})
     entry = model_entry(args.model)
-    folder = args.out or asset_home(entry) / FOLDER
+    folder = args.out or asset_home(entry) / LEARNED["judge"].folder
     model, tokenizer = load_model(entry)
     train, source = collect(args, entry, model, tokenizer, "train", args.problems)
     held_out, held_out_source = collect(args, entry, model, tokenizer, "held_out", args.held_out)

@@ -25,8 +25,8 @@ class SamplingConfig:
     """How the next token is drawn. `temperature=0` is greedy.
 
     `order="hf"` applies temperature, top-k, top-p (transformers); `order="dynts"` applies temperature,
-    top-p, top-k (DynTS, METHODS.md 4.1): there the nucleus is measured on the full distribution, so it
-    can be larger. Source: DynTS `inference/base.py`.
+    top-p, top-k (DynTS, `inference/base.py`): there the nucleus is measured on the full distribution, so it can be
+    larger. Source: docs/benchmarks.md#sampling.
     """
 
     temperature: float = 0.6

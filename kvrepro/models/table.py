@@ -18,7 +18,7 @@ from .tokens import OPEN_THOUGHT, THINK_END_TEXT, ThinkTags, opening_tag
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTISATIONS = ("8bit", "4bit")
 FETCHED = "fetched:"
-# what R1's model card and DynTS' recipes use (METHODS.md 4.1)
+# what R1's model card and DynTS' recipes use (docs/benchmarks.md#sampling)
 _R1_GENERATION = {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -40,7 +40,7 @@ class ModelEntry:
             None, of models without a row, of which nothing is known, is `template` with a warning.
         generation: sampling parameters that a profile or `kvrepro run` takes when it names none.
         prompt_style: `dynts` or `deepseek`; for profiles that name none.
-        separators: token texts that count as separators; None takes those of the method (`kvrepro.methods.learned.loading`).
+        separators: token texts that count as separators; None takes those of the method (`methods.learned.loading`).
         quantisation: None, `8bit` or `4bit` weights (bitsandbytes, through transformers).
         device_map: None for one device, `auto` to spread the layers over all visible GPUs.
     """

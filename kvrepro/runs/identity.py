@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..benchmarks.table import rows_identity
-from ..methods.learned.folder import DEFAULT_FOLDERS
+from ..methods.learned.folder import LEARNED
 from ..methods.table import METHODS
 from ..models.checkpoint_files import folder_fingerprint
 from ..models.identity import model_identity
@@ -44,11 +44,11 @@ def cell_hash(config: CellConfig) -> str:
 
 def _trained_folder(config: CellConfig, entry: ModelEntry) -> dict[str, Any]:
     """The field of the folder beside the weights that the method reads, with what identifies its content."""
-    field = METHODS[config.method].asset
+    field = METHODS[config.method].learned
     if field is None:
         return {}
     given = getattr(config, field)
     if field == "predictor":
         # where a head comes from, the model table knows: a folder or the Hub
         return {field: predictor_fingerprint(entry, given)}
-    return {field: folder_fingerprint(Path(given or Path(entry.source) / DEFAULT_FOLDERS[field]))}
+    return {field: folder_fingerprint(Path(given or Path(entry.source) / LEARNED[field].folder))}

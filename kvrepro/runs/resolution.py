@@ -11,7 +11,7 @@ from typing import Any
 from ..benchmarks.table import benchmark_entry, load_problems
 from ..errors import KvreproError
 from ..methods.base import EvictionMethod
-from ..methods.learned.folder import DEFAULT_FOLDERS
+from ..methods.learned.folder import LEARNED
 from ..methods.learned.loading import load_learned, named_separator_ids
 from ..methods.table import create_method, method_class
 from ..models.shapes import model_config, model_dtype
@@ -47,7 +47,7 @@ class ResolvedCell:
         config, method, schedule = self.config, self.method, self.method.schedule
         entry = model_entry(config.model)
         needs = type(method).needs
-        own = {name: str(Path(entry.source) / folder) for name, folder in DEFAULT_FOLDERS.items()}
+        own = {name: str(Path(entry.source) / part.folder) for name, part in LEARNED.items()}
         folders = {name: given or own.get(name) for name, given in config.asset_folders().items()}
         folders["predictor"] = predictor_source(entry, config.predictor)
         switches = {f.name: getattr(method, f.name) for f in fields(method) if f.name not in (*needs, "schedule")}
