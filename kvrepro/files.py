@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 
 from .errors import KvreproError, RunError
@@ -121,6 +122,26 @@ def read_objects(
         if missing := [key for key in needed if key not in row]:
             raise KvreproError(f"{place}: lacks {missing}; found {sorted(row)}")
         yield number, row
+
+
+def read_yaml(path: Path, expected: str = "a mapping") -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Args:
+        expected: what it should be, for the message.
+
+    Raises:
+        KvreproError: no such file, not YAML, or something else than a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise KvreproError(f"{path}: {error.strerror}; expected a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise KvreproError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise KvreproError(f"{path}: expected {expected}, given {type(content).__name__}")
+    return content
 
 
 def lines_of(content: bytes, name: str) -> list[str]:
