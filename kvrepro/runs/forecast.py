@@ -11,7 +11,7 @@ from ..errors import KvreproError
 from ..methods.base import EvictionMethod
 from ..methods.learned.importance import PredictorShape
 from ..methods.table import create_method, method_class
-from ..models.memory import GIB, RESERVE_BYTES, rows_that_fit
+from ..models.memory import GIB, RESERVE_BYTES, rows_that_fit, step_bytes
 from ..models.shapes import ModelSize, model_size
 from ..models.table import ModelEntry, model_entry, predictor_source
 from ..models.tokens import render_prompt
@@ -155,7 +155,7 @@ def _time(
         slots = longest + new_tokens / 2
     else:
         slots = min((schedule.kept_tokens + schedule.peak_tokens) / 2, longest + new_tokens / 2)
-    read = size.step_weights_bytes + rows * slots * size.kv_bytes_per_token
+    read = step_bytes(size.step_weights_bytes, size.kv_bytes_per_token, rows, slots)
     seconds = math.ceil(total / rows) * read / machine.bandwidth
     return total / seconds, seconds, BOUND
 
