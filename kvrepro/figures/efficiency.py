@@ -1,4 +1,4 @@
-"""Figures of `efficiency.ipynb`, from the frames of `readings` and `bounds`."""
+"""Figures of `efficiency.ipynb`, from the frames of `measurements` and `bounds`."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def speed_by_budget(bounds: pd.DataFrame, paper: pd.DataFrame, measured: pd.Data
 
     Args:
         bounds: of `bounds.bound_by_budget`.
-        paper: of `readings.paper_speeds`.
-        measured: of `readings.gpu_budget_rows`; may be empty, and then nothing is drawn for it.
+        paper: of `measurements.paper_speeds`.
+        measured: of `measurements.gpu_budget_rows`; may be empty, and then nothing is drawn for it.
     """
     models = list(dict.fromkeys(bounds.model))
     figure, axes = plt.subplots(1, len(models), figsize=(5.0 * len(models), 3.8), squeeze=False, layout="constrained")
