@@ -1,4 +1,4 @@
-"""What README and the pages in docs/ hold that can be run: code blocks, command lines, options, parameters."""
+"""What README, CONTRIBUTING and docs/ hold that can be run: code blocks, command lines, options."""
 
 from __future__ import annotations
 
@@ -7,17 +7,30 @@ import shlex
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from pathlib import Path
 
 from kvrepro.paths import PACKAGE
 
 ROOT = PACKAGE.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # a code span in the text that begins with one of these is a command line
 PROGRAMS = {
-    "kvrepro", "make", "papermill", "pip", "hf", "conda", "python", "python3", "accelerate", "jupyter", "snakemake",
-}  # fmt: skip
+    "kvrepro",
+    "make",
+    "papermill",
+    "pip",
+    "hf",
+    "conda",
+    "python",
+    "python3",
+    "accelerate",
+    "jupyter",
+    "snakemake",
+    "ruff",
+    "sbatch",
+    "awk",
+}
 _FENCE = re.compile(r"^ {0,3}```([^\n`]*)\n(.*?)^ {0,3}```\s*?$", re.MULTILINE | re.DOTALL)
+_BEGINS = re.compile(r"\||#|\s*(?:[-*]|\d+\.) ")
 _ASSIGNMENT = re.compile(r"[A-Z][A-Z0-9_]*=")
 
 
@@ -57,9 +70,17 @@ def blocks(language: str | None = None) -> list[Block]:
 
 @cache
 def paragraphs() -> list[str]:
-    """The text between the code blocks, a table row or paragraph each."""
-    lines = (line for page in PAGES for line in _FENCE.sub("", page.read_text()).splitlines())
-    return [line for line in lines if "`" in line]
+    """The text between the code blocks on one line each: a paragraph, a list item or a table row."""
+    found: list[str] = []
+    for page in PAGES:
+        is_open = False
+        for line in _FENCE.sub("\n", page.read_text()).splitlines():
+            if is_open and line.strip() and not _BEGINS.match(line):
+                found[-1] += " " + line.strip()
+            else:
+                found.append(line)
+            is_open = bool(line.strip()) and not line.startswith(("|", "#"))
+    return [text for text in found if "`" in text]
 
 
 def code_spans(paragraph: str) -> list[str]:
@@ -68,12 +89,18 @@ def code_spans(paragraph: str) -> list[str]:
 
 
 def commands_of(script: str) -> list[Command]:
-    """The commands of a shell script: comments dropped, `&&` and line ends between them, `a|b` as two commands."""
+    """The commands of a shell script, without comments and redirections.
+
+    `&&`, pipes and line ends stand between commands; `a|b` in a word stands for two commands.
+    """
     found = []
     for line in script.replace("\\\n", " ").splitlines():
         words: list[str] = []
-        for word in [*shlex.split(line, comments=True), "&&"]:
-            if word != "&&":
+        given = iter([*shlex.split(line, comments=True), "&&"])
+        for word in given:
+            if word == ">":
+                next(given)
+            elif word not in ("&&", "|"):
                 words.append(word)
             elif words:
                 found += _alternatives(words)
@@ -119,15 +146,3 @@ def named_options() -> set[str]:
     """Options that stand alone in a sentence, such as `--gpu h100`."""
     spans = [span for p in paragraphs() for span in code_spans(p) if span.startswith("--")]
     return {word for span in spans for word in span.split() if word.startswith("--")}
-
-
-def notebook_parameters() -> list[tuple[str, str]]:
-    """`(notebook, parameter)` of each `-p NAME VALUE` in a sentence that names the notebook."""
-    found = []
-    for paragraph in paragraphs():
-        spans = code_spans(paragraph)
-        used = [name for span in spans if span.startswith("-p ") for name in re.findall(r"-p (\w+)", span)]
-        if used:
-            notebooks = [Path(s).stem for s in spans if s.endswith(".ipynb")]
-            found += [(notebook, name) for name in used for notebook in notebooks[:1] or ["none named"]]
-    return found

@@ -1,4 +1,4 @@
-"""The families that are tested with small random weights: one row each, read by the tests and by the README's test."""
+"""The families that are tested with small random weights: a row each, read by tests and held to docs/models.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FULL = ["full_attention"] * 4
 class Family:
     """A model type of transformers, in a form that is supported or refused.
 
-    `refusal` is part of the error's text; None is a form that must work. `what` is the README's wording.
+    `refusal` is part of the error's text; None is a form that must work. `what` is the page's wording.
     """
 
     name: str

@@ -10,12 +10,15 @@ from importlib import import_module
 import pytest
 import yaml
 
+import kvrepro
 from kvrepro.models.table import model_table
+from kvrepro.runs.profiles import parse_profile
 
-from .documents import PAGES, ROOT, Block, blocks, code_spans, notebook_parameters, paragraphs
+from .documents import PAGES, ROOT, Block, blocks, code_spans, paragraphs
 
-# shell blocks: test_documented_commands.py
-LANGUAGES = {"bash", "python", "yaml"}
+# shell blocks: test_documented_commands.py; text is the tree of README and formulas
+LANGUAGES = {"bash", "python", "yaml", "text"}
+FOLDERS = ("kvrepro", "kernels", "notebooks", "nbs_params", "measurements", "tests", "docs")
 
 
 def test_every_code_block_is_of_a_language_that_the_tests_run():
@@ -28,7 +31,7 @@ class Session:
 
     def __init__(self, page: str):
         self.blocks = [b for b in blocks("python") if b.page == page]
-        self.names: dict[str, object] = {"__name__": "__main__"}
+        self.names: dict[str, object] = {"__name__": "__main__", "kvrepro": kvrepro}
         self.done = 0
 
     def run_through(self, block: Block) -> None:
@@ -36,20 +39,15 @@ class Session:
             text = self.blocks[self.done].text
             # before it runs: a block that fails, fails once
             self.done += 1
-            missing = free_names(ast.parse(text)) - set(self.names) - set(dir(builtins))
-            for name in sorted(missing & set(PRELUDE)):
-                exec(PRELUDE[name], self.names)
             run_block(text, self.names)
 
 
 # names that the sentences around a block introduce, and what stands for them here
 PRELUDE = {
     # long enough that a budget of 192 evicts
-    "questions": "from kvrepro.benchmarks.table import load_problems\n"
-    "questions = [problem.question for problem in load_problems('chain-12', 2)]",
-    "prompt_ids": "from kvrepro.models.tokens import render_prompt\n"
-    "prompt_ids = render_prompt(tokenizer, 'A m:=7; B y:=6; C n:=y-y; D b:=n*m; find b')",
-    "reply_ids": "reply_ids = tokenizer.encode(reply.text, add_special_tokens=False)",
+    "questions": "questions = [problem.question for problem in kvrepro.load_problems('chain-12', 2)]",
+    "prompt_ids": "prompt_ids = tokenizer.encode('A m:=7; B y:=6; C n:=y-y; D b:=n*m; find b')",
+    "reply_ids": "reply_ids = tokenizer.encode('A m:=7; m=7 ' * 50)",
 }
 
 
@@ -67,6 +65,9 @@ def run_block(text: str, names: dict[str, object]) -> None:
     """Run statement by statement; an expression with a comment below that is an expression too must have its value."""
     lines = text.splitlines()
     for statement in ast.parse(text).body:
+        missing = free_names(statement) - set(names) - set(dir(builtins))
+        for name in sorted(missing & set(PRELUDE)):
+            exec(PRELUDE[name], names)
         code = ast.Module([statement], []) if not isinstance(statement, ast.Expr) else ast.Expression(statement.value)
         if isinstance(code, ast.Module):
             exec(compile(code, "<documentation>", "exec"), names)
@@ -109,20 +110,48 @@ def test_a_value_that_a_comment_states_is_compared():
 @pytest.mark.parametrize("block", blocks("yaml"), ids=lambda b: f"{b.page}-{b.number}")
 def test_yaml_block(block, monkeypatch, tmp_path):
     content = yaml.safe_load(block.text)
+    path = tmp_path / "block.yaml"
+    path.write_text(block.text)
+    if "panels" in content:
+        assert parse_profile("block", path).cells
+        return
     assert all({"source", "predictor"} & set(row) for row in content.values()), "not a model table: say how to test it"
-    (tmp_path / "models.yaml").write_text(block.text)
-    monkeypatch.setenv("KVREPRO_MODELS", str(tmp_path / "models.yaml"))
+    monkeypatch.setenv("KVREPRO_MODELS", str(path))
     assert set(content) <= set(model_table())
 
 
-def test_every_notebook_parameter_that_the_text_names_exists():
-    papermill = pytest.importorskip("papermill", reason="papermill is not installed")
-    known: dict[str, set[str]] = {}
-    for notebook, name in notebook_parameters():
-        path = ROOT / "notebooks" / f"{notebook}.ipynb"
-        assert path.is_file(), f"-p {name}: the paragraph names no notebook of ours"
-        known.setdefault(notebook, set(papermill.inspect_notebook(str(path))))
-        assert name in known[notebook], f"{notebook}.ipynb has no parameter {name}"
+def test_the_tree_is_the_checkouts():
+    (tree,) = [b.text for b in blocks("text") if b.page == "README.md"]
+    parents, found = [], []
+    for line in tree.splitlines():
+        name = line.split()[0]
+        parents = [*parents[: (len(line) - len(line.lstrip())) // 2], name]
+        found.append("".join(parents))
+    missing = [name for name in found if not (ROOT / name).is_dir()]
+    assert not missing, f"README's tree names folders that are not there: {missing}"
+    packages = [p.parent.name for p in (ROOT / "kvrepro").glob("*/__init__.py")]
+    assert sorted(f"kvrepro/{p}/" for p in packages) == sorted(
+        n for n in found if n.startswith("kvrepro/") and n != "kvrepro/"
+    )
+
+
+def test_readme_is_read_in_five_minutes():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 220
+
+
+def test_readme_lists_every_notebook_and_every_page():
+    readme = (ROOT / "README.md").read_text()
+    notebooks = {f"| `{p.stem}` |" for p in (ROOT / "notebooks").glob("*.ipynb")}
+    pages = {f"(docs/{p.name})" for p in (ROOT / "docs").glob("*.md")}
+    missing = [name for name in sorted(notebooks | pages) if name not in readme]
+    assert not missing, f"README does not name {missing}"
+
+
+def test_every_path_that_a_text_names_exists():
+    spans = {span for paragraph in paragraphs() for span in code_spans(paragraph)}
+    named = {s for s in spans if re.fullmatch(rf"({'|'.join(FOLDERS)})/[\w./-]*", s) and "NAME" not in s}
+    lost = sorted(name for name in named if not (ROOT / name).exists())
+    assert not lost, f"no such files: {lost}"
 
 
 def test_every_python_name_of_the_package_that_the_text_names_exists():

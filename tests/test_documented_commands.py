@@ -17,6 +17,7 @@ import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,18 @@ CELL = next(c for c in load_profile("smoke").cells if c.method == "window")
 PART = CELL.cell_id.rsplit("/", 1)[0]
 # what a page leaves to the reader; the folder of the finished cell stands for the results of a whole grid
 PLACEHOLDERS = {
-    "PROFILE": "smoke", "PLAN": "tiny-r1-llama", "MODEL": "tiny-r1-llama", "RECORDS": "results/smoke", "FOLDER": "out",
-    "FILE": "text.txt", "HASH": CELL.hash8, "N": "1", "results/tiny": "results/smoke",
-}  # fmt: skip
+    "PROFILE": "smoke",
+    "[PROFILE]": "paper-rehearsal",
+    "PLAN": "tiny-r1-llama",
+    "MODEL": "tiny-r1-llama",
+    "RECORDS": "results/smoke",
+    "FOLDER": "out",
+    "FILE": "text.txt",
+    "HASH": CELL.hash8,
+    "N": "1",
+    "POINTS": "2.6",
+    "results/tiny": "results/smoke",
+}
 
 
 @dataclass(frozen=True)
@@ -175,40 +185,71 @@ def parsed_after_launcher(workspace: Workspace, command: Command) -> None:
     parsed(workspace, Command(ours, command.environment))
 
 
+def names_parameters(_: Workspace, command: Command) -> None:
+    """The notebook has every parameter that papermill is given, which papermill itself only warns about."""
+    papermill = pytest.importorskip("papermill", reason="papermill is not installed")
+    known = papermill.inspect_notebook(str(ROOT / command.words[1]))
+    given = [after for word, after in pairwise(command.words) if word == "-p"]
+    assert given and set(given) <= set(known)
+
+
+def wraps_a_command_line(workspace: Workspace, command: Command) -> None:
+    """What SLURM would run in a job is a command line of ours."""
+    wrapped = command.words[command.words.index("--wrap") + 1]
+    (inner,) = commands_of(re.sub(r"\$\(.*?\)", CELL.hash8, wrapped))
+    parsed(workspace, inner)
+
+
+def names_test_files(_: Workspace, command: Command) -> None:
+    assert all((ROOT / word).is_file() for word in command.words if word.startswith("tests/"))
+
+
+# read as a table
 TABLE = (
     Row(r"make( .*)?", make_target, "minutes each, and CI's business; what a target runs has its own tests"),
     Row(r"papermill notebooks/cell.ipynb .*", with_more("-p", "n_problems", "1", "-p", "max_new_tokens", "60"),
         "all problems take a minute"),
-    Row(r"kvrepro list \S+", as_it_stands),
+    Row(r"papermill notebooks/\w+.ipynb .*", names_parameters, "needs the fetched model and benchmark rows"),
+    Row(r"kvrepro list .+", as_it_stands),
     Row(r"kvrepro plan .*", as_it_stands),
     Row(r"kvrepro run --set .*", with_more("--set", "n_problems=1", "--set", "max_new_tokens=60"),
         "all problems take a minute"),
     Row(r"kvrepro run --profile \S+ --cell HASH", instead(f"kvrepro run --profile smoke --cell {CELL.hash8}"),
         "the paper's models are not here"),
     Row(r"kvrepro grid \S+ --dry-run.*", as_it_stands),
-    Row(r"kvrepro grid PROFILE", instead(f"kvrepro grid smoke --cores 1 --only {PART}"),
+    Row(r"kvrepro grid (PROFILE|tiny( --cores \d+| --only \S+)?)",
+        instead(f"kvrepro grid smoke --cores 1 --only {PART}"),
         "a whole grid takes minutes; the cell is the one that `run --profile` left finished"),
     Row(r"kvrepro grid smollm2", parsed, "needs the fetched model and benchmark rows"),
     Row(r"kvrepro grid paper .*--only.*", with_more("--dry-run"), "needs a GPU and the paper's models"),
-    Row(r"kvrepro status PROFILE", as_it_stands),
-    Row(r"kvrepro summary PROFILE( --pictures N)?", instead("kvrepro summary smoke --pictures 0"),
-        "the notebook is what takes time, so once; pictures are tested in test_pictures.py"),
+    Row(r"kvrepro status \S+", as_it_stands),
+    Row(r"kvrepro summary \S+( --pictures N)?", instead("kvrepro summary smoke --pictures 0"),
+        "the notebook is what takes time, so once; pictures have tests of their own"),
     Row(r"kvrepro grade results/tiny.*|kvrepro grade RECORDS", as_it_stands),
     Row(r"kvrepro power .*", as_it_stands),
     Row(r"kvrepro (traces|labels|train) \S+ --dry-run", as_it_stands),
-    Row(r"kvrepro (traces|labels|train) \S+", with_more("--dry-run"), "minutes to an hour; test_predictor_pipeline.py"),
+    Row(r"kvrepro (traces|labels|train) \S+( --out \S+)?", with_more("--dry-run"),
+        "minutes to an hour; the tests of the predictor's chain run it small"),
     Row(r"kvrepro calibrate \S+ --text FILE .*",
         instead("kvrepro calibrate tiny-r1-llama --text text.txt --text-tokens 192 --out out/statistics"),
         "the fetched model is not here, and a test writes into no model's folder"),
     Row(r"kvrepro train-judge \S+ --text FILE .*",
         instead("kvrepro train-judge tiny-r1-llama --text text.txt --text-tokens 192 --steps 2 --out out/judge"),
         "as for calibrate, and 200 steps take minutes"),
-    Row(r"kvrepro (calibrate|train-judge) MODEL", parsed, "minutes; the lines with --text run"),
-    Row(r"kvrepro fetch \S+", parsed, "93 MB from the package index; test_fetching.py converts a stand-in"),
-    Row(r"kvrepro rehearse.*", parsed, "10 minutes; test_rehearsal.py runs a cell of it"),
-    Row(r"kvrepro bench.*", parsed, "15 minutes; test_bench.py runs it small"),
-    Row(r"accelerate launch --module kvrepro .*", parsed_after_launcher, "several devices; test_labels.py splits work"),
+    Row(r"kvrepro (calibrate|train-judge) \S+( --out \S+)?", parsed, "minutes; the lines with --text run"),
+    Row(r"kvrepro fetch \S+", parsed, "93 MB from the package index; the tests of fetching convert a stand-in"),
+    Row(r"kvrepro rehearse.*", parsed, "10 minutes; the tests of the rehearsal run a cell of it"),
+    Row(r"kvrepro bench.*", parsed, "15 minutes; its tests run it small"),
+    Row(r"kvrepro gpu-check .*", parsed, "needs a GPU; its tests run the parts that do not"),
+    Row(r"accelerate launch --module kvrepro .*", parsed_after_launcher,
+        "several devices; the tests of labels split work"),
     Row(r"python -m kvrepro\..*", shows_help, "minutes each"),
+    Row(r"python -m tests\.documented_tables", lambda *_: None, "writes into the pages; test_documented_tables.py"),
+    Row(r"python -m pytest .*", names_test_files, "a test that runs tests"),
+    Row(r"python tests/frozen.py compare", names_test_files, "a test of its own"),
+    Row(r"ruff .*", lambda *_: None, "`make lint` runs it; it may be missing where only the tests are installed"),
+    Row(r"sbatch .*", wraps_a_command_line, "needs SLURM"),
+    Row(r"awk .*", lambda *_: None, "the shell's; picks lines"),
     Row(r"pip install .*", installs_extras, "changes the environment that the tests run in"),
     Row(r"hf download \S+ --revision \S+", downloads_a_model_of_the_table, "needs the Hub, 15 GB"),
     Row(r"hf auth login", lambda *_: None, "needs the Hub and a person"),
@@ -237,9 +278,9 @@ def test_every_command_line_has_a_row_and_every_row_a_command_line():
 
 
 def test_the_command_lines_of_the_pages_are_found():
-    script = "A=1 .venv/bin/x run \\\n  --set 'a=b c' && y z|w   # comment\n\n# only a comment\n"
+    script = "A=1 .venv/bin/x run \\\n  --set 'a=b c' && y z|w   # comment\n\n# only a comment\nu | v 1 > file\n"
     assert [(c.text, dict(c.environment)) for c in commands_of(script)] == [
-        ("x run --set 'a=b c'", {"A": "1"}), ("y z", {}), ("y w", {}),
+        ("x run --set 'a=b c'", {"A": "1"}), ("y z", {}), ("y w", {}), ("u", {}), ("v 1", {}),
     ]  # fmt: skip
     assert len(commands()) > 20
 
@@ -257,6 +298,7 @@ def test_every_subcommand_that_the_text_names_exists_and_every_one_is_named():
 
 def test_every_option_that_the_text_names_exists():
     (subcommands,) = [a for a in cli.build_parser()._actions if a.dest == "command"]
-    known = {o for parser in subcommands.choices.values() for a in parser._actions for o in a.option_strings}
+    parsers = [cli.build_parser(), *subcommands.choices.values()]
+    known = {o for parser in parsers for a in parser._actions for o in a.option_strings}
     unknown = {o for o in named_options() if o not in known}
     assert not unknown, f"no command has {unknown}"

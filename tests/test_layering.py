@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from functools import cache
@@ -136,7 +137,8 @@ def test_only_paths_knows_the_names_of_environment_variables():
 
 # what must load without torch
 LIGHT = (
-    "graders", "scores.metrics", "scores.statistics", "figures.budget_curves", "figures.methods", "runs.config",
+    "graders", "scores.metrics", "scores.statistics", "figures.theme", "figures.budget_curves",
+    "figures.methods", "runs.config",
     "runs.profiles", "runs.folder", "benchmarks.table", "methods.table", "models.table", "cli",
 )  # fmt: skip
 
@@ -165,7 +167,7 @@ def is_slow(module: str) -> bool:
 @pytest.mark.parametrize("module", FILES)
 def test_an_import_inside_a_function_keeps_something_slow_out(module):
     idle = [
-        f"{FILES[module].name}:{line} {module} imports {name} inside a function, which keeps nothing slow out: move it up"
+        f"{FILES[module].name}:{line} {module} imports {name} in a function, which keeps nothing slow out: move it up"
         for name, line, eager in imports_of(module)
         if not eager and name in FILES and (is_slow(module) or not is_slow(name))
     ]
@@ -185,3 +187,9 @@ def test_every_public_name_can_be_imported():
         assert getattr(kvrepro, name) is not None
     with pytest.raises(AttributeError, match="public names: generate"):
         _ = kvrepro.no_such_name
+
+
+def test_of_the_checkout_only_the_kernels_are_a_part_of_the_package():
+    assert kvrepro.__path__ == [str(PACKAGE)]
+    for folder in ("tests", "notebooks"):
+        assert importlib.util.find_spec(f"kvrepro.{folder}") is None, f"kvrepro.{folder} can be imported"

@@ -133,12 +133,12 @@ def test_labels_name_the_switches():
     assert config.label == "h2o + granularity=layer"
 
 
-def test_the_readme_holds_the_generated_table_of_methods():
+def test_the_reference_holds_the_generated_table_of_methods():
     from kvrepro.commands.listing import _methods, markdown_table
 
-    readme = (Path(PACKAGE).parent / "README.md").read_text()
-    generated = readme.split("<!-- generated: kvrepro list methods --markdown -->\n")[1].split("\n<!-- end -->")[0]
-    assert generated == markdown_table(_methods()), "run `kvrepro list methods --markdown` and put it into the README"
+    page = (Path(PACKAGE).parent / "docs" / "reference.md").read_text()
+    generated = page.split("<!-- generated: kvrepro list methods --markdown -->\n")[1].split("\n<!-- end -->")[0]
+    assert generated == markdown_table(_methods()), "run `kvrepro list methods --markdown` and put it there"
 
 
 def test_the_registry_and_the_case_table_name_the_same_methods():

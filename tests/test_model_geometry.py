@@ -19,8 +19,9 @@ from kvrepro.cache.slots import CompressedCache, KeepPlan
 from kvrepro.engine.requests import Request
 from kvrepro.errors import KvreproError
 from kvrepro.methods.learned.judge import EvictionJudge
-from kvrepro.methods.learned.query_statistics import QueryStatistics, measure_statistics
+from kvrepro.methods.learned.query_statistics import QueryStatistics
 from kvrepro.methods.table import create_method
+from kvrepro.training.query_statistics import measure_statistics
 
 from .families import FULL, SIZES
 from .recorded import make_requests, record

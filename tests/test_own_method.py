@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import FrozenInstanceError, dataclass, fields
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -221,13 +221,58 @@ def test_a_class_attribute_of_the_wrong_form_is_named_when_the_class_is_defined(
         type("Wrong", (kvrepro.EvictionMethod,), attributes)
 
 
-def test_switches_without_the_decorator_are_refused(random_models):
+def test_switches_count_with_and_without_the_decorator(random_models):
+    """Python left the parent's values to a class without the decorator; now every subclass is made a dataclass."""
+
     class Undecorated(Newest):
         granularity: str = "head"
         label: ClassVar[str] = "no switch"
 
-    with pytest.raises(KvreproError, match="class Undecorated sets granularity but is no dataclass.*frozen=True"):
-        generate(random_models["llama"], Undecorated)
+    @dataclass(frozen=True)
+    class Decorated(Newest):
+        granularity: str = "head"
+
+    assert {f.name for f in fields(Undecorated)} == {f.name for f in fields(Newest)}
+    assert (Undecorated().granularity, Undecorated(granularity="layer").granularity) == ("head", "layer")
+    with pytest.raises(FrozenInstanceError):
+        Undecorated().granularity = "layer"
+    expected = generate(random_models["llama"], granularity="head")
+    for own in (Undecorated, Decorated):
+        found = generate(random_models["llama"], own)
+        assert [r.token_ids for r in found] == [r.token_ids for r in expected]
+
+
+def test_scores_may_come_block_by_block(random_models):
+    class InBlocks(kvrepro.EvictionMethod):
+        granularity: str = "head"
+
+        def score_layers(self, view, layers):
+            return view.keys(layers).norm(dim=-1)
+
+    class AtOnce(InBlocks):
+        def score(self, view):
+            return view.keys(slice(None)).norm(dim=-1)
+
+    blocks, once = (generate(random_models["llama"], own) for own in (InBlocks, AtOnce))
+    assert [r.token_ids for r in blocks] == [r.token_ids for r in once]
+    assert all(r.evictions for r in blocks)
+
+
+def test_limits_are_held_with_those_of_the_parents():
+    class Limited(kvrepro.EvictionMethod):
+        limits: ClassVar = {"share": "(0, 1]", "count": 2, "kind": ("a", "b")}
+        share: float = 1.0
+        count: int = 2
+        kind: str = "a"
+
+    for given, message in (
+        ({"share": 0.0}, r"share=0.0: must lie in \(0, 1\]"), ({"share": 1.1}, "share=1.1"),
+        ({"share": float("nan")}, "share=nan"), ({"count": 1}, "count=1: must be at least 2"),
+        ({"kind": "c"}, "kind='c': known are a, b"), ({"sinks": -1}, "sinks=-1: must be at least 0"),
+    ):  # fmt: skip
+        with pytest.raises(KvreproError, match=message):
+            Limited(**given)
+    assert Limited(share=0.5, kind="b").count == 2
 
 
 def test_a_class_may_not_take_the_name_of_a_method_of_the_package():

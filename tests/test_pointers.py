@@ -1,4 +1,4 @@
-"""Every page, heading, file and link that the repository names exists in it, and nothing points outside it."""
+"""Every page, heading and link that the repository names exists in it, and nothing points outside it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from kvrepro.methods.table import METHODS, method_class
 from kvrepro.paths import PACKAGE
 
 ROOT = PACKAGE.parent
@@ -23,7 +22,6 @@ OUTSIDE = re.compile(
 ISSUE = re.compile(r"\bissues?\s+#?\d{1,2}\b(?!\d)", re.IGNORECASE)
 PAGE = re.compile(r"\bdocs/([\w-]+\.md)(?:#([\w-]+))?")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
-FILE = re.compile(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|csv|json|yaml|ipynb|cpp|h|md))`")
 FENCE = re.compile(r"^ {0,3}```.*?^ {0,3}```\s*?$", re.MULTILINE | re.DOTALL)
 
 
@@ -106,39 +104,6 @@ def test_links_of_markdown_pages_lead_somewhere():
     assert not wrong, f"links that lead nowhere: {wrong}"
 
 
-def test_files_that_pages_name_exist():
-    """A name in capitals is the reader's to fill in."""
-    ours = ("kvrepro/", "kernels/", "tests/", "notebooks/", "nbs_params/", "docs/", "measurements/")
-    wrong = []
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        named = [name for name in FILE.findall(page.read_text()) if name.startswith(ours)]
-        named = [name for name in named if not Path(name).stem.isupper()]
-        wrong += [f"{name_of(page)}: {name}" for name in named if not (ROOT / name).exists()]
-    assert not wrong, f"no such file: {wrong}"
-
-
 def test_anchors_are_those_of_github():
     page = "# A `b_c` page\n## Two, words!\n## Two words\n```\n# no heading\n```\n### [link](x.md) end\n"
     assert anchors(page) == {"a-b_c-page", "two-words", "two-words-1", "link-end"}
-
-
-def overview_rows() -> dict[str, list[str]]:
-    """The overview of methods in docs/methods.md: name -> the other cells of its row."""
-    page = (ROOT / "docs" / "methods.md").read_text()
-    table = re.search(r"<!-- methods:[^\n]*-->\n(.*?)\n<!-- end -->", page, re.DOTALL)[1].splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
-    assert rows[0] == ["name", "scores a slot by", "budget as published", "needs", "cost", "source"]
-    return {row[0].strip("`"): row[1:] for row in rows[2:]}
-
-
-def test_the_overview_of_methods_agrees_with_the_registry():
-    rows = overview_rows()
-    assert list(rows) == list(METHODS), "one row per method, in the order of METHODS"
-    for name, (_, _, needs, _, source) in rows.items():
-        cls = method_class(name)
-        assert (needs, source) == (", ".join(cls.needs) or "-", cls.source), name
-
-
-def test_every_method_has_its_section():
-    missing = set(METHODS) - anchors_of(ROOT / "docs" / "methods.md")
-    assert not missing, f"docs/methods.md has no heading for {sorted(missing)}"

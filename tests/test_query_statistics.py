@@ -13,14 +13,10 @@ from kvrepro import cli
 from kvrepro.benchmarks.chains.language import build_tokenizer
 from kvrepro.errors import KvreproError
 from kvrepro.methods.learned.judge import load_judge
-from kvrepro.methods.learned.query_statistics import (
-    QueryStatistics,
-    load_statistics,
-    measure_statistics,
-    save_statistics,
-)
+from kvrepro.methods.learned.query_statistics import QueryStatistics, load_statistics, save_statistics
 from kvrepro.paths import CHECKPOINTS, PACKAGE
 from kvrepro.training.judge.sequences import text_sequences
+from kvrepro.training.query_statistics import measure_statistics
 
 from .method_cases import HEAD_DIM, LAYERS, Q_HEADS, assets
 

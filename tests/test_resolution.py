@@ -12,8 +12,7 @@ import yaml
 from kvrepro.cli import main
 from kvrepro.errors import KvreproError
 from kvrepro.files import write_atomic
-from kvrepro.methods.declaration import option_types
-from kvrepro.methods.declared_options import declared_options
+from kvrepro.methods.declaration import declared_options, option_types
 from kvrepro.methods.table import METHODS, method_class
 from kvrepro.paths import PACKAGE
 from kvrepro.runs.config import FIELD_NAMES, CellConfig

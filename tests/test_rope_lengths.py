@@ -10,9 +10,9 @@ from kvrepro.cache.rotary import Rotary
 from kvrepro.engine.engine import Engine
 from kvrepro.engine.requests import Request, SamplingConfig
 from kvrepro.errors import KvreproError
-from kvrepro.methods.learned.query_statistics import measure_statistics
 from kvrepro.methods.table import create_method
 from kvrepro.models.tokens import ThinkTags
+from kvrepro.training.query_statistics import measure_statistics
 
 from .conftest import has_compiler
 from .families import SIZES

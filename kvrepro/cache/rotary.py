@@ -11,10 +11,10 @@ from transformers import DynamicCache
 from ..errors import KvreproError
 
 # a key is compared at this position and at 0; few enough tokens for any scaling of long contexts to be at rest
-_FAR = 16
+FAR_POSITION = 16
 # how much closer the best form must come than the next: rounding in bfloat16 stays well below
-_MARGIN = 0.2
-_METHODS = "methods that undo the rotation (triattention, expected_attention, streaming_llm with reindex)"
+FORM_MARGIN = 0.2
+NEEDED_BY = "methods that undo the rotation (triattention, expected_attention, streaming_llm with reindex)"
 
 
 @dataclass(frozen=True)
@@ -46,23 +46,23 @@ class Rotary:
         embedding = getattr(body, "rotary_emb", None)
         name = f"model type {model.config.model_type!r}"
         if embedding is None or not hasattr(embedding, "inv_freq"):
-            raise KvreproError(f"{name} has no single rotary embedding; {_METHODS} cannot run on it")
+            raise KvreproError(f"{name} has no single rotary embedding; {NEEDED_BY} cannot run on it")
         text = model.config.get_text_config(decoder=True)
         size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         if 2 * len(embedding.inv_freq) != size:
             raise KvreproError(
                 f"{name} rotates {2 * len(embedding.inv_freq)} of {size} channels per head; partial rotation is not "
-                f"supported by {_METHODS}"
+                f"supported by {NEEDED_BY}"
             )
-        here, far = _keys_at(model, 0), _keys_at(model, _FAR)
+        here, far = _keys_at(model, 0), _keys_at(model, FAR_POSITION)
         # after a run of few tokens: what a longer one has left in the module is gone
         plain = cls(embedding.inv_freq.float(), float(getattr(embedding, "attention_scaling", 1.0)))
-        forms = [_form(plain, *keys) for keys in zip(here, far, strict=True)]
+        forms = [_rotation_form(plain, *keys) for keys in zip(here, far, strict=True)]
         if None in forms or len(set(forms) - {"none"}) > 1:
             raise KvreproError(
                 f"{name} turns the keys of layer {forms.index(None) if None in forms else 0} neither in the channel "
                 f"pairs (f, f + {size // 2}) nor (2f, 2f + 1) of its rotary embedding, or not in the same ones in all "
-                f"layers; {_METHODS} cannot run on it"
+                f"layers; {NEEDED_BY} cannot run on it"
             )
         rotates = None if "none" not in forms else tuple(form != "none" for form in forms)
         return cls(plain.frequencies, plain.scaling, "interleaved" in forms, rotates)
@@ -75,8 +75,8 @@ class Rotary:
         """Frequencies and scaling of some layers, 0 and 1 where nothing turns: `[D/2]`, or `[l, 1, 1, 1, D/2 or 1]`."""
         if self.rotates is None:
             return self.frequencies, self.scaling
-        turns = torch.tensor(self.rotates, device=self.frequencies.device)[layers].view(-1, 1, 1, 1, 1)
-        return turns * self.frequencies, torch.where(turns, self.scaling, 1.0)
+        is_rotated = torch.tensor(self.rotates, device=self.frequencies.device)[layers].view(-1, 1, 1, 1, 1)
+        return is_rotated * self.frequencies, torch.where(is_rotated, self.scaling, 1.0)
 
     def rotate(self, x: Tensor, positions: Tensor, *, scaled: bool = True, layers: slice = slice(None)) -> Tensor:
         """Rotate `x` `[..., D]` by `positions` (broadcast to `[...]`); computed in float32, returned in x's dtype."""
@@ -86,20 +86,19 @@ class Rotary:
     def unrotate(self, x: Tensor, positions: Tensor, *, layers: slice = slice(None)) -> Tensor:
         """Undo `rotate`, scaling included."""
         angles = self.angles(positions)
-        return self.rotate_pairs(x.float(), angles.cos() / self.scaling, -angles.sin() / self.scaling, layers).to(
-            x.dtype
-        )
+        cos, sin = angles.cos() / self.scaling, -angles.sin() / self.scaling
+        return self.rotate_pairs(x.float(), cos, sin, layers).to(x.dtype)
 
     def rotate_pairs(self, x: Tensor, cos: Tensor, sin: Tensor, layers: slice = slice(None)) -> Tensor:
-        """Turn the channel pairs of `x` `[..., D]` by angles given as `cos`, `sin` `[..., D/2]`."""
+        """Rotate the channel pairs of `x` `[..., D]` by angles given as `cos`, `sin` `[..., D/2]`."""
         left, right = self.halves(x).chunk(2, dim=-1)
-        turned = torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
+        rotated = torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
         if self.interleaved:
-            turned = turned.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
+            rotated = rotated.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
         if self.rotates is None:
-            return turned
-        mask = torch.tensor(self.rotates, device=x.device)[layers].view(-1, *[1] * (x.dim() - 1))
-        return torch.where(mask, turned, x)
+            return rotated
+        is_rotated = torch.tensor(self.rotates, device=x.device)[layers].view(-1, *[1] * (x.dim() - 1))
+        return torch.where(is_rotated, rotated, x)
 
     def halves(self, x: Tensor) -> Tensor:
         """`x` `[..., D]` with channels in the order in which `f` pairs with `f + D/2`."""
@@ -144,15 +143,15 @@ def _keys_at(model, position: int) -> Tensor:
     return torch.stack([layer.keys[0, :, 0].to(device) for layer in cache.layers])
 
 
-def _form(plain: Rotary, here: Tensor, far: Tensor) -> str | None:
+def _rotation_form(plain: Rotary, here: Tensor, far: Tensor) -> str | None:
     """How the keys `[H, D]` of one layer turned: `none`, `halves` or `interleaved`; None if otherwise."""
     mixed = Rotary(plain.frequencies, interleaved=True)
-    at = torch.tensor(_FAR, device=here.device)
-    guesses = {
+    position = torch.tensor(FAR_POSITION, device=here.device)
+    expected = {
         "none": here,
-        "halves": plain.rotate(here.float(), at, scaled=False),
-        "interleaved": mixed.rotate(here.float(), at),
+        "halves": plain.rotate(here.float(), position, scaled=False),
+        "interleaved": mixed.rotate(here.float(), position),
     }
-    off = {name: float((guess.float() - far.float()).norm()) for name, guess in guesses.items()}
-    best, second, _ = sorted(off, key=off.get)
-    return best if off[best] <= _MARGIN * off[second] else None
+    distance = {form: float((keys.float() - far.float()).norm()) for form, keys in expected.items()}
+    best, second, _ = sorted(distance, key=distance.get)
+    return best if distance[best] <= FORM_MARGIN * distance[second] else None

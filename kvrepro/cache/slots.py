@@ -7,20 +7,19 @@ next token. Keys are stored rotated at their original position, so moving a slot
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import Cache
-from transformers.cache_utils import CacheLayerMixin
 
 from ..errors import KvreproError
 from ..kernels.compact_slots import compact_slots
 from .recent_queries import QueryRing
 from .rotary import Rotary
 from .shape import CacheShape
+from .slot_layer import SlotLayer
 
 GRANULARITIES = ("shared", "layer", "head")
 
@@ -36,44 +35,6 @@ class KeepPlan:
     slots: Tensor
 
 
-class SlotLayer(CacheLayerMixin):
-    """One layer's view of a `CompressedCache`, in the form that transformers expects."""
-
-    is_sliding = False
-    is_compileable = False
-
-    def __init__(self, cache: CompressedCache, index: int):
-        super().__init__()
-        # not a reference: a cycle would keep the memory of a cache until Python's collector comes by
-        self.cache, self.index, self.is_initialized = weakref.proxy(cache), index, True
-        self.keys, self.values = cache.kv[0, index], cache.kv[1, index]
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing to do: storage exists from the start."""
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        """Append `[B, H, T, D]` to every live row; returns the used part of the storage."""
-        # the cache lies on one device; the layers of a model spread over several GPUs send their new slots there
-        device = self.cache.kv.device
-        return self.cache.append(self.index, key_states.to(device), value_states.to(device))
-
-    def get_seq_length(self) -> int:
-        """Tokens processed (not slots): what transformers derives the next position from."""
-        return self.cache.uniform_count(self.cache.seen, "tokens seen")
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Slots that the next attention covers, for models that run without slot attention."""
-        return self.cache.uniform_count(self.cache.lengths, "slots in use") + query_length, 0
-
-    def get_max_length(self) -> int:
-        """Slots per row."""
-        return self.cache.capacity
-
-    def reset(self) -> None:
-        """Empty the whole cache."""
-        self.cache.reset()
-
-
 class CompressedCache(Cache):
     """Preallocated K and V of `capacity` slots per row and layer, for any decoder with full attention.
 
@@ -87,9 +48,14 @@ class CompressedCache(Cache):
     """
 
     def __init__(
-        self, config, max_rows: int, capacity: int, granularity: str = "shared",
-        dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
-    ):  # fmt: skip
+        self,
+        config,
+        max_rows: int,
+        capacity: int,
+        granularity: str = "shared",
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ):
         if max_rows < 1 or capacity < 1:
             raise KvreproError(f"max_rows={max_rows}, capacity={capacity}: both must be at least 1")
         if granularity not in GRANULARITIES:

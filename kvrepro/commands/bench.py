@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import time
 from dataclasses import asdict
@@ -15,7 +14,7 @@ from ..bench.bench import run_bench
 from ..bench.settings import VARIANTS, BenchSettings
 from ..bench.table import bars, confirmations, final_line, flatness, render, setting_rows
 from ..errors import UnknownNameError
-from ..files import write_atomic
+from ..files import write_json
 from ..methods.table import METHODS, method_class
 from ..models.table import model_entry
 from ..runs.provenance import git_revision, hardware, package_versions
@@ -131,7 +130,7 @@ def _write(report: dict[str, Any], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^a-z0-9]+", "-", report["device"]["cpu"].lower()).strip("-")
     path = folder / f"bench-{name}-{report['dtype']}-{time.strftime('%Y%m%d-%H%M%S')}.json"
-    write_atomic(path, json.dumps(report, indent=1) + "\n")
+    write_json(path, report)
     return path
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import re
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any
 
 from ..bench.settings import PAPER_RATIOS
 from ..errors import RunError
-from ..files import write_atomic
+from ..files import write_json
 from ..runs.provenance import git_revision, package_versions
 
 NAME = "gpu-check"
@@ -92,7 +91,7 @@ class Report:
 
     def write(self) -> None:
         """Replace the file."""
-        write_atomic(self.path, json.dumps(self.data, indent=1) + "\n")
+        write_json(self.path, self.data)
 
     def share_time(self, models_left: int) -> None:
         """Give the next model its part of what is left."""

@@ -18,7 +18,7 @@ KINDS = ("models", "benchmarks", "methods", "profiles")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`kind`, and the form of the table."""
     parser.add_argument("kind", choices=KINDS)
-    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, as in the README")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, as in docs/reference.md")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -2,47 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
 from ..errors import KvreproError
-from .base import EvictionMethod
 from .dynts import DynTSMethod
+from .random import RandomMethod
 from .recency import WindowMethod
 from .views import EvictionView
 
 
-@dataclass(frozen=True)
-class DynTSRandomMethod(EvictionMethod):
+class DynTSRandomMethod(RandomMethod):
     """Any tokens but the window, drawn uniformly; the question is drawn like the rest.
 
     Source: DynTS, arXiv 2601.18383, `dynts-random`; docs/methods.md#dynts_random.
-    Deviates: rows evict each on their own, as in `dynts`, and the draw has its own noise stream; the published one
-    shares the generator with sampling.
+    Deviates: the draw has its own noise stream; the published one shares the generator with sampling.
     """
 
-    name: ClassVar[str] = "dynts_random"
-    source: ClassVar[str] = "DynTS repository"
+    name = "dynts_random"
+    source = "DynTS repository"
 
-    def score(self, view: EvictionView) -> Tensor:
-        """Uniform noise."""
-        return view.uniform_noise()
+    pin_question: bool = False
+    pin_answer: bool = False
 
 
-@dataclass(frozen=True)
 class DynTSBottomMethod(DynTSMethod):
     """The lowest predicted importance stays, so question and answer are the first to go.
 
     Source: DynTS, arXiv 2601.18383, `dynts-bottom`; docs/methods.md#dynts_bottom.
-    Deviates: as `dynts`; among tokens of infinite importance the earlier one stays, where the published choice is
-    arbitrary.
     """
 
-    name: ClassVar[str] = "dynts_bottom"
-    source: ClassVar[str] = "DynTS repository"
+    name = "dynts_bottom"
+    source = "DynTS repository"
 
     pin_question: bool = False
     pin_answer: bool = False
@@ -52,16 +43,14 @@ class DynTSBottomMethod(DynTSMethod):
         return (-super().score(view)).masked_fill(view.is_question | view.is_answer, -torch.inf)
 
 
-@dataclass(frozen=True)
 class DynTSNoQuestionMethod(DynTSMethod):
     """DynTS with a question of importance 0, so that it is evicted before any thinking token.
 
     Source: DynTS, arXiv 2601.18383, `dynts-noque`; docs/methods.md#dynts_noque.
-    Deviates: as `dynts`.
     """
 
-    name: ClassVar[str] = "dynts_noque"
-    source: ClassVar[str] = "DynTS repository"
+    name = "dynts_noque"
+    source = "DynTS repository"
 
     pin_question: bool = False
 
@@ -70,17 +59,15 @@ class DynTSNoQuestionMethod(DynTSMethod):
         return super().score(view).masked_fill(view.is_question, 0.0)
 
 
-@dataclass(frozen=True)
 class DynTSNoThinkingMethod(WindowMethod):
     """The question and the last `window` tokens. As published it keeps more with every longer question.
 
     Source: DynTS, arXiv 2601.18383, `inference/window.py` (sink_type=question); docs/methods.md#dynts_nothink.
-    Deviates: rows evict each on their own, as in `dynts`. Sinks are a row's own prompt; the published ones are the
-    batch's padded prompt slots.
+    Deviates: sinks are a row's own prompt; the published ones are the batch's padded prompt slots.
     """
 
-    name: ClassVar[str] = "dynts_nothink"
-    source: ClassVar[str] = "DynTS repository"
+    name = "dynts_nothink"
+    source = "DynTS repository"
 
     pin_question: bool = True
 
@@ -104,20 +91,17 @@ class DynTSNoThinkingMethod(WindowMethod):
             )
 
 
-@dataclass(frozen=True)
 class DynTSNoLocalMethod(DynTSMethod):
     """DynTS with a window of one token.
 
     Source: DynTS, arXiv 2601.18383, `recipes/ablation/wolocal_*` (there with a budget of 3000 on all sets);
     docs/methods.md#dynts_nolocal.
-    Deviates: as `dynts`.
     """
 
-    name: ClassVar[str] = "dynts_nolocal"
-    source: ClassVar[str] = "DynTS repository"
+    name = "dynts_nolocal"
+    source = "DynTS repository"
 
 
-@dataclass(frozen=True)
 class BottomMethod(DynTSMethod):
     """The question, the answer, the window and the thinking tokens of the lowest predicted importance.
 
@@ -125,8 +109,8 @@ class BottomMethod(DynTSMethod):
     Deviates: question and answer stay, so that it differs from `dynts` by the order of the score alone.
     """
 
-    name: ClassVar[str] = "bottom"
-    source: ClassVar[str] = "control for dynts"
+    name = "bottom"
+    source = "control for dynts"
 
     def score(self, view: EvictionView) -> Tensor:
         """Minus the importance."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterator, Mapping
+from dataclasses import FrozenInstanceError, dataclass
+from typing import TYPE_CHECKING, ClassVar, dataclass_transform
 
 import torch
 from torch import Tensor
 
 from ..cache.prefill import Prefill
+from ..cache.shape import CacheShape
 from ..cache.slots import GRANULARITIES, CompressedCache, KeepPlan
 from ..errors import KvreproError
 from .budgets import FAIR, PIN_OVERFLOW, Schedule
-from .declaration import check_decorated, declare
+from .declaration import check_limits, declare
+from .learned.folder import LEARNED
 from .views import NEVER, EvictionView, StepView
 
 if TYPE_CHECKING:
@@ -22,16 +25,24 @@ if TYPE_CHECKING:
 NAN_SCORE = -1
 
 
+class _Frozen:
+    def __setattr__(self, name: str, value: object) -> None:
+        raise FrozenInstanceError(f"{name}={value!r}: a method does not change; create another one")
+
+
+@dataclass_transform(frozen_default=True)
 @dataclass(frozen=True)
-class EvictionMethod:
+class EvictionMethod(_Frozen):
     """A scoring rule under a budget.
 
-    A subclass defines `score` and, if it carries state, `prepare`, `admit` and `observe`. Everything else is
-    switches. It is a frozen dataclass; switches have types, `granularity: str = "head"`.
+    A subclass defines `score`, or `score_layers` to be asked for a block of layers at a time; if it carries state, also
+    `prepare`, `admit` and `observe`. Everything else is switches. Every subclass becomes a frozen dataclass by itself:
+    switches have types, `granularity: str = "head"`, class attributes need none.
 
     Deviates, for every method: a row evicts when it is full itself (DynTS' loop evicts the whole batch when its longest
-    row is), padding does not exist, kept slots stay in the order of time, ties go to the earlier slot, and a prompt
-    longer than the budget is refused where some originals compress it while they read it.
+    row is), padding does not exist, kept slots stay in the order of time (the originals of R-KV's family leave them in
+    the order of their scores), ties go to the earlier slot, and a prompt longer than the budget is refused where some
+    originals compress it while they read it.
 
     Attributes:
         schedule: when rows evict and how many slots stay; None for a cache that never evicts.
@@ -46,11 +57,12 @@ class EvictionMethod:
     Class attributes, for the table of methods: `name` (default: the class's, in small letters), `source` (default:
     where the class is defined), `state` (what is carried per slot or row), `needs` (`predictor`, `calibration`,
     `judge`, `separators` or `trace`), `attention` (`none`; `queries`: keeps the last queries and recomputes at an
-    eviction; `step`: attention mass of every step).
+    eviction; `step`: attention mass of every step). `limits`: per option its known texts, its minimum, or the
+    interval of its numbers, such as `[0, 1]`.
 
     Raises:
         KvreproError: when a subclass is defined, a class attribute of the wrong form; when one is built, a switch out
-            of range, or no `score` beside a schedule.
+            of range, something it needs that is not there, or no score beside a schedule.
     """
 
     name: ClassVar[str] = "method"
@@ -58,6 +70,15 @@ class EvictionMethod:
     state: ClassVar[str] = "none"
     needs: ClassVar[tuple[str, ...]] = ()
     attention: ClassVar[str] = "none"
+    # whether `cache.rotary`, the model's rotation, must be set
+    needs_rotary: ClassVar[bool] = False
+    # what to collect in a prefill: so many last queries, and whether attention is summed
+    probe_sizes: ClassVar[tuple[int, bool]] = (0, False)
+    limits: ClassVar[Mapping[str, int | str | tuple[str, ...]]] = {
+        "granularity": GRANULARITIES,
+        "sinks": 0,
+        "pin_overflow": PIN_OVERFLOW,
+    }
 
     schedule: Schedule | None = None
     granularity: str = "shared"
@@ -69,26 +90,16 @@ class EvictionMethod:
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         declare(cls)
+        dataclass(frozen=True)(cls)
+        # `_Frozen` refuses assignments: without these a decorator above the class, which is not needed, does no harm
+        del cls.__setattr__, cls.__delattr__
 
     def __post_init__(self) -> None:
-        check_decorated(type(self))
-        if self.schedule is not None and type(self).score is EvictionMethod.score:
-            raise KvreproError(_no_score(type(self)))
-        if self.sinks < 0:
-            raise KvreproError(f"sinks={self.sinks}: must be 0 or above")
-        for what, known in (("pin_overflow", PIN_OVERFLOW), ("granularity", GRANULARITIES)):
-            if getattr(self, what) not in known:
-                raise KvreproError(f"{what}={getattr(self, what)!r}: known are {', '.join(known)}")
-
-    @property
-    def needs_rotary(self) -> bool:
-        """Whether `cache.rotary`, the model's rotation, must be set."""
-        return False
-
-    @property
-    def probe_sizes(self) -> tuple[int, bool]:
-        """What to collect in a prefill: so many last queries, and whether attention is summed."""
-        return 0, False
+        if self.schedule is not None:
+            self._check_scores()
+        check_limits(self)
+        for part in (LEARNED[need] for need in self.needs if need in LEARNED and getattr(self, need, self) is None):
+            raise KvreproError(f"{self.name} needs the model's {part.what} and there is none: {part.remedy}")
 
     def prepare(self, cache: CompressedCache) -> None:
         """Declare per-slot or per-row state on a new cache."""
@@ -100,8 +111,28 @@ class EvictionMethod:
         """See the step that just wrote one slot per row, before any eviction."""
 
     def score(self, view: EvictionView) -> Tensor:
-        """Importance of every slot, `[L or 1, R, H or 1, S]`, higher is kept; real numbers without NaN."""
-        raise KvreproError(_no_score(type(self)))
+        """Importance of every slot, `[L or 1, R, H or 1, S]`, higher is kept; real numbers without NaN.
+
+        As it stands, what `score_layers` gives for each block of layers.
+        """
+        self._check_scores()
+        return torch.cat([self.score_layers(view, layers) for layers in self.layer_blocks(view)])
+
+    def score_layers(self, view: EvictionView, layers: slice) -> Tensor:
+        """Importance of every slot in some layers, `[l, R, H or 1, S]`."""
+        raise NotImplementedError
+
+    def layer_blocks(self, view: EvictionView) -> Iterator[slice]:
+        """Layers that are scored together."""
+        return view.layer_blocks(self.values_per_slot(view.cache.shape))
+
+    def values_per_slot(self, shape: CacheShape) -> int:
+        """Values that scoring takes per slot and layer at a time, if they may be more than the keys."""
+        return 0
+
+    def candidates(self, view: EvictionView) -> int:
+        """Slots outside the local window, the first ones of a row."""
+        return view.length - self.schedule.window
 
     def after_compact(self, cache: CompressedCache, plan: KeepPlan) -> None:
         """See a plan that was just carried out."""
@@ -219,6 +250,15 @@ class EvictionMethod:
             pinned = pinned | view.is_answer
         return pinned
 
+    def _check_scores(self) -> None:
+        cls = type(self)
+        if cls.score is EvictionMethod.score and cls.score_layers is EvictionMethod.score_layers:
+            raise KvreproError(
+                f"class {cls.__name__} has no score: define `def score(self, view)` that returns the importance of "
+                "every slot, [layers or 1, rows, KV heads or 1, slots], higher is kept; for example "
+                "`return view.positions.float()` keeps the most recent"
+            )
+
     @staticmethod
     def _at_granularity(scores: Tensor, view: EvictionView) -> Tensor:
         """`[L or 1, R, H or 1, S]` averaged or repeated to the layers and heads of `view.positions`."""
@@ -250,11 +290,3 @@ def checked_score(method: EvictionMethod, view: EvictionView) -> Tensor:
         )
     # half precision would tie scores that differ, and so would float32 large integers
     return scores.double() if scores.dtype in (torch.float64, torch.int64) else scores.float()
-
-
-def _no_score(cls: type[EvictionMethod]) -> str:
-    return (
-        f"class {cls.__name__} has no score: define `def score(self, view)` that returns the importance of every slot, "
-        "[layers or 1, rows, KV heads or 1, slots], higher is kept; for example `return view.positions.float()` keeps "
-        "the most recent"
-    )

@@ -1,4 +1,4 @@
-"""When a row evicts and how much it keeps: the meaning of a budget under each protocol and method, apart from scores.
+"""When a row evicts and how much it keeps: what a run asks for, what the protocols and papers make of it, a schedule.
 
 Loads without torch, so a cell can be checked anywhere.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import KvreproError
 
@@ -116,36 +117,71 @@ DEFAULT_RATIO = 0.4
 # the fair protocol evicts every so many tokens, as a share of the budget, when a caller does not say
 DEFAULT_PERIOD_SHARE = 0.125
 
-# (method, budget, window, ratio, evict_every) -> schedule; None stands for a default
-Rule = Callable[[str, int, int | None, float | None, int | None], Schedule]
+
+class Sizes(NamedTuple):
+    """What a run asks of a method: tokens, tokens, a share, tokens. None leaves a size to the method's paper."""
+
+    method: str
+    budget: int
+    window: int | None = None
+    ratio: float | None = None
+    evict_every: int | None = None
+
+    @property
+    def shared_window(self) -> int:
+        """The window as given, or the share of the budget that it has by default."""
+        return _filled(self.window, int(DEFAULT_WINDOW_SHARE * self.budget))
+
+    def refuse_period(self) -> None:
+        """Raise `KvreproError` where a period is given to a method that evicts when its budget is exceeded."""
+        if self.evict_every is not None:
+            raise KvreproError(
+                f"evict_every={self.evict_every}: {self.method} as published evicts when its budget is exceeded. Leave "
+                "it out, or use protocol=fair, where the budget is what remains after an eviction"
+            )
+
+    def refuse_ratio(self) -> None:
+        """Raise `KvreproError` where a ratio is given to a method whose budget is what remains."""
+        if self.ratio is not None:
+            raise KvreproError(
+                f"ratio={self.ratio} and budget={self.budget} together: for {self.method} as published the budget "
+                "alone says how many slots remain; leave ratio out"
+            )
 
 
-def fair_schedule(budget: int, window: int | None, evict_every: int | None) -> Schedule:
+def _filled(given: int | None, default: int) -> int:
+    return default if given is None else given
+
+
+# what a paper means by a budget
+Rule = Callable[[Sizes], Schedule]
+
+
+def fair_rule(sizes: Sizes) -> Schedule:
     """The budget is what remains after an eviction, pinned and window slots included, for every method."""
-    if evict_every is None:
-        evict_every = max(1, int(DEFAULT_PERIOD_SHARE * budget))
-    return Schedule(budget, _window(budget, window), None, evict_every)
+    every = _filled(sizes.evict_every, max(1, int(DEFAULT_PERIOD_SHARE * sizes.budget)))
+    return Schedule(sizes.budget, sizes.shared_window, None, every)
 
 
-def dynts_rule(method: str, budget: int, window: int | None, ratio: float | None, evict_every: int | None) -> Schedule:
+def dynts_rule(sizes: Sizes) -> Schedule:
     """Exceeding the budget triggers; the window and a ratio of the other slots stay (docs/budgets.md#dynts-rule)."""
-    _refuse_period(method, evict_every)
-    return Schedule(budget, _window(budget, window), DEFAULT_RATIO if ratio is None else ratio)
+    sizes.refuse_period()
+    return Schedule(sizes.budget, sizes.shared_window, DEFAULT_RATIO if sizes.ratio is None else sizes.ratio)
 
 
 def window_only(extra: int = 0, *, fills_ratio: bool = True) -> Rule:
     """DynTS' window baselines: exceeding the budget triggers, the window and `extra` sinks stay.
 
     With a ratio the window grows to what the other methods keep, as in the published recipes; without one, and
-    where `fills_ratio` is off, it is the window that was given.
+    where `fills_ratio` is off, it is the window that was given (docs/budgets.md#window-rule).
     """
 
-    def rule(method: str, budget: int, window: int | None, ratio: float | None, evict_every: int | None) -> Schedule:
-        _refuse_period(method, evict_every)
-        window = _window(budget, window)
-        if ratio is not None and fills_ratio:
-            window = Schedule(budget, window, ratio).kept_tokens
-        return Schedule(budget, window, kept=window + extra)
+    def rule(sizes: Sizes) -> Schedule:
+        sizes.refuse_period()
+        window = sizes.shared_window
+        if sizes.ratio is not None and fills_ratio:
+            window = Schedule(sizes.budget, window, sizes.ratio).kept_tokens
+        return Schedule(sizes.budget, window, kept=window + extra)
 
     return rule
 
@@ -159,62 +195,37 @@ def remains(window: int, every: int, *, window_is_period: bool = False) -> Rule:
     every so many tokens, if the budget is exceeded), evictions come at the same rate, but up to one period later.
     """
 
-    def rule(
-        method: str, budget: int, given_window: int | None, ratio: float | None, evict_every: int | None
-    ) -> Schedule:
-        _refuse_ratio(method, budget, ratio)
-        evict_every = every if evict_every is None else evict_every
-        if given_window is None:
-            given_window = evict_every if window_is_period else window
-        return Schedule(budget, given_window, None, evict_every)
+    def rule(sizes: Sizes) -> Schedule:
+        sizes.refuse_ratio()
+        period = _filled(sizes.evict_every, every)
+        return Schedule(sizes.budget, _filled(sizes.window, period if window_is_period else window), None, period)
 
     return rule
 
 
-def buffer_on_top(
-    method: str, budget: int, window: int | None, ratio: float | None, evict_every: int | None
-) -> Schedule:
+def buffer_on_top(sizes: Sizes) -> Schedule:
     """Random Attention: the budget excludes a buffer of r recent tokens; r more come before an eviction."""
-    _refuse_ratio(method, budget, ratio)
-    evict_every = 64 if evict_every is None else evict_every
-    window = evict_every if window is None else window
-    return Schedule(budget + window, window, None, evict_every)
+    sizes.refuse_ratio()
+    period = _filled(sizes.evict_every, 64)
+    window = _filled(sizes.window, period)
+    return Schedule(sizes.budget + window, window, None, period)
 
 
-def sinks_separators_window(
-    method: str, budget: int, window: int | None, ratio: float | None, evict_every: int | None
-) -> Schedule:
+def sinks_separators_window(sizes: Sizes) -> Schedule:
     """SepLLM: exceeding the budget triggers; 4 sinks, a quarter of it in separators and half of it as window stay."""
-    _refuse_ratio(method, budget, ratio)
-    _refuse_period(method, evict_every)
-    window = budget // 2 if window is None else window
+    sizes.refuse_ratio()
+    sizes.refuse_period()
+    budget, window = sizes.budget, _filled(sizes.window, sizes.budget // 2)
     return Schedule(budget, window, kept=min(4 + budget // 4 + window, budget))
 
 
-def growing(method: str, budget: int, window: int | None, ratio: float | None, evict_every: int | None) -> Schedule:
+def growing(sizes: Sizes) -> Schedule:
     """RPC: the budget is the number of tokens between compressions; the cache grows by a ratio of it."""
-    if evict_every is not None:
-        raise KvreproError(f"evict_every={evict_every}: {method} as published compresses every budget={budget} tokens")
-    window = 32 if window is None else window
+    budget, window = sizes.budget, _filled(sizes.window, 32)
+    if sizes.evict_every is not None:
+        raise KvreproError(
+            f"evict_every={sizes.evict_every}: {sizes.method} as published compresses every budget={budget} tokens"
+        )
     # sizes of the first compression without a prompt; the method adds the prompt and the growth
-    return Schedule(budget + window - 1, window, kept=window + int(budget * (0.25 if ratio is None else ratio) + 1e-9))
-
-
-def _window(budget: int, window: int | None) -> int:
-    return int(DEFAULT_WINDOW_SHARE * budget) if window is None else window
-
-
-def _refuse_period(method: str, evict_every: int | None) -> None:
-    if evict_every is not None:
-        raise KvreproError(
-            f"evict_every={evict_every}: {method} as published evicts when its budget is exceeded. Leave it out, or "
-            "use protocol=fair, where the budget is what remains after an eviction"
-        )
-
-
-def _refuse_ratio(method: str, budget: int, ratio: float | None) -> None:
-    if ratio is not None:
-        raise KvreproError(
-            f"ratio={ratio} and budget={budget} together: for {method} as published the budget alone says how many "
-            "slots remain; leave ratio out"
-        )
+    share = int(budget * (0.25 if sizes.ratio is None else sizes.ratio) + 1e-9)
+    return Schedule(budget + window - 1, window, kept=window + share)

@@ -1,17 +1,21 @@
-"""What a method class says about itself, completed and checked when the class is defined."""
+"""What a method class says about itself, completed and checked; its options, also read from source without torch."""
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from ..checks import typed
 from ..errors import KvreproError, UnknownNameError
+from .learned.folder import LEARNED
 
-NEEDS = ("predictor", "calibration", "judge", "separators", "trace")
+NEEDS = (*LEARNED, "separators", "trace")
 ATTENTION = ("none", "queries", "step")
 # options of these types can come from a file or a command line, and are checked; others are objects
 SCALARS = {t.__name__: t for t in (bool, int, float, str)}
@@ -51,19 +55,28 @@ def declare(cls: type) -> None:
         )
 
 
-def check_decorated(cls: type) -> None:
-    """Refuse a class with switches of its own that is no dataclass: Python would leave the parent's values.
+def check_limits(method: object) -> None:
+    """Hold a method's options to the `limits` of its class and of those above: known texts, a minimum or an interval.
 
     Raises:
-        KvreproError: names the class, the switch and the remedy.
+        KvreproError: names the option, its value and what is allowed.
     """
-    for base in cls.__mro__:
-        own = [n for n, kind in inspect.get_annotations(base).items() if "ClassVar" not in str(kind)]
-        if own and "__dataclass_params__" not in vars(base):
-            raise KvreproError(
-                f"class {base.__name__} sets {', '.join(own)} but is no dataclass, so Python ignores it: write "
-                "`@dataclass(frozen=True)` above the class"
-            )
+    for cls in type(method).__mro__:
+        for name, allowed in vars(cls).get("limits", {}).items():
+            value = getattr(method, name)
+            if isinstance(allowed, tuple) and value not in allowed:
+                raise KvreproError(f"{name}={value!r}: known are {', '.join(allowed)}")
+            if isinstance(allowed, int) and value < allowed:
+                raise KvreproError(f"{name}={value}: must be at least {allowed}")
+            if isinstance(allowed, str) and not _lies_in(value, allowed):
+                raise KvreproError(f"{name}={value}: must lie in {allowed}")
+
+
+def _lies_in(value: float, interval: str) -> bool:
+    """Whether a number lies in an interval such as `[0, 1]` or `(0, 1]`."""
+    low, high = map(float, interval[1:-1].split(","))
+    ends = {low: interval[0] == "[", high: interval[-1] == "]"}
+    return low <= value <= high and ends.get(value, True)
 
 
 def option_types(cls: type) -> dict[str, str]:
@@ -72,11 +85,34 @@ def option_types(cls: type) -> dict[str, str]:
     return {n: k if isinstance(k, str) else k.__name__ if isinstance(k, type) else str(k) for n, k in kinds.items()}
 
 
+@cache
+def declared_options(target: str) -> dict[str, str]:
+    """`option_types` of a method of the package, read from its source: a cell is checked without loading torch.
+
+    Args:
+        target: module and class, as in `METHODS`.
+    """
+    module, name = target.split(":")
+    tree = ast.parse((Path(__file__).parent / f"{module}.py").read_text())
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    imported = {
+        alias.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    found: dict[str, str] = {}
+    for base in map(ast.unparse, classes[name].bases):
+        found |= declared_options(f"{module if base in classes else imported[base]}:{base}")
+    for line in classes[name].body:
+        if isinstance(line, ast.AnnAssign) and "ClassVar" not in (kind := ast.unparse(line.annotation)):
+            found[line.target.id] = kind
+    found.pop("schedule", None)
+    return found
+
+
 def checked_options(method: str, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
     """Options of a method with numbers, texts and booleans of their declared type.
 
     Args:
-        known: names and types, from `option_types`.
+        known: names and types, from `option_types` or `declared_options`.
 
     Raises:
         UnknownNameError: an option that the method does not have.

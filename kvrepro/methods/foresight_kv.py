@@ -2,74 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import groupby
-from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..cache.prefill import Prefill
+from ..cache.probes import masked_attention
+from ..cache.shape import CacheShape
 from ..cache.slots import CompressedCache
 from ..errors import KvreproError
-from .learned.judge import EvictionJudge
+from .learned.judge import EvictionJudge, add_block, attention_features, judge_features
 from .query_window import QueryWindowMethod
-from .views import EvictionView, StepView
-
-if TYPE_CHECKING:
-    from ..engine.requests import Request
+from .views import EvictionView, StepView, layers_of
 
 RUNNING, DECAYED, COUNTED = "running_mass", "decayed_mass", "counted_queries"
-RECENT = (16, 8, 32)  # queries of the three short sums
-DECAY = 0.9  # of the running sum, per block
 
 
-def block_attention(queries: Tensor, keys: Tensor, unseen: Tensor, scaling: float | Tensor) -> Tensor:
-    """Attention of a block of queries over the slots that are held.
-
-    Args:
-        queries: `[..., H, G, q, D]`, rotated, oldest first.
-        keys: `[..., H, S, D]`, rotated.
-        unseen: bool, broadcast to `[..., H, G, q, S]`: slots that a query does not see. A query that sees none gets 0.
-        scaling: the layers' factor on dot products, a number or broadcast to the result.
-
-    Returns:
-        `[..., H, G, q, S]` float32.
-    """
-    logits = torch.einsum("...gqd,...sd->...gqs", queries.float(), keys.float()) * scaling
-    return torch.nan_to_num(logits.masked_fill(unseen, float("-inf")).softmax(-1))
-
-
-def add_block(running: Tensor, decayed: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
-    """Carry the two long sums, `[..., S]`, over one more block of attention, `[..., q, S]`."""
-    block = mass.sum(-2)
-    return running + block, DECAY * decayed + block
-
-
-def attention_features(mass: Tensor, running: Tensor, decayed: Tensor) -> Tensor:
-    """The eight features of a slot and query head: max, min and sum over the block, three short sums, two long ones.
-
-    Args:
-        mass: `[..., q, S]`, attention of the block's queries, oldest first.
-        running, decayed: `[..., S]`, sums over everything before the block and the block itself.
-
-    Returns:
-        `[..., S, 8]`.
-    """
-    short = [mass[..., -n:, :].sum(-2) for n in RECENT]
-    return torch.stack([mass.amax(-2), mass.amin(-2), mass.sum(-2), *short, running, decayed], dim=-1)
-
-
-def judge_features(keys: Tensor, values: Tensor, attention: Tensor) -> Tensor:
-    """What the judge reads: keys and values `[..., H, S, D]`, attention features `[..., H, G, S, 8]`.
-
-    Returns:
-        `[..., H, S, 2 D + 8 G]` float32.
-    """
-    return torch.cat([keys.float(), values.float(), attention.transpose(-3, -2).flatten(-2)], dim=-1)
-
-
-@dataclass(frozen=True)
 class ForesightKVMethod(QueryWindowMethod):
     """Drop what a trained judge scores highest, from features of the last block of queries and of all before.
 
@@ -90,23 +41,15 @@ class ForesightKVMethod(QueryWindowMethod):
     feature.
     """
 
-    name: ClassVar[str] = "foresight_kv"
-    source: ClassVar[str] = "arXiv 2602.03203"
-    state: ClassVar[str] = "queries; two sums [L, B, Hq, S]"
-    needs: ClassVar[tuple[str, ...]] = ("judge",)
-    sees_all: ClassVar[bool] = True
+    name = "foresight_kv"
+    source = "arXiv 2602.03203"
+    state = "queries; two sums [L, B, Hq, S]"
+    needs = ("judge",)
+    sees_all = True
 
     granularity: str = "head"
     sample: bool = True
     judge: EvictionJudge | None = field(default=None, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.judge is None:
-            raise KvreproError(
-                "foresight_kv needs a trained judge and this model has none: train one with "
-                "`kvrepro train-judge MODEL` or give its folder with judge=..."
-            )
 
     @property
     def ring_width(self) -> int:
@@ -120,8 +63,7 @@ class ForesightKVMethod(QueryWindowMethod):
 
     def prepare(self, cache: CompressedCache) -> None:
         """Two sums per slot and query head, and how many queries of a row are in them."""
-        sizes = self.judge.sizes
-        shape = cache.shape
+        sizes, shape = self.judge.sizes, cache.shape
         expected = (shape.layers, shape.kv_heads, shape.head_dim, shape.q_heads // shape.kv_heads)
         if tuple(sizes.values()) != expected:
             raise KvreproError(f"the judge is for {sizes}, the model has {expected}: it belongs to another model")
@@ -131,7 +73,7 @@ class ForesightKVMethod(QueryWindowMethod):
             cache.add_slot_state(name, shape.layers, shape.q_heads)
         cache.add_row_state(COUNTED, dtype=torch.int64)
 
-    def admit(self, cache: CompressedCache, row: int, prefill: Prefill, request: Request) -> None:
+    def admit(self, cache: CompressedCache, row: int, prefill: Prefill, request: object) -> None:
         """The prompt's queries, and its attention as the first block of the sums."""
         super().admit(cache, row, prefill, request)
         n_prompt = len(prefill.token_ids)
@@ -149,48 +91,45 @@ class ForesightKVMethod(QueryWindowMethod):
             # only rows and slots are looked at; the rest of a view is for evictions
             nothing = torch.zeros_like(rows)
             view = EvictionView(step.cache, rows, length, nothing, nothing, nothing, nothing)
-            for layers in view.layer_blocks(self._values_per_slot(view)):
+            for layers in self.layer_blocks(view):
                 self._see_block(view, layers)
             step.cache.row_state[COUNTED][rows] = view.seen
 
     @torch.no_grad()
     def score(self, view: EvictionView) -> Tensor:
         """`[L, R, H, S]`: minus the judge's score; what is safe from the draw scores above all others."""
-        scores = []
-        for layers in view.layer_blocks(self._values_per_slot(view)):
-            features = attention_features(*self._see_block(view, layers))
-            scores.append(self.judge(judge_features(view.keys(layers), view.values(layers), features), layers))
+        candidates, dropped = self.candidates(view), view.length - self.schedule.kept_tokens
+        found = self._at_granularity(super().score(view), view)[..., :candidates]
         view.cache.row_state[COUNTED][view.rows] = view.seen
-        found = self._at_granularity(torch.cat(scores), view)
-        candidates = view.length - self.schedule.window
-        dropped = view.length - self.schedule.kept_tokens
-        window = found.new_zeros(*found.shape[:-1], view.length - candidates)
-        found = found[..., :candidates]
         if self.sample and dropped > 0:
             # what is pinned cannot be dropped, so it takes no place among those that may be
             found = found.masked_fill(self.pinned(view)[..., :candidates], -torch.inf)
             highest = found.topk(min(2 * dropped, candidates), dim=-1).indices
-            noise = -torch.log(-torch.log(view.uniform_noise()))[..., :candidates]
+            noise = view.gumbel_noise()[..., :candidates]
             drawn = found.gather(-1, highest) + noise.gather(-1, highest)
             # the others are safe: far below anything that can be drawn
             found = torch.full_like(found, -1e6).scatter(-1, highest, drawn)
-        return torch.cat([-found, window], dim=-1)
+        return functional.pad(-found, (0, view.length - candidates))
 
-    def _values_per_slot(self, view: EvictionView) -> int:
-        shape = view.cache.shape
+    def score_layers(self, view: EvictionView, layers: slice) -> Tensor:
+        """The judge's score, `[l, R, H, S]`; carries the sums over the block."""
+        features = attention_features(*self._see_block(view, layers))
+        return self.judge(judge_features(view.keys(layers), view.values(layers), features), layers)
+
+    def values_per_slot(self, shape: CacheShape) -> int:
+        """Attention of the block, or keys and values."""
         return max(shape.q_heads * self.ring_width, shape.kv_heads * shape.head_dim * 2)
 
     def _see_block(self, view: EvictionView, layers: slice) -> tuple[Tensor, Tensor, Tensor]:
         """Attention of the last block `[l, R, H, G, q, S]` and the two sums with it `[l, R, H, G, S]`, now carried."""
         queries, positions = view.queries(layers, self.ring_width)
-        slots = view.positions[layers] if view.positions.shape[0] > 1 else view.positions
-        unseen = slots[:, :, :, None, None] > positions[None, :, None, None, :, None]
-        mass = block_attention(queries, view.keys(layers), unseen, view.scaling(layers))
+        unseen = layers_of(view.positions, layers)[:, :, :, None, None] > positions[None, :, None, None, :, None]
+        # a query that sees none of the slots held attends to nothing
+        mass = torch.nan_to_num(masked_attention(queries, view.keys(layers), unseen, view.scaling(layers)))
         # the first blocks reach back into the prompt, whose queries are in the sums already
         fresh = positions >= view.cache.row_state[COUNTED][view.rows][:, None]
-        stored = [view.cache.slot_state[name] for name in (RUNNING, DECAYED)]
-        before = [s[layers][:, view.rows, :, : view.length].unflatten(2, mass.shape[2:4]) for s in stored]
+        before = (view.state(name, layers).unflatten(2, mass.shape[2:4]) for name in (RUNNING, DECAYED))
         sums = add_block(*before, mass * fresh[None, :, None, None, :, None])
-        for state, total in zip(stored, sums, strict=True):
-            state[layers, view.rows, :, : view.length] = total.flatten(2, 3)
+        for name, total in zip((RUNNING, DECAYED), sums, strict=True):
+            view.set_state(name, total.flatten(2, 3), layers)
         return mass, *sums

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 from .base import EvictionMethod
 
 
-@dataclass(frozen=True)
 class FullMethod(EvictionMethod):
     """The full KV cache, on the same engine as every other method."""
 
-    name: ClassVar[str] = "full"
-    source: ClassVar[str] = "reference"
+    name = "full"
+    source = "reference"

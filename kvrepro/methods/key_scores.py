@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -13,7 +9,6 @@ from .base import EvictionMethod
 from .views import EvictionView
 
 
-@dataclass(frozen=True)
 class KeyDiffMethod(EvictionMethod):
     """Minus the cosine between a key and the mean direction of all keys, per layer and KV head.
 
@@ -21,21 +16,17 @@ class KeyDiffMethod(EvictionMethod):
     Deviates: used while decoding, behind a local window; the paper compresses the prompt block by block.
     """
 
-    name: ClassVar[str] = "keydiff"
-    source: ClassVar[str] = "arXiv 2504.15364"
+    name = "keydiff"
+    source = "arXiv 2504.15364"
 
     granularity: str = "head"
 
-    def score(self, view: EvictionView) -> Tensor:
-        """`[L, R, H, S]`."""
-        found = []
-        for layers in view.layer_blocks():
-            keys = functional.normalize(view.keys(layers).float(), dim=-1)
-            found.append(-functional.cosine_similarity(keys, keys.mean(-2, keepdim=True), dim=-1))
-        return torch.cat(found)
+    def score_layers(self, view: EvictionView, layers: slice) -> Tensor:
+        """`[l, R, H, S]`."""
+        keys = functional.normalize(view.keys(layers).float(), dim=-1)
+        return -functional.cosine_similarity(keys, keys.mean(-2, keepdim=True), dim=-1)
 
 
-@dataclass(frozen=True)
 class KnormMethod(EvictionMethod):
     """Minus the norm of the key, per layer and KV head.
 
@@ -43,11 +34,11 @@ class KnormMethod(EvictionMethod):
     Deviates: used while decoding, behind a local window.
     """
 
-    name: ClassVar[str] = "knorm"
-    source: ClassVar[str] = "arXiv 2406.11430"
+    name = "knorm"
+    source = "arXiv 2406.11430"
 
     granularity: str = "head"
 
-    def score(self, view: EvictionView) -> Tensor:
-        """`[L, R, H, S]`."""
-        return torch.cat([-view.keys(layers).float().norm(dim=-1) for layers in view.layer_blocks()])
+    def score_layers(self, view: EvictionView, layers: slice) -> Tensor:
+        """`[l, R, H, S]`."""
+        return -view.keys(layers).float().norm(dim=-1)

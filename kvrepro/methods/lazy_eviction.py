@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..cache.prefill import Prefill
 from ..cache.slots import CompressedCache
-from ..errors import KvreproError
-from .base import EvictionMethod
+from .step_attention import StepAttentionMethod
 from .views import EvictionView
-
-if TYPE_CHECKING:
-    from ..engine.requests import Request
 
 LAST_USED, LONGEST_GAP, PROMPT_TOKENS = "last_used", "longest_gap", "prompt_tokens"
 
@@ -30,11 +25,11 @@ def recurrence_score(gap: Tensor, idle: Tensor) -> Tensor:
     return recent + torch.where(gap > 0, frequent, 0.0)
 
 
-@dataclass(frozen=True)
-class LazyEvictionMethod(EvictionMethod):
+class LazyEvictionMethod(StepAttentionMethod):
     """Rank by how long a token has been idle, measured against its longest gap between two uses.
 
-    A use is an attention of at least `importance` from any query head of the slot's KV head.
+    A use is an attention of at least `importance` from any query head of the slot's KV head; uses are counted in
+    decode steps of the row.
 
     Attributes:
         importance: alpha; 1e-4 for R1-Qwen, 5e-4 for R1-Llama.
@@ -46,44 +41,38 @@ class LazyEvictionMethod(EvictionMethod):
     activations' type).
     """
 
-    name: ClassVar[str] = "lazy_eviction"
-    source: ClassVar[str] = "LazyEviction, vendored by arXiv 2604.04921"
-    state: ClassVar[str] = "last use, longest gap [L, B, H, S]"
-    attention: ClassVar[str] = "step"
+    name = "lazy_eviction"
+    source = "LazyEviction, vendored by arXiv 2604.04921"
+    state = "last use, longest gap [L, B, H, S]"
+    carried = (LAST_USED, LONGEST_GAP)
+    limits: ClassVar = {"importance": "(0, 1)"}
 
-    granularity: str = "head"
     importance: float = 1e-4
     count_birth: bool = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.importance < 1:
-            raise KvreproError(f"importance={self.importance}: an attention threshold between 0 and 1")
-
     def prepare(self, cache: CompressedCache) -> None:
-        """Two counters per slot, in decode steps of the row."""
-        size = (cache.shape.layers, cache.shape.kv_heads)
-        used, gaps = cache.add_slot_state(LAST_USED, *size), cache.add_slot_state(LONGEST_GAP, *size)
-        prompts = cache.add_row_state(PROMPT_TOKENS)
+        """Two counters per slot, and the length of each row's prompt."""
+        super().prepare(cache)
+        cache.add_row_state(PROMPT_TOKENS)
 
-        def observe(cache: CompressedCache, layer: int, attention: Tensor) -> None:
-            rows, _, _, span = attention.shape
-            step = (cache.step_positions - prompts[:rows] + 1)[:, None]
-            # the token of step t is born at t - 1
-            used[layer, cache.step_rows, :, cache.step_slots] = step - 1
-            last, gap = used[layer, :rows, :, :span], gaps[layer, :rows, :, :span]
-            is_used = attention.amax(2) >= self.importance
-            if not self.count_birth:
-                is_used[cache.step_rows, :, cache.step_slots] = False
-            step = step[..., None]
-            gap.copy_(torch.where(is_used, torch.maximum(gap, step - last), gap))
-            last.copy_(torch.where(is_used, step, last))
-
-        cache.on_mass = observe
-
-    def admit(self, cache: CompressedCache, row: int, prefill: Prefill, request: Request) -> None:
+    def admit(self, cache: CompressedCache, row: int, prefill: Prefill, request: object) -> None:
         """Steps are counted from the end of the prompt."""
         cache.row_state[PROMPT_TOKENS][row] = len(prefill.token_ids)
+
+    def attended(self, cache: CompressedCache, layer: int, attention: Tensor) -> None:
+        """Count the uses of this step."""
+        rows, _, _, span = attention.shape
+        used, gaps = cache.slot_state[LAST_USED], cache.slot_state[LONGEST_GAP]
+        step = (cache.step_positions - cache.row_state[PROMPT_TOKENS][:rows] + 1)[:, None]
+        # the token of step t is born at t - 1
+        used[layer, cache.step_rows, :, cache.step_slots] = step - 1
+        last, gap = used[layer, :rows, :, :span], gaps[layer, :rows, :, :span]
+        is_used = attention.amax(2) >= self.importance
+        if not self.count_birth:
+            is_used[cache.step_rows, :, cache.step_slots] = False
+        step = step[..., None]
+        gap.copy_(torch.where(is_used, torch.maximum(gap, step - last), gap))
+        last.copy_(torch.where(is_used, step, last))
 
     def score(self, view: EvictionView) -> Tensor:
         """`[L, R, H, S]`."""

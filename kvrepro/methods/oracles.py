@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,12 +22,11 @@ TRACE = "trace_index"
 Key = tuple[str, int]
 
 
-@dataclass(frozen=True)
 class OracleMethod(EvictionMethod):
     """What the oracles share: one tensor per (problem, sample), found again by the row's request."""
 
-    needs: ClassVar[tuple[str, ...]] = ("trace",)
-    state: ClassVar[str] = "the trace's attention"
+    needs = ("trace",)
+    state = "the trace's attention"
 
     traces: Mapping[Key, Tensor] | None = field(default=None, repr=False, compare=False)
 
@@ -56,7 +55,6 @@ class OracleMethod(EvictionMethod):
         return [known[i] for i in view.cache.row_state[TRACE][view.rows].tolist()]
 
 
-@dataclass(frozen=True)
 class OracleAnswerMethod(OracleMethod):
     """DynTS with the true label instead of the predicted one: the answer's mean attention to each token.
 
@@ -65,8 +63,8 @@ class OracleAnswerMethod(OracleMethod):
     Source: the labels of DynTS, arXiv 2601.18383; docs/predictor.md#labels.
     """
 
-    name: ClassVar[str] = "oracle_answer"
-    source: ClassVar[str] = "labels of arXiv 2601.18383"
+    name = "oracle_answer"
+    source = "labels of arXiv 2601.18383"
 
     pin_question: bool = True
     pin_answer: bool = True
@@ -77,7 +75,6 @@ class OracleAnswerMethod(OracleMethod):
         return torch.stack(rows, dim=1)
 
 
-@dataclass(frozen=True)
 class OracleFutureMethod(OracleMethod):
     """The most attention that any block of queries to come pays to a slot, per layer and KV head.
 
@@ -87,8 +84,8 @@ class OracleFutureMethod(OracleMethod):
     Source: the supervision of ForesightKV, arXiv 2602.03203; docs/methods.md#oracle_future.
     """
 
-    name: ClassVar[str] = "oracle_future"
-    source: ClassVar[str] = "supervision of arXiv 2602.03203"
+    name = "oracle_future"
+    source = "supervision of arXiv 2602.03203"
 
     granularity: str = "head"
     block: int = 16

@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ..cache.prefill import Prefill
+from ..cache.shape import CacheShape
 from ..cache.slots import CompressedCache
 from ..errors import KvreproError
 from ..kernels.reference.scores import GROUP_REDUCTIONS, weighted_window_scores
 from ..kernels.window_scores import window_scores as window_scores_kernel
 from .base import EvictionMethod
-from .views import EvictionView
-
-if TYPE_CHECKING:
-    from ..engine.requests import Request
+from .views import EvictionView, layers_of
 
 
-@dataclass(frozen=True)
 class QueryWindowMethod(EvictionMethod):
     """A method that looks at the attention of the last `obs_window` queries, computed when a row evicts.
 
     Attributes:
         obs_window: queries; must not exceed the local window, whose tokens they belong to.
         group: how the query heads of a KV head become one: `max_logits` (before the softmax), `max` or `mean`.
+
+    Source: docs/methods.md#query-windows, docs/methods.md#smoothing-along-the-slots.
     """
 
-    attention: ClassVar[str] = "queries"
-    state: ClassVar[str] = "queries [B, L, Hq, w, D]"
+    attention = "queries"
+    state = "queries [B, L, Hq, w, D]"
+    limits: ClassVar = {"group": GROUP_REDUCTIONS, "obs_window": 1}
     # the local window may be shorter than the queries where the softmax is the model's own, over all slots
     sees_all: ClassVar[bool] = False
+    # how `smoothed` smooths; a subclass may make options of them
+    pool: ClassVar[str] = "max"
+    pool_kernel: ClassVar[int] = 1
     # which kernels; a test sets it to take the path of a GPU on a CPU
     impl: ClassVar[str] = "auto"
 
@@ -43,10 +44,8 @@ class QueryWindowMethod(EvictionMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.group not in GROUP_REDUCTIONS:
-            raise KvreproError(f"group={self.group!r}: known are {', '.join(GROUP_REDUCTIONS)}")
-        if self.obs_window < 1:
-            raise KvreproError(f"obs_window={self.obs_window}: must be at least 1")
+        if self.pool_kernel < 1 or self.pool_kernel % 2 == 0:
+            raise KvreproError(f"pool_kernel={self.pool_kernel}: must be odd and at least 1")
         if not self.sees_all and self.schedule is not None and self.schedule.window < self.obs_window:
             raise KvreproError(
                 f"window={self.schedule.window} is smaller than obs_window={self.obs_window}: {self.name} never scores "
@@ -67,14 +66,24 @@ class QueryWindowMethod(EvictionMethod):
         """A ring of queries per row and layer."""
         cache.keep_queries(self.ring_width)
 
-    def admit(self, cache: CompressedCache, row: int, prefill: Prefill, request: Request) -> None:
+    def admit(self, cache: CompressedCache, row: int, prefill: Prefill, request: object) -> None:
         """The prompt's last queries."""
         cache.query_ring.admit(row, prefill.queries, len(prefill.token_ids))
 
+    def values_per_slot(self, shape: CacheShape) -> int:
+        """Attention of all queries."""
+        return shape.q_heads * self.ring_width
+
     def attention_scores(
-        self, view: EvictionView, layers: slice, *, width: Tensor | None = None, candidates_only: bool = True,
-        also_hidden: Tensor | None = None, total: bool = False,
-    ) -> Tensor:  # fmt: skip
+        self,
+        view: EvictionView,
+        layers: slice,
+        *,
+        width: Tensor | None = None,
+        candidates_only: bool = True,
+        also_hidden: Tensor | None = None,
+        total: bool = False,
+    ) -> Tensor:
         """Attention of the last queries, `[l, R, H, S]` float32.
 
         Args:
@@ -84,60 +93,34 @@ class QueryWindowMethod(EvictionMethod):
             total: sum over the queries instead of their mean.
         """
         queries, positions = view.queries(layers, self.ring_width)
-        keys = view.keys(layers)
-        slot_positions = view.positions[layers] if view.positions.shape[0] > 1 else view.positions
+        keys, scaling = view.keys(layers), view.scaling(layers)
+        n_layers, rows = keys.shape[:2]
+        first = view.seen - (self.obs_window if width is None else width)
+        counted = (positions >= 0) & (positions >= first[:, None])
+        if candidates_only and also_hidden is None and (keys.is_cuda or self.impl != "auto"):
+            lengths = torch.full((n_layers * rows,), self.candidates(view), dtype=torch.int64, device=keys.device)
+            heads = queries.flatten(0, 1).flatten(1, 2)
+            asked = {"group": self.group, "lengths": lengths, "impl": self.impl}
+            found = window_scores_kernel(heads, keys.flatten(0, 1), counted.repeat(n_layers, 1), scaling, **asked)
+            found = found.unflatten(0, (n_layers, rows))
+            return found * counted.sum(-1)[None, :, None, None] if total else found
         if candidates_only:
-            candidates = view.length - self.schedule.window
-            hidden = torch.arange(view.length, device=keys.device).ge(candidates).expand(1, 1, 1, 1, -1)
+            slots = torch.arange(view.length, device=keys.device)
+            hidden = slots.ge(self.candidates(view)).expand(1, 1, 1, 1, -1)
         else:
-            hidden = slot_positions[:, :, :, None] > positions[None, :, None, :, None]
+            hidden = layers_of(view.positions, layers)[:, :, :, None] > positions[None, :, None, :, None]
         if also_hidden is not None:
             hidden = hidden | also_hidden[:, :, :, None]
-        counted = positions >= 0
-        if width is not None:
-            counted &= positions >= (view.seen - width)[:, None]
-        else:
-            counted &= positions >= (view.seen - self.obs_window)[:, None]
-        n_layers, rows = keys.shape[:2]
-        if candidates_only and also_hidden is None and (keys.is_cuda or self.impl != "auto"):
-            found = candidate_scores(
-                queries, keys, counted, candidates, view.scaling(layers), self.group, impl=self.impl
-            )
-            return found * counted.sum(-1)[None, :, None, None] if total else found
-        weights = counted.float() / (1 if total else counted.sum(-1, keepdim=True).clamp(min=1))
         hidden = hidden.expand(n_layers, rows, -1, -1, -1).flatten(0, 1)
-        found = weighted_window_scores(
-            queries.flatten(0, 1), keys.flatten(0, 1), hidden, weights.repeat(n_layers, 1),
-            view.scaling(layers), self.group,
-        )  # fmt: skip
+        weights = counted.float() / (1 if total else counted.sum(-1, keepdim=True).clamp(min=1))
+        weights = weights.repeat(n_layers, 1)
+        flat = queries.flatten(0, 1), keys.flatten(0, 1)
+        found = weighted_window_scores(*flat, hidden, weights, scaling, self.group)
         return found.unflatten(0, (n_layers, rows))
 
-    def layer_blocks(self, view: EvictionView) -> Iterator[slice]:
-        """Layers whose attention is computed together."""
-        return view.layer_blocks(view.cache.shape.q_heads * self.ring_width)
-
-
-def candidate_scores(
-    queries: Tensor, keys: Tensor, counted: Tensor, candidates: int, scaling: float, group: str, *, impl: str = "auto"
-) -> Tensor:
-    """Mean attention of some queries over the first `candidates` slots, by the kernel that a GPU has for it.
-
-    Args:
-        queries: `[l, R, H, G, w, D]`; `keys`: `[l, R, H, S, D]`.
-        counted: `[R, w]` bool, queries that take part.
-        scaling: the layers' factor on dot products.
-        impl: see `kernels.window_scores`.
-
-    Returns:
-        `[l, R, H, S]` float32, 0 behind the candidates.
-    """
-    layers, rows = keys.shape[:2]
-    lengths = torch.full((layers * rows,), candidates, dtype=torch.int64, device=keys.device)
-    found = window_scores_kernel(
-        queries.flatten(0, 1).flatten(1, 2), keys.flatten(0, 1), counted.repeat(layers, 1), scaling,
-        group=group, lengths=lengths, impl=impl,
-    )  # fmt: skip
-    return found.unflatten(0, (layers, rows))
+    def smoothed(self, scores: Tensor, view: EvictionView) -> Tensor:
+        """`scores` `[..., S]` smoothed along the candidates by the method's `pool` and `pool_kernel`."""
+        return smooth(scores, self.pool_kernel, self.pool, self.candidates(view))
 
 
 def smooth(scores: Tensor, kernel: int, kind: str, candidates: int) -> Tensor:
@@ -153,11 +136,3 @@ def smooth(scores: Tensor, kernel: int, kind: str, candidates: int) -> Tensor:
     function = functional.max_pool1d if kind == "max" else functional.avg_pool1d
     smooth = function(flat, kernel, stride=1, padding=kernel // 2).view(*scores.shape[:-1], candidates)
     return torch.cat([smooth, scores[..., candidates:]], dim=-1)
-
-
-def check_pool(kernel: int, kind: str) -> None:
-    """Raise unless the kernel is odd and the kind known."""
-    if kernel < 1 or kernel % 2 == 0:
-        raise KvreproError(f"pool_kernel={kernel}: must be odd and at least 1")
-    if kind not in ("max", "avg"):
-        raise KvreproError(f"pool={kind!r}: known are max, avg")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 from torch import Tensor
 
 from ..errors import KvreproError
@@ -12,7 +9,6 @@ from .base import EvictionMethod
 from .views import EvictionView
 
 
-@dataclass(frozen=True)
 class RandomMethod(EvictionMethod):
     """Keep the question, the window and uniformly drawn thinking tokens, drawn anew at each eviction.
 
@@ -20,8 +16,8 @@ class RandomMethod(EvictionMethod):
     Deviates: one draw for all layers and heads and DynTS' pins, so that it differs from `dynts` by the score alone.
     """
 
-    name: ClassVar[str] = "random"
-    source: ClassVar[str] = "control for dynts (after arXiv 2609.03430)"
+    name = "random"
+    source = "control for dynts (after arXiv 2609.03430)"
 
     pin_question: bool = True
     pin_answer: bool = True
@@ -31,7 +27,6 @@ class RandomMethod(EvictionMethod):
         return view.uniform_noise()
 
 
-@dataclass(frozen=True)
 class RandomAttentionMethod(EvictionMethod):
     """Keep the prompt, a buffer of recent tokens and uniformly drawn others, per layer and KV head.
 
@@ -39,8 +34,8 @@ class RandomAttentionMethod(EvictionMethod):
     the buffer of r tokens and K + r remain after an eviction.
     """
 
-    name: ClassVar[str] = "random_attention"
-    source: ClassVar[str] = "arXiv 2609.03430"
+    name = "random_attention"
+    source = "arXiv 2609.03430"
 
     granularity: str = "head"
     pin_question: bool = True

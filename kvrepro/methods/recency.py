@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
-
 import torch
 from torch import Tensor
 
@@ -14,40 +11,33 @@ from ..errors import KvreproError
 from .base import EvictionMethod
 from .views import EvictionView, StepView
 
-if TYPE_CHECKING:
-    from ..engine.requests import Request
-
 FIRST_SLOT, FIRST_KEYS = "first_slot", "first_keys"
 
 
-@dataclass(frozen=True)
 class WindowMethod(EvictionMethod):
     """Keep the most recent tokens; the question goes like everything else.
 
     Source: the `window` baseline of DynTS (`inference/window.py`, sink_type=none), at the budget of the others.
     """
 
-    name: ClassVar[str] = "window"
-    source: ClassVar[str] = "DynTS baseline, at equal budget"
+    name = "window"
+    source = "DynTS baseline, at equal budget"
 
     def score(self, view: EvictionView) -> Tensor:
         """Later positions score higher."""
         return view.positions.float()
 
 
-@dataclass(frozen=True)
 class WindowDynTSMethod(WindowMethod):
     """Keep the last `window` tokens and nothing else, when the budget is exceeded.
 
     Source: DynTS, arXiv 2601.18383, `inference/window.py` (sink_type=none); docs/methods.md#window_dynts.
-    Deviates: rows evict each on their own, as in `dynts`.
     """
 
-    name: ClassVar[str] = "window_dynts"
-    source: ClassVar[str] = "DynTS repository"
+    name = "window_dynts"
+    source = "DynTS repository"
 
 
-@dataclass(frozen=True)
 class QuestionWindowMethod(WindowMethod):
     """Keep the question and the most recent tokens.
 
@@ -55,13 +45,12 @@ class QuestionWindowMethod(WindowMethod):
     Deviates: the window shrinks by the question, so that the budget is that of the other methods.
     """
 
-    name: ClassVar[str] = "question_window"
-    source: ClassVar[str] = "DynTS ablation, at equal budget"
+    name = "question_window"
+    source = "DynTS ablation, at equal budget"
 
     pin_question: bool = True
 
 
-@dataclass(frozen=True)
 class StreamingLLMMethod(WindowMethod):
     """Keep the first `sinks` and the most recent tokens.
 
@@ -75,8 +64,8 @@ class StreamingLLMMethod(WindowMethod):
     more. A prompt is not evicted while it is read.
     """
 
-    name: ClassVar[str] = "streaming_llm"
-    source: ClassVar[str] = "arXiv 2309.17453"
+    name = "streaming_llm"
+    source = "arXiv 2309.17453"
 
     sinks: int = 4
     reindex: bool = False
@@ -104,7 +93,7 @@ class StreamingLLMMethod(WindowMethod):
                 FIRST_KEYS, s.layers, s.kv_heads, self.schedule.kept_tokens, s.head_dim, dtype=cache.kv.dtype
             )
 
-    def admit(self, cache: CompressedCache, row: int, prefill: Prefill, request: Request) -> None:
+    def admit(self, cache: CompressedCache, row: int, prefill: Prefill, request: object) -> None:
         """The prompt lies in its slots."""
         if self.reindex:
             n_prompt = len(prefill.token_ids)
@@ -133,17 +122,15 @@ class StreamingLLMMethod(WindowMethod):
         cache.kv[0][:, plan.rows, :, :kept] = cache.rotary.rotate(keys, turns[None, :, None], scaled=False)
 
 
-@dataclass(frozen=True)
 class StreamingDynTSMethod(WindowMethod):
     """Keep the first 10 tokens of each prompt and the last `window`, at their original positions.
 
     Source: DynTS, arXiv 2601.18383, `inference/window.py` (sink_type=native); docs/methods.md#streaming_dynts.
-    Deviates: rows evict each on their own, as in `dynts`. The published flag "first eviction" is never
-    reset, so that from the second batch on padding takes the place of the sinks of all but the longest row; here sinks
-    are always a row's own first tokens.
+    Deviates: sinks are always a row's own first tokens. The published flag "first eviction" is never reset, so that
+    from the second batch on padding takes the place of the sinks of all but the longest row.
     """
 
-    name: ClassVar[str] = "streaming_dynts"
-    source: ClassVar[str] = "DynTS repository"
+    name = "streaming_dynts"
+    source = "DynTS repository"
 
     sinks: int = 10

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
 from torch import Tensor
 
 from ..errors import KvreproError
-from .query_window import QueryWindowMethod, check_pool, smooth
-from .views import EvictionView
+from .query_window import QueryWindowMethod
+from .views import EvictionView, layers_of
 
 
-@dataclass(frozen=True)
 class RPCMethod(QueryWindowMethod):
     """Pooled attention of the last `obs_window` queries over the thought, mean over all heads of a layer.
 
@@ -25,17 +20,14 @@ class RPCMethod(QueryWindowMethod):
     Deviates: all `obs_window` queries count once (in the code the newest counts twice and the oldest not at all).
     """
 
-    name: ClassVar[str] = "rpc"
-    source: ClassVar[str] = "jiwonsong-dev/ReasoningPathCompression"
+    name = "rpc"
+    source = "jiwonsong-dev/ReasoningPathCompression"
+    pool = "avg"
 
     granularity: str = "layer"
     pin_question: bool = True
     obs_window: int = 32
     pool_kernel: int = 7
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_pool(self.pool_kernel, "avg")
 
     @property
     def is_growing(self) -> bool:
@@ -77,11 +69,8 @@ class RPCMethod(QueryWindowMethod):
         elif not self.pin_question:
             raise KvreproError("pin_question=False: rpc as published never touches the prompt; use protocol=fair")
 
-    def score(self, view: EvictionView) -> Tensor:
-        """`[L, R, 1, S]`."""
-        found, question = [], view.is_question
-        for layers in self.layer_blocks(view):
-            hidden = question[layers] if question.shape[0] > 1 else question
-            scores = self.attention_scores(view, layers, also_hidden=hidden, total=True)
-            found.append(scores.mean(2, keepdim=True))
-        return smooth(torch.cat(found), self.pool_kernel, "avg", view.length - self.schedule.window)
+    def score_layers(self, view: EvictionView, layers: slice) -> Tensor:
+        """`[l, R, 1, S]`."""
+        question = layers_of(view.is_question, layers)
+        scores = self.attention_scores(view, layers, also_hidden=question, total=True)
+        return self.smoothed(scores.mean(2, keepdim=True), view)

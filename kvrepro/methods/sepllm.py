@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,9 +12,6 @@ from ..cache.slots import CompressedCache
 from ..errors import KvreproError
 from .base import EvictionMethod
 from .views import EvictionView, StepView
-
-if TYPE_CHECKING:
-    from ..engine.requests import Request
 
 SEPARATOR = "is_separator"
 
@@ -32,7 +27,6 @@ def separator_table(separators: tuple[int, ...], device: torch.device) -> Tensor
     return table.to(device)
 
 
-@dataclass(frozen=True)
 class SepLLMMethod(EvictionMethod):
     """Keep `sinks` first tokens, the most recent separators that fit, and the window.
 
@@ -46,10 +40,10 @@ class SepLLMMethod(EvictionMethod):
     Deviates: rows do not share a separator count; the original cuts all rows to the smallest.
     """
 
-    name: ClassVar[str] = "sepllm"
-    source: ClassVar[str] = "HKUDS/SepLLM"
-    state: ClassVar[str] = "separator flag [B, S]"
-    needs: ClassVar[tuple[str, ...]] = ("separators",)
+    name = "sepllm"
+    source = "HKUDS/SepLLM"
+    state = "separator flag [B, S]"
+    needs = ("separators",)
 
     sinks: int = 4
     separators: tuple[int, ...] = ()
@@ -66,7 +60,7 @@ class SepLLMMethod(EvictionMethod):
         """A flag per slot."""
         cache.add_slot_state(SEPARATOR)
 
-    def admit(self, cache: CompressedCache, row: int, prefill: Prefill, request: Request) -> None:
+    def admit(self, cache: CompressedCache, row: int, prefill: Prefill, request: object) -> None:
         """Flag the prompt's separators."""
         flags = self._flags(prefill.token_ids)
         cache.slot_state[SEPARATOR][:, row, :, : len(flags)] = flags
@@ -95,17 +89,15 @@ class SepLLMMethod(EvictionMethod):
         return (self.sinks + separators + s.window).clamp(max=s.kept_tokens)
 
 
-@dataclass(frozen=True)
 class SepLLMDynTSMethod(SepLLMMethod):
     """Keep the most recent separators of the candidates, at most the ratio's share, and the window.
 
     Source: DynTS, arXiv 2601.18383, `inference/sep.py`; docs/methods.md#sepllm_dynts.
-    Deviates: rows evict each on their own, as in `dynts`, and do not share a separator count. Published, a row with
-    fewer than the batch's most is filled up with recent tokens; a row alone, as here, keeps fewer than the other
-    methods.
+    Deviates: rows do not share a separator count. Published, a row with fewer than the batch's most is filled up with
+    recent tokens; a row alone, as here, keeps fewer than the other methods.
     """
 
-    name: ClassVar[str] = "sepllm_dynts"
-    source: ClassVar[str] = "DynTS repository"
+    name = "sepllm_dynts"
+    source = "DynTS repository"
 
     sinks: int = 0

@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from ..errors import KvreproError
-from .query_window import QueryWindowMethod, check_pool, smooth
+from .query_window import QueryWindowMethod
 from .views import EvictionView
 
 
-@dataclass(frozen=True)
 class SnapKVMethod(QueryWindowMethod):
     """Pooled mean attention of the last `obs_window` queries over the candidates, per layer and KV head.
 
     Source: SnapKV, arXiv 2404.14469, in the decoding variant of R-KV (`rkv/compression/snapkv.py`; window 8, max over
     the group's logits, max pooling of 7); docs/methods.md#snapkv.
-    Deviates: kept slots stay in the order of time. The original leaves them in the order of their scores, so that from
-    its second eviction on it pools over neighbours by score.
     """
 
-    name: ClassVar[str] = "snapkv"
-    source: ClassVar[str] = "arXiv 2404.14469, decoding variant"
+    name = "snapkv"
+    source = "arXiv 2404.14469, decoding variant"
+    limits: ClassVar = {"pool": ("max", "avg")}
 
     granularity: str = "head"
     group: str = "max_logits"
     pool_kernel: int = 7
     pool: str = "max"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_pool(self.pool_kernel, self.pool)
-
-    def score(self, view: EvictionView) -> Tensor:
-        """`[L, R, H, S]`."""
-        found = [self.attention_scores(view, layers) for layers in self.layer_blocks(view)]
-        return smooth(torch.cat(found), self.pool_kernel, self.pool, view.length - self.schedule.window)
+    def score_layers(self, view: EvictionView, layers: slice) -> Tensor:
+        """`[l, R, H, S]`."""
+        return self.smoothed(self.attention_scores(view, layers), view)
 
 
-@dataclass(frozen=True)
 class SnapKVDynTSMethod(QueryWindowMethod):
     """Attention of the last steps summed, mean over layers and heads, no pooling, one kept set.
 
@@ -49,13 +39,13 @@ class SnapKVDynTSMethod(QueryWindowMethod):
     before the first eviction of a row and + 2 before the others.
 
     Source: DynTS, arXiv 2601.18383, `inference/snapkv.py`; docs/methods.md#snapkv_dynts.
-    Deviates: rows evict each on their own, as in `dynts`. Where a prompt is so long that the first sum would start
-    inside it, its own last queries count (the published sum never starts and the code fails).
+    Deviates: where a prompt is so long that the first sum would start inside it, its own last queries count (the
+    published sum never starts and the code fails).
     """
 
-    name: ClassVar[str] = "snapkv_dynts"
-    source: ClassVar[str] = "DynTS repository"
-    sees_all: ClassVar[bool] = True
+    name = "snapkv_dynts"
+    source = "DynTS repository"
+    sees_all = True
 
     obs_window: int = 32
 

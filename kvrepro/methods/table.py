@@ -17,17 +17,17 @@ from .budgets import (
     FAIR,
     Rule,
     Schedule,
+    Sizes,
     buffer_on_top,
     dynts_rule,
-    fair_schedule,
+    fair_rule,
     growing,
     remains,
     resolve_protocol,
     sinks_separators_window,
     window_only,
 )
-from .declaration import SCALARS, checked_options, option_types
-from .declared_options import declared_options
+from .declaration import SCALARS, checked_options, declared_options, option_types
 
 if TYPE_CHECKING:
     from .base import EvictionMethod
@@ -38,7 +38,7 @@ class MethodEntry:
     """One row of the table.
 
     `target`: module and class. `published`: what the method's own paper means by a budget. `only_window`: the window
-    that defines the method, if one does. `asset`: the field of a cell that names the trained folder which
+    that defines the method, if one does. `learned`: the field of a cell that names the trained folder which
     the method reads; what is in it counts in the cell's hash. `reads_separators`: the method reads the model's
     separators, which count too. `revision`: raised when the method's own scores change, so that its older cells are
     not taken for new ones; `switch_revisions`: of a switch's scores, where it is on.
@@ -47,7 +47,7 @@ class MethodEntry:
     target: str
     published: Rule = dynts_rule
     only_window: int | None = None
-    asset: str | None = None
+    learned: str | None = None
     reads_separators: bool = False
     revision: int = 1
     switch_revisions: tuple[tuple[str, int], ...] = ()
@@ -79,25 +79,25 @@ METHODS: dict[str, MethodEntry] = {
     "snapkv": MethodEntry("snapkv:SnapKVMethod", remains(8, 128)),
     "rkv": MethodEntry("rkv:RKVMethod", remains(8, 128)),
     # DynTS and its ablations as published
-    "dynts": MethodEntry("dynts:DynTSMethod", asset="predictor"),
+    "dynts": MethodEntry("dynts:DynTSMethod", learned="predictor"),
     "dynts_random": MethodEntry("ablations:DynTSRandomMethod"),
-    "dynts_bottom": MethodEntry("ablations:DynTSBottomMethod", asset="predictor"),
-    "dynts_noque": MethodEntry("ablations:DynTSNoQuestionMethod", asset="predictor"),
+    "dynts_bottom": MethodEntry("ablations:DynTSBottomMethod", learned="predictor"),
+    "dynts_noque": MethodEntry("ablations:DynTSNoQuestionMethod", learned="predictor"),
     "dynts_nothink": MethodEntry("ablations:DynTSNoThinkingMethod", window_only(fills_ratio=False)),
-    "dynts_nolocal": MethodEntry("ablations:DynTSNoLocalMethod", only_window=1, asset="predictor"),
+    "dynts_nolocal": MethodEntry("ablations:DynTSNoLocalMethod", only_window=1, learned="predictor"),
     # the fair ablations: the question always stays
     "random": MethodEntry("random:RandomMethod"),
-    "bottom": MethodEntry("ablations:BottomMethod", asset="predictor"),
+    "bottom": MethodEntry("ablations:BottomMethod", learned="predictor"),
     "question_window": MethodEntry("recency:QuestionWindowMethod"),
     # successors
     "random_attention": MethodEntry("random:RandomAttentionMethod", buffer_on_top),
     "vase_attnv": MethodEntry("vase:VaSEAttnVMethod", remains(64, 64, window_is_period=True)),
     "vase_dkv": MethodEntry("vase:VaSEDKVMethod", remains(64, 64, window_is_period=True)),
-    "triattention": MethodEntry("triattention:TriAttentionMethod", remains(0, 128), asset="calibration", revision=2),
+    "triattention": MethodEntry("triattention:TriAttentionMethod", remains(0, 128), learned="calibration", revision=2),
     "gkv": MethodEntry("gkv:GKVMethod", remains(16, 128)),
     "lazy_eviction": MethodEntry("lazy_eviction:LazyEvictionMethod", remains(175, 175, window_is_period=True)),
     "foresight_kv": MethodEntry(
-        "foresight_kv:ForesightKVMethod", remains(128, 128, window_is_period=True), asset="judge"
+        "foresight_kv:ForesightKVMethod", remains(128, 128, window_is_period=True), learned="judge"
     ),
     "rpc": MethodEntry("rpc:RPCMethod", growing),
     "raas": MethodEntry("raas:RaaSMethod", remains(1, 1)),
@@ -149,7 +149,7 @@ def idle_sizes(method: str, protocol: str | None, window: int | None) -> tuple[s
 def _published_takes(entry: MethodEntry, ratio: float | None, evict_every: int | None) -> bool:
     try:
         # a budget above every window of the table
-        entry.published("", 2**20, None, ratio, evict_every)
+        entry.published(Sizes("", 2**20, None, ratio, evict_every))
     except KvreproError:
         return False
     return True
@@ -175,9 +175,13 @@ def method_class(method: str | type[EvictionMethod]) -> type[EvictionMethod]:
 
 
 def create_schedule(
-    method: str, budget: int | None, window: int | None = None, ratio: float | None = None,
-    evict_every: int | None = None, protocol: str | None = None,
-) -> Schedule | None:  # fmt: skip
+    method: str,
+    budget: int | None,
+    window: int | None = None,
+    ratio: float | None = None,
+    evict_every: int | None = None,
+    protocol: str | None = None,
+) -> Schedule | None:
     """The schedule of a method under a budget, None for `full`; defaults are filled in here.
 
     Args:
@@ -188,32 +192,34 @@ def create_schedule(
         KvreproError: sizes of the wrong type or that do not fit together, a budget for `full`, or none for another
             method.
     """
-    budget, window, evict_every = (
-        typed(name, value, int | None)
-        for name, value in (("budget", budget), ("window", window), ("evict_every", evict_every))
-    )
-    ratio, protocol = typed("ratio", ratio, float | None), typed("protocol", protocol, str | None)
+    given = {"budget": budget, "window": window, "ratio": ratio, "evict_every": evict_every, "protocol": protocol}
+    kinds = {"ratio": float | None, "protocol": str | None}
+    given = {name: typed(name, value, kinds.get(name, int | None)) for name, value in given.items()}
     if method == FULL:
-        given = {"budget": budget, "window": window, "ratio": ratio, "evict_every": evict_every, "protocol": protocol}
         _refuse_for_full({name: value for name, value in given.items() if value is not None})
         return None
     if budget is None:
         raise KvreproError(f"method {method!r} needs a budget in tokens, for example budget=256")
     # a class of a caller's own has no row; its paper, if it has one, is not known here
     entry = METHODS.get(method, MethodEntry(""))
+    if entry.only_window is not None and given["window"] not in (None, entry.only_window):
+        raise KvreproError(f"window={window}: {method} is defined by window={entry.only_window}; leave it out")
+    protocol = resolve_protocol(given.pop("protocol"), given["ratio"])
+    sizes = Sizes(method, **given)
     if entry.only_window is not None:
-        if window not in (None, entry.only_window):
-            raise KvreproError(f"window={window}: {method} is defined by window={entry.only_window}; leave it out")
-        window = entry.only_window
-    if resolve_protocol(protocol, ratio) == FAIR:
-        return fair_schedule(budget, window, evict_every)
-    return entry.published(method, budget, window, ratio, evict_every)
+        sizes = sizes._replace(window=entry.only_window)
+    return fair_rule(sizes) if protocol == FAIR else entry.published(sizes)
 
 
 def create_method(
-    method: str | type[EvictionMethod], budget: int | None = None, window: int | None = None,
-    ratio: float | None = None, evict_every: int | None = None, protocol: str | None = None, **options: object,
-) -> EvictionMethod:  # fmt: skip
+    method: str | type[EvictionMethod],
+    budget: int | None = None,
+    window: int | None = None,
+    ratio: float | None = None,
+    evict_every: int | None = None,
+    protocol: str | None = None,
+    **options: object,
+) -> EvictionMethod:
     """Build a method under a budget.
 
     Args:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
 from torch import Tensor
 
 from .query_window import QueryWindowMethod
 from .views import EvictionView
 
 
-@dataclass(frozen=True)
 class TOVAMethod(QueryWindowMethod):
     """Attention of the newest query, mean over all heads of a layer, one kept set per layer.
 
@@ -20,14 +15,13 @@ class TOVAMethod(QueryWindowMethod):
     token leaves at every step.
     """
 
-    name: ClassVar[str] = "tova"
-    source: ClassVar[str] = "arXiv 2401.06104"
-    sees_all: ClassVar[bool] = True
+    name = "tova"
+    source = "arXiv 2401.06104"
+    sees_all = True
 
     granularity: str = "layer"
     obs_window: int = 1
 
-    def score(self, view: EvictionView) -> Tensor:
-        """`[L, R, 1, S]`."""
-        found = [self.attention_scores(view, layers, candidates_only=False) for layers in self.layer_blocks(view)]
-        return torch.cat(found).mean(2, keepdim=True)
+    def score_layers(self, view: EvictionView, layers: slice) -> Tensor:
+        """`[l, R, 1, S]`."""
+        return self.attention_scores(view, layers, candidates_only=False).mean(2, keepdim=True)

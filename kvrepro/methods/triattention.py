@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import field
 
 import torch
 from torch import Tensor
 
 from ..cache.slots import CompressedCache
-from ..errors import KvreproError
 from .base import EvictionMethod
 from .learned.query_statistics import QueryStatistics
-from .views import EvictionView
+from .views import EvictionView, layers_of
 
 # distances into the future that the score averages over: 1, 2, 4 ... 65536
 DISTANCES = tuple(2**i for i in range(17))
@@ -53,7 +51,6 @@ def trigonometric_scores(
     return wave + torch.einsum("lhgf,lrhsf->lrhgs", mean_size - mean.abs(), key.abs() * scaling**2)
 
 
-@dataclass(frozen=True)
 class TriAttentionMethod(EvictionMethod):
     """Standardised expected logits, max over the query group, mean over layers: one kept set per KV head.
 
@@ -66,49 +63,36 @@ class TriAttentionMethod(EvictionMethod):
     refused instead of cut.
     """
 
-    name: ClassVar[str] = "triattention"
-    source: ClassVar[str] = "arXiv 2604.04921"
-    needs: ClassVar[tuple[str, ...]] = ("calibration",)
+    name = "triattention"
+    source = "arXiv 2604.04921"
+    needs = ("calibration",)
+    needs_rotary = True
 
     granularity: str = "head"
     pin_question: bool = True
     calibration: QueryStatistics | None = field(default=None, repr=False, compare=False)
     per_layer: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.calibration is None:
-            raise KvreproError(
-                "triattention needs the model's query statistics and there are none: measure them with "
-                "`kvrepro calibrate MODEL` or give their folder with calibration=..."
-            )
-
-    @property
-    def needs_rotary(self) -> bool:
-        """Keys are scored without their rotation."""
-        return True
-
     def prepare(self, cache: CompressedCache) -> None:
         """Nothing is carried; statistics of another model are refused before anything is generated."""
         self.calibration.check(cache.shape)
 
+    def score_layers(self, view: EvictionView, layers: slice) -> Tensor:
+        """`[l, R, H, S]`, standardised over the slots that compete."""
+        rotary, positions = view.cache.rotary, layers_of(view.positions, layers)
+        # the original counts from the position that the next token will take
+        ages = view.seen[None, :, None, None] - positions
+        keys = rotary.halves(rotary.unrotate(view.keys(layers), positions, layers=layers))
+        scores = trigonometric_scores(keys, ages, self.calibration, layers, *rotary.rates(layers))
+        # the prompt and the window do not compete, so they do not set the scale
+        counted = ~layers_of(view.is_question, layers)
+        counted[..., self.candidates(view) :] = False
+        weights = counted.float()[:, :, :, None] / counted.sum(-1, keepdim=True).clamp(min=1)[:, :, :, None]
+        centred = scores - (scores * weights).sum(-1, keepdim=True)
+        deviation = (centred.square() * weights).sum(-1, keepdim=True).sqrt().clamp_min(1e-12)
+        return (centred / deviation).amax(3)
+
     def score(self, view: EvictionView) -> Tensor:
         """`[1, R, H, S]`, or `[L, R, H, S]` with `per_layer`."""
-        rotary, candidates = view.cache.rotary, view.length - self.schedule.window
-        # the original counts from the position that the next token will take
-        ages = view.seen[None, :, None, None] - view.positions
-        found = []
-        for layers in view.layer_blocks():
-            positions = view.positions[layers] if view.positions.shape[0] > 1 else view.positions
-            mine = ages[layers] if ages.shape[0] > 1 else ages
-            keys = rotary.halves(rotary.unrotate(view.keys(layers), positions, layers=layers))
-            scores = trigonometric_scores(keys, mine, self.calibration, layers, *rotary.rates(layers))
-            # the prompt and the window do not compete, so they do not set the scale
-            counted = ~view.is_question[layers if view.positions.shape[0] > 1 else slice(None)].clone()
-            counted[..., candidates:] = False
-            weights = counted.float()[:, :, :, None] / counted.sum(-1, keepdim=True).clamp(min=1)[:, :, :, None]
-            centred = scores - (scores * weights).sum(-1, keepdim=True)
-            deviation = (centred.square() * weights).sum(-1, keepdim=True).sqrt().clamp_min(1e-12)
-            found.append((centred / deviation).amax(3))
-        scores = torch.cat(found)
+        scores = super().score(view)
         return scores if self.per_layer else scores.mean(0, keepdim=True)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..errors import KvreproError
 from .base import EvictionMethod
-from .query_window import QueryWindowMethod, check_pool, smooth
-from .views import EvictionView
+from .query_window import QueryWindowMethod
+from .views import EvictionView, layers_of
 
 
-@dataclass(frozen=True)
 class VaSEAttnVMethod(QueryWindowMethod):
     """Slots with the widest range of values stay; the rest of the room is drawn in proportion to attention.
 
@@ -24,12 +21,13 @@ class VaSEAttnVMethod(QueryWindowMethod):
         large_share: share of the budget that goes to large values (a quarter in the authors' scripts).
 
     Source: VaSE, arXiv 2606.03928, `range_sink_sample_attn`; docs/methods.md#vase_attnv.
-    Deviates: kept slots stay in the order of time, and sinks are known by their position. The original leaves slots in
-    the order of their scores, so that from its second eviction on it pools over neighbours by score.
+    Deviates: sinks are known by their position.
     """
 
-    name: ClassVar[str] = "vase_attnv"
-    source: ClassVar[str] = "arXiv 2606.03928"
+    name = "vase_attnv"
+    source = "arXiv 2606.03928"
+    pool = "avg"
+    limits: ClassVar = {"large_share": "[0, 1]"}
 
     granularity: str = "head"
     sinks: int = 4
@@ -37,34 +35,24 @@ class VaSEAttnVMethod(QueryWindowMethod):
     pool_kernel: int = 5
     large_share: float = 0.25
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_pool(self.pool_kernel, "avg")
-        if not 0 <= self.large_share <= 1:
-            raise KvreproError(f"large_share={self.large_share}: must lie in [0, 1]")
-
     def score(self, view: EvictionView) -> Tensor:
         """`[L, R, H, S]`: above 1e6 for the slots that stay by value, else log attention plus noise."""
-        shape, window = view.cache.shape, self.schedule.window
-        candidates = view.length - window
-        n_large = min(int(self.large_share * self.schedule.kept_tokens), self.schedule.kept_tokens - window, candidates)
-        noise = -torch.log(-torch.log(view.uniform_noise(shape.layers, shape.kv_heads)))
+        shape, candidates, kept = view.cache.shape, self.candidates(view), self.schedule.kept_tokens
+        n_large = min(int(self.large_share * kept), kept - self.schedule.window, candidates)
+        noise, pinned = view.gumbel_noise(shape.layers, shape.kv_heads), self.pinned(view)
         found = []
         for layers in self.layer_blocks(view):
-            attention = smooth(self.attention_scores(view, layers), self.pool_kernel, "avg", candidates)
+            attention = self.smoothed(self.attention_scores(view, layers), view)
             values = view.values(layers).float()
             spread = (values.amax(-1) - values.amin(-1))[..., :candidates]
             # sinks count among the large ones, and are pinned by their position
-            pinned = self.pinned(view)
-            pinned = pinned[layers] if pinned.shape[0] > 1 else pinned
-            spread = spread.masked_fill(pinned[..., :candidates], torch.inf)
+            spread = spread.masked_fill(layers_of(pinned, layers)[..., :candidates], torch.inf)
             drawn = attention.clamp_min(1e-30).log() + noise[layers]
             large = spread.topk(n_large, dim=-1).indices
             found.append(drawn.scatter(-1, large, 1e6 + spread.gather(-1, large).clamp(max=1e6)))
         return torch.cat(found)
 
 
-@dataclass(frozen=True)
 class VaSEDKVMethod(EvictionMethod):
     """Product of the sizes of key and value after a fresh random projection to `sketch` dimensions.
 
@@ -72,17 +60,13 @@ class VaSEDKVMethod(EvictionMethod):
     Deviates: sinks are known by their position, and stay whatever they score (the original gives its first slots a 1).
     """
 
-    name: ClassVar[str] = "vase_dkv"
-    source: ClassVar[str] = "arXiv 2606.03928"
+    name = "vase_dkv"
+    source = "arXiv 2606.03928"
+    limits: ClassVar = {"sketch": 1}
 
     granularity: str = "head"
     sinks: int = 4
     sketch: int = 20
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.sketch < 1:
-            raise KvreproError(f"sketch={self.sketch}: dimensions of the projection, must be at least 1")
 
     def score(self, view: EvictionView) -> Tensor:
         """`[L, R, H, S]`; the heads of a layer share a projection."""
@@ -90,11 +74,9 @@ class VaSEDKVMethod(EvictionMethod):
         noise = view.normal_noise(shape.layers, shape.head_dim, self.sketch) / self.sketch**0.5
         projection = noise.transpose(0, 1)[:, :, None]
         found = []
-        for layers in view.layer_blocks():
-            sizes = [
-                (part.float() @ projection[layers]).square().sum(-1)
-                for part in (view.keys(layers), view.values(layers))
-            ]
-            product = sizes[0] * sizes[1]
+        for layers in self.layer_blocks(view):
+            stored = view.keys(layers), view.values(layers)
+            keys, values = ((part.float() @ projection[layers]).square().sum(-1) for part in stored)
+            product = keys * values
             found.append(product / product.sum(-1, keepdim=True))
         return torch.cat(found)

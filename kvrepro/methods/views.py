@@ -10,7 +10,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..cache.noise import mix, uniform
+from ..cache.noise import gumbel, mix, uniform
 from ..cache.slots import CompressedCache
 from ..errors import KvreproError, UnknownNameError
 
@@ -19,6 +19,11 @@ NEVER = 2**62  # position of the think-end tag of a row that has not closed its 
 # keys that a method looks at together; above this many values the layers are taken in several blocks. A GPU has the
 # memory, and pays for every block with launches
 BLOCK_VALUES, GPU_BLOCK_VALUES = 2**24, 2**27
+
+
+def layers_of(values: Tensor, layers: slice) -> Tensor:
+    """Some layers of `values` `[L or 1, ...]`; where all layers share one, that one."""
+    return values[layers] if values.shape[0] > 1 else values
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,9 @@ class StepView:
 class EvictionView:
     """Rows that evict now; all of them hold `length` slots (S below).
 
-    `keys`, `values` and `queries` take a layer's number, which leaves the first axis out, or a slice of layers. What
-    they return may be the cache itself: read it, never write to it.
+    `keys`, `values`, `queries` and `scaling` take a layer's number, which leaves the first axis out, or a slice of
+    layers, and raise `KvreproError` for anything else. What they return may be the cache itself: read it, never write
+    to it.
 
     Attributes:
         rows: `[R]` int64, their rows in the cache.
@@ -104,17 +110,17 @@ class EvictionView:
         """Shape of `positions`, bool: the think-end tag and everything after it."""
         return self.positions >= self.answer_from[None, :, None, None]
 
-    def state(self, name: str) -> Tensor:
+    def state(self, name: str, layers: slice = slice(None)) -> Tensor:
         """`[layers, R, heads, S]` float32: a value per slot that the method declared in `prepare`.
 
         Raises:
             UnknownNameError: it was not declared.
         """
-        return self._declared(name)[:, self.rows, :, : self.length]
+        return self._declared(name)[layers, self.rows, :, : self.length]
 
-    def set_state(self, name: str, values: Tensor) -> None:
+    def set_state(self, name: str, values: Tensor, layers: slice = slice(None)) -> None:
         """Write a value per slot, of the shape of `state` or of its first so many slots."""
-        self._declared(name)[:, self.rows, :, : values.shape[-1]] = values
+        self._declared(name)[layers, self.rows, :, : values.shape[-1]] = values
 
     def _declared(self, name: str) -> Tensor:
         if name not in self.cache.slot_state:
@@ -144,7 +150,7 @@ class EvictionView:
         """The factor that one layer, or a block of them (see `layer_blocks`), puts on the dot products.
 
         Raises:
-            KvreproError: layers whose factors differ, or neither a layer of the model nor a slice.
+            KvreproError: layers whose factors differ.
         """
         factors = set(self.cache.scaling[self._layers(layers)[0]])
         if len(factors) != 1:
@@ -154,19 +160,11 @@ class EvictionView:
         return factors.pop()
 
     def keys(self, layers: int | slice) -> Tensor:
-        """The cached keys, rotated: `[R, H, S, D]` of one layer, `[l, R, H, S, D]` of a slice.
-
-        Raises:
-            KvreproError: neither a layer of the model nor a slice.
-        """
+        """The cached keys, rotated: `[R, H, S, D]` of one layer, `[l, R, H, S, D]` of a slice."""
         return self._stored(0, layers)
 
     def values(self, layers: int | slice) -> Tensor:
-        """The cached values: `[R, H, S, D]` of one layer, `[l, R, H, S, D]` of a slice.
-
-        Raises:
-            KvreproError: neither a layer of the model nor a slice.
-        """
+        """The cached values: `[R, H, S, D]` of one layer, `[l, R, H, S, D]` of a slice."""
         return self._stored(1, layers)
 
     def _stored(self, part: int, layers: int | slice) -> Tensor:
@@ -187,7 +185,7 @@ class EvictionView:
             positions `[R, width]`, negative where there was none.
 
         Raises:
-            KvreproError: as many queries are not kept, or neither a layer of the model nor a slice.
+            KvreproError: as many queries are not kept.
         """
         chosen, is_one = self._layers(layers)
         ring = self.cache.query_ring
@@ -210,25 +208,29 @@ class EvictionView:
             return slice(layers % n, layers % n + 1), True
         raise KvreproError(f"layers={layers!r}: expected a number from 0 to {n - 1} or a slice of the {n} layers")
 
-    def keys_of_noise(self) -> Tensor:
-        """`[R]` int64: a key per row that differs from eviction to eviction."""
-        return mix(self.noise_keys, self.seen)
+    def _noise_keys(self, layers: int | None, heads: int | None) -> Tensor:
+        """`[layers, R, heads, 1]` int64: keys that differ from eviction to eviction, layer to layer, head to head."""
+        layers = self.positions.shape[0] if layers is None else layers
+        heads = self.positions.shape[2] if heads is None else heads
+        place = torch.arange(layers * heads, device=self.rows.device).view(layers, 1, heads, 1)
+        return mix(mix(self.noise_keys, self.seen)[None, :, None, None], place)
 
     def uniform_noise(self, layers: int | None = None, heads: int | None = None) -> Tensor:
         """Fresh uniform noise `[layers, R, heads, S]`, keyed by (row, eviction, layer, head, position).
 
         `layers` and `heads` default to those of `positions`, that is to the granularity of the cache.
         """
-        layers = self.positions.shape[0] if layers is None else layers
-        heads = self.positions.shape[2] if heads is None else heads
-        place = torch.arange(layers * heads, device=self.rows.device).view(layers, 1, heads, 1)
-        return uniform(mix(self.keys_of_noise()[None, :, None, None], place), self.positions)
+        return uniform(self._noise_keys(layers, heads), self.positions)
+
+    def gumbel_noise(self, layers: int | None = None, heads: int | None = None) -> Tensor:
+        """Standard Gumbel noise; see `uniform_noise`."""
+        return gumbel(self._noise_keys(layers, heads), self.positions)
 
     def normal_noise(self, *size: int) -> Tensor:
         """Fresh standard normal noise `[R, *size]`, keyed by (row, eviction, place)."""
         count = prod(size)
         counters = torch.arange(count, device=self.rows.device)
-        keys = self.keys_of_noise()[:, None]
+        keys = mix(self.noise_keys, self.seen)[:, None]
         # Box-Muller on two uniform streams
         radius = torch.sqrt(-2 * torch.log(uniform(keys, counters)))
         angle = 2 * torch.pi * uniform(keys, counters + count)

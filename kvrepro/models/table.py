@@ -40,7 +40,7 @@ class ModelEntry:
             None, of models without a row, of which nothing is known, is `template` with a warning.
         generation: sampling parameters that a profile or `kvrepro run` takes when it names none.
         prompt_style: `dynts` or `deepseek`; for profiles that name none.
-        separators: token texts that count as separators; None takes those of the method (`kvrepro.methods.learned.loading`).
+        separators: token texts that count as separators; None takes those of the method (`methods.learned.loading`).
         quantisation: None, `8bit` or `4bit` weights (bitsandbytes, through transformers).
         device_map: None for one device, `auto` to spread the layers over all visible GPUs.
     """

@@ -1,4 +1,7 @@
-"""A folder of what a method needs beside a model's weights: tensors as safetensors, and a card on their origin."""
+"""What methods read beside a model's weights, and its folder: tensors as safetensors, and a card on their origin.
+
+Loads without torch, so that a cell finds its folders anywhere.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import KvreproError
 from ...files import write_atomic
@@ -14,14 +17,32 @@ from ...files import write_atomic
 if TYPE_CHECKING:
     from torch import Tensor
 
-# where a method's files lie inside a model's folder when a cell names no other place
-DEFAULT_FOLDERS = {"calibration": "query_statistics", "judge": "judge"}
 # widths of the importance head that DynTS publishes (arXiv 2601.18383)
 PUBLISHED_WIDTHS = (8192, 2048)
 WEIGHTS_FILE, CARD_FILE = "model.safetensors", "card.json"
 
 
-def write_asset_folder(folder: Path, tensors: Mapping[str, Tensor], card: Mapping[str, object]) -> None:
+class LearnedPart(NamedTuple):
+    """What messages call it, where it lies inside a model's folder if a cell names no other place, how to get one."""
+
+    what: str
+    folder: str
+    remedy: str
+
+
+def _part(what: str, folder: str, verb: str, command: str, option: str) -> LearnedPart:
+    return LearnedPart(what, folder, f"{verb} with `kvrepro {command} MODEL` or give its folder with {option}=...")
+
+
+# by the field that holds it, in methods and in cells
+LEARNED = {
+    "predictor": _part("importance predictor", "importance", "train one", "train", "predictor"),
+    "calibration": _part("query statistics", "query_statistics", "measure them", "calibrate", "calibration"),
+    "judge": _part("eviction judge", "judge", "train one", "train-judge", "judge"),
+}
+
+
+def write_learned(folder: Path, tensors: Mapping[str, Tensor], card: Mapping[str, object]) -> None:
     """Write tensors and card; a run that is killed leaves no card, and a folder without card counts as empty.
 
     Only these two files are touched: `folder` may hold others.
@@ -41,11 +62,11 @@ def write_asset_folder(folder: Path, tensors: Mapping[str, Tensor], card: Mappin
     write_atomic(folder / CARD_FILE, json.dumps(card, indent=1) + "\n")
 
 
-def read_asset_folder(folder: str | Path, what: str, remedy: str) -> tuple[dict[str, Tensor], dict]:
-    """Tensors and card of a folder that `write_asset_folder` wrote.
+def read_learned(need: str, folder: str | Path) -> tuple[dict[str, Tensor], dict]:
+    """Tensors and card of a folder that `write_learned` wrote.
 
     Args:
-        what, remedy: for the message, such as "eviction judge" and how to make one.
+        need: a name of `LEARNED`.
 
     Raises:
         KvreproError: a file is missing or cannot be read; says which folder and what to do.
@@ -53,10 +74,10 @@ def read_asset_folder(folder: str | Path, what: str, remedy: str) -> tuple[dict[
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    folder = Path(folder)
+    folder, part = Path(folder), LEARNED[need]
     if not (folder / WEIGHTS_FILE).is_file() or not (folder / CARD_FILE).is_file():
-        raise KvreproError(f"no {what} in {folder} ({WEIGHTS_FILE}, {CARD_FILE}): {remedy}")
+        raise KvreproError(f"no {part.what} in {folder} ({WEIGHTS_FILE}, {CARD_FILE}): {part.remedy}")
     try:
         return load_file(folder / WEIGHTS_FILE), json.loads((folder / CARD_FILE).read_text())
     except (SafetensorError, ValueError) as error:
-        raise KvreproError(f"the {what} in {folder} cannot be read ({error}): {remedy}") from error
+        raise KvreproError(f"the {part.what} in {folder} cannot be read ({error}): {part.remedy}") from error

@@ -10,11 +10,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ...errors import KvreproError
-from .folder import PUBLISHED_WIDTHS
+from .folder import CARD_FILE, LEARNED, PUBLISHED_WIDTHS, WEIGHTS_FILE, read_learned, write_learned
 
-FOLDER = "importance"
-WEIGHTS_FILE, CARD_FILE = "model.safetensors", "card.json"
-_HOW_TO_TRAIN = "train one with `kvrepro train MODEL` or give its folder with predictor=..."
+_HOW_TO_TRAIN = LEARNED["predictor"].remedy
 
 
 @dataclass(frozen=True)
@@ -69,12 +67,8 @@ class ImportancePredictor(nn.Module):
 
 
 def save_predictor(predictor: ImportancePredictor, folder: Path, card: dict[str, object]) -> None:
-    """Write weights as safetensors and the card with shape and scores."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in predictor.state_dict().items()}, folder / WEIGHTS_FILE)
-    (folder / CARD_FILE).write_text(json.dumps({"shape": asdict(predictor.shape), **card}, indent=1) + "\n")
+    """Write weights as safetensors and the card with shape and scores, whole or not at all."""
+    write_learned(folder, predictor.state_dict(), {"shape": asdict(predictor.shape), **card})
 
 
 def load_predictor(folder: str | Path, hidden: int | None = None) -> ImportancePredictor:
@@ -86,16 +80,12 @@ def load_predictor(folder: str | Path, hidden: int | None = None) -> ImportanceP
     Raises:
         KvreproError: files are missing, or the head belongs to a model of another width.
     """
-    from safetensors.torch import load_file
-
-    folder = Path(folder)
-    if not (folder / WEIGHTS_FILE).exists() or not (folder / CARD_FILE).exists():
-        raise KvreproError(f"no importance predictor in {folder} ({WEIGHTS_FILE}, {CARD_FILE}): {_HOW_TO_TRAIN}")
-    shape = PredictorShape(**json.loads((folder / CARD_FILE).read_text())["shape"])
+    stored, card = read_learned("predictor", folder)
+    shape = PredictorShape(**card["shape"])
     if hidden is not None and shape.hidden != hidden:
         raise KvreproError(f"the predictor in {folder} is {shape.hidden} wide, the model's hidden state {hidden}")
     predictor = ImportancePredictor(shape)
-    predictor.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    predictor.load_state_dict(stored)
     return predictor.eval()
 
 
@@ -126,12 +116,12 @@ def load_predictor_for(model, folder: str | Path | None = None) -> ImportancePre
     Raises:
         KvreproError: there is none; the message says how to train one.
     """
-    name = getattr(model, "name_or_path", "") or ""
-    if folder is not None:
-        folder = _local_folder(str(folder))
-    else:
-        if not name or not (Path(name) / FOLDER).is_dir():
+    if folder is None:
+        name = getattr(model, "name_or_path", "") or ""
+        local = Path(name) / LEARNED["predictor"].folder
+        if not name or not local.is_dir():
             raise KvreproError(f"model {name or type(model).__name__!r} has no importance predictor: {_HOW_TO_TRAIN}")
-        folder = Path(name) / FOLDER
+    else:
+        local = _local_folder(str(folder))
     hidden = model.config.get_text_config(decoder=True).hidden_size
-    return load_predictor(folder, hidden).to(model.device, model.dtype)
+    return load_predictor(local, hidden).to(model.device, model.dtype)

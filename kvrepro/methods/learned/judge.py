@@ -1,4 +1,4 @@
-"""ForesightKV's judge: a small head per layer and KV head that says which slots to drop."""
+"""ForesightKV's judge: a small head per layer and KV head that says which slots to drop, and what it reads."""
 
 from __future__ import annotations
 
@@ -8,12 +8,41 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import KvreproError
-from .folder import DEFAULT_FOLDERS, read_asset_folder, write_asset_folder
+from .folder import LEARNED, read_learned, write_learned
 
-FOLDER = DEFAULT_FOLDERS["judge"]
 WIDTH = 16
 FEATURES = 8  # per query head
-_HOW = "train one with `kvrepro train-judge MODEL` or give its folder with judge=..."
+RECENT = (16, 8, 32)  # queries of the three short sums
+DECAY = 0.9  # of the running sum, per block
+
+
+def add_block(running: Tensor, decayed: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
+    """Carry the two long sums, `[..., S]`, over one more block of attention, `[..., q, S]`."""
+    block = mass.sum(-2)
+    return running + block, DECAY * decayed + block
+
+
+def attention_features(mass: Tensor, running: Tensor, decayed: Tensor) -> Tensor:
+    """The eight features of a slot and query head: max, min and sum over the block, three short sums, two long ones.
+
+    Args:
+        mass: `[..., q, S]`, attention of the block's queries, oldest first.
+        running, decayed: `[..., S]`, sums over everything before the block and the block itself.
+
+    Returns:
+        `[..., S, 8]`.
+    """
+    short = [mass[..., -n:, :].sum(-2) for n in RECENT]
+    return torch.stack([mass.amax(-2), mass.amin(-2), mass.sum(-2), *short, running, decayed], dim=-1)
+
+
+def judge_features(keys: Tensor, values: Tensor, attention: Tensor) -> Tensor:
+    """What the judge reads: keys and values `[..., H, S, D]`, attention features `[..., H, G, S, 8]`.
+
+    Returns:
+        `[..., H, S, 2 D + 8 G]` float32.
+    """
+    return torch.cat([keys.float(), values.float(), attention.transpose(-3, -2).flatten(-2)], dim=-1)
 
 
 class EvictionJudge(nn.Module):
@@ -40,7 +69,7 @@ class EvictionJudge(nn.Module):
 
 def save_judge(judge: EvictionJudge, folder: Path, card: dict[str, object]) -> None:
     """Write safetensors and a card, whole or not at all."""
-    write_asset_folder(folder, judge.state_dict(), {"sizes": judge.sizes, **card})
+    write_learned(folder, judge.state_dict(), {"sizes": judge.sizes, **card})
 
 
 def load_judge(folder: str | Path) -> EvictionJudge:
@@ -49,10 +78,11 @@ def load_judge(folder: str | Path) -> EvictionJudge:
     Raises:
         KvreproError: there is none, or its tensors are not of the sizes on its card; says how to train one.
     """
-    stored, card = read_asset_folder(folder, "eviction judge", _HOW)
+    stored, card = read_learned("judge", folder)
     try:
         judge = EvictionJudge(**card["sizes"])
         judge.load_state_dict(stored)
     except (KeyError, TypeError, RuntimeError) as error:
-        raise KvreproError(f"the eviction judge in {folder} does not fit its card ({error}): {_HOW}") from error
+        remedy = LEARNED["judge"].remedy
+        raise KvreproError(f"the eviction judge in {folder} does not fit its card ({error}): {remedy}") from error
     return judge.eval()

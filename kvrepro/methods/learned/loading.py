@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import KvreproError
 from ..base import EvictionMethod
-from .folder import DEFAULT_FOLDERS
+from .folder import LEARNED
 from .importance import load_predictor_for
 from .judge import load_judge
 from .query_statistics import load_statistics
@@ -16,6 +16,8 @@ from .query_statistics import load_statistics
 # separators as single tokens; Ġ and Ċ are how byte-level vocabularies write space and newline
 SEPLLM_MARKS = (".", ",", "?", "!", ";", ":", " ", "\t", "\n", "Ġ", "ĉ", "Ċ")
 DYNTS_MARKS = (".", ",", "?", "!", ";", ":", " ", "\n", "Ġ", "Ċ")
+
+_READERS = {"calibration": load_statistics, "judge": load_judge}
 
 
 def separator_ids(tokenizer, *, dynts: bool = False) -> tuple[int, ...]:
@@ -55,16 +57,11 @@ def load_learned(
         KvreproError: a file is missing, or the method is an oracle, which needs a finished trace.
     """
     given = given or {}
-    loaders = {
-        "predictor": lambda folder: _predictor(model, folder),
-        "calibration": lambda folder: _statistics(model, folder),
-        "judge": lambda folder: _judge(model, folder),
-    }
     found: dict[str, object] = {}
     for need in method.needs:
         value = given.get(need)
-        if need in loaders:
-            found[need] = loaders[need](value) if value is None or isinstance(value, str | Path) else value
+        if need in LEARNED:
+            found[need] = _load(need, model, value) if value is None or isinstance(value, str | Path) else value
         elif need == "separators":
             found[need] = value or separator_ids(tokenizer, dynts=method.name.endswith("_dynts"))
         elif need == "trace" and given.get("traces") is None:
@@ -75,13 +72,9 @@ def load_learned(
     return found
 
 
-def _predictor(model, folder):
-    return load_predictor_for(model, folder)
-
-
-def _statistics(model, folder):
-    return load_statistics(folder or Path(getattr(model, "name_or_path", "") or ".") / DEFAULT_FOLDERS["calibration"])
-
-
-def _judge(model, folder):
-    return load_judge(folder or Path(getattr(model, "name_or_path", "") or ".") / DEFAULT_FOLDERS["judge"])
+def _load(need: str, model, folder: str | Path | None) -> Any:
+    """What lies in `folder`, or where the model's own folder holds it."""
+    if need == "predictor":
+        return load_predictor_for(model, folder)
+    own = Path(getattr(model, "name_or_path", "") or ".") / LEARNED[need].folder
+    return _READERS[need](folder or own)

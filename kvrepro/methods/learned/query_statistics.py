@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from ...cache.attention import slot_attention
-from ...cache.rotary import Rotary, check_length
 from ...errors import KvreproError
-from .folder import DEFAULT_FOLDERS, read_asset_folder, write_asset_folder
-
-FOLDER = DEFAULT_FOLDERS["calibration"]
-_HOW = "measure them with `kvrepro calibrate MODEL` or give their folder with calibration=..."
+from .folder import LEARNED, read_learned, write_learned
 
 
 @dataclass(frozen=True)
@@ -37,74 +30,14 @@ class QueryStatistics:
             if found != expected:
                 raise KvreproError(
                     f"the query statistics have [layers, heads, channel pairs] {found}, the model {expected}: they "
-                    f"belong to another model; {_HOW}"
+                    f"belong to another model; {LEARNED['calibration'].remedy}"
                 )
-
-
-class StatisticsProbe:
-    """Sums unrotated queries while sequences run through a model; goes where a `PrefillProbe` goes."""
-
-    def __init__(self, rotary: Rotary):
-        self.rotary = rotary
-        self.sums: list[Tensor] = []
-        self.sizes: list[Tensor] = []
-        self.count = 0
-
-    def observe(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
-        """Add one layer of one sequence: `query` `[1, Hq, n, D]`, rotated."""
-        n_tokens = query.shape[2]
-        positions = torch.arange(n_tokens, device=query.device)
-        plain = self.rotary.unrotate(query.float(), positions, layers=slice(layer, layer + 1))[0]
-        # double: the sums run over any number of tokens
-        left, right = self.rotary.halves(plain).double().chunk(2, dim=-1)
-        pairs = torch.complex(left, right)
-        if layer == len(self.sums):
-            self.sums.append(torch.zeros_like(pairs[:, 0]))
-            self.sizes.append(torch.zeros_like(left[:, 0]))
-        self.sums[layer] += pairs.sum(1)
-        self.sizes[layer] += pairs.abs().sum(1)
-
-    def next_sequence(self, n_tokens: int) -> None:
-        """Close a sequence."""
-        self.count += n_tokens
-
-    def finish(self) -> QueryStatistics:
-        """The means over all tokens seen.
-
-        Raises:
-            KvreproError: there were none.
-        """
-        if not self.count:
-            raise KvreproError("query statistics need at least one token and there is none: give more text or problems")
-        mean, size = torch.stack(self.sums) / self.count, torch.stack(self.sizes) / self.count
-        return QueryStatistics(mean.to(torch.complex64), size.float())
-
-
-@torch.no_grad()
-def measure_statistics(model: PreTrainedModel, sequences: Iterable[Sequence[int]]) -> QueryStatistics:
-    """Run sequences of token ids through the model, one by one with full attention, and average their queries.
-
-    Every token counts once, the prompt's and the first one included.
-
-    Raises:
-        KvreproError: no token, a model without a plain rotary embedding, or a sequence beyond its fixed frequencies.
-
-    Source: TriAttention, arXiv 2604.04921; docs/predictor.md#query-statistics.
-    """
-    probe = StatisticsProbe(Rotary.of(model))
-    with slot_attention(model):
-        for tokens in sequences:
-            check_length(model.config, len(tokens))
-            ids = torch.tensor([list(tokens)], device=model.device)
-            model(input_ids=ids, use_cache=False, logits_to_keep=1, probe=probe)
-            probe.next_sequence(len(tokens))
-    return probe.finish()
 
 
 def save_statistics(statistics: QueryStatistics, folder: Path, card: dict[str, object]) -> None:
     """Write safetensors and a card, whole or not at all."""
     tensors = {"mean": torch.view_as_real(statistics.mean), "mean_size": statistics.mean_size}
-    write_asset_folder(folder, tensors, card)
+    write_learned(folder, tensors, card)
 
 
 def load_statistics(folder: str | Path) -> QueryStatistics:
@@ -113,5 +46,5 @@ def load_statistics(folder: str | Path) -> QueryStatistics:
     Raises:
         KvreproError: there are none; says how to measure them.
     """
-    stored, _ = read_asset_folder(folder, "query statistics", _HOW)
+    stored, _ = read_learned("calibration", folder)
     return QueryStatistics(torch.view_as_complex(stored["mean"]), stored["mean_size"])
