@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..engine.engine import Engine, Row
+from ..engine.batch import Row
+from ..engine.engine import Engine
+from ..engine.observer import Observer
 from ..engine.requests import NAN_LOGITS, Request, SamplingConfig
 from ..errors import KvreproError
 from ..methods.base import EvictionMethod
@@ -47,7 +49,7 @@ class KnownTrace:
         return [*self.prompt_ids, *self.reply_ids]
 
 
-class FidelityRecorder:
+class FidelityRecorder(Observer):
     """Collects, per row and position, how the next-token distribution differs from the full cache's.
 
     `hidden`: what `reference_hidden` gives for each trace, by key.
@@ -58,8 +60,8 @@ class FidelityRecorder:
         self.rows: list[tuple[str, int, int, int, int]] = []
         self.values: list[Tensor] = []
 
-    def __call__(self, rows: list[Row], logits: Tensor) -> None:
-        """`logits` `[B, V]` of the live rows, before their next token is taken."""
+    def logits(self, rows: list[Row], logits: Tensor) -> None:
+        """`[B, V]` of the live rows, before their next token is taken."""
         requests = [row.completion.request for row in rows]
         keys = [(r.problem_id, r.sample_id) for r in requests]
         steps = [len(row.completion.token_ids) for row in rows]
@@ -139,7 +141,7 @@ def measure_fidelity(
         batch_rows=min(batch_rows, len(traces)),
         max_new_tokens=max(len(t.reply_ids) for t in traces),
         seed=seed,
-        on_logits=recorder,
+        observer=recorder,
     )
     requests = [Request(t.problem_id, t.sample_id, t.prompt_ids, t.reply_ids) for t in traces]
     broken = [c.request.problem_id for c in engine.run(requests) if c.status == NAN_LOGITS]

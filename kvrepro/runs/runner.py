@@ -19,6 +19,7 @@ from ..benchmarks.prompts import prompt_hash
 from ..benchmarks.table import benchmark_entry, load_with_origin, rows_hash
 from ..engine.engine import Engine
 from ..engine.generate import end_token_ids
+from ..engine.observer import KeptPositions
 from ..engine.requests import Completion, Request, RunStats
 from ..errors import KvreproError
 from ..files import append_row, rows_so_far, write_json, write_rows
@@ -165,7 +166,7 @@ def replay_cell(config: CellConfig, model, tokenizer, n_problems: int) -> list[t
     problems, _ = load_with_origin(config.benchmark, config.n_problems, config.prompt_style)
     problems = problems[:n_problems]
     engine, requests = _prepare(config, model, tokenizer, problems)
-    engine.keep_positions = True
+    engine.observer = KeptPositions()
     done = {c.request.problem_id: c for c in engine.run([r for r in requests if r.sample_id == 0])}
     completions = [done[p.problem_id] for p in problems]
     rows = [_completion_row(completion, tokenizer, engine.think) for completion in completions]
