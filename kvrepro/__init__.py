@@ -47,7 +47,7 @@ _PUBLIC = {
     "summarise_fidelity": "analysis.fidelity",
     "load_predictor": "methods.learned.importance",
     "load_plan": "training.importance.settings",
-    "set_theme": "figures.budget_curves",
+    "set_theme": "figures.theme",
 }
 __all__ = list(_PUBLIC)
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Mapping
+from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, get_args, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from .errors import KvreproError
+from .errors import KvreproError, UnknownNameError
 
 
 def typed(what: str, value: Any, expected: Any) -> Any:
-    """`value` as the declared type: integers pass as floats, numpy's numbers as Python's, nothing else is converted.
+    """`value` as the declared type: integers pass as floats, numpy's numbers as Python's, lists as tuples; no more.
 
     Args:
         what: how a message calls the value, such as `parameter budget`.
@@ -23,9 +24,12 @@ def typed(what: str, value: Any, expected: Any) -> Any:
     Raises:
         KvreproError: names the value, its type and what was expected.
     """
-    allowed = get_args(expected) if get_origin(expected) is types.UnionType else (expected,)
+    kinds = get_args(expected) if get_origin(expected) is types.UnionType else (expected,)
+    allowed = tuple(get_origin(kind) or kind for kind in kinds)
     if value is None and type(None) in allowed:
         return None
+    if isinstance(value, list) and tuple in allowed:
+        return tuple(value)
     if isinstance(value, bool):
         if bool in allowed:
             return value
@@ -38,6 +42,23 @@ def typed(what: str, value: Any, expected: Any) -> Any:
     wanted = " or ".join(t.__name__ for t in allowed if t is not type(None))
     hint = " (in YAML write 1.0e-3, not 1e-3, for a float)" if isinstance(value, str) and float in allowed else ""
     raise KvreproError(f"{what}={value!r} is {type(value).__name__}, expected {wanted}{hint}")
+
+
+def changed_fields(what: str, options: Any, values: Mapping[str, Any]) -> Any:
+    """A copy of a dataclass with some fields changed, each of its declared type.
+
+    Args:
+        what: how a message calls the options, such as `traces`.
+
+    Raises:
+        UnknownNameError: a field that does not exist.
+        KvreproError: a value of the wrong type.
+    """
+    hints = get_type_hints(type(options))
+    for name in values:
+        if name not in hints:
+            raise UnknownNameError("setting", name, hints)
+    return replace(options, **{name: typed(f"{what}.{name}", value, hints[name]) for name, value in values.items()})
 
 
 def as_mapping(what: str, value: Any) -> dict | None:

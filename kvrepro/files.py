@@ -12,6 +12,7 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,23 @@ from .errors import KvreproError, RunError
 PATIENCE_S = 2.0
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to, which replaces `path` after the block and is gone if the block fails."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with beside.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield beside
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    with replacing(path) as beside, beside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -120,6 +127,23 @@ def read_objects(
         if missing := [key for key in needed if key not in row]:
             raise KvreproError(f"{place}: lacks {missing}; found {sorted(row)}")
         yield number, row
+
+
+@dataclass(frozen=True)
+class ResultFolder:
+    """A folder of results, and the one beside it where an unfinished run works until its content is published."""
+
+    path: Path
+
+    @property
+    def partial(self) -> Path:
+        """Where a run works until it is complete."""
+        return self.path.with_name(f".{self.path.name}.partial")
+
+    @property
+    def lock(self) -> Path:
+        """The lock of an unfinished run; beside its folder, which is removed while the lock is held."""
+        return self.path.with_name(f".{self.path.name}.lock")
 
 
 @contextlib.contextmanager

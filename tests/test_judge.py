@@ -18,9 +18,9 @@ from kvrepro.methods.foresight_kv import ForesightKVMethod
 from kvrepro.methods.learned.judge import EvictionJudge, load_judge, save_judge
 from kvrepro.methods.table import create_method
 from kvrepro.models.tokens import ThinkTags
-from kvrepro.training.judge.examples import eviction_moments
+from kvrepro.training.judge.examples import eviction_examples
 from kvrepro.training.judge.sequences import TokenSequence
-from kvrepro.training.judge.training import JudgeRecipe, drawn_moments, pairwise_hinge, train_judge
+from kvrepro.training.judge.training import JudgeRecipe, drawn_examples, pairwise_hinge, train_judge
 
 from .method_cases import HEAD_DIM, KV_HEADS, LAYERS, Q_HEADS
 
@@ -33,18 +33,18 @@ class OracleJudge:
 
     sizes = SIZES
 
-    def __init__(self, moments):
-        self.moments, self.seen = moments, []
+    def __init__(self, examples):
+        self.examples, self.seen = examples, []
 
     def to(self, device):
         return self
 
     def __call__(self, features, layers):
-        moment = self.moments[len(self.seen)] if len(self.seen) < len(self.moments) else None
+        example = self.examples[len(self.seen)] if len(self.seen) < len(self.examples) else None
         self.seen.append(features[:, 0])
         scores = torch.zeros(features.shape[:4])
-        if moment is not None:
-            scores[:, 0, :, : moment.future.shape[-1]] = -moment.future
+        if example is not None:
+            scores[:, 0, :, : example.future.shape[-1]] = -example.future
         return scores
 
 
@@ -68,25 +68,25 @@ def forced_run(model, sequence, method):
 @pytest.mark.parametrize("n_prompt", [1, 4, 9, 23, 24])
 def test_features_in_training_equal_those_of_an_engine_run(random_model, n_prompt):
     sequence = sequence_of(60, n_prompt)
-    moments = eviction_moments(random_model, sequence, 24, PERIOD)
-    assert len(moments) == 5
-    judge = OracleJudge(moments)
+    examples = eviction_examples(random_model, sequence, 24, PERIOD)
+    assert len(examples) == 5
+    judge = OracleJudge(examples)
     method = create_method("foresight_kv", 24, window=PERIOD, evict_every=PERIOD, judge=judge, sample=False)
     completion = forced_run(random_model, sequence, method)
     assert completion.evictions == len(judge.seen) == 5
-    for i, (moment, seen) in enumerate(zip(moments, judge.seen, strict=True)):
+    for i, (example, seen) in enumerate(zip(examples, judge.seen, strict=True)):
         # an eviction changes the hidden states behind the first layer, so from then on only the first layer agrees
         layers = slice(None) if i == 0 else slice(0, 1)
-        competing = moment.future.shape[-1]
-        torch.testing.assert_close(seen[layers, :, :competing], moment.features[layers], atol=2e-5, rtol=1e-4)
+        competing = example.future.shape[-1]
+        torch.testing.assert_close(seen[layers, :, :competing], example.features[layers], atol=2e-5, rtol=1e-4)
 
 
 def test_sums_cover_every_query_before_the_eviction(random_model):
     """Written out: the running sum of a slot is its column of the whole attention matrix."""
     sequence, end = sequence_of(40, 9), 30
-    moment = eviction_moments(random_model, sequence, 24, PERIOD)[0]
+    example = eviction_examples(random_model, sequence, 24, PERIOD)[0]
     attention = eager_attention(random_model, sequence.token_ids)
-    found = moment.features[..., 2 * HEAD_DIM :].unflatten(-1, (-1, 8))
+    found = example.features[..., 2 * HEAD_DIM :].unflatten(-1, (-1, 8))
     block = attention[:, :, :, end - PERIOD : end, :24]
     blocks = [(0, 9), (9, 12), (12, 18), (18, 24), (24, 30)]
     decayed = sum(0.9 ** (4 - i) * attention[:, :, :, a:b, :24].sum(3) for i, (a, b) in enumerate(blocks))
@@ -95,7 +95,7 @@ def test_sums_cover_every_query_before_the_eviction(random_model):
     torch.testing.assert_close(found.transpose(2, 3), torch.stack(expected, -1), atol=1e-5, rtol=1e-4)
     ends = [(30, 36), (36, 40)]
     future = torch.stack([attention[:, :, :, a:b, :24].mean((2, 3)) for a, b in ends]).amax(0)
-    torch.testing.assert_close(moment.future, future, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(example.future, future, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("n_prompt", [48, 47, 30, 20])
@@ -121,7 +121,7 @@ def eager_attention(model, token_ids):
 
 
 def test_the_oracle_drops_what_comes_back_least(random_model):
-    first, second = eviction_moments(random_model, sequence_of(44, 9), 24, PERIOD)[:2]
+    first, second = eviction_examples(random_model, sequence_of(44, 9), 24, PERIOD)[:2]
     for layer in range(LAYERS):
         for head in range(KV_HEADS):
             order = sorted(range(24), key=lambda slot: first.future[layer, head, slot].item())
@@ -129,10 +129,10 @@ def test_the_oracle_drops_what_comes_back_least(random_model):
             assert second.positions[layer, head].tolist() == survivors
 
 
-def test_moments_refuse_sizes_that_do_not_fit(random_model):
-    with pytest.raises(KvreproError, match=r"budget=8, period=6, window=6: .* hold the prompt \(9 tokens\)"):
-        eviction_moments(random_model, sequence_of(40, 9), 8, PERIOD)
-    assert eviction_moments(random_model, sequence_of(30, 9), 24, PERIOD) == []
+def test_examples_refuse_sizes_that_do_not_fit(random_model):
+    with pytest.raises(KvreproError, match=r"budget=8, period=6: .* hold the prompt \(9 tokens\)"):
+        eviction_examples(random_model, sequence_of(40, 9), 8, PERIOD)
+    assert eviction_examples(random_model, sequence_of(30, 9), 24, PERIOD) == []
 
 
 def test_hinge_equals_loops():
@@ -151,7 +151,7 @@ def test_hinge_equals_loops():
 
 def test_training_beats_chance_leaves_the_model_alone_and_is_deterministic(random_model):
     train, held_out = [sequence_of(50 + i, 10) for i in range(8)], [sequence_of(70 + i, 10) for i in range(4)]
-    recipe = JudgeRecipe(steps=20, batch_moments=2, periods=(5, 8))
+    recipe = JudgeRecipe(steps=20, batch_examples=2, periods=(5, 8))
     _, card = train_judge(random_model, train, held_out, recipe)
     accuracy, lost = card["held_out"]["pairwise_accuracy"], card["held_out"]["lost_share"]
     assert abs(accuracy["random"] - 0.5) < 0.03
@@ -168,8 +168,8 @@ def test_training_beats_chance_leaves_the_model_alone_and_is_deterministic(rando
 def test_drawn_budgets_hold_prompt_and_two_periods(random_model):
     rng, recipe = random.Random(0), JudgeRecipe(periods=(4, 9))
     for n_tokens in (30, 50, 70):
-        for moment in drawn_moments(random_model, sequence_of(n_tokens, 20), recipe, rng):
-            assert moment.features.shape[2] >= moment.n_dropped
+        for example in drawn_examples(random_model, sequence_of(n_tokens, 20), recipe, rng):
+            assert example.features.shape[2] >= example.n_dropped
 
 
 def test_judge_survives_its_file_and_a_wrong_one_is_refused(tmp_path, random_model):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kvrepro.analysis.kept_thoughts import _admit, accuracy_by_part, answers_from_parts, choose_tokens
-from kvrepro.analysis.observations import sorted_share_curve, top_share
+from kvrepro.analysis.observations import sorted_share_curve
 from kvrepro.analysis.predictor_effect import untrained_head
 from kvrepro.bench.head_cost import break_even, break_even_length, saved_slots, seconds_per_slot, step_costs
 from kvrepro.cache.attention import slot_attention
@@ -101,7 +101,7 @@ def test_the_sorted_curve_by_hand():
     curve = sorted_share_curve([example([1.0, 6, 2, 1]), example([1.0, 1, 1, 1])], [0.25, 0.5, 1.0])
     assert curve.mass_mean.tolist() == pytest.approx([(0.6 + 0.25) / 2, (0.8 + 0.5) / 2, 1])
     assert (curve.mass_lo <= curve.mass_mean).all()
-    assert top_share([example([1.0, 6, 2, 1])] * 3, 0.25)["mean"] == pytest.approx(0.6)
+    assert sorted_share_curve([example([1.0, 6, 2, 1])] * 3, [0.25]).mass_mean.tolist() == pytest.approx([0.6])
 
 
 def test_break_even_of_the_paper_models_by_hand():

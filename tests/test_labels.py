@@ -10,9 +10,10 @@ import sys
 import pytest
 import torch
 
-from kvrepro.training import labels as labels_module
+from kvrepro.cache import probes
+from kvrepro.cache.probes import AnswerAttention
 from kvrepro.training.labelling import Workers, cached_places, unsound
-from kvrepro.training.labels import AnswerAttention, label_sequence
+from kvrepro.training.labels import label_sequence
 from kvrepro.training.traces import Trace
 
 
@@ -27,9 +28,9 @@ def naive(model, tokens, answer_from):
 
 
 @pytest.mark.parametrize(("n", "answer_from"), [(30, 18), (150, 60), (12, 11)])
-@pytest.mark.parametrize("block_bytes", [labels_module.BLOCK_BYTES, 20_000])
+@pytest.mark.parametrize("block_bytes", [probes.BLOCK_BYTES, 20_000])
 def test_labels_equal_a_naive_eager_computation(random_model, n, answer_from, block_bytes, monkeypatch):
-    monkeypatch.setattr(labels_module, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(probes, "BLOCK_BYTES", block_bytes)
     tokens = [random.Random(n).randrange(3, 230) for _ in range(n)]
     found = label_sequence(random_model, tokens, answer_from, keep_heads=True)
     by_head, hidden = naive(random_model, tokens, answer_from)
@@ -60,10 +61,10 @@ def test_extra_memory_at_16384_tokens_of_the_r1_llama_shape_stays_below_a_gigaby
     command = [sys.executable, "-m", "kvrepro.bench.label_memory", "--answer-tokens", "144"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
-    rows_per_block = labels_module.BLOCK_BYTES // (4 * 32 * 16384)
+    rows_per_block = probes.BLOCK_BYTES // (4 * 32 * 16384)
     assert 3 * rows_per_block <= 144
     # a measurement that misses the one block that must exist would prove nothing
-    assert 0.9 * labels_module.BLOCK_BYTES < found["extra_bytes"] < 10**9
+    assert 0.9 * probes.BLOCK_BYTES < found["extra_bytes"] < 10**9
     assert found["full_matrix_bytes"] > 30 * 10**9
     assert found["label_sum"] == pytest.approx(1, abs=1e-3)
 
@@ -71,8 +72,8 @@ def test_extra_memory_at_16384_tokens_of_the_r1_llama_shape_stays_below_a_gigaby
 def test_groups_of_query_heads_meet_their_own_key_head():
     torch.manual_seed(0)
     query, key = torch.randn(1, 4, 6, 8), torch.randn(1, 2, 6, 8)
-    attention = AnswerAttention(6, 5, torch.device("cpu"), keep_heads=True)
-    attention.add(query, key, 1.0)
+    attention = AnswerAttention(5, keep_heads=True)
+    attention.observe(0, query, key, 1.0)
     for head in range(4):
         weights = (key[0, head // 2] @ query[0, head, 5]).softmax(-1)
         torch.testing.assert_close(attention.head_labels[0, head, :5], weights[:5])

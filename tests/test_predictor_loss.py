@@ -12,7 +12,7 @@ import torch
 from kvrepro.errors import KvreproError, UnknownNameError
 from kvrepro.training.importance import loss as predictor_loss
 from kvrepro.training.importance.label_maps import LABEL_MAPS, map_labels
-from kvrepro.training.importance.loss import batch_loss, emphasis_weights, pairwise_loss, weighted_mse
+from kvrepro.training.importance.loss import batch_loss, emphasis_weights, ranking_loss, weighted_mse
 from kvrepro.training.importance.recipe import PredictorRecipe, make_recipe, published_recipe
 
 RAW = torch.tensor([1e-5, 1e-4, 1e-3, 1e-2])
@@ -52,8 +52,12 @@ def test_rank_and_log_maps_by_hand():
 
 def test_ranking_loss_golden_number():
     """docs/predictor.md#loss."""
-    found = pairwise_loss(torch.tensor([0.0, 0, 1]), torch.tensor([1.0, 2, 4]), tau=0.5)
+    found = one_trace(torch.tensor([0.0, 0, 1]), torch.tensor([1.0, 2, 4]))
     assert found.item() == pytest.approx(0.31567, abs=1e-5)
+
+
+def one_trace(predicted, labels, pairs=None, generator=None):
+    return ranking_loss([predicted], [labels], PredictorRecipe(tau=0.5, pairs=pairs), generator)
 
 
 def by_hand(p, y, tau=0.5):
@@ -71,7 +75,7 @@ def test_chunked_ranking_loss_and_gradient_equal_all_pairs_at_once(chunk, monkey
     torch.manual_seed(1)
     labels = torch.randint(0, 6, (13,)).float()
     ours, theirs = (torch.randn(13, generator=torch.Generator().manual_seed(2)).requires_grad_() for _ in range(2))
-    loss, expected = pairwise_loss(ours, labels), by_hand(theirs, labels)
+    loss, expected = one_trace(ours, labels), by_hand(theirs, labels)
     (3 * loss).backward()
     (3 * expected).backward()
     torch.testing.assert_close(loss, expected)
@@ -81,10 +85,9 @@ def test_chunked_ranking_loss_and_gradient_equal_all_pairs_at_once(chunk, monkey
 def test_drawn_pairs_estimate_the_mean_over_all_pairs():
     torch.manual_seed(0)
     predicted, labels = torch.randn(200), torch.randn(200)
-    exact = pairwise_loss(predicted, labels).item()
+    exact = one_trace(predicted, labels).item()
     drawn = [
-        pairwise_loss(predicted, labels, pairs=500, generator=torch.Generator().manual_seed(s)).item()
-        for s in range(80)
+        one_trace(predicted, labels, pairs=500, generator=torch.Generator().manual_seed(s)).item() for s in range(80)
     ]
     mean, spread = sum(drawn) / 80, torch.tensor(drawn).std().item()
     assert abs(mean - exact) < 4 * spread / math.sqrt(80)
@@ -94,7 +97,7 @@ def test_drawn_pairs_estimate_the_mean_over_all_pairs():
 def test_all_labels_equal_have_no_pairs_and_no_gradient():
     predicted = torch.randn(5, requires_grad=True)
     for pairs in (None, 4):
-        loss = pairwise_loss(predicted, torch.ones(5), pairs=pairs, generator=torch.Generator())
+        loss = one_trace(predicted, torch.ones(5), pairs=pairs, generator=torch.Generator())
         assert loss.item() == 0
         loss.backward()
     assert predicted.grad.abs().sum() == 0
@@ -135,7 +138,7 @@ def test_recipes_refuse_what_does_not_exist():
         published_recipe("other")
     with pytest.raises(UnknownNameError, match="best, published"):
         make_recipe("good", "r1-llama")
-    with pytest.raises(UnknownNameError, match="unknown setting of a recipe 'learning_rate'"):
+    with pytest.raises(UnknownNameError, match="unknown setting 'learning_rate'"):
         make_recipe("best", "r1-llama", learning_rate=1)
     for changes in ({"alpha": 1.5}, {"epochs": 0}, {"label_map": "x"}, {"label_dtype": "int8"}, {"pairs": 0}):
         with pytest.raises(KvreproError):

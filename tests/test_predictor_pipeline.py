@@ -73,13 +73,13 @@ def traces_file(manifest):
 
 def test_a_killed_run_goes_on_and_draws_the_same_replies(traces, loaded, tmp_path):
     rows = list(read_rows(traces_file(traces)))
-    target = StageFolder(tmp_path / "again")
-    with target.session(traces["identity"]) as partial:
+    target = StageFolder(tmp_path / "again", traces["identity"])
+    with target.session() as partial:
         for row in rows[:3]:
             append_row(partial / TRACES, row)
         with (partial / TRACES).open("a") as file:
             file.write('{"problem_id": "cut')
-    assert not target.is_complete
+    assert target.finished() is None
     again = make_traces(PLAN, folder=target.path, loaded=loaded)
     assert not target.partial.exists()
     ordered = sorted(read_rows(traces_file(again)), key=lambda r: r["problem_id"])
@@ -153,7 +153,7 @@ def test_labels_read_back_as_a_dataset_with_their_hidden_states(labels, loaded):
     model, _ = loaded.pair
     stored = datasets.load_from_disk(labels["folder"] + "/dataset")
     assert len(stored) == sum(c["labelled"] for c in labels["counts"].values())
-    data = LabelledTraces.open(labels["folder"])
+    data = LabelledTraces(labels["folder"])
     row, example = data.rows["train"][0], next(data.examples("train"))
     fresh = label_sequence(model, row["token_ids"], row["answer_from"])
     thinking = slice(row["thinking_from"], row["thinking_to"])
@@ -171,9 +171,9 @@ def test_traces_of_another_model_or_tokenizer_are_refused(traces, labels, loaded
     with pytest.raises(KvreproError, match="was made with another model: weights hash"):
         make_head(other, labels["folder"], folder=tmp_path / "head")
     with pytest.raises(KvreproError, match="was made with another tokenizer"):
-        check_same_model({"weights": "w", "tokenizer": "a"}, tmp_path, "w", "b")
+        check_same_model({"weights": "w", "tokenizer": "a"}, tmp_path, {"weights": "w", "tokenizer": "b"})
     with pytest.raises(KvreproError, match="holds 'traces', expected the folder of `kvrepro labels`"):
-        LabelledTraces.open(traces["folder"])
+        LabelledTraces(traces["folder"])
     assert not (tmp_path / "labels").exists()
 
 
@@ -181,7 +181,7 @@ def some_traces(traces, n=4):
     return select_traces(read_rows(traces_file(traces)))[0][:n]
 
 
-def label_into(folder, loaded, found, workers=None):
+def label_into(folder, loaded, found, workers=Workers()):  # noqa: B008
     model, tokenizer = loaded.pair
     folder.mkdir(exist_ok=True)
     label_traces(model, found, ThinkTags.of(tokenizer).end, folder, LabelOptions(keep_heads=True), workers)
@@ -222,7 +222,7 @@ def test_nan_labels_are_skipped_when_made_and_when_read(traces, labels, loaded, 
     next((edited / "hidden").glob("00002*")).unlink()
     shutil.rmtree(edited / "dataset")
     datasets.Dataset.from_list(rows).save_to_disk(str(edited / "dataset"))
-    data = LabelledTraces.open(edited)
+    data = LabelledTraces(edited)
     assert data.skipped == {"nan_labels": 1, "wrong_length": 1, "no_hidden": 1}
 
 
@@ -328,11 +328,13 @@ def test_an_unfinished_head_is_not_taken_for_one(labels, tmp_path, monkeypatch):
 
 
 def test_one_process_at_a_time_works_in_a_folder(tmp_path):
-    target = StageFolder(tmp_path / "stage")
-    with target.session({"a": (1, 2)}), pytest.raises(KvreproError, match=f"another process, pid {os.getpid()}"):  # noqa: SIM117
-        with target.session({"a": (1, 2)}):
+    target, other = (StageFolder(tmp_path / "stage", {"a": value}) for value in ((1, 2), 2))
+    with target.session(), pytest.raises(KvreproError, match=f"another process, pid {os.getpid()}"):  # noqa: SIM117
+        with target.session():
             pass
-    with pytest.raises(KvreproError, match="unfinished work of other settings"), target.session({"a": 2}):
+    with target.session():
+        pass  # tuples read back as lists, which is the same identity
+    with pytest.raises(KvreproError, match="unfinished work of other settings"), other.session():
         pass
     assert stage_path("m", "traces", {"a": 1}) != stage_path("m", "traces", {"a": 2})
 

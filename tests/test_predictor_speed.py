@@ -10,7 +10,7 @@ import torch
 from kvrepro.bench import training_speed as speed
 from kvrepro.errors import KvreproError
 from kvrepro.methods.learned.importance import ImportancePredictor, PredictorShape
-from kvrepro.training.importance.loss import pairwise_loss
+from kvrepro.training.importance.loss import ranking_loss
 from kvrepro.training.importance.recipe import PredictorRecipe, published_recipe
 from kvrepro.training.importance.training import PredictorTraining
 
@@ -77,7 +77,7 @@ def test_a_step_sees_a_fresh_part_of_the_mapped_labels():
 def test_the_gradient_of_drawn_pairs_is_that_of_the_formula():
     labels = torch.tensor([1.0, 2, 2, 5, 3, 0, 7, 7])
     predicted = torch.randn(8, generator=torch.Generator().manual_seed(1), requires_grad=True)
-    found = pairwise_loss(predicted, labels, 0.5, 20, torch.Generator().manual_seed(3))
+    found = ranking_loss([predicted], [labels], PredictorRecipe(tau=0.5, pairs=20), torch.Generator().manual_seed(3))
     (ours,) = torch.autograd.grad(found, predicted)
     generator = torch.Generator().manual_seed(3)
     first = torch.randint(8, (20,), generator=generator)

@@ -17,7 +17,7 @@ from kvrepro.benchmarks.prompts import DEEPSEEK_SUFFIX, prompt_hash, user_messag
 from kvrepro.benchmarks.real import load_real, load_with_provenance
 from kvrepro.benchmarks.sources import REAL_BENCHMARKS
 from kvrepro.errors import KvreproError, UnknownNameError
-from kvrepro.scores.known_scores import known_scores
+from kvrepro.scores.known_scores import deviation, known_scores
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the data sets lie beside the checkout and are not there")
@@ -231,13 +231,15 @@ def test_prompt_hash_is_that_of_the_joined_prompts():
 
 
 def test_known_scores_flag_only_what_is_far_and_outside():
-    assert {entry.benchmark for entry in known_scores.known_scores()} <= set(REAL_BENCHMARKS)
-    near = known_scores.deviation("r1-qwen", "math500", 0.90, 0.88, 0.915)
+    assert {entry.benchmark for entry in known_scores()} <= set(REAL_BENCHMARKS)
+    math500 = known_scores("r1-qwen", "math500")
+    near = deviation(0.90, 0.88, 0.915, math500)
     assert near.known.score == 92.8
     assert not near.is_flagged
-    assert known_scores.deviation("r1-qwen", "math500", 0.80, 0.77, 0.83).is_flagged
-    assert not known_scores.deviation("r1-qwen", "aime24", 0.40, 0.23, 0.58).is_flagged
-    assert known_scores.deviation("r1-qwen", "gk23en", 0.4, 0.3, 0.5) is None
+    assert deviation(0.80, 0.77, 0.83, math500).is_flagged
+    assert not deviation(0.40, 0.23, 0.58, known_scores("r1-qwen", "aime24")).is_flagged
+    assert known_scores("r1-qwen", "gk23en") == []
+    assert deviation(0.4, 0.3, 0.5, []) is None
 
 
 def test_four_sets_are_pinned_to_a_commit_and_two_are_known_not_to_be():

@@ -1,4 +1,4 @@
-"""Intervals by definition and by simulated coverage, paired tests, Holm, joint resampling, power."""
+"""Intervals by definition and by simulated coverage, paired tests, Holm, joint resampling."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from scipy import stats
 
 from kvrepro.errors import KvreproError, UnknownNameError
 from kvrepro.scores import statistics
-from kvrepro.scores.power import PowerModel, assumed_model, estimated_model, simulated_coverage
 
 N, K = 30, 5
 
@@ -68,17 +67,12 @@ def test_t_interval_by_hand():
 
 def test_bootstrap_is_near_the_t_interval_and_repeatable():
     values = np.random.default_rng(3).beta(1, 1, 40)
-    t, bootstrap = statistics.interval(values, method="t"), statistics.interval(values, method="bootstrap")
-    assert abs(t.lo - bootstrap.lo) < 0.03
-    assert abs(t.hi - bootstrap.hi) < 0.03
-    assert bootstrap == statistics.interval(values, method="bootstrap")
-
-
-def test_two_stage_bootstrap_keeps_the_samples_of_a_problem_together():
-    scores = np.repeat(np.random.default_rng(5).integers(0, 2, (40, 1)), 5, axis=1)
-    whole = statistics.two_stage_bootstrap(scores)
-    assert whole.stderr == pytest.approx(statistics.clustered_stderr(scores.mean(axis=1)), rel=0.1)
-    assert statistics.two_stage_bootstrap(scores, within=True).stderr == pytest.approx(whole.stderr, rel=0.1)
+    t, bootstrap = statistics.interval(values, method="t"), statistics.bootstrap_interval(values)
+    assert (bootstrap.lo, bootstrap.hi) == pytest.approx((t.lo, t.hi), abs=0.03)
+    assert bootstrap.stderr == pytest.approx(statistics.clustered_stderr(values), rel=0.1)
+    assert bootstrap == statistics.bootstrap_interval(values)
+    # values of any size, such as nats
+    assert statistics.bootstrap_interval(100 * values).lo == pytest.approx(100 * bootstrap.lo)
 
 
 @pytest.mark.parametrize("values", [[1.0], [0.0, 0.0], [0.4] * 30])
@@ -124,10 +118,14 @@ def test_comparison_of_different_problems_is_an_error():
 def forms(values):
     """One cell's values per problem in every form that a caller may hold them."""
     return {
-        "list": values.tolist(), "tuple": tuple(values.tolist()), "array": values, "series": pd.Series(values),
+        "list": values.tolist(),
+        "tuple": tuple(values.tolist()),
+        "array": values,
+        "series": pd.Series(values),
         "mapping": {f"p{i:03d}": value for i, value in enumerate(values.tolist())},
-        "samples": [[value, value] for value in values.tolist()], "matrix": np.stack([values, values], axis=1),
-    }  # fmt: skip
+        "samples": [[value, value] for value in values.tolist()],
+        "matrix": np.stack([values, values], axis=1),
+    }
 
 
 @pytest.mark.parametrize("dtype", [bool, int, float])
@@ -178,21 +176,48 @@ def test_equal_differences_are_as_certain_as_their_number_allows():
     # 0.3 - 0.2 and 0.4 - 0.3 differ in their last bit, which is no noise
     found = statistics.paired_comparison([0.3, 0.4, 0.9, 1.0], [0.2, 0.3, 0.8, 0.9])
     assert found.p_value == 0.125
+    # with 97.5 % confidence at most a share s of all problems is not like these four: (1 - s)^4 = 0.025
+    share = 1 - 0.025**0.25
+    assert (found.lo, found.hi) == pytest.approx((0.1 * (1 - share) - share, 0.1 * (1 - share) + share))
+
+
+def test_equal_cells_have_an_interval_that_shrinks_with_their_number():
+    widths = []
+    for n in (2, 30, 1000):
+        found = statistics.paired_comparison([1.0] * n, [1.0] * n)
+        assert found.lo == -found.hi < 0
+        widths.append(found.hi)
+    assert widths == pytest.approx([0.8419, 0.1157, 0.0037], abs=1e-4)
+    # everything won: the difference cannot be more than it is
+    certain = statistics.paired_comparison([1] * 30, [0] * 30)
+    assert (certain.lo, certain.hi) == pytest.approx((1 - 2 * widths[1], 1.0))
+
+
+def test_equal_differences_of_what_is_no_fraction_have_no_bound():
+    found = statistics.paired_comparison([300, 500], [200, 400])
+    assert (found.difference, found.lo, found.hi) == (100.0, -np.inf, np.inf)
 
 
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        ([1, 0, 1], [1, 0], "3 problems and second 2"), ([], [], "at least 2"), ([1], [0], "at least 2"),
-        ([1, float("nan")], [0, 1], "first are not finite"), ([1, 0], [None, 1], "second"),
-        (["1", "0"], ["0", "0"], "numbers or booleans"), ([1, "0"], [0, 0], "numbers or booleans"),
-        ({"a": 1, "b": 0}, [1, 0], "one side names its problems"), ("10", "01", "numbers or booleans"),
-        ([[1, 0], []], [[1], [0]], "not finite"), (1, 0, "expected one value per problem"),
+        ([1, 0, 1], [1, 0], "3 problems and second 2"),
+        ([], [], "at least 2"),
+        ([1], [0], "at least 2"),
+        ([1, float("nan")], [0, 1], "first are not finite"),
+        ([1, 0], [None, 1], "second"),
+        (["1", "0"], ["0", "0"], "numbers or booleans"),
+        ([1, "0"], [0, 0], "numbers or booleans"),
+        ({"a": 1, "b": 0}, [1, 0], "one side names its problems"),
+        ("10", "01", "numbers or booleans"),
+        ([[1, 0], []], [[1], [0]], "not finite"),
+        (1, 0, "expected one value per problem"),
         (np.zeros((2, 2, 2)), np.zeros((2, 2, 2)), "expected one value per problem"),
-        ({"a": 1, "b": None}, {"a": 1, "b": 0}, "first"), ([1, 0j], [0, 1], "numbers or booleans"),
+        ({"a": 1, "b": None}, {"a": 1, "b": 0}, "first"),
+        ([1, 0j], [0, 1], "numbers or booleans"),
         (pd.Series([1, None, 1], dtype="Int64"), pd.Series([1, 0, 1]), "first"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_paired_is_named(first, second, message):
     with pytest.raises(KvreproError, match=message):
         statistics.paired_comparison(first, second)
@@ -200,9 +225,16 @@ def test_what_cannot_be_paired_is_named(first, second, message):
 
 @pytest.mark.parametrize(
     "values",
-    [[True, False, True], [1, 0, 1], np.array([1, 0, 1], dtype=np.int8), (1.0, 0.0, 1.0), pd.Series([1, 0, 1]),
-     [Fraction(1), Fraction(0), Fraction(1)], [np.float32(1), np.bool_(False), 1]],
-)  # fmt: skip
+    [
+        [True, False, True],
+        [1, 0, 1],
+        np.array([1, 0, 1], dtype=np.int8),
+        (1.0, 0.0, 1.0),
+        pd.Series([1, 0, 1]),
+        [Fraction(1), Fraction(0), Fraction(1)],
+        [np.float32(1), np.bool_(False), 1],
+    ],
+)
 def test_every_number_is_a_value(values):
     assert statistics.interval(values) == statistics.interval([1.0, 0.0, 1.0])
     assert statistics.clustered_stderr(values) == statistics.clustered_stderr([1.0, 0.0, 1.0])
@@ -214,37 +246,25 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
-        (statistics.interval, (["0.5", "1"],), "numbers"), (statistics.interval, ({"a": 1},), "mapping"),
-        (statistics.interval, ([0.5, 1], "0.95"), "confidence"), (statistics.interval, ([0.5, 1], True), "confidence"),
-        (statistics.interval, ([[0.5], [1, 0]],), "values"), (statistics.clustered_stderr, ([1],), "at least 2"),
-        (statistics.two_stage_bootstrap, ([[1, NAN], [0, 1]],), "not finite"),
-        (statistics.two_stage_bootstrap, ([[1, 0], [1]],), "scores"),
-        (statistics.two_stage_bootstrap, ([[], []],), "samples >= 1"), (statistics.holm, ([0.1, 0.2],), "mapping"),
-        (statistics.holm, ({"a": 1.5},), "from 1.5"), (statistics.holm, ({},), "at least one"),
+        (statistics.interval, (["0.5", "1"],), "numbers"),
+        (statistics.interval, ({"a": 1},), "mapping"),
+        (statistics.interval, ([0.5, 1], "0.95"), "confidence"),
+        (statistics.interval, ([0.5, 1], True), "confidence"),
+        (statistics.interval, ([[0.5], [1, 0]],), "values"),
+        (statistics.clustered_stderr, ([1],), "at least 2"),
+        (statistics.bootstrap_interval, ([1, NAN],), "not finite"),
+        (statistics.bootstrap_interval, ([1],), "at least 2"),
+        (statistics.holm, ([0.1, 0.2],), "mapping"),
+        (statistics.holm, ({"a": 1.5},), "from 1.5"),
+        (statistics.holm, ({},), "at least one"),
         (statistics.mean_over_sets, ({"a": [1, 0]},), "set name"),
         (statistics.mean_over_sets, ({"a": {"x": 1}}, {}, 95), "confidence"),
         (statistics.mean_over_sets, ({"a": {"x": 1, "y": 0}}, {("a", "x"): "k", ("a", "y"): "k"}), "one copy a set"),
-        (estimated_model, ([[1, NAN], [0, 1]], [[1, 0], [0, 1]]), "not finite"), (estimated_model, ([], []), "shape"),
-        (assumed_model, (0.5, NAN), "spread"), (assumed_model, (0.5, -0.3), "spread"),
-        (PowerModel, (NAN, 0.1), "variances"), (PowerModel, (-1, 0.1), "variances"),
-        (PowerModel(0.1, 0.1).power, (0.05, 30.0, 5), "n_problems"),
-        (PowerModel(0.1, 0.1).power, (0.05, 30, True), "n_samples"),
-        (PowerModel(0.1, 0.1).problems_needed, (0.05, 5, 1.0), "power"),
-        (PowerModel(0.1, 0.1).samples_needed, (0.05, 30, 80), "power"),
-        (PowerModel(0.1, 0.1).detectable, (30, 5, 0.05, 0.05), "above alpha"),
-        (simulated_coverage, (1.0,), "chance"), (simulated_coverage, (0.5, 30, 0), "n_samples"),
-        (simulated_coverage, (NAN,), "chance"),
     ],
-)  # fmt: skip
+)
 def test_input_that_is_no_data_is_named(function, arguments, message):
     with pytest.raises(KvreproError, match=message):
         function(*arguments)
-
-
-def test_without_noise_every_difference_is_found():
-    model = estimated_model([[1, 1], [0, 0]], [[1, 1], [0, 0]])
-    assert model.power(0.01, 2, 1) == 1.0
-    assert model.detectable(2, 1) == 0.0
 
 
 def test_holm_by_hand():
@@ -270,54 +290,13 @@ def test_shared_problems_are_drawn_together():
 @pytest.mark.parametrize(
     ("values", "arguments", "error"),
     [
-        ([], {}, KvreproError), ([0.5, float("nan")], {}, KvreproError), ([0.5, 2.0], {}, KvreproError),
-        ([0.5, 0.1], {"confidence": 95}, KvreproError), ([0.5, 0.1], {"method": "normal"}, UnknownNameError),
+        ([], {}, KvreproError),
+        ([0.5, float("nan")], {}, KvreproError),
+        ([0.5, 2.0], {}, KvreproError),
+        ([0.5, 0.1], {"confidence": 95}, KvreproError),
+        ([0.5, 0.1], {"method": "normal"}, UnknownNameError),
     ],
-)  # fmt: skip
+)
 def test_intervals_of_nonsense_are_errors(values, arguments, error):
     with pytest.raises(error):
         statistics.interval(values, **arguments)
-
-
-def test_power_by_simulation():
-    generator = np.random.default_rng(4)
-    n, k, difference, rounds = 60, 8, 0.08, 2500
-    chances = generator.uniform(0.1, 0.8, (rounds, n))
-    shift = difference + 0.1 * generator.choice((-1.0, 1.0), (rounds, n))
-    other = np.clip(chances + shift, 0, 1)
-    first, second = generator.binomial(k, chances) / k, generator.binomial(k, other) / k
-    d = second - first
-    t = d.mean(axis=1) / (d.std(axis=1, ddof=1) / np.sqrt(n))
-    found = np.mean(np.abs(t) > 2.001)
-    model = PowerModel(
-        between=float((other - chances).var(axis=1).mean()),
-        within=float((chances * (1 - chances) + other * (1 - other)).mean()),
-    )
-    assert model.power(float((other - chances).mean()), n, k) == pytest.approx(found, abs=0.03)
-
-
-def test_what_is_needed_is_enough_and_no_more():
-    model = assumed_model(0.5)
-    n = model.problems_needed(0.05, 5)
-    assert model.power(0.05, n, 5) >= 0.8 > model.power(0.05, n - 1, 5)
-    k = model.samples_needed(0.05, 500)
-    assert model.power(0.05, 500, k) >= 0.8
-    assert k == 1 or model.power(0.05, 500, k - 1) < 0.8
-    # more samples cannot make up for too few problems
-    assert model.samples_needed(0.026, 30) is None
-    assert model.power(model.detectable(30, 5), 30, 5) == pytest.approx(0.8, abs=1e-6)
-
-
-def test_power_model_from_data_and_bad_input():
-    generator = np.random.default_rng(6)
-    chances = generator.beta(1, 1, (400, 1))
-    a, b = (generator.random((400, 16)) < chances for _ in range(2))
-    model = estimated_model(a, b)
-    assert model.between < 0.005
-    assert model.within == pytest.approx(2 * float((chances * (1 - chances)).mean()), rel=0.1)
-    with pytest.raises(KvreproError, match="same problems"):
-        estimated_model(a, b[:10])
-    with pytest.raises(KvreproError, match="spread"):
-        assumed_model(0.95, spread=0.35)
-    with pytest.raises(KvreproError, match="difference"):
-        model.power(2.6, 30, 5)

@@ -19,7 +19,7 @@ from ..files import write_atomic
 from ..methods.table import create_method, method_class
 from ..models.table import model_entry, predictor_source
 from ..runs.config import CellConfig
-from ..scores.statistics import two_stage_bootstrap
+from ..scores.statistics import bootstrap_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,7 +150,7 @@ def fidelity_table(frame: pd.DataFrame, confidence: float = 0.95) -> pd.DataFram
             mean = known.mean() if len(known) else np.nan
             lo = hi = np.nan
             if len(known) > 1:
-                found = two_stage_bootstrap(known[:, None], confidence=confidence)
+                found = bootstrap_interval(known, confidence)
                 lo, hi = found.lo, found.hi
             row |= {measure: mean, f"{measure}_lo": lo, f"{measure}_hi": hi}
         rows.append(row)

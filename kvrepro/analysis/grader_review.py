@@ -6,36 +6,31 @@ import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kvrepro.engine.requests import LENGTH_LIMIT, OK, TRUNCATED
-from kvrepro.graders.equivalence import equivalence
-from kvrepro.graders.grading import grade_many
-from kvrepro.graders.score import KINDS, THOUGHT_END
-from kvrepro.runs.grading import LIMIT_STATUSES, grading_item, kind_beside, options_of, read_records
-from kvrepro.scores.known_scores import deviation, known_scores
-from kvrepro.scores.metrics import metric_rows
-from kvrepro.scores.statistics import interval
+import pandas as pd
 
-if TYPE_CHECKING:
-    import pandas as pd
+from ..engine.requests import LENGTH_LIMIT, OK, TRUNCATED
+from ..graders.equivalence import equivalence
+from ..graders.grading import grade_many
+from ..graders.score import KINDS, THOUGHT_END
+from ..runs.grading import LIMIT_STATUSES, grading_item, kind_beside, options_of, read_records
+from ..scores.known_scores import deviation, known_scores
+from ..scores.metrics import metric_rows
+from ..scores.statistics import interval
 
 TAIL_CHARACTERS = 160
 
 
 def case_replies(folder: Path, n_each: int) -> list[dict[str, Any]]:
     """Replies of the graders' case table, `n_each` evenly spread ones per kind, as records without token counts."""
-    replies = []
+    replies: list[dict[str, Any]] = []
     for kind in KINDS:
         cases = json.loads((folder / f"{kind}.json").read_text(encoding="utf-8"))
         for case in cases[:: max(1, len(cases) // n_each)][:n_each]:
-            replies.append(
-                {
-                    "problem_id": f"{kind}-{len(replies):03d}", "sample_id": 0, "kind": kind, "text": case["response"],
-                    "gold": case["gold"], "status": _status(case),
-                    "options": case.get("options"),
-                }
-            )  # fmt: skip
+            record = {"problem_id": f"{kind}-{len(replies):03d}", "sample_id": 0, "kind": kind, "gold": case["gold"]}
+            reply = {"text": case["response"], "status": _status(case), "options": case.get("options")}
+            replies.append(record | reply)
     return replies
 
 
@@ -47,7 +42,7 @@ def _status(case: dict[str, Any]) -> str:
 
 def run_replies(path: Path, kind: str) -> list[dict[str, Any]]:
     """Records of a run, a records.jsonl or the folder that holds it, with their answer kind."""
-    file = path / "records.jsonl" if path.is_dir() else path
+    file = _records_file(path)
     rows = read_records(file)
     options, _ = options_of(file, rows)
     return [
@@ -56,23 +51,33 @@ def run_replies(path: Path, kind: str) -> list[dict[str, Any]]:
     ]
 
 
+def _records_file(path: Path) -> Path:
+    return path / "records.jsonl" if path.is_dir() else path
+
+
 def compare_graders(replies: Sequence[dict[str, Any]], workers: int = 1) -> pd.DataFrame:
     """One row per reply: both verdicts, the strict grader's extraction, rule and status; disagreements first."""
-    import pandas as pd
-
     items = [grading_item(reply, reply["kind"], reply.get("options")) for reply in replies]
     strict = grade_many(items, workers)
     compat = grade_many(items, workers, grader="dynts_compat")
     rows = [
         {
-            "problem_id": reply["problem_id"], "sample_id": reply["sample_id"], "kind": reply["kind"],
-            "strict": own.correct, "compat": other.correct, "status": own.status,
-            "hit the limit": reply["status"] in LIMIT_STATUSES, "extracted": own.answer,
-            "gold": reply["gold"], "rule": own.rule, "compat extracted": other.answer, "compat rule": other.rule,
+            "problem_id": reply["problem_id"],
+            "sample_id": reply["sample_id"],
+            "kind": reply["kind"],
+            "strict": own.correct,
+            "compat": other.correct,
+            "status": own.status,
+            "hit the limit": reply["status"] in LIMIT_STATUSES,
+            "extracted": own.answer,
+            "gold": reply["gold"],
+            "rule": own.rule,
+            "compat extracted": other.answer,
+            "compat rule": other.rule,
             "reply ends with": reply["text"][-TAIL_CHARACTERS:],
         }
         for reply, own, other in zip(replies, strict, compat, strict=True)
-    ]  # fmt: skip
+    ]
     frame = pd.DataFrame(rows)
     order = (frame.strict == frame.compat).sort_values(kind="stable").index
     return frame.loc[order].reset_index(drop=True)
@@ -84,8 +89,6 @@ def metric_frame(frame: pd.DataFrame) -> pd.DataFrame:
     Args:
         frame: what `compare_graders` returned.
     """
-    import pandas as pd
-
     rows = []
     for kind, part in frame.groupby("kind"):
         # a frame turns None into NaN, which would vote
@@ -106,22 +109,17 @@ def against_published(path: Path | None, frame: pd.DataFrame) -> pd.DataFrame:
         path: records.jsonl of the run or its folder, with the manifest beside it; None shows the published scores only.
         frame: what `compare_graders` returned for this run.
     """
-    import pandas as pd
-
-    file = None if path is None else (path / "records.jsonl" if path.is_dir() else path)
-    manifest = file.with_name("manifest.json") if file else None
+    manifest = None if path is None else _records_file(path).with_name("manifest.json")
     config = json.loads(manifest.read_text(encoding="utf-8"))["config"] if manifest and manifest.is_file() else {}
-    model, benchmark = config.get("model"), config.get("benchmark")
-    known = known_scores(model, benchmark) if model and benchmark else known_scores()
-    table = pd.DataFrame([{**vars(entry)} for entry in known])
-    if not model or not known or config.get("method") != "full":
+    known = known_scores(config.get("model"), config.get("benchmark"))
+    table = pd.DataFrame([vars(entry) for entry in known])
+    if not known or config.get("method") != "full":
         return table
     score = interval(frame.groupby("problem_id").strict.mean().astype(float))
-    found = [deviation(model, benchmark, score.estimate, score.lo, score.hi, [entry]) for entry in known]
-    return table.assign(
-        run=100 * score.estimate, lo=100 * score.lo, hi=100 * score.hi, n=score.n_problems,
-        k=len(frame) / score.n_problems, distance=[d.distance for d in found], flagged=[d.is_flagged for d in found],
-    )  # fmt: skip
+    found = [deviation(score.estimate, score.lo, score.hi, [entry]) for entry in known]
+    run = {"run": 100 * score.estimate, "lo": 100 * score.lo, "hi": 100 * score.hi}
+    size = {"n": score.n_problems, "k": len(frame) / score.n_problems}
+    return table.assign(**run, **size, distance=[d.distance for d in found], flagged=[d.is_flagged for d in found])
 
 
 def filterable(frame: pd.DataFrame, height_px: int = 420) -> str:

@@ -40,12 +40,6 @@ def sorted_share_curve(examples: Sequence[Example], shares: Sequence[float] | No
     return pd.DataFrame(rows)
 
 
-def top_share(examples: Sequence[Example], share: float = 0.2) -> dict[str, float]:
-    """`mean`, `lo`, `hi`: part of the thought's attention on its top `share` of tokens, bootstrap over traces."""
-    row = sorted_share_curve(examples, [share]).iloc[0]
-    return {"mean": row.mass_mean, "lo": row.mass_lo, "hi": row.mass_hi, "n_traces": int(row.n_traces)}
-
-
 def attention_by_part(data: LabelledTraces, split: str) -> pd.DataFrame:
     """Where the answer looks: percent of its attention on question, thought, tag and answer, and percent per token.
 
@@ -83,12 +77,6 @@ def predicted_importance(model, head, token_ids: list[int]) -> Tensor:
     hidden = label_sequence(model, token_ids, len(token_ids) - 1).hidden
     with torch.inference_mode():
         return head(hidden.to(next(head.parameters()).dtype)).float().cpu()
-
-
-def trace_of(row: dict) -> Trace:
-    """The trace that a row of a labelled dataset was made from."""
-    names = ("token_ids", "thinking_from", "thinking_to", "answer_from", "problem_id", "split", "gold", "kind")
-    return Trace(**{name: row[name] for name in names})
 
 
 def part_scores(model, row: dict) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from ..training.labels import AnswerAttention
+from ..cache.probes import AnswerAttention
 from .clock import peak_rss_bytes
 
 
@@ -25,11 +25,11 @@ def measure(
     query = torch.randn(1, q_heads, n_tokens, head_dim, generator=generator, dtype=dtype)
     key = torch.randn(1, kv_heads, n_tokens, head_dim, generator=generator, dtype=dtype)
     # the product once in small, so that a library's own buffers are not taken for ours
-    AnswerAttention(64, 32, query.device).add(query[:, :, :64], key[:, :, :64], head_dim**-0.5)
+    AnswerAttention(32).observe(0, query[:, :, :64], key[:, :, :64], head_dim**-0.5)
     # not the process's maximum by getrusage: a child begins with its parent's, which would hide what is measured
     before, started = peak_rss_bytes(), time.perf_counter()
-    attention = AnswerAttention(n_tokens, n_tokens - answer_tokens, query.device)
-    attention.add(query, key, head_dim**-0.5)
+    attention = AnswerAttention(n_tokens - answer_tokens)
+    attention.observe(0, query, key, head_dim**-0.5)
     total = float(attention.labels.sum())
     return {
         "extra_bytes": peak_rss_bytes() - before, "seconds": round(time.perf_counter() - started, 2),

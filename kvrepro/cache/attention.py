@@ -16,7 +16,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from ..errors import KvreproError
 from ..kernels import reference
-from .prefill import PrefillProbe
+from .probes import Probe
 from .shape import acting_window
 from .slots import CompressedCache
 
@@ -24,16 +24,23 @@ SLOTS = "kvrepro_slots"
 
 
 def slots_attention(
-    module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float | None = None,
-    slots: CompressedCache | None = None, probe: PrefillProbe | None = None, **kwargs,
-) -> tuple[Tensor, None]:  # fmt: skip
+    module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    slots: CompressedCache | None = None,
+    probe: Probe | None = None,
+    **kwargs,
+) -> tuple[Tensor, None]:
     """Decode over `slots` (a `CompressedCache`) when it is given, ordinary causal attention otherwise.
 
     Args:
         query: `[B, Hq, T, D]`; `T` is 1 when decoding.
         key, value: `[B, H, S, D]`, what the cache's `update` returned.
         slots: the cache; it biases against empty slots and is shown queries and attention if a method asked for them.
-        probe: collects what a method wants to know of a prefill (only without `slots`).
+        probe: is shown queries and keys (only without `slots`).
 
     Raises:
         KvreproError: the model asks for attention that slots do not offer (sinks, soft cap, sliding window, own mask).
@@ -46,9 +53,10 @@ def slots_attention(
                 f"{type(module).__name__} asks for attention with {name}={kwargs[name]!r}, which the compressed cache "
                 "does not support; use a model with plain softmax attention in every layer"
             )
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if slots is None:
         if probe is not None:
-            probe.observe(module.layer_idx, query, key, query.shape[-1] ** -0.5 if scaling is None else scaling)
+            probe.observe(module.layer_idx, query, key, scaling)
         n_new, n_seen = query.shape[2], key.shape[2]
         if attention_mask is None and 1 < n_new < n_seen:
             # a later chunk of a prompt: SDPA's own causal mask would align its first query with the first key
@@ -60,7 +68,6 @@ def slots_attention(
             f"{type(module).__name__} masks keys by a rule of its own, which the compressed cache does not support; "
             "use a model with plain softmax attention in every layer"
         )
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     home, query = query.device, query.to(key.device)
     out, mass = reference.decode_attention(
         query[:, :, 0], key, value, slots.attention_bias, scaling, with_mass=slots.on_mass is not None

@@ -1,17 +1,19 @@
-"""A prompt's prefill, and what a method may want to know of it: last queries, and how much each token was attended."""
+"""Passes over a whole text: a prompt's prefill, and a finished sequence that a probe looks at."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from ..errors import KvreproError
-
-QUERY_BLOCK = 64  # queries whose attention is held at once
+from .attention import slot_attention
+from .probes import PrefillProbe, Probe
+from .rotary import check_length
 
 
 @dataclass(frozen=True)
@@ -35,51 +37,6 @@ class Prefill:
     queries: Tensor | None = None
     mass: Tensor | None = None
     scaling: tuple[float, ...] = ()
-
-
-@dataclass
-class PrefillProbe:
-    """Collects scales, queries and attention while a prompt runs through the model, layer by layer, chunk by chunk.
-
-    `n_queries` last queries are kept (0 for none); with `with_mass` the attention of all queries is summed, block by
-    block, so that no P x P matrix exists.
-    """
-
-    n_queries: int = 0
-    with_mass: bool = False
-    queries: dict[int, Tensor] = field(default_factory=dict)
-    mass: dict[int, Tensor] = field(default_factory=dict)
-    scaling: dict[int, float] = field(default_factory=dict)
-
-    def observe(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
-        """Look at a chunk in one layer: `query` `[1, Hq, T, D]`, `key` `[1, H, P, D]` up to its end, both rotated."""
-        self.scaling[layer] = scaling
-        if self.n_queries:
-            before = [self.queries[layer]] if layer in self.queries else []
-            self.queries[layer] = torch.cat([*before, query[0]], dim=1)[:, -self.n_queries :]
-        if self.with_mass:
-            n_tokens, kv_heads = key.shape[2], key.shape[1]
-            first = n_tokens - query.shape[2]
-            grouped = query[0].float().unflatten(0, (kv_heads, -1))
-            columns = torch.arange(n_tokens, device=key.device)
-            total = torch.zeros(*grouped.shape[:2], n_tokens, device=key.device)
-            if layer in self.mass:
-                total[..., :first] = self.mass[layer]
-            for start in range(0, query.shape[2], QUERY_BLOCK):
-                block = grouped[:, :, start : start + QUERY_BLOCK]
-                logits = torch.einsum("hgqd,hkd->hgqk", block, key[0].float()) * scaling
-                own = columns[first + start : first + start + block.shape[2], None]
-                total += logits.masked_fill(columns > own, float("-inf")).softmax(-1).sum(2)
-            self.mass[layer] = total
-
-    def finish(self, token_ids: Tensor, keys: Tensor, values: Tensor, logits: Tensor) -> Prefill:
-        """The prefill with what was collected."""
-        queries, mass = (
-            torch.stack([found[layer] for layer in sorted(found)]) if found else None
-            for found in (self.queries, self.mass)
-        )
-        scaling = tuple(self.scaling[layer] for layer in sorted(self.scaling))
-        return Prefill(token_ids, keys, values, logits, queries, mass, scaling)
 
 
 def prefill_prompt(
@@ -106,4 +63,22 @@ def prefill_prompt(
         )
     keys = torch.stack([layer.keys[0].to(device) for layer in cache.layers])
     values = torch.stack([layer.values[0].to(device) for layer in cache.layers])
-    return probe.finish(ids[0], keys, values, out.logits[0, -1].to(device))
+    # layers come in order, so the dicts are in order
+    queries, mass = (torch.stack(list(found.values())) if found else None for found in (probe.queries, probe.mass))
+    scaling = tuple(probe.scaling.values())
+    return Prefill(ids[0], keys, values, out.logits[0, -1].to(device), queries, mass, scaling)
+
+
+def observe_sequence(model: PreTrainedModel, token_ids: Sequence[int], probe: Probe) -> Any:
+    """Show a probe every layer of one pass over a whole sequence with full attention; logits of the last token only.
+
+    Returns:
+        The model's output.
+
+    Raises:
+        KvreproError: a sequence beyond the model's fixed frequencies, or attention that slots do not offer.
+    """
+    check_length(model.config, len(token_ids))
+    ids = torch.tensor([list(token_ids)], device=model.device)
+    with slot_attention(model):
+        return model(input_ids=ids, use_cache=False, logits_to_keep=1, probe=probe)

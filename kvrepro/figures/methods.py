@@ -11,26 +11,24 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .budget_curves import BAR, BAR_EDGE, LINE
+from .theme import BAR, BAR_EDGE, LINE, legend_below, spread
 
 
-def average_bars(averages: pd.DataFrame, *, title: str, ax: Axes | None = None) -> Axes:
+def average_bars(averages: pd.DataFrame, *, title: str) -> Axes:
     """Mean Pass@1 per method as bars with intervals, the slots held as a dashed line on the upper axis.
 
     Args:
-        averages: `table.average_table`.
+        averages: `method_table.average_table`.
 
     Source: the paper's summary figure (arXiv 2601.18383): average Pass@1 and KV cache length per method.
     """
-    if ax is None:
-        _, ax = plt.subplots(figsize=(8.4, 0.21 * len(averages) + 1.5), layout="constrained")
+    _, ax = plt.subplots(figsize=(8.4, 0.21 * len(averages) + 1.5), layout="constrained")
     shown = averages.sort_values("pass_at_1", ascending=False, kind="stable", ignore_index=True)
     y = np.arange(len(shown))
-    score = shown.pass_at_1.to_numpy(float)
-    spread = [score - shown.pass_at_1_lo.to_numpy(float), shown.pass_at_1_hi.to_numpy(float) - score]
     colours = ["0.72" if m == "full" else LINE if m == "dynts" else BAR for m in shown.method]
-    ax.barh(y, score, height=0.74, color=colours, edgecolor=BAR_EDGE, linewidth=0.6, zorder=1)
-    ax.errorbar(score, y, xerr=np.clip(spread, 0, None), fmt="none", ecolor="0.25", elinewidth=0.8, capsize=1.5)
+    ax.barh(y, shown.pass_at_1, height=0.74, color=colours, edgecolor=BAR_EDGE, linewidth=0.6, zorder=1)
+    bars = spread(shown, "pass_at_1", "pass_at_1_lo", "pass_at_1_hi")
+    ax.errorbar(shown.pass_at_1, y, xerr=bars, fmt="none", ecolor="0.25", elinewidth=0.8, capsize=1.5)
     ax.set_yticks(y, shown.label, size=8)
     ax.set(xlabel="mean Pass@1 (%), 95 % interval", xlim=(0, 105), ylim=(len(shown) - 0.3, -0.7))
     # over the labels as well: the Axes alone are too narrow for it
@@ -38,8 +36,8 @@ def average_bars(averages: pd.DataFrame, *, title: str, ax: Axes | None = None) 
     above = ax.twiny()
     above.plot(shown.mean_slots, y, color="0.35", linestyle="--", linewidth=1.2, marker=".", markersize=4)
     above.set(xlabel="most slots held, mean over sets (dashed)", xlim=(0, 1.15 * max(shown.mean_slots)))
-    sns.despine(ax=ax, top=False)
-    sns.despine(ax=above, top=False)
+    for each in (ax, above):
+        sns.despine(ax=each, top=False)
     return ax
 
 
@@ -47,89 +45,81 @@ def pinning_dumbbells(pairs: pd.DataFrame, *, title: str) -> Figure:
     """Each score alone (hollow) and with the question pinned (filled), one panel per model and benchmark.
 
     Args:
-        pairs: `table.pinning_table`.
+        pairs: `method_table.pinning_table`.
     """
     panels = list(pairs.groupby(["model", "benchmark"], sort=False))
     scores = list(dict.fromkeys(pairs.score))
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(3.0 * len(panels) + 1.6, 0.27 * len(scores) + 1.4), sharey=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
+    size = (3.0 * len(panels) + 1.6, 0.27 * len(scores) + 1.4)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained")
     for ax, ((model, benchmark), panel) in zip(axes[0], panels, strict=True):
         y = [scores.index(s) for s in panel.score]
         ax.hlines(y, panel.alone, panel.question, color="0.6", linewidth=1.4, zorder=1)
         ax.scatter(panel.alone, y, s=30, facecolor="white", edgecolor=BAR_EDGE, zorder=2, label="score alone")
         ax.scatter(panel.question, y, s=30, color=LINE, zorder=2, label="question pinned")
-        ax.set(
-            title=f"{model}\n{benchmark}, budget {int(panel.budget_tokens.iloc[0])}",
-            xlim=(-4, 104),
-            xlabel="Pass@1 (%)",
-        )
+        ax.set_title(f"{model}\n{benchmark}, budget {int(panel.budget_tokens.iloc[0])}")
+        ax.set(xlim=(-4, 104), xlabel="Pass@1 (%)")
         ax.set_yticks(range(len(scores)), scores)
         ax.grid(axis="x", color="0.9")
         sns.despine(ax=ax)
     axes[0][0].invert_yaxis()
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    legend_below(figure, axes[0][0], size=9.35)
     figure.suptitle(title, size=10)
     return figure
 
 
-def window_ratio_map(frame: pd.DataFrame, *, title: str, ax: Axes | None = None) -> Axes:
+def window_ratio_map(frame: pd.DataFrame, *, title: str, ax: Axes) -> Axes:
     """Pass@1 of one method over local window and ratio, as in the paper's heat maps (missing cells stay grey).
 
     Args:
         frame: summary rows of one model, benchmark and budget with `window` and `ratio`.
     """
-    ax = plt.gca() if ax is None else ax
     grid = frame.pivot_table(index="window", columns="ratio", values="pass_at_1").sort_index(ascending=False)
     ax.set_facecolor("0.85")
-    sns.heatmap(
-        grid, annot=True, fmt=".0f", cmap="Blues", vmin=0, vmax=100, linewidths=0.8, ax=ax,
-        cbar_kws={"label": "Pass@1 (%)"},
-    )  # fmt: skip
+    bar = {"label": "Pass@1 (%)"}
+    sns.heatmap(grid, annot=True, fmt=".0f", cmap="Blues", vmin=0, vmax=100, linewidths=0.8, ax=ax, cbar_kws=bar)
     ax.set(title=title, xlabel="ratio of the other slots kept", ylabel="local window (tokens)")
     ax.set_yticklabels([str(int(w)) for w in grid.index], rotation=0)
     return ax
 
 
+# axis label and scale
 FIDELITY_LABELS = {
-    "kl": ("KL to the full cache (nats)", "log"), "agrees": ("same most likely token (share)", "linear"),
+    "kl": ("KL to the full cache (nats)", "log"),
+    "agrees": ("same most likely token (share)", "linear"),
     "answer_log_likelihood": ("log-likelihood of the answer, minus full (nats)", "symlog"),
-}  # fmt: skip
+}
 
 
-def fidelity_curves(
-    table: pd.DataFrame, measure: str, labels: Sequence[str], *, title: str, ax: Axes | None = None
-) -> Axes:
+def fidelity_curves(table: pd.DataFrame, measure: str, labels: Sequence[str], *, title: str, ax: Axes) -> Axes:
     """One line per method against the budget, 95 % bands over traces; oracles in black, dynts in orange.
 
     Args:
-        table: `fidelity_cells.fidelity_table` of one model and benchmark.
+        table: `fidelity_profile.fidelity_table` of one model and benchmark.
         measure: a key of `FIDELITY_LABELS`.
         labels: the methods to draw, in the order of the legend.
     """
-    ax = plt.gca() if ax is None else ax
     text, scale = FIDELITY_LABELS[measure]
     others = [label for label in labels if not label.startswith(("oracle", "dynts"))]
-    # twenty bands on top of each other hide the lines
-    band = min(0.08, 0.6 / max(1, len(labels)))
     # the hues from red to yellow are left to dynts
     palette = dict(zip(others, sns.husl_palette(len(others) + 4, h=0.2), strict=False))
     for i, label in enumerate(labels):
         line = table[table.label == label].sort_values("budget_tokens")
         if line.empty:
             continue
-        is_oracle = label.startswith("oracle")
-        colour = "black" if is_oracle else palette.get(label, LINE)
-        is_main = label not in palette and not is_oracle
-        style = ["-", ":"] if is_oracle else ["-"] if is_main else ["-", "--", "-."]
-        style = style[i % len(style)]
-        x, low, high = line.budget_tokens, line[f"{measure}_lo"], line[f"{measure}_hi"]
+        if label.startswith("oracle"):
+            colour, width, styles = "black", 1.4, ["-", ":"]
+        elif label.startswith("dynts"):
+            colour, width, styles = LINE, 2.6, ["-"]
+        else:
+            colour, width, styles = palette[label], 1.4, ["-", "--", "-."]
+        low = line[f"{measure}_lo"]
         if scale == "log":
             low = low.clip(lower=line[measure] / 20)
-        width = 2.6 if is_main else 1.4
-        ax.plot(x, line[measure], color=colour, linestyle=style, linewidth=width, marker=".", label=label)
-        ax.fill_between(x, low, high, color=colour, alpha=band, linewidth=0)
+        style = {"linestyle": styles[i % len(styles)], "linewidth": width, "color": colour}
+        ax.plot(line.budget_tokens, line[measure], marker=".", label=label, **style)
+        # twenty bands on top of each other hide the lines
+        faint = {"alpha": min(0.08, 0.6 / len(labels)), "linewidth": 0}
+        ax.fill_between(line.budget_tokens, low, line[f"{measure}_hi"], color=colour, **faint)
     ax.set(xlabel="KV budget (tokens)", ylabel=text, title=title)
     ax.set_yscale(scale, **({"linthresh": 1.0} if scale == "symlog" else {}))
     ax.set_xticks(sorted(table.budget_tokens.unique()))

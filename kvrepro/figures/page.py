@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..files import write_atomic
 from ..paths import project_root, results_root
+from ..runs.config import CellConfig
 from ..runs.notebooks import execute_notebook, notebook_parameters
 from ..runs.profiles import Profile
 from ..runs.summary import write_summary
@@ -23,9 +24,9 @@ _STYLE = (
     "summary{cursor:pointer}details{margin:.6rem 0}"
 )
 _HEADERS = (
-    "model", "benchmark", "method", "budget", "Pass@1 (%)", "95 % interval", "n x k", "truncated (%)", "mean tokens",
-    "tokens/s", "peak slots", "KV bytes", "evictions", "wall (s)", "notebook",
-)  # fmt: skip
+    *("model", "benchmark", "method", "budget", "Pass@1 (%)", "95 % interval", "n x k", "truncated (%)"),
+    *("mean tokens", "tokens/s", "peak slots", "KV bytes", "evictions", "wall (s)", "notebook"),
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def write_report(profile: Profile, n_pictures: int | None = None) -> Report:
     """Write `summary.csv`, the executed figure notebook and the page; missing cells are drawn as missing.
 
     Args:
-        n_pictures: replies per model and method drawn as text; None leaves it to `pictures.reply_pictures`.
+        n_pictures: replies per model and method drawn as text; None leaves it to `reply_pictures`.
 
     Raises:
         RunError: a cell's files cannot be read, or the notebook failed.
@@ -49,10 +50,9 @@ def write_report(profile: Profile, n_pictures: int | None = None) -> Report:
     frame = write_summary(profile)
     source = project_root() / "notebooks" / f"{profile.notebook}.ipynb"
     known = notebook_parameters(source)
-    parameters = {"profile": profile.name, "run_missing": False}
-    execute_notebook(
-        source, results_root() / profile.name / source.name, {k: v for k, v in parameters.items() if k in known}
-    )
+    wanted = {"profile": profile.name, "run_missing": False}
+    parameters = {name: value for name, value in wanted.items() if name in known}
+    execute_notebook(source, results_root() / profile.name / source.name, parameters)
     pictures = reply_pictures(profile, set(frame.cell_id), n_pictures)
     return Report(frame, write_index(profile, frame, pictures), sum(len(found.pictures) for found in pictures))
 
@@ -62,32 +62,27 @@ def write_index(profile: Profile, frame: pd.DataFrame, pictures: Sequence[Pictur
 
     Args:
         frame: of `summary.summarise_profile`.
-        pictures: of `pictures.reply_pictures`; they are part of the page, which loads nothing for them.
+        pictures: of `reply_pictures`; they are part of the page, which loads nothing for them.
     """
-    folder = results_root() / profile.name
-    figures = sorted((folder / "figures").glob("*.png"))
+    folder, title = results_root() / profile.name, escape(profile.title)
     done = {row.cell_id: row for row in frame.itertuples()}
-    body = [f"<h1>{escape(profile.title)}</h1>"]
-    body.append(
-        f"<p>{len(done)} of {len(profile.cells)} cells. Bars: Pass@1, intervals of 95 % clustered by problem. "
-        'Table as <a href="summary.csv">summary.csv</a>, figures as '
-        f'<a href="{escape(profile.notebook)}.ipynb">notebook</a>.</p>'
-    )
-    for figure in figures:
-        name = escape(figure.name)
-        body.append(f'<p><img src="figures/{name}" alt="{escape(figure.stem)}"></p>')
-    body.append("<table><tr>" + "".join(f"<th>{escape(h)}</th>" for h in _HEADERS) + "</tr>")
-    for config in profile.cells:
-        row = done.get(config.cell_id)
-        body.append(_row(row) if row is not None else _missing(config))
-    body.append("</table>")
-    body += _pictures(pictures)
-    page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(profile.title)}</title>'
-        f"<style>{_STYLE}</style><body>{''.join(body)}</body></html>\n"
-    )
+    rows = [_row(done[c.cell_id]) if c.cell_id in done else _missing(c) for c in profile.cells]
+    body = [
+        f"<h1>{title}</h1><p>{len(done)} of {len(profile.cells)} cells. Bars: Pass@1, intervals of 95 % clustered by "
+        'problem. Table as <a href="summary.csv">summary.csv</a>, figures as '
+        f'<a href="{escape(profile.notebook)}.ipynb">notebook</a>.</p>',
+        *(
+            f'<p><img src="figures/{escape(figure.name)}" alt="{escape(figure.stem)}"></p>'
+            for figure in sorted((folder / "figures").glob("*.png"))
+        ),
+        "<table><tr>" + "".join(f"<th>{escape(h)}</th>" for h in _HEADERS) + "</tr>",
+        *rows,
+        "</table>",
+        *_pictures(pictures),
+    ]
     path = folder / "index.html"
-    write_atomic(path, page)
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+    write_atomic(path, f'<!doctype html><html lang="en">{head}<body>{"".join(body)}</body></html>\n')
     return path
 
 
@@ -101,31 +96,31 @@ def _pictures(sets: Sequence[PictureSet]) -> list[str]:
         "positions and values.</p>"
     ]
     for found in sets:
-        body.append(f"<h3>{escape(found.model)}</h3>")
-        if found.note:
-            body.append(f'<p class="missing">{escape(found.note)}</p>')
+        note = f'<p class="missing">{escape(found.note)}</p>' if found.note else ""
+        body.append(f"<h3>{escape(found.model)}</h3>{note}")
         for number, drawn in enumerate(found.pictures):
-            is_open = " open" if number < 2 else ""
             body.append(
-                f"<details{is_open}><summary>{escape(drawn.picture.title)}</summary>{drawn.picture.html()}"
-                f"<p>{escape(drawn.caption)}</p></details>"
+                f"<details{' open' if number < 2 else ''}><summary>{escape(drawn.picture.title)}</summary>"
+                f"{drawn.picture.html()}<p>{escape(drawn.caption)}</p></details>"
             )
     return body
 
 
 def _row(row) -> str:
-    budget = "" if pd.isna(row.budget_tokens) else str(int(row.budget_tokens))
-    cells = (
-        row.model, row.benchmark, row.label, budget, f"{row.pass_at_1:.1f}",
-        f"{row.pass_at_1_lo:.1f} to {row.pass_at_1_hi:.1f}", f"{row.n_problems} x {row.n_samples}",
-        f"{row.truncated_share:.1f}", f"{row.mean_new_tokens:.0f}", f"{row.decode_tps:.0f}", str(row.kv_tokens_peak),
-        f"{row.kv_bytes_peak:,}", str(row.evictions), f"{row.wall_s:.0f}",
-    )  # fmt: skip
+    score = f"{row.pass_at_1:.1f}", f"{row.pass_at_1_lo:.1f} to {row.pass_at_1_hi:.1f}"
+    replies = f"{row.n_problems} x {row.n_samples}", f"{row.truncated_share:.1f}", f"{row.mean_new_tokens:.0f}"
+    cache = row.kv_tokens_peak, f"{row.kv_bytes_peak:,}", row.evictions
+    budget = "" if pd.isna(row.budget_tokens) else int(row.budget_tokens)
+    names = row.model, row.benchmark, row.label, budget
     link = f'<a href="{escape(row.cell_id)}/run.ipynb">run.ipynb</a>'
-    return "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in cells) + f"<td>{link}</td></tr>"
+    texts = _fields(*names, *score, *replies, f"{row.decode_tps:.0f}", *cache, f"{row.wall_s:.0f}")
+    return f"<tr>{texts}<td>{link}</td></tr>"
 
 
-def _missing(config) -> str:
-    budget = "" if config.budget is None else str(config.budget)
-    names = "".join(f"<td>{escape(c)}</td>" for c in (config.model, config.benchmark, config.label, budget))
+def _missing(config: CellConfig) -> str:
+    names = _fields(config.model, config.benchmark, config.label, "" if config.budget is None else config.budget)
     return f'<tr class="missing">{names}<td colspan="{len(_HEADERS) - 4}">missing</td></tr>'
+
+
+def _fields(*values: object) -> str:
+    return "".join(f"<td>{escape(str(value))}</td>" for value in values)

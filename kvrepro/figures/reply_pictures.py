@@ -6,11 +6,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..analysis.observations import predicted_importance
 from ..errors import KvreproError
+from ..methods.learned.importance import load_predictor_for
+from ..models.loading import load_model
 from ..models.table import model_entry, predictor_source
 from ..runs.config import CellConfig
 from ..runs.folder import CellFolder, read_records
 from ..runs.profiles import Profile
+from ..runs.runner import replay_cell
+from ..training.labels import label_sequence
 from .token_picture import TokenPicture, picture_of
 
 PER_METHOD = 2  # replies drawn per method and model
@@ -69,9 +74,7 @@ def drawn_cells(profile: Profile, done: Collection[str]) -> list[tuple[CellConfi
     return pairs
 
 
-def reply_pictures(
-    profile: Profile, done: Collection[str], per_method: int | None = None, device: str | None = None
-) -> list[PictureSet]:
+def reply_pictures(profile: Profile, done: Collection[str], per_method: int | None = None) -> list[PictureSet]:
     """The pictures of a profile's page, model by model.
 
     The replies are generated again, as the cell generated them: a row's noise is keyed by seed, problem and sample and
@@ -80,32 +83,29 @@ def reply_pictures(
     Args:
         done: ids of the finished cells.
         per_method: replies per method; None draws `PER_METHOD` where replies are short and none elsewhere.
-        device: where the model runs.
     """
     sets = []
     for pair in drawn_cells(profile, done):
         title = model_entry(pair[0].model).title
-        wanted = per_method
-        if wanted is None:
-            wanted = PER_METHOD if pair[0].max_new_tokens <= SHORT_REPLY else 0
+        usual = PER_METHOD if pair[0].max_new_tokens <= SHORT_REPLY else 0
+        wanted = usual if per_method is None else per_method
         if wanted == 0:
             command = f"kvrepro summary {profile.name} --pictures {PER_METHOD}"
             sets.append(PictureSet(title, note=f"Not drawn; `{command}` generates the replies again and draws them."))
             continue
         try:
-            sets.append(PictureSet(title, tuple(_drawn(profile, pair, done, wanted, device))))
+            sets.append(PictureSet(title, tuple(_drawn(profile, pair, done, wanted))))
         except (KvreproError, OSError) as error:
             sets.append(PictureSet(title, note=f"Not drawn: {error}"))
     return sets
 
 
-def _drawn(profile: Profile, pair: Sequence[CellConfig], done, n_problems: int, device) -> list[ReplyPicture]:
+def _drawn(profile: Profile, pair: Sequence[CellConfig], done, n_problems: int) -> list[ReplyPicture]:
     """Question by question, the methods below each other."""
-    from ..models.loading import load_model
-    from ..runs.runner import replay_cell
-
-    model, tokenizer = load_model(model_entry(pair[0].model), device)
-    head = _head(model, pair[0])
+    entry = model_entry(pair[0].model)
+    model, tokenizer = load_model(entry)
+    source = predictor_source(entry, pair[0].predictor)
+    head = None if source is None else load_predictor_for(model, source)
     columns = []
     for config in pair:
         known = _texts(profile, config) if config.cell_id in done else None
@@ -120,19 +120,8 @@ def _texts(profile: Profile, config: CellConfig) -> dict[tuple[str, int], str]:
     return {(record["problem_id"], record["sample_id"]): record["text"] for record in records}
 
 
-def _head(model, config: CellConfig):
-    """The importance predictor, or None for a model without one."""
-    from ..methods.learned.importance import load_predictor_for
-
-    source = predictor_source(model_entry(config.model), config.predictor)
-    return None if source is None else load_predictor_for(model, source)
-
-
 def _pictured(config, model, tokenizer, head, completion, record: dict[str, Any], known) -> ReplyPicture:
     """One reply, shaded by the head's prediction, or by the answer's attention where there is no head."""
-    from ..analysis.observations import predicted_importance
-    from ..training.labels import label_sequence
-
     entry, prompt = model_entry(config.model), completion.request.prompt_ids
     sequence, thought = [*prompt, *completion.token_ids], len(prompt) + completion.n_thinking_tokens
     has_answer = thought < len(sequence)
@@ -142,20 +131,21 @@ def _pictured(config, model, tokenizer, head, completion, record: dict[str, Any]
         scores, shading = label_sequence(model, sequence, thought).labels, "the attention that the answer pays"
     else:
         scores, shading = None, "nothing, for want of a head and of an answer"
-    tag = len(entry.tags(tokenizer).end) if has_answer else 0
-    picture = picture_of(
-        tokenizer, sequence, len(prompt), thought - tag, scores, completion.kept_positions,
-        f"{entry.title} | {config.benchmark} | {config.label} {config.budget} | {record['problem_id']}",
-    )  # fmt: skip
+    answer_from = thought - (len(entry.tags(tokenizer).end) if has_answer else 0)
+    title = f"{entry.title} | {config.benchmark} | {config.label} {config.budget} | {record['problem_id']}"
+    kept = completion.kept_positions
+    picture = picture_of(tokenizer, sequence, len(prompt), answer_from, scores, kept, title)
     verdict = "correct" if record["correct"] else "wrong"
     lost = sum(number is not None for number in picture.lost_at)
-    caption = (
+    if known is None:
+        origin = "No cell of this profile: generated for this page."
+    elif known.get((record["problem_id"], record["sample_id"])) == record["text"]:
+        origin = "The reply in records.jsonl."
+    else:
+        origin = "Generated again; records.jsonl holds another text."
+    return ReplyPicture(
+        picture,
         f"Answered {record['answer'] or 'nothing'}, {verdict} (gold {record['gold']}, status {record['status']}). "
         f"{lost} of {len(sequence)} tokens lost in {completion.evictions} evictions. Shaded by {shading}"
-        " with the whole text in view. "
+        f" with the whole text in view. {origin}",
     )
-    if known is None:
-        return ReplyPicture(picture, caption + "No cell of this profile: generated for this page.")
-    is_same = known.get((record["problem_id"], record["sample_id"])) == record["text"]
-    return ReplyPicture(picture, caption + ("The reply in records.jsonl." if is_same else
-                                            "Generated again; records.jsonl holds another text."))  # fmt: skip

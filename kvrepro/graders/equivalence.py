@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 
 from kvrepro.errors import UnknownNameError
-from kvrepro.graders.pool import score_one
+from kvrepro.graders.isolation import score_one
 from kvrepro.graders.score import KINDS
 
 

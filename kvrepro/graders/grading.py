@@ -1,4 +1,4 @@
-"""`grade` and `grade_many`: what the rest of the package calls. What a model wrote is read in workers only (`pool`)."""
+"""`grade` and `grade_many`: what the rest of the package calls. Model text is read in workers only (`isolation`)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kvrepro.errors import KvreproError
-from kvrepro.graders.pool import score_all, score_one
+from kvrepro.graders.isolation import score_all, score_one
 from kvrepro.graders.score import THOUGHT_END, THOUGHT_START, UNKNOWN_START, Score, check_request
 
 # characters of a reply, from its end, that are read
 MAX_SENT = 500_000
-_FIELDS = ("response", "gold", "kind", "finish_reason", "options", "answer_start")
+_NEEDED = ("response", "gold", "kind")
+_DEFAULTS = {"finish_reason": "stop", "options": None, "answer_start": UNKNOWN_START}
 
 
 def grade(
@@ -39,9 +40,10 @@ def grade(
             `</think>` of the text is taken for the end of the thought. `dynts_compat` always searches the text, as
             DynTS does.
 
-    The worker is killed after `pool.TIME_LIMIT_S` (status `grader_timeout`) and may take `worker.MEMORY_BYTES`.
+    The worker is killed after `isolation.TIME_LIMIT_S` (status `grader_timeout`) and may take `worker.MEMORY_BYTES`.
     """
-    return score_one(_request(response, gold, kind, finish_reason, options, answer_start, grader=grader))
+    item = {"response": response, "gold": gold, "kind": kind, "finish_reason": finish_reason}
+    return score_one(_request({**item, "options": options, "answer_start": answer_start}, grader))
 
 
 def grade_many(
@@ -55,47 +57,30 @@ def grade_many(
         grader: for all items.
         workers: processes; default one per core, at most 8.
     """
-    requests = [_request(*_fields(item, position), grader=grader) for position, item in enumerate(items)]
+    requests = [_request(item, grader, position) for position, item in enumerate(items)]
     return score_all(requests, workers or min(os.cpu_count() or 1, 8))
 
 
-def _fields(item: Mapping[str, Any] | Sequence[Any], position: int) -> tuple[Any, ...]:
-    if isinstance(item, Mapping):
-        wrong = set(item) - set(_FIELDS)
-        missing = set(_FIELDS[:3]) - set(item)
-        if missing or wrong:
-            raise KvreproError(
-                f"item {position} lacks {sorted(missing)} and has unknown {sorted(wrong)}; known: {sorted(_FIELDS)}"
-            )
-        return tuple(item.get(name, default) for name, default in zip(_FIELDS, _DEFAULTS, strict=True))
-    if isinstance(item, str) or not 3 <= len(item) <= 4:
-        raise KvreproError(
-            f"item {position} is {type(item).__name__}; expected (response, gold, kind[, finish_reason])"
-        )
-    return (*item, *_DEFAULTS[len(item) :])
-
-
-_DEFAULTS = (None, None, None, "stop", None, UNKNOWN_START)
-
-
-def _request(
-    response: str,
-    gold: str,
-    kind: str,
-    finish_reason: str,
-    options: Mapping[str, str] | None,
-    answer_start: int | None,
-    *,
-    grader: str,
-) -> dict[str, Any]:
+def _request(item: Mapping[str, Any] | Sequence[Any], grader: str, position: int = 0) -> dict[str, Any]:
     """What a worker is sent: the end of a long reply, with the tag that its beginning held."""
-    check_request(response, gold, kind, finish_reason, grader, answer_start)
+    if not isinstance(item, Mapping):
+        if isinstance(item, str) or not 3 <= len(item) <= 4:
+            raise KvreproError(
+                f"item {position} is {type(item).__name__}; expected (response, gold, kind[, finish_reason])"
+            )
+        item = dict(zip((*_NEEDED, "finish_reason"), item, strict=False))
+    wrong, missing = set(item) - {*_NEEDED, *_DEFAULTS}, set(_NEEDED) - set(item)
+    if missing or wrong:
+        raise KvreproError(
+            f"item {position} lacks {sorted(missing)} and has unknown {sorted(wrong)}; "
+            f"known: {sorted((*_NEEDED, *_DEFAULTS))}"
+        )
+    request = {**_DEFAULTS, **item, "options": dict(item.get("options") or {}), "grader": grader}
+    check_request(request)
+    response, start = request["response"], request["answer_start"]
     dropped, sent = response[:-MAX_SENT], response[-MAX_SENT:]
     if dropped and THOUGHT_END not in sent:
         sent = next((tag for tag in (THOUGHT_END, THOUGHT_START) if tag in dropped), "") + sent
-    if answer_start is not None and answer_start > 0:
-        answer_start = max(0, answer_start - len(response) + len(sent))
-    return {
-        "response": sent, "gold": gold, "kind": kind, "finish_reason": finish_reason, "options": dict(options or {}),
-        "answer_start": answer_start, "grader": grader,
-    }  # fmt: skip
+    if start is not None and start > 0:
+        start = max(0, start - len(response) + len(sent))
+    return {**request, "response": sent, "answer_start": start}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from kvrepro.errors import KvreproError, UnknownNameError
 
@@ -35,29 +37,19 @@ class Score:
     rule: str
 
 
-class GraderError(RuntimeError):
-    """Grading failed for a reason of ours, not of the reply; becomes the status `grader_error`."""
-
-
-def check_request(
-    response: str, gold: str, kind: str, finish_reason: str, grader: str, answer_start: int | None
-) -> None:
+def check_request(request: Mapping[str, Any]) -> None:
     """Reject what no reply could be graded against, and what is no reply."""
-    if kind not in KINDS:
-        raise UnknownNameError("answer kind", kind, KINDS)
-    if grader not in GRADERS:
-        raise UnknownNameError("grader", grader, GRADERS)
-    if finish_reason not in FINISH_REASONS:
-        raise UnknownNameError("finish reason", finish_reason, FINISH_REASONS)
+    names = {"kind": KINDS, "grader": GRADERS, "finish_reason": FINISH_REASONS}
+    for field, known in names.items():
+        if request[field] not in known:
+            raise UnknownNameError({"kind": "answer kind"}.get(field, field.replace("_", " ")), request[field], known)
+    gold, response, start = request["gold"], request["response"], request["answer_start"]
     if not isinstance(gold, str) or not gold.strip():
         raise KvreproError(f"gold answer {gold!r} is empty or no text; a reply cannot be graded against it")
     if not isinstance(response, str):
         raise KvreproError(f"response is {type(response).__name__}; expected the reply's text")
-    if answer_start is None:
-        return
-    is_whole = isinstance(answer_start, int) and not isinstance(answer_start, bool)
-    if not is_whole or not UNKNOWN_START <= answer_start <= len(response):
+    if start is not None and (type(start) is not int or not UNKNOWN_START <= start <= len(response)):
         raise KvreproError(
-            f"answer_start={answer_start!r}; expected a position in the reply's {len(response)} characters, or None "
+            f"answer_start={start!r}; expected a position in the reply's {len(response)} characters, or None "
             "where its thought never closed"
         )

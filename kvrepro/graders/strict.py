@@ -8,36 +8,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from kvrepro.graders import choice, option_texts
-from kvrepro.graders.boxes import withdrawn_until
 from kvrepro.graders.cleaning import clean
-from kvrepro.graders.extraction import Extraction, answer_part, extract
+from kvrepro.graders.compare.collections import elements
+from kvrepro.graders.compare.symbolic import same_by_math_verify
+from kvrepro.graders.compare.values import same_answer
+from kvrepro.graders.extract import choice
+from kvrepro.graders.extract.answer import Extraction, answer_part, extract
+from kvrepro.graders.extract.boxes import withdrawn_until
+from kvrepro.graders.letters import AMBIGUOUS, read_choice
 from kvrepro.graders.score import Score
-from kvrepro.graders.wording import is_wording
+from kvrepro.graders.words import is_wording
 
 _GOLD_CHOICE = re.compile(
-    r"^[\s$]*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)*\s*\(?\s*([A-K])\s*\)?\s*\}*[\s$]*(?:$|[).:,]+\s*(.+?)\s*\}*$)",
-    re.DOTALL,
+    r"(?s)^[\s$]*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)*\s*\(?\s*([A-K])\s*\)?\s*\}*[\s$]*(?:$|[).:,]+\s*(.+?)\s*\}*$)",
 )
 _BOLD = re.compile(r"\*\*([^*\n]{3,80})\*\*")
-_PLAIN_ANSWER = re.compile(r"^[\s$]*([-+]?\d{1,30})(?:\.0*)?[\s.$]*$")
+_PLAIN_ANSWER = re.compile(r"^[\s$]*([-+]?[0-9]{1,30})(?:\.0*)?[\s.$]*$")
 _MEASURED_GOLD = re.compile(r"^[\s$]*(-?\d+(?:\.\d+)?)\s*([smghLl])[\s$]*$")
-MAX_GOLD = 2000
 
 
-@dataclass(frozen=True)
-class Pending:
-    """An answer that needs the value rules to be compared."""
-
-    extraction: Extraction
-
-
-def open_score(
+def read(
     response: str, gold: str, kind: str, finish_reason: str, options: Mapping[str, str], answer_start: int | None
-) -> Score | Pending:
-    """Score where reading the text is enough, else what is left to compare; the arguments are those of `grade`."""
+) -> Score | Extraction:
+    """Score where reading the text is enough, else the answer to compare; the arguments are those of `grade`."""
     status, text = answer_part(response, finish_reason, answer_start)
     if text is None:
         return Score(False, status, None, "thought")
@@ -47,60 +41,63 @@ def open_score(
     letter = _GOLD_CHOICE.match(gold)
     if kind == "choice" or (kind == "latex" and letter is not None and letter[2] is None):
         return _score_choice(response, text, gold, letter, options)
-    extraction = extract(text, is_numeric=kind in ("integer", "number"))
-    if extraction.rule in ("none", "final_line", "last_value") and kind == "latex" and is_wording(clean(gold)):
+    found = extract(text, is_numeric=kind in ("integer", "number"))
+    if found.rule in ("none", "final_line", "last_value") and kind == "latex" and is_wording(clean(gold)):
         # `She is facing east.`: the last line is the answer if the gold is made of words, or what it emphasises
         line = choice.final_line(text)
         bold = [words for words in _BOLD.findall(line) if re.search(r"[^\W\d_]{3}", words)]
         line = bold[-1] if bold else line
-        extraction = Extraction("ok", line, "final_line") if 0 < len(line) <= 200 else extraction
-    if extraction.status != "ok" or extraction.answer is None:
-        return Score(False, extraction.status, extraction.answer, "empty_box" if cut else extraction.rule)
-    first, second = _PLAIN_ANSWER.match(gold), _PLAIN_ANSWER.match(extraction.answer)
-    if first and second and first[0].isascii() and second[0].isascii():
-        return Score(int(first[1]) == int(second[1]), "ok", extraction.answer, f"{extraction.rule}:literal")
-    return Pending(extraction)
+        found = Extraction("ok", line, "final_line") if 0 < len(line) <= 200 else found
+    if found.status != "ok" or found.answer is None:
+        return Score(False, found.status, found.answer, "empty_box" if cut else found.rule)
+    first, second = _PLAIN_ANSWER.match(gold), _PLAIN_ANSWER.match(found.answer)
+    if first and second:
+        return Score(int(first[1]) == int(second[1]), "ok", found.answer, f"{found.rule}:literal")
+    return found
 
 
 def _score_choice(
     response: str, text: str, gold: str, letter: re.Match[str] | None, options: Mapping[str, str]
 ) -> Score:
-    listed = dict(options) if options else option_texts.listed_options(response)
-    gold_letter = letter[1] if letter else option_texts.letter_of_option(gold, listed) if listed else None
-    gold_text = letter[2] if letter else gold
-    found, rule, answer = choice.decide(text, listed, gold_text)
-    if found == choice.AMBIGUOUS:
+    listed = dict(options) if options else choice.listed_options(response)
+    gold_letter = letter[1] if letter else choice.letter_of_option(gold, listed) if listed else None
+    found, rule, answer = choice.decide(text, listed, letter[2] if letter else gold)
+    if found == AMBIGUOUS:
         return Score(False, "ambiguous", answer, f"{rule}:letter")
     if found is None:
         return Score(False, "no_answer" if answer is None else "ok", answer, f"{rule}:letter")
-    if found == "gold_text":
+    if found == choice.GOLD_TEXT:
         return Score(True, "ok", answer, f"{rule}:wording")
     return Score(found == gold_letter, "ok", found, f"{rule}:letter")
 
 
-def close_score(pending: Pending, gold: str, kind: str) -> Score | None:
-    """Compare by the value rules; None where only math-verify can tell."""
-    from kvrepro.graders.values import same_answer
+def read_vote(vote: str, gold: str, kind: str) -> Score | Extraction:
+    """An answer that was extracted before, held against another one in the gold's place."""
+    if kind != "choice":
+        return Extraction("ok", vote, "vote")
+    letter = read_choice(gold)
+    return Score(letter is not None and letter == read_choice(vote), "ok", vote, "vote:letter")
 
-    extraction = pending.extraction
-    assert extraction.answer is not None
+
+def compare(found: Extraction, gold: str, kind: str) -> Score:
+    """Compare by the value rules, and ask math-verify for what they cannot read."""
+    answer = found.answer or ""
     if kind == "number" and (letter := _MEASURED_GOLD.match(gold)):
         # the gold of a number holds no variable
         gold = f"{letter[1]}\\text{{ {letter[2]}}}"
-    verdict = same_answer(gold, extraction.answer, kind == "integer")
-    answer = extraction.answer
-    if verdict.equal is not True and extraction.parts:
-        from kvrepro.graders.shapes import elements
-
-        if len(elements(clean(gold))) == len(extraction.parts):
-            joined = " , ".join(extraction.parts)
-            parts = same_answer(gold, joined, kind == "integer")
-            if parts.equal:
-                return Score(True, "ok", joined, f"boxed_parts:{parts.rule}")
-    if verdict.equal is not True and extraction.left and "=" in gold:
-        whole = same_answer(gold, f"{extraction.left} = {answer}", kind == "integer")
+    verdict = same_answer(gold, answer, kind == "integer")
+    if verdict.equal:
+        return Score(True, "ok", answer, f"{found.rule}:{verdict.rule}")
+    if found.parts and len(elements(clean(gold))) == len(found.parts):
+        joined = " , ".join(found.parts)
+        parts = same_answer(gold, joined, kind == "integer")
+        if parts.equal:
+            return Score(True, "ok", joined, f"boxed_parts:{parts.rule}")
+    if found.left and "=" in gold:
+        whole = same_answer(gold, f"{found.left} = {answer}", kind == "integer")
         if whole.equal:
             return Score(True, "ok", answer, f"boxed_right_side:{whole.rule}")
-    if verdict.equal is None:
-        return None
-    return Score(verdict.equal, "ok", answer, f"{extraction.rule}:{verdict.rule}")
+    if verdict.equal is False:
+        return Score(False, "ok", answer, f"{found.rule}:{verdict.rule}")
+    equal = same_by_math_verify(gold, answer)
+    return Score(bool(equal), "ok", answer, f"{found.rule}:{'unparsed' if equal is None else 'math_verify'}")

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..cache.prefill import Prefill
+from ..cache.probes import masked_attention
 from ..cache.shape import CacheShape
 from ..cache.slots import CompressedCache
 from ..errors import KvreproError
-from .learned.judge import EvictionJudge, add_block, attention_features, block_attention, judge_features
+from .learned.judge import EvictionJudge, add_block, attention_features, judge_features
 from .query_window import QueryWindowMethod
 from .views import EvictionView, StepView, layers_of
 
@@ -123,7 +124,8 @@ class ForesightKVMethod(QueryWindowMethod):
         """Attention of the last block `[l, R, H, G, q, S]` and the two sums with it `[l, R, H, G, S]`, now carried."""
         queries, positions = view.queries(layers, self.ring_width)
         unseen = layers_of(view.positions, layers)[:, :, :, None, None] > positions[None, :, None, None, :, None]
-        mass = block_attention(queries, view.keys(layers), unseen, view.scaling(layers))
+        # a query that sees none of the slots held attends to nothing
+        mass = torch.nan_to_num(masked_attention(queries, view.keys(layers), unseen, view.scaling(layers)))
         # the first blocks reach back into the prompt, whose queries are in the sums already
         fresh = positions >= view.cache.row_state[COUNTED][view.rows][:, None]
         before = (view.state(name, layers).unflatten(2, mass.shape[2:4]) for name in (RUNNING, DECAYED))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
-from ..files import read_rows
+from ..files import ResultFolder, read_rows
 from ..paths import results_root
 from .config import CellConfig
 
@@ -22,26 +21,13 @@ RECORD_FIELDS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class CellFolder:
-    """The folder of one cell, and the one beside it where an unfinished run works."""
-
-    path: Path
+class CellFolder(ResultFolder):
+    """The folder of one cell."""
 
     @classmethod
     def of(cls, profile: str, config: CellConfig) -> CellFolder:
         """`results/<profile>/<model>/<benchmark>/<method>-<budget>/<hash8>`."""
         return cls(results_root() / profile / config.cell_id)
-
-    @property
-    def partial(self) -> Path:
-        """Where a run works until it is complete."""
-        return self.path.with_name(f".{self.path.name}.partial")
-
-    @property
-    def lock(self) -> Path:
-        """The lock of an unfinished run; beside its folder, which is removed while the lock is held."""
-        return self.path.with_name(f".{self.path.name}.lock")
 
     @property
     def is_complete(self) -> bool:

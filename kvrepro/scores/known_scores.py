@@ -34,34 +34,30 @@ class Deviation:
     is_flagged: bool
 
 
-def known_scores(model: str | None = None, benchmark: str | None = None, metric: str = "pass@1") -> list[KnownScore]:
-    """Published scores that match; an empty list if there are none."""
+def known_scores(model: str | None = None, benchmark: str | None = None) -> list[KnownScore]:
+    """Published pass@1 scores that match; an empty list if there are none."""
     with _FILE.open(encoding="utf-8", newline="") as file:
-        rows = [
-            KnownScore(r["model"], r["benchmark"], r["metric"], float(r["score"]), r["source"])
-            for r in csv.DictReader(file)
-        ]
+        rows = [KnownScore(**{**row, "score": float(row["score"])}) for row in csv.DictReader(file)]
     return [
-        row for row in rows
-        if row.metric == metric and model in (None, row.model) and benchmark in (None, row.benchmark)
-    ]  # fmt: skip
+        row
+        for row in rows
+        if row.metric == "pass@1" and model in (None, row.model) and benchmark in (None, row.benchmark)
+    ]
 
 
-def deviation(
-    model: str, benchmark: str, score: float, lo: float, hi: float, known: Sequence[KnownScore] | None = None
-) -> Deviation | None:
+def deviation(score: float, lo: float, hi: float, known: Sequence[KnownScore]) -> Deviation | None:
     """Compare a full-cache run with the closest published score; None if nothing is published.
 
     Args:
         score, lo, hi: pass@1 and its interval as fractions.
+        known: of `known_scores`, for the run's model and benchmark.
 
     Flagged only if the published score is outside the interval *and* more than `TOLERANCE_POINTS` away. At 16k tokens a
     few points less than published are expected on AIME: read the truncated share beside it.
     """
-    candidates = known_scores(model, benchmark) if known is None else list(known)
-    if not candidates:
+    if not known:
         return None
-    nearest = min(candidates, key=lambda entry: abs(100 * score - entry.score))
+    nearest = min(known, key=lambda entry: abs(100 * score - entry.score))
     distance = 100 * score - nearest.score
     is_outside = not 100 * lo <= nearest.score <= 100 * hi
     return Deviation(nearest, distance, is_outside and abs(distance) > TOLERANCE_POINTS)

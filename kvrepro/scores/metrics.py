@@ -1,4 +1,4 @@
-"""Scores of a cell from its graded records: pass@1, pass@k, maj@k, shares, tokens, and DynTS' own numbers by name.
+"""Scores of a cell from its graded records: pass@1, pass@k, maj@k, shares, tokens, and DynTS' own major vote.
 
 A record is a mapping with the keys problem_id, sample_id, status, text, answer, gold, correct, n_prompt_tokens,
 n_thinking_tokens and n_answer_tokens; new tokens are thinking + answer tokens. numpy only; intervals are in
@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from kvrepro.checks import as_floats, check_count, check_values
-from kvrepro.errors import KvreproError
-from kvrepro.scores.statistics import interval
+from ..checks import check_count, check_values
+from ..errors import KvreproError
+from .statistics import interval
 
 Record = Mapping[str, Any]
 Equivalence = Callable[[str, str], bool]
@@ -77,21 +77,9 @@ def group_by_problem(records: Iterable[Record]) -> dict[str, list[Record]]:
     return {problem: [samples[key] for key in sorted(samples)] for problem, samples in groups.items()}
 
 
-def correct_matrix(records: Iterable[Record]) -> np.ndarray:
-    """Verdicts as float [problems, samples], problems in order of first occurrence."""
-    groups = group_by_problem(records)
+def _verdicts(groups: Mapping[str, list[Record]]) -> np.ndarray:
+    """Verdicts as float [problems, samples]."""
     return np.array([[bool(record["correct"]) for record in samples] for samples in groups.values()], dtype=float)
-
-
-def problem_means(records: Iterable[Record]) -> dict[str, float]:
-    """Problem id -> mean over its samples; what `statistics.paired_comparison` takes."""
-    groups = group_by_problem(records)
-    return {name: float(np.mean([bool(r["correct"]) for r in samples])) for name, samples in groups.items()}
-
-
-def pass_at_1(records: Iterable[Record]) -> float:
-    """Mean over problems of the mean over samples (avg@k). A sample without an answer is wrong, never dropped."""
-    return float(correct_matrix(records).mean(axis=1).mean())
 
 
 def pass_at_values(n_samples: int, n_correct: Sequence[int], k: int) -> np.ndarray:
@@ -109,17 +97,6 @@ def pass_at_values(n_samples: int, n_correct: Sequence[int], k: int) -> np.ndarr
     return 1.0 - np.prod(factors, axis=0)
 
 
-def pass_at(records: Iterable[Record], k: int) -> float:
-    """Unbiased pass@k over all problems."""
-    matrix = correct_matrix(records)
-    return float(pass_at_values(matrix.shape[1], matrix.sum(axis=1), k).mean())
-
-
-def same_text(first: str, second: str) -> bool:
-    """The plainest equivalence of answers: equal after removing white space and case."""
-    return "".join(first.split()).casefold() == "".join(second.split()).casefold()
-
-
 def answer_of(record: Record) -> str | None:
     """The extracted answer; None where there is none, which a data frame may have turned into NaN."""
     answer = record.get("answer")
@@ -130,7 +107,7 @@ def answer_of(record: Record) -> str | None:
     raise KvreproError(f"problem {record.get('problem_id')!r} has the answer {answer!r}; expected text or None")
 
 
-def answer_classes(samples: Sequence[Record], equivalent: Equivalence = same_text) -> list[list[Record]]:
+def answer_classes(samples: Sequence[Record], equivalent: Equivalence) -> list[list[Record]]:
     """Samples with an answer, grouped without looking at the gold.
 
     Each answer is compared with the first member of each class, in order, so that the outcome is defined although
@@ -150,7 +127,7 @@ def answer_classes(samples: Sequence[Record], equivalent: Equivalence = same_tex
     return classes
 
 
-def maj_value(samples: Sequence[Record], equivalent: Equivalence = same_text) -> float:
+def maj_value(samples: Sequence[Record], equivalent: Equivalence) -> float:
     """maj@k of one problem: is the largest class of answers right?
 
     Tie rule: among t tied classes of which r are right the credit is r / t, so neither order nor gold decides. A
@@ -164,49 +141,20 @@ def maj_value(samples: Sequence[Record], equivalent: Equivalence = same_text) ->
     return sum(bool(members[0]["correct"]) for members in tied) / len(tied)
 
 
-def maj_values(
-    records: Iterable[Record],
-    k: int | None = None,
-    equivalent: Equivalence = same_text,
-    *,
-    n_subsets: int = 100,
-    seed: int = 0,
-) -> dict[str, float]:
-    """Problem id -> maj@k. For k below the number of samples: mean over `n_subsets` random subsets, fixed seed."""
-    groups = group_by_problem(records)
-    n_samples = len(next(iter(groups.values())))
-    size = n_samples if k is None else k
-    check_count(n_subsets, "n_subsets")
-    if check_count(size, f"maj@{size}: k") > n_samples:
-        raise KvreproError(f"maj@{size} needs at least {size} samples per problem; there are {n_samples}")
-    if size == n_samples:
-        return {name: maj_value(samples, equivalent) for name, samples in groups.items()}
-    generator = np.random.default_rng(seed)
-    values = {}
-    for name, samples in groups.items():
-        drawn = [sorted(generator.choice(n_samples, size, replace=False)) for _ in range(n_subsets)]
-        values[name] = float(np.mean([maj_value([samples[i] for i in subset], equivalent) for subset in drawn]))
-    return values
+def metric_rows(records: Iterable[Record], equivalent: Equivalence) -> list[dict[str, Any]]:
+    """pass@1, pass@m for m from 2 to k, maj@k and DynTS' major, each with n, k and its 95 % interval, as fractions.
 
+    Args:
+        equivalent: whether two answers say the same, of the benchmark's kind (`graders.equivalence`).
 
-def maj_at(records: Iterable[Record], k: int | None = None, equivalent: Equivalence = same_text) -> float:
-    """True majority vote over answer classes, mean over problems (cons@k)."""
-    return float(np.mean(list(maj_values(list(records), k, equivalent).values())))
+    `dynts_major` is DynTS' "major@k", the share of problems whose most frequent *verdict* is right. It needs the gold
+    and is a lower bound of maj@k; only for comparison with its tables.
 
-
-def dynts_major(records: Iterable[Record]) -> float:
-    """DynTS' "major@k": the most frequent *verdict* is right. Needs the gold; a lower bound of `maj_at`.
-
-    Source: Robin930/DynTS a55dc37, `eval.py`. Only for comparison with its tables.
+    Source: Robin930/DynTS a55dc37, `eval.py`.
     Deviates: with an even number of samples a tie counts as wrong; DynTS takes whichever verdict came first.
     """
-    return float((correct_matrix(records).mean(axis=1) > 0.5).mean())
-
-
-def metric_rows(records: Iterable[Record], equivalent: Equivalence = same_text) -> list[dict[str, Any]]:
-    """pass@1, pass@m for m from 2 to k, maj@k and DynTS' major, each with n, k and its 95 % interval, as fractions."""
-    groups = group_by_problem(list(records))
-    matrix = np.array([[bool(record["correct"]) for record in samples] for samples in groups.values()], dtype=float)
+    groups = group_by_problem(records)
+    matrix = _verdicts(groups)
     k = matrix.shape[1]
     values = {"pass@1": matrix.mean(axis=1)}
     values |= {f"pass@{m}": pass_at_values(k, matrix.sum(axis=1), m) for m in range(2, k + 1) if m in (2, 4, 8, 16, k)}
@@ -219,16 +167,6 @@ def metric_rows(records: Iterable[Record], equivalent: Equivalence = same_text) 
     ]
 
 
-def answered_share(records: Sequence[Record]) -> float:
-    """Share of replies from which an answer was extracted."""
-    return float(check_values([answer_of(record) is not None for record in records]).mean())
-
-
-def truncated_share(records: Sequence[Record]) -> float:
-    """Share of replies that hit the token limit, in the thought or after it."""
-    return float(check_values([record.get("status") in LIMIT_STATUSES for record in records]).mean())
-
-
 def mean_tokens(records: Sequence[Record], *keys: str) -> float:
     """Mean over replies of the sum of the named token counts."""
     counts = [[record.get(key) for key in keys] for record in records]
@@ -239,48 +177,22 @@ def mean_tokens(records: Sequence[Record], *keys: str) -> float:
     return float(check_values([sum(row) for row in counts], name="token counts").mean())
 
 
-def dynts_throughput(batch_steps: Sequence[int], batch_step_time_s: Sequence[float], batch_size: int) -> float:
-    """DynTS' `throughput_avg`, tokens/s: per batch steps / sum of step times x batch size, mean over batches.
-
-    Source: Robin930/DynTS a55dc37, `eval.py`. It counts finished rows as producing and leaves prefill, sampling and
-    eviction out of the time; never compare it with a wall-clock rate.
-    """
-    steps, times = as_floats(batch_steps, "step counts"), check_times(batch_step_time_s)
-    check_count(batch_size, "batch_size")
-    if steps.shape != times.shape:
-        raise KvreproError(f"{steps.size} step counts but {times.size} times; expected one of each per batch")
-    return float((steps / times * batch_size).mean())
-
-
-def dynts_latency(step_times_s: Sequence[float]) -> float:
-    """DynTS' `latency`, seconds: the sum of all forward-pass times over all batches and devices (not wall clock)."""
-    return float(check_times(step_times_s).sum())
-
-
-def check_times(times_s: Sequence[float]) -> np.ndarray:
-    """Seconds as an array; none, zero or unmeasured ones are errors."""
-    times = as_floats(times_s, "times")
-    if times.size == 0 or not (times > 0).all():
-        raise KvreproError(f"got {times.size} times; expected at least one, all finite and above 0 seconds")
-    return times
-
-
-def summarise(records: Sequence[Record], confidence: float = 0.95) -> CellScore:
-    """A cell's score with its interval clustered by problem.
+def summarise(records: Iterable[Record]) -> CellScore:
+    """A cell's score with its 95 % interval clustered by problem; a sample without an answer is wrong, never dropped.
 
     Raises: KvreproError for no records, ungraded records, or a cell whose problems differ in their number of samples.
     """
     rows = list(records)
-    matrix = correct_matrix(rows)
-    score = interval(matrix.mean(axis=1), confidence)
+    matrix = _verdicts(group_by_problem(rows))
+    score = interval(matrix.mean(axis=1))
     return CellScore(
         n_problems=matrix.shape[0],
         n_samples=matrix.shape[1],
         pass_at_1=score.estimate,
         pass_at_1_lo=score.lo,
         pass_at_1_hi=score.hi,
-        answered_share=answered_share(rows),
-        truncated_share=truncated_share(rows),
+        answered_share=float(np.mean([answer_of(row) is not None for row in rows])),
+        truncated_share=float(np.mean([row.get("status") in LIMIT_STATUSES for row in rows])),
         mean_new_tokens=mean_tokens(rows, "n_thinking_tokens", "n_answer_tokens"),
         mean_thinking_tokens=mean_tokens(rows, "n_thinking_tokens"),
     )

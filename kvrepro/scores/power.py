@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from kvrepro.checks import check_count, check_fraction, check_matrix
-from kvrepro.errors import KvreproError
-from kvrepro.scores.statistics import interval
+from ..checks import check_count, check_fraction, check_matrix
+from ..errors import KvreproError
+from .statistics import interval
 
 MAX_SAMPLES = 1024
 MAX_PROBLEMS = 10_000_000
@@ -17,9 +18,9 @@ MAX_PROBLEMS = 10_000_000
 
 @dataclass(frozen=True)
 class PowerModel:
-    """Variance of the paired difference of two cells' pass@1.
+    """Variance of the paired difference of two cells' pass@1: `between / n + within / (n k)`.
 
-    Source: Var = between / n + within / (n k), for the difference of two methods; docs/benchmarks.md#power.
+    Source: docs/benchmarks.md#power.
 
     Args:
         between: variance over problems of the true difference of the two methods' chances.
@@ -42,19 +43,9 @@ class PowerModel:
     def power(self, difference: float, n_problems: int, n_samples: int, alpha: float = 0.05) -> float:
         """Chance that a two-sided paired t test at level `alpha` finds a true `difference` (a fraction)."""
         _check(difference, alpha=alpha)
-        return self._chance(difference, n_problems, n_samples, alpha)
-
-    def _chance(self, difference: float, n_problems: int, n_samples: int, alpha: float) -> float:
-        from scipy import stats
-
-        degrees = n_problems - 1
         stderr = self.stderr(n_problems, n_samples)
-        if stderr == 0:
-            # without noise every difference shows
-            return 1.0
-        shift = abs(difference) / stderr
-        cut = stats.t.ppf(1 - alpha / 2, degrees)
-        return float(stats.nct.sf(cut, degrees, shift) + stats.nct.cdf(-cut, degrees, shift))
+        # without noise every difference shows
+        return 1.0 if stderr == 0 else _chance(abs(difference) / stderr, n_problems, alpha)
 
     def detectable(self, n_problems: int, n_samples: int, power: float = 0.8, alpha: float = 0.05) -> float:
         """Smallest difference that is found with chance `power`."""
@@ -63,42 +54,36 @@ class PowerModel:
         _check(power=power, alpha=alpha)
         if power <= alpha:
             raise KvreproError(f"power={power}, alpha={alpha}; expected a power above alpha, which chance alone gives")
-
-        def gap(difference: float) -> float:
-            return self._chance(difference, n_problems, n_samples, alpha) - power
-
-        stderr = self.stderr(n_problems, n_samples)
-        if stderr == 0:
-            return 0.0
-        highest = stderr
-        while gap(highest) < 0:
+        stderr, highest = self.stderr(n_problems, n_samples), 1.0
+        while _chance(highest, n_problems, alpha) < power:
             highest *= 2
-        return float(optimize.brentq(gap, 1e-3 * stderr, highest))
+        return stderr * float(optimize.brentq(lambda z: _chance(z, n_problems, alpha) - power, 1e-3, highest))
 
     def samples_needed(self, difference: float, n_problems: int, power: float = 0.8, alpha: float = 0.05) -> int | None:
         """Fewest samples per problem; None if no number up to `MAX_SAMPLES` is enough with these problems."""
         _check(power=power)
-        if self.power(difference, n_problems, MAX_SAMPLES, alpha) < power:
-            return None
-        return _fewest(lambda n: self.power(difference, n_problems, n, alpha) >= power, 1, MAX_SAMPLES)
+        numbers = range(1, MAX_SAMPLES + 1)
+        found = bisect_left(numbers, True, key=lambda k: self.power(difference, n_problems, k, alpha) >= power)
+        return numbers[found] if found < len(numbers) else None
 
     def problems_needed(self, difference: float, n_samples: int, power: float = 0.8, alpha: float = 0.05) -> int:
         """Fewest problems with `n_samples` each."""
         _check(power=power)
-        low, high = 2, 4
-        while self.power(difference, high, n_samples, alpha) < power:
-            low, high = high, high * 2
-            if high > MAX_PROBLEMS:
-                raise KvreproError(f"a difference of {difference:g} needs more than {MAX_PROBLEMS:,} problems")
-        return _fewest(lambda n: self.power(difference, n, n_samples, alpha) >= power, low, high)
+        numbers = range(2, MAX_PROBLEMS + 1)
+        found = bisect_left(numbers, True, key=lambda n: self.power(difference, n, n_samples, alpha) >= power)
+        if found == len(numbers):
+            raise KvreproError(f"a difference of {difference:g} needs more than {MAX_PROBLEMS:,} problems")
+        return numbers[found]
 
 
-def _fewest(is_enough: Callable[[int], bool], low: int, high: int) -> int:
-    """Smallest number from `low` to `high` that is enough, by halving; `high` is."""
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if is_enough(middle) else (middle + 1, high)
-    return low
+def _chance(shift: float, n_problems: int, alpha: float) -> float:
+    """Chance that |t| passes its critical value where the true difference is `shift` standard errors."""
+    from scipy import stats
+
+    cut = stats.t.ppf(1 - alpha / 2, n_problems - 1)
+    # scipy gives nan for a lower tail that is too small for a float
+    lower = np.nan_to_num(stats.nct.cdf(-cut, n_problems - 1, shift))
+    return float(stats.nct.sf(cut, n_problems - 1, shift) + lower)
 
 
 def _check(difference: float = 1.0, power: float = 0.8, alpha: float = 0.05) -> None:
@@ -140,37 +125,27 @@ def estimated_model(first: Sequence[Sequence[float]], second: Sequence[Sequence[
 
 
 def simulated_coverage(
-    chance: float,
-    n_problems: int = 30,
-    n_samples: int = 5,
-    *,
-    concentration: float = 1.0,
-    n_cells: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
+    chance: float, n_problems: int = 30, n_samples: int = 5, *, n_cells: int = 2000, seed: int = 0
 ) -> dict[str, float]:
-    """How often intervals of simulated cells hold the true score: ours, the t interval, the naive binomial one.
+    """How often 95 % intervals of simulated cells hold the true score: ours, the t interval, the naive binomial one.
+
+    Problems' chances are Beta(chance, 1 - chance): most are near 0 or 1, as on AIME.
 
     Args:
         chance: true pass@1.
-        concentration: problems' chances are Beta(chance c, (1 - chance) c); at 1 most are near 0 or 1, as on AIME.
-    """  # fmt: skip
-    from scipy import stats
-
+    """
     check_fraction(chance, "chance")
     check_count(n_problems, "n_problems", 2)
     check_count(n_samples, "n_samples")
     check_count(n_cells, "n_cells")
-    if not 0 < concentration < np.inf:
-        raise KvreproError(f"concentration={concentration}; expected a number above 0")
     generator = np.random.default_rng(seed)
-    chances = generator.beta(chance * concentration, (1 - chance) * concentration, (n_cells, n_problems))
+    chances = generator.beta(chance, 1 - chance, (n_cells, n_problems))
     cells = generator.binomial(n_samples, chances) / n_samples
     covered = {
-        method: float(np.mean([i.lo <= chance <= i.hi for i in (interval(c, confidence, method) for c in cells)]))
+        method: float(np.mean([i.lo <= chance <= i.hi for i in (interval(c, method=method) for c in cells)]))
         for method in ("wilson", "t")
     }
     means = cells.mean(axis=1)
-    half = stats.norm.ppf(0.5 + confidence / 2) * np.sqrt(means * (1 - means) / (n_problems * n_samples))
+    half = 1.96 * np.sqrt(means * (1 - means) / (n_problems * n_samples))
     covered["naive"] = float(np.mean(np.abs(means - chance) <= half))
     return covered

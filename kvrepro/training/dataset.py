@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import KvreproError
-from .labelling import DATASET, HEADS, HIDDEN, require_datasets
+from .labelling import DATASET, HIDDEN, require_datasets
 from .questions import HELD_OUT
 from .stages import read_stage_manifest
 
 STOPPING_STRIDE = 4
+KEPT_BYTES = 4 * 2**30  # hidden states that are kept in memory; those of further traces are read from disk again
 
 
 @dataclass(frozen=True)
@@ -45,43 +47,32 @@ class Example:
         return (self.places - self.thinking_from).float() / self.n_thinking
 
 
-@dataclass
 class LabelledTraces:
-    """A folder written by `kvrepro labels`.
+    """A finished folder of `kvrepro labels`.
 
     Attributes:
-        keep_bytes: examples are kept in memory until they take this much; the rest is read from disk again.
-        skipped: why rows were left out, counted while they are read: `nan_labels`, `wrong_length`, `no_hidden`.
+        rows: per split the usable rows of the dataset.
+        skipped: why rows were left out, counted: `nan_labels`, `wrong_length`, `no_hidden`.
+
+    Raises:
+        KvreproError: no such folder, or one without a single usable trace.
     """
 
-    folder: Path
-    manifest: dict[str, Any]
-    rows: dict[str, list[dict[str, Any]]]
-    keep_bytes: int = 4 * 2**30
-    skipped: Counter = field(default_factory=Counter)
-    _kept: dict[int, Example] = field(default_factory=dict, repr=False)
-    _bytes: int = 0
-
-    @classmethod
-    def open(cls, folder: str | Path, keep_bytes: int = 4 * 2**30) -> LabelledTraces:
-        """Open a finished folder and check its rows; bad ones are counted in `skipped`.
-
-        Raises:
-            KvreproError: no such folder, or one without a single usable trace.
-        """
-        folder = Path(folder)
-        manifest = read_stage_manifest(folder, "labels")
-        dataset = require_datasets().load_from_disk(str(folder / DATASET), keep_in_memory=True)
-        opened = cls(folder, manifest, {}, keep_bytes)
-        for row in dataset:
-            reason = opened._reason(row)
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.manifest = read_stage_manifest(self.folder, "labels")
+        self.rows: dict[str, list[dict[str, Any]]] = {}
+        self.skipped: Counter[str] = Counter()
+        self._kept: dict[int, Example] = {}
+        self._kept_bytes = 0
+        for row in require_datasets().load_from_disk(str(self.folder / DATASET), keep_in_memory=True):
+            reason = self._reason(row)
             if reason is None:
-                opened.rows.setdefault(row["split"], []).append(row)
+                self.rows.setdefault(row["split"], []).append(row)
             else:
-                opened.skipped[reason] += 1
-        if not opened.rows:
-            raise KvreproError(f"{folder} holds no usable labels: {dict(opened.skipped)}; label the traces again")
-        return opened
+                self.skipped[reason] += 1
+        if not self.rows:
+            raise KvreproError(f"{self.folder} holds no usable labels: {dict(self.skipped)}; label the traces again")
 
     def _reason(self, row: dict[str, Any]) -> str | None:
         if len(row["labels"]) != len(row["token_ids"]):
@@ -116,36 +107,16 @@ class LabelledTraces:
         for i in range(len(rows)) if order is None else order:
             yield self._load(rows[i])
 
-    def head_labels(self, row: dict[str, Any]) -> Tensor:
-        """`[L, Hq, n]` float32 of one row.
-
-        Raises:
-            KvreproError: the folder was made without them.
-        """
-        from safetensors.torch import load_file
-
-        path = self.folder / HEADS / f"{row['index']:05d}.safetensors"
-        if not path.is_file():
-            raise KvreproError(
-                f"{self.folder} has no labels per head: run `kvrepro labels --set labels.keep_heads=true`"
-            )
-        return load_file(path)["head_labels"]
-
     def _load(self, row: dict[str, Any]) -> Example:
-        from safetensors.torch import load_file
-
         index = row["index"]
         if index in self._kept:
             return self._kept[index]
         stored = load_file(self.folder / HIDDEN / f"{index:05d}.safetensors")
-        places = stored["places"]
-        example = Example(
-            row["problem_id"], stored["hidden"], torch.tensor(row["labels"])[places],
-            torch.tensor(row["token_ids"])[places], places, row["thinking_from"],
-            row["thinking_to"] - row["thinking_from"],
-        )  # fmt: skip
-        size = example.hidden.numel() * example.hidden.element_size()
-        if self._bytes + size <= self.keep_bytes:
+        hidden, places = stored["hidden"], stored["places"]
+        labels, token_ids = (torch.tensor(row[name])[places] for name in ("labels", "token_ids"))
+        n_thinking = row["thinking_to"] - row["thinking_from"]
+        example = Example(row["problem_id"], hidden, labels, token_ids, places, row["thinking_from"], n_thinking)
+        if self._kept_bytes + hidden.nbytes <= KEPT_BYTES:
             self._kept[index] = example
-            self._bytes += size
+            self._kept_bytes += hidden.nbytes
         return example

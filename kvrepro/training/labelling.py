@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import KvreproError
-from ..files import write_atomic
+from ..files import replacing, write_atomic
 from .labels import label_sequence
 from .traces import Trace
 
@@ -38,11 +39,14 @@ class LabelOptions:
     hidden_tokens: int | None = None
 
 
+@dataclass(frozen=True)
 class Workers:
-    """This process's share of a distributed run: traces `rank, rank + count, ...`."""
+    """This process's share of a distributed run: traces `rank, rank + count, ...`; `wait` is the barrier."""
 
-    def __init__(self, rank: int = 0, count: int = 1, barrier=None, device: str | None = None):
-        self.rank, self.count, self._barrier, self.device = rank, count, barrier, device
+    rank: int = 0
+    count: int = 1
+    wait: Callable[[], None] = lambda: None
+    device: str | None = None
 
     @classmethod
     def of_accelerate(cls) -> Workers:
@@ -63,29 +67,28 @@ class Workers:
         """True for the process that publishes."""
         return self.rank == 0
 
-    def wait(self) -> None:
-        """Wait until every process is here."""
-        if self._barrier is not None:
-            self._barrier()
-
 
 def label_traces(
-    model, traces: Sequence[Trace], think_end: tuple[int, ...], folder: Path, options: LabelOptions,
-    workers: Workers | None = None, progress: Any = None,
-) -> None:  # fmt: skip
+    model,
+    traces: Sequence[Trace],
+    think_end: tuple[int, ...],
+    folder: Path,
+    options: LabelOptions,
+    workers: Workers = Workers(),
+    progress: Callable[[int], object] = lambda n: None,
+) -> None:
     """Write one part per trace into `folder`, skipping parts that are there already.
 
     Args:
         think_end: ids of the closing tag in the model's tokenizer; traces must hold them where they say.
+        progress: is told of every trace.
     """
-    workers = workers or Workers()
     for name in (PARTS, HIDDEN, *([HEADS] if options.keep_heads else [])):
         (folder / name).mkdir(exist_ok=True)
     for index in range(workers.rank, len(traces), workers.count):
         if not (folder / PARTS / f"{index:05d}.json").is_file():
             _label_one(model, traces[index], think_end, folder, index, options)
-        if progress is not None:
-            progress.update(1)
+        progress(1)
 
 
 def unsound(trace: Trace, think_end: tuple[int, ...], vocabulary: int) -> str | None:
@@ -98,10 +101,7 @@ def unsound(trace: Trace, think_end: tuple[int, ...], vocabulary: int) -> str | 
 
 
 def _label_one(model, trace: Trace, think_end, folder: Path, index: int, options: LabelOptions) -> None:
-    from safetensors.torch import save_file
-
-    vocabulary = model.config.get_text_config(decoder=True).vocab_size
-    reason = unsound(trace, think_end, vocabulary)
+    reason = unsound(trace, think_end, model.config.get_text_config(decoder=True).vocab_size)
     if reason is None:
         found = label_sequence(model, trace.token_ids, trace.answer_from, keep_heads=options.keep_heads)
         if not (found.labels.isfinite().all() and found.hidden.isfinite().all()):
@@ -116,10 +116,9 @@ def _label_one(model, trace: Trace, think_end, folder: Path, index: int, options
         if found.head_labels is not None:
             stored[HEADS] = {"head_labels": found.head_labels.cpu()}
         for name, tensors in stored.items():
-            beside = folder / name / f".{index:05d}.tmp"
-            save_file(tensors, beside)
-            beside.replace(folder / name / f"{index:05d}.safetensors")
-        part |= {"labels": found.labels.tolist()}
+            with replacing(folder / name / f"{index:05d}.safetensors") as beside:
+                save_file(tensors, beside)
+        part["labels"] = found.labels.tolist()
     # the part is written last: a trace without it is labelled again
     write_atomic(folder / PARTS / f"{index:05d}.json", json.dumps(part))
 
@@ -139,27 +138,22 @@ def build_dataset(traces: Sequence[Trace], folder: Path) -> dict[str, dict[str, 
         KvreproError: the package datasets is missing.
     """
     datasets = require_datasets()
-    lists = datasets.List
+    text, number = datasets.Value("string"), datasets.Value("int32")
     columns = {
-        "index": datasets.Value("int32"), "problem_id": datasets.Value("string"), "split": datasets.Value("string"),
-        "gold": datasets.Value("string"), "kind": datasets.Value("string"),
-        "token_ids": lists(datasets.Value("int32")),
-        "thinking_from": datasets.Value("int32"), "thinking_to": datasets.Value("int32"),
-        "answer_from": datasets.Value("int32"), "labels": lists(datasets.Value("float32")),
-    }  # fmt: skip
+        "index": number,
+        **dict.fromkeys(("problem_id", "split", "gold", "kind"), text),
+        "token_ids": datasets.List(number),
+        **dict.fromkeys(("thinking_from", "thinking_to", "answer_from"), number),
+        "labels": datasets.List(datasets.Value("float32")),
+    }
     counts = {trace.split: Counter() for trace in traces}
-
-    def rows() -> Iterable[dict[str, Any]]:
-        for index, trace in enumerate(traces):
-            part = json.loads((folder / PARTS / f"{index:05d}.json").read_text())
-            counts[trace.split][part["skipped"] or "labelled"] += 1
-            if part["skipped"] is None:
-                row = {name: getattr(trace, name) for name in columns if hasattr(trace, name)}
-                yield {**row, "index": index, "labels": part["labels"]}
-
-    # read into memory once: the generator form would leave a copy in the user's cache folder
-    content = list(rows())
-    table = {name: [row[name] for row in content] for name in columns}
+    table: dict[str, list[Any]] = {name: [] for name in columns}
+    for index, trace in enumerate(traces):
+        part = json.loads((folder / PARTS / f"{index:05d}.json").read_text())
+        counts[trace.split][part["skipped"] or "labelled"] += 1
+        if part["skipped"] is None:
+            for name, value in {**vars(trace), "index": index, "labels": part["labels"]}.items():
+                table[name].append(value)
     datasets.Dataset.from_dict(table, features=datasets.Features(columns)).save_to_disk(str(folder / DATASET))
     return {
         split: {"traces": found.total(), **{name: found[name] for name in ("labelled", *SKIPPED)}}

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..cache.attention import slot_attention
-from ..cache.rotary import Rotary, check_length
+from ..cache.prefill import observe_sequence
+from ..cache.rotary import Rotary
 from ..errors import KvreproError
 from ..methods.learned.query_statistics import QueryStatistics
 
 
 class StatisticsProbe:
-    """Sums unrotated queries while sequences run through a model; goes where a `PrefillProbe` goes."""
+    """Sums unrotated queries while sequences run through a model; a `cache.probes.Probe`."""
 
     def __init__(self, rotary: Rotary):
         self.rotary = rotary
@@ -65,10 +65,7 @@ def measure_statistics(model: PreTrainedModel, sequences: Iterable[Sequence[int]
     Source: TriAttention, arXiv 2604.04921; docs/predictor.md#query-statistics.
     """
     probe = StatisticsProbe(Rotary.of(model))
-    with slot_attention(model):
-        for tokens in sequences:
-            check_length(model.config, len(tokens))
-            ids = torch.tensor([list(tokens)], device=model.device)
-            model(input_ids=ids, use_cache=False, logits_to_keep=1, probe=probe)
-            probe.next_sequence(len(tokens))
+    for tokens in sequences:
+        observe_sequence(model, tokens, probe)
+        probe.next_sequence(len(tokens))
     return probe.finish()

@@ -9,12 +9,14 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..errors import KvreproError, RunError
-from ..files import append_row, held, read_rows, write_atomic
+from ..files import ResultFolder, append_row, held, read_rows, replacing, write_atomic
 from ..paths import results_root
 from ..runs.provenance import git_revision, hardware, package_versions
 
@@ -34,25 +36,37 @@ def stage_path(model: str, stage: str, identity: dict[str, Any]) -> Path:
     return results_root() / "predictor" / model / f"{stage}-{identity_hash(identity)}"
 
 
-@dataclass(frozen=True)
-class StageFolder:
-    """The folder of one stage and the one beside it where an unfinished run works."""
+class StageFolder(ResultFolder):
+    """The folder of one stage.
 
-    path: Path
-    manifest_name: str = MANIFEST
+    Args:
+        identity: everything that determines the content: `stage`, hashes and settings.
+        manifest: the file that holds identity, provenance and times.
+    """
 
-    @property
-    def partial(self) -> Path:
-        """Where a run works until it is complete."""
-        return self.path.with_name(f".{self.path.name}.partial")
+    def __init__(self, path: Path, identity: dict[str, Any], manifest: str = MANIFEST):
+        super().__init__(path)
+        # as it reads back from a file: tuples are lists there
+        self.identity, self.manifest = json.loads(json.dumps(identity)), manifest
 
-    @property
-    def is_complete(self) -> bool:
-        """True once published: the folder appears in one rename, manifest included."""
-        return (self.path / self.manifest_name).is_file()
+    def finished(self) -> dict[str, Any] | None:
+        """The manifest with its `folder`, or None where nothing is published: a folder appears whole, in one rename.
+
+        Raises:
+            KvreproError: the folder holds another stage, or this one of other settings.
+        """
+        if not (self.path / self.manifest).is_file():
+            return None
+        found = read_stage_manifest(self.path, self.identity["stage"])
+        if found["identity"] != self.identity:
+            raise KvreproError(
+                f"{self.path} is finished but holds {found['stage']} of other settings ({found['hash8']}, wanted "
+                f"{identity_hash(self.identity)}): give another folder, or delete it"
+            )
+        return {**found, "folder": str(self.path)}
 
     @contextmanager
-    def session(self, identity: dict[str, Any], *, is_main: bool = True) -> Iterator[Path]:
+    def session(self, *, is_main: bool = True) -> Iterator[Path]:
         """Hold the lock and yield the working folder; its time is added to the stage's.
 
         Args:
@@ -62,43 +76,42 @@ class StageFolder:
             KvreproError: another process works there, or the unfinished work has another identity.
         """
         self.partial.mkdir(parents=True, exist_ok=True)
-        identity = as_json(identity)
-        lock = self.path.with_name(f".{self.path.name}.lock")
-        with held(lock, f"the stage of {self.path}") if is_main else nullcontext():
+        with held(self.lock, f"the stage of {self.path}") if is_main else nullcontext():
             known = self.partial / IDENTITY
-            if known.is_file() and json.loads(known.read_text()) != identity:
+            if known.is_file() and json.loads(known.read_text()) != self.identity:
                 raise KvreproError(
                     f"{self.partial} holds unfinished work of other settings: give another folder, or delete it"
                 )
             if is_main:
-                write_atomic(known, json.dumps(identity))
-            started = time.monotonic()
+                write_atomic(known, json.dumps(self.identity))
+            self.started = time.monotonic()
             try:
                 yield self.partial
             finally:
                 if is_main and self.partial.is_dir():
-                    append_row(self.partial / SESSIONS, {"wall_s": round(time.monotonic() - started, 3)})
+                    append_row(self.partial / SESSIONS, {"wall_s": round(time.monotonic() - self.started, 3)})
 
-    def publish(self, manifest: dict[str, Any], started: float, device: str) -> dict[str, Any]:
-        """Add provenance and times, write the manifest, and rename the working folder into place.
-
-        Args:
-            started: `time.monotonic()` at the start of this session; earlier sessions are added.
+    def publish(self, content: dict[str, Any], device: str) -> dict[str, Any]:
+        """Inside a session: write the manifest with provenance and times, and rename the working folder into place.
 
         Returns:
-            The whole manifest.
+            The manifest with its `folder`.
         """
-        earlier = self.partial / SESSIONS
-        before = sum(row["wall_s"] for row in read_rows(earlier, drop_cut_tail=True)) if earlier.is_file() else 0.0
-        identity = json.loads((self.partial / IDENTITY).read_text())
+        sessions = self.partial / SESSIONS
+        earlier = list(read_rows(sessions, drop_cut_tail=True)) if sessions.is_file() else []
+        wall_s = sum((row["wall_s"] for row in earlier), time.monotonic() - self.started)
         manifest = {
-            **manifest, "identity": identity, "hash8": identity_hash(identity),
-            "wall_s": round(before + time.monotonic() - started, 2), "versions": package_versions(),
-            "git": git_revision(), "hardware": hardware(device),
-        }  # fmt: skip
+            **content,
+            "identity": self.identity,
+            "hash8": identity_hash(self.identity),
+            "wall_s": round(wall_s, 2),
+            "versions": package_versions(),
+            "git": git_revision(),
+            "hardware": hardware(device),
+        }
         for name in (IDENTITY, SESSIONS):
             (self.partial / name).unlink(missing_ok=True)
-        write_atomic(self.partial / self.manifest_name, json.dumps(manifest, indent=1) + "\n")
+        write_atomic(self.partial / self.manifest, json.dumps(manifest, indent=1) + "\n")
         old = self.path.with_name(f".{self.path.name}.old")
         if self.path.exists():
             # a head that is trained anew replaces the one before; the old one is gone only after the new one stands
@@ -106,12 +119,7 @@ class StageFolder:
             os.replace(self.path, old)
         os.replace(self.partial, self.path)
         shutil.rmtree(old, ignore_errors=True)
-        return manifest
-
-
-def as_json(identity: dict[str, Any]) -> dict[str, Any]:
-    """An identity as it reads back from a file: tuples are lists there."""
-    return json.loads(json.dumps(identity))
+        return {**manifest, "folder": str(self.path)}
 
 
 def read_stage_manifest(folder: Path, stage: str) -> dict[str, Any]:
@@ -140,16 +148,42 @@ def tokenizer_hash(tokenizer) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def check_same_model(manifest: dict[str, Any], folder: Path, weights: str, tokenizer: str) -> None:
+def check_same_model(manifest: dict[str, Any], folder: Path, ours: dict[str, str]) -> None:
     """Refuse a stage's output that another model or tokenizer made.
+
+    Args:
+        ours: hashes of `weights` and `tokenizer`.
 
     Raises:
         KvreproError: names what differs and both hashes.
     """
-    for what, key, ours in (("model", "weights", weights), ("tokenizer", "tokenizer", tokenizer)):
-        theirs = manifest.get(key)
-        if theirs != ours:
+    for what, key in (("model", "weights"), ("tokenizer", "tokenizer")):
+        if manifest.get(key) != ours[key]:
             raise KvreproError(
-                f"{folder} was made with another {what}: {key} hash {str(theirs)[:24]}, ours is {ours[:24]}. "
-                "Make it anew for this model"
+                f"{folder} was made with another {what}: {key} hash {str(manifest.get(key))[:24]}, ours is "
+                f"{ours[key][:24]}. Make it anew for this model"
             )
+
+
+def save_state(path: Path, recipe: Any, **state: Any) -> None:
+    """Write an unfinished training; a run that is killed while it writes leaves the state before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as beside:
+        torch.save({"recipe": asdict(recipe), **state}, beside)
+
+
+def load_state(path: Path, recipe: Any, device: str = "cpu", may_differ: str | None = None) -> dict[str, Any] | None:
+    """What `save_state` wrote, or None where there is nothing.
+
+    Args:
+        may_differ: a setting of the recipe that may have changed since.
+
+    Raises:
+        KvreproError: it belongs to another recipe.
+    """
+    if not path.is_file():
+        return None
+    state = torch.load(path, map_location=device, weights_only=True)
+    if any(state["recipe"].get(name) != value for name, value in asdict(recipe).items() if name != may_differ):
+        raise KvreproError(f"{path} was written by another recipe: delete it or train into another folder")
+    return state

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -109,73 +109,80 @@ def trace_outcome(completion: Completion, question: Question, think: ThinkTags, 
 
 
 def generate_traces(
-    model, tokenizer, questions: list[Question], path: Path, options: TraceOptions, progress: Any = None,
-    think: ThinkTags | None = None,
-) -> None:  # fmt: skip
+    model,
+    tokenizer,
+    questions: list[Question],
+    path: Path,
+    options: TraceOptions,
+    think: ThinkTags,
+    progress: Callable[[int], object] = lambda n: None,
+) -> None:
     """Append one row per reply to `path`; replies that it already holds are not generated again.
 
     Noise is keyed by (seed, problem, sample), so a resumed run draws what an uninterrupted one would have drawn.
 
     Args:
-        think: the tags of the model's thought; None takes `<think>` and `</think>`.
+        think: the tags of the model's thought.
+        progress: is told how many replies are new.
 
     Raises:
         KvreproError: a model that does not think and no `answer_share` to cut its replies by.
     """
-    think = think or ThinkTags.of(tokenizer)
     if not think.end and options.answer_share is None:
         raise KvreproError(
             "the model does not think, so its replies have no answer part: say which last share of a reply counts as "
             "its answer, for example traces.answer_share=0.25"
         )
+    rows = list(read_rows(path, drop_cut_tail=True)) if path.is_file() else []
+    # without the line that a kill cut off: the next one starts on its own line
+    write_rows(path, rows)
+    progress(len(rows))
+    done = {(row["problem_id"], row["sample_id"]) for row in rows}
     by_id = {q.problem_id: q for q in questions}
-    done = set()
-    if path.is_file():
-        rows = list(read_rows(path, drop_cut_tail=True))
-        done = {(row["problem_id"], row["sample_id"]) for row in rows}
-        _rewrite(path, rows)
     requests = [
         Request(q.problem_id, s, tuple(render_prompt(tokenizer, q.text, think)))
         for q in questions
         for s in range(options.n_samples)
         if (q.problem_id, s) not in done
     ]
-    if progress is not None:
-        progress.update(len(done))
-    sampling = SamplingConfig(options.temperature, options.top_p, options.top_k)
     engine = Engine(
-        model, create_method("full"), think, end_token_ids(model, tokenizer), sampling=sampling,
-        batch_rows=options.batch_rows, max_new_tokens=options.max_new_tokens, seed=options.seed,
-    )  # fmt: skip
+        model,
+        create_method("full"),
+        think,
+        end_token_ids(model, tokenizer),
+        sampling=SamplingConfig(options.temperature, options.top_p, options.top_k),
+        batch_rows=options.batch_rows,
+        max_new_tokens=options.max_new_tokens,
+        seed=options.seed,
+    )
     for completion in engine.run(requests):
         question = by_id[completion.request.problem_id]
-        reason = trace_outcome(completion, question, think, tokenizer)
-        append_row(path, _row(completion, question, reason, think, options.answer_share))
-        if progress is not None:
-            progress.update(1)
-
-
-def _rewrite(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Drop a line that a kill cut off, so that the next one starts on its own line."""
-    write_rows(path, rows)
+        outcome = trace_outcome(completion, question, think, tokenizer)
+        append_row(path, _row(completion, question, outcome, think, options.answer_share))
+        progress(1)
 
 
 def _row(
-    completion: Completion, question: Question, reason: str, think: ThinkTags, answer_share: float | None
+    completion: Completion, question: Question, outcome: str, think: ThinkTags, answer_share: float | None
 ) -> dict[str, Any]:
-    prompt = completion.request.prompt_ids
+    prompt, reply = completion.request.prompt_ids, completion.token_ids
     n_thinking = completion.n_thinking_tokens
     if not think.end:
-        n_thinking = len(completion.token_ids) - max(1, round(answer_share * len(completion.token_ids)))
-    answer_from = len(prompt) + n_thinking
-    kept = reason == KEPT
+        n_thinking = len(reply) - max(1, round(answer_share * len(reply)))
+    answer_from, kept = len(prompt) + n_thinking, outcome == KEPT
     return {
-        "problem_id": question.problem_id, "sample_id": completion.request.sample_id, "split": question.split,
-        "outcome": reason, "gold": question.gold, "kind": question.kind,
-        "token_ids": [*prompt, *completion.token_ids] if kept else [], "thinking_from": len(prompt),
-        "thinking_to": answer_from - len(think.end) if kept else 0, "answer_from": answer_from if kept else 0,
-        "n_new_tokens": len(completion.token_ids),
-    }  # fmt: skip
+        "problem_id": question.problem_id,
+        "sample_id": completion.request.sample_id,
+        "split": question.split,
+        "outcome": outcome,
+        "gold": question.gold,
+        "kind": question.kind,
+        "token_ids": [*prompt, *reply] if kept else [],
+        "thinking_from": len(prompt),
+        "thinking_to": answer_from - len(think.end) if kept else 0,
+        "answer_from": answer_from if kept else 0,
+        "n_new_tokens": len(reply),
+    }
 
 
 def select_traces(rows: Iterable[dict[str, Any]]) -> tuple[list[Trace], dict[str, dict[str, int]]]:
@@ -184,7 +191,6 @@ def select_traces(rows: Iterable[dict[str, Any]]) -> tuple[list[Trace], dict[str
     Returns:
         Traces, and split -> counts with `generated`, `kept` and the reasons of `SKIPPED`.
     """
-    names = ("token_ids", "thinking_from", "thinking_to", "answer_from", "problem_id", "split", "gold", "kind")
     counts = {split: Counter() for split in (TRAIN, HELD_OUT)}
     traces: dict[str, Trace] = {}
     for row in sorted(rows, key=lambda r: (r["problem_id"], r["sample_id"])):
@@ -193,7 +199,7 @@ def select_traces(rows: Iterable[dict[str, Any]]) -> tuple[list[Trace], dict[str
             outcome = "surplus"
         counts[row["split"]][outcome] += 1
         if outcome == KEPT:
-            traces[row["problem_id"]] = Trace(**{name: row[name] for name in names})
+            traces[row["problem_id"]] = trace_of(row)
     table = {
         split: {"generated": found.total(), **{name: found[name] for name in (KEPT, *SKIPPED)}}
         for split, found in counts.items()
@@ -201,11 +207,14 @@ def select_traces(rows: Iterable[dict[str, Any]]) -> tuple[list[Trace], dict[str
     return list(traces.values()), table
 
 
+def trace_of(row: Mapping[str, Any]) -> Trace:
+    """The trace in a row of a trace file or of a labelled dataset."""
+    return Trace(**{f.name: row[f.name] for f in fields(Trace)})
+
+
 def options_identity(options: TraceOptions) -> dict[str, Any]:
     """The options that change a trace; batch size and file name do not."""
-    values = asdict(options)
-    for name in ("batch_rows", "problems", "must_check"):
-        values.pop(name)
+    values = {k: v for k, v in asdict(options).items() if k not in ("batch_rows", "problems", "must_check")}
     if values["answer_share"] is None:
         # folders made before there was this setting keep their names
         values.pop("answer_share")

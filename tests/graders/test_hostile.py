@@ -11,13 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import psutil
 import pytest
 
 from kvrepro.errors import KvreproError, RunError, UnknownNameError
-from kvrepro.graders import Score, grade, grade_many, pool
+from kvrepro.graders import Score, grade, grade_many, isolation
 from kvrepro.graders.equivalence import equivalence
 
 N = 100_000
@@ -101,7 +101,7 @@ def test_endless_replies_are_killed_alone_and_order_is_kept(workers):
     good = [request(f"</think>\\boxed{{\\frac{{{i}}}{{7}}}}", f"\\frac{{{i}}}{{7}}") for i in range(1, 13)]
     wrong = [request("</think>\\boxed{2/3}")] * 2
     mixed = [*good[:4], request(ENDLESS, "5"), *good[4:8], request(ENDLESS, "5"), *wrong, *good[8:]]
-    scores = pool.score_all(mixed, workers, time_limit_s=1.5)
+    scores = isolation.score_all(mixed, workers, time_limit_s=1.5)
     expected = [("ok", True)] * 4 + [("grader_timeout", False)] + [("ok", True)] * 4
     expected += [("grader_timeout", False), ("ok", False), ("ok", False)] + [("ok", True)] * 4
     assert [(score.status, score.correct) for score in scores] == expected
@@ -112,7 +112,7 @@ def test_endless_replies_are_killed_alone_and_order_is_kept(workers):
 
 def test_a_killed_worker_marks_its_item_and_is_restarted():
     half = request("</think>\\boxed{1/2}")
-    worker = pool.Worker()
+    worker = isolation.Worker()
     try:
         assert worker.score(half).correct
         worker.process.kill()
@@ -138,7 +138,7 @@ def test_the_parent_never_reads_what_a_model_wrote():
         "assert grade('</think>one half', '0.5', 'number').correct\n"
         "assert equivalence('latex')('1/2', '0.5') and equivalence('choice')('(B)', 'B')\n"
         "loaded = {m.removeprefix('kvrepro.graders.') for m in sys.modules if m.startswith('kvrepro.graders.')}\n"
-        "assert loaded == {'grading', 'pool', 'score', 'equivalence'}, loaded\n"
+        "assert loaded == {'grading', 'isolation', 'score', 'equivalence'}, loaded\n"
         "assert not {'torch', 'sympy', 'math_verify', 'mpmath', 'numpy'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
@@ -146,16 +146,16 @@ def test_the_parent_never_reads_what_a_model_wrote():
 
 def test_a_worker_stays_alive_for_the_next_reply():
     grade("</think>5", "5", "integer")
-    with pool.worker() as first:
+    with isolation.worker() as first:
         process = first.process
     grade("</think>5", "5", "integer")
-    with pool.worker() as second:
+    with isolation.worker() as second:
         assert second is first
         assert second.process is process
 
 
 def test_a_worker_that_cannot_start_is_an_error_and_no_verdict(monkeypatch):
-    monkeypatch.setattr(pool, "_idle", [])
+    monkeypatch.setattr(isolation, "_idle", [])
     with monkeypatch.context() as without:
         without.setattr(sys, "executable", shutil.which("false"))
         with pytest.raises(RunError, match="did not start"):
@@ -188,14 +188,14 @@ def test_a_forked_process_gets_workers_of_its_own():
     assert answers.get(timeout=60)
     child.join()
     # the child's end left the parent's workers alive
-    with pool.worker() as mine:
+    with isolation.worker() as mine:
         assert mine.process.poll() is None
 
 
 def test_workers_outlive_the_threads_that_started_them():
     items = [(f"</think>\\boxed{{{i}/7}}", f"\\frac{{{i}}}{{7}}", "latex") for i in range(1, 9)]
     assert all(score.correct for score in grade_many(items, workers=2))
-    started = [worker.process for worker in pool._idle if worker.process is not None]
+    started = [worker.process for worker in isolation._idle if worker.process is not None]
     assert len(started) >= 2
     # the system takes a moment to act on the end of a thread
     time.sleep(0.5)
@@ -204,7 +204,7 @@ def test_workers_outlive_the_threads_that_started_them():
 
 def test_an_interrupt_is_for_the_parent():
     half = request("</think>\\boxed{1/2}")
-    with pool.worker() as mine:
+    with isolation.worker() as mine:
         assert mine.score(half).correct
         mine.process.send_signal(signal.SIGINT)
         assert mine.score(half).correct
@@ -214,8 +214,8 @@ def test_an_interrupt_is_for_the_parent():
 def test_a_worker_whose_parent_was_killed_ends_by_itself():
     program = (
         "import os, threading, time\n"
-        "from kvrepro.graders import pool\n"
-        "worker = pool.Worker(); worker.start()\n"
+        "from kvrepro.graders import isolation\n"
+        "worker = isolation.Worker(); worker.start()\n"
         "print(worker.process.pid, flush=True)\n"
         f"request = {request(ENDLESS, '5')!r}\n"
         "threading.Thread(target=lambda: worker.score(request, 3600), daemon=True).start()\n"
@@ -275,19 +275,17 @@ def test_an_interrupted_grading_leaves_nothing_that_reads_on(monkeypatch):
     slow = {"response": "</think>\\boxed{7}", "gold": "7", "kind": "integer"}
     begun = []
 
-    def join(thread, *_):
+    def result(*_):
         while not begun:
             time.sleep(0.01)
         raise KeyboardInterrupt
 
-    score = pool.Worker.score
-    monkeypatch.setattr(pool.Worker, "score", lambda *a, **k: begun.append(1) or score(*a, **k))
-    monkeypatch.setattr(threading.Thread, "join", join)
+    score = isolation.Worker.score
+    monkeypatch.setattr(isolation.Worker, "score", lambda *a, **k: begun.append(1) or score(*a, **k))
+    monkeypatch.setattr(Future, "result", result)
     with pytest.raises(KeyboardInterrupt):
         grade_many([slow] * 5_000, workers=2)
     monkeypatch.undo()
-    for thread in threading.enumerate():
-        if thread is not threading.main_thread() and thread.daemon and thread.name.startswith("Thread-"):
-            thread.join(30)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
     assert len(begun) < 5_000
     assert grade_many([slow] * 3, workers=2)[0].correct

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kvrepro.graders import grade
-from kvrepro.graders.values import same_answer
+from kvrepro.graders.compare.values import same_answer
 
 WRAPPERS = [
     "{}", "${}$", r"\({}\)", r"\text{{{}}}", r"\mathbf{{{}}}", r" {} ", r"{}.", r"{}\,", r"\left({}\right)",

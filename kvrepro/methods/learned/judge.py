@@ -16,22 +16,6 @@ RECENT = (16, 8, 32)  # queries of the three short sums
 DECAY = 0.9  # of the running sum, per block
 
 
-def block_attention(queries: Tensor, keys: Tensor, unseen: Tensor, scaling: float | Tensor) -> Tensor:
-    """Attention of a block of queries over the slots that are held.
-
-    Args:
-        queries: `[..., H, G, q, D]`, rotated, oldest first.
-        keys: `[..., H, S, D]`, rotated.
-        unseen: bool, broadcast to `[..., H, G, q, S]`: slots that a query does not see. A query that sees none gets 0.
-        scaling: the layers' factor on dot products, a number or broadcast to the result.
-
-    Returns:
-        `[..., H, G, q, S]` float32.
-    """
-    logits = torch.einsum("...gqd,...sd->...gqs", queries.float(), keys.float()) * scaling
-    return torch.nan_to_num(logits.masked_fill(unseen, float("-inf")).softmax(-1))
-
-
 def add_block(running: Tensor, decayed: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
     """Carry the two long sums, `[..., S]`, over one more block of attention, `[..., q, S]`."""
     block = mass.sum(-2)

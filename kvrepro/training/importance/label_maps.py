@@ -1,10 +1,14 @@
-"""What a head learns to predict: monotone maps of the raw labels, the published ones and two of ours."""
+"""What a head learns to predict: monotone maps of the raw labels, the published ones and two of ours.
+
+Source of the published ones: DynTS `verl_sft_fsdp.py`; docs/predictor.md#label-maps.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 
 from ...errors import UnknownNameError
@@ -12,33 +16,22 @@ from ...errors import UnknownNameError
 LOG_FLOOR = 1e-6  # raw labels below it are not told apart by the `log` map
 
 
-def llama_map(labels: Tensor) -> Tensor:
-    """`1e4 * y`. Source: DynTS `verl_sft_fsdp.py`, R1-Llama; docs/predictor.md#label-maps."""
-    return 1e4 * labels
-
-
-def qwen_map(labels: Tensor) -> Tensor:
-    """`(10 / 0.3) * y ** 0.3`. Source: DynTS `verl_sft_fsdp.py`, R1-Qwen and EXAONE; docs/predictor.md#label-maps."""
-    return (10 / 0.3) * labels.clamp(min=0) ** 0.3
-
-
 def rank_map(labels: Tensor) -> Tensor:
     """Ten times the rank within the trace, in [0, 10]; equal labels share the mean of their ranks. Ours."""
-    if len(labels) < 2:
-        return torch.zeros_like(labels)
-    order = labels.sort().values
-    low, high = torch.searchsorted(order, labels), torch.searchsorted(order, labels, right=True) - 1
-    return 10 * (low + high).to(labels.dtype) / (2 * (len(labels) - 1))
-
-
-def log_map(labels: Tensor) -> Tensor:
-    """`ln(y / 1e-6)`, 0 at and below 1e-6: equal ratios of attention are equal distances. Ours."""
-    return (labels.float().clamp(min=LOG_FLOOR) / LOG_FLOOR).log().to(labels.dtype)
+    # from 0 to 2 (n - 1): twice a shared rank is a whole number
+    twice = torch.from_numpy(2 * rankdata(labels.float().cpu()) - 2).to(labels)
+    return 10 * twice / max(1, 2 * (len(labels) - 1))
 
 
 LABEL_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
-    "llama": llama_map, "qwen": qwen_map, "rank": rank_map, "log": log_map,
-}  # fmt: skip
+    # R1-Llama
+    "llama": lambda labels: 1e4 * labels,
+    # R1-Qwen and EXAONE
+    "qwen": lambda labels: (10 / 0.3) * labels.clamp(min=0) ** 0.3,
+    "rank": rank_map,
+    # ours, ln(y / 1e-6): equal ratios of attention are equal distances
+    "log": lambda labels: (labels.float().clamp(min=LOG_FLOOR) / LOG_FLOOR).log().to(labels.dtype),
+}
 
 
 def map_labels(labels: Tensor, name: str) -> Tensor:

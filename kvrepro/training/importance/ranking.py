@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ...scores.statistics import two_stage_bootstrap
+from ...scores.statistics import bootstrap_interval
 from ..dataset import Example
 
 TOP_SHARE = 0.2
@@ -140,8 +140,8 @@ def lead_over(frame: pd.DataFrame, ours: str, metrics: Sequence[str] = METRICS) 
 
 def bootstrap(values: Sequence[float], seed: int = 0) -> dict[str, float]:
     """`mean`, `lo`, `hi` (percentile bootstrap over traces, 95 %) and `n_traces`; one trace has no interval."""
-    matrix = np.asarray(values, dtype=float)[:, None]
-    if len(matrix) < 2:
-        return {"mean": float(matrix.mean()), "lo": float("nan"), "hi": float("nan"), "n_traces": len(matrix)}
-    found = two_stage_bootstrap(matrix, seed=seed)
-    return {"mean": found.estimate, "lo": found.lo, "hi": found.hi, "n_traces": len(matrix)}
+    array = np.asarray(values, dtype=float)
+    if len(array) < 2:
+        return {"mean": float(array.mean()), "lo": float("nan"), "hi": float("nan"), "n_traces": len(array)}
+    found = bootstrap_interval(array, seed=seed)
+    return {"mean": found.estimate, "lo": found.lo, "hi": found.hi, "n_traces": len(array)}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from ...checks import changed_fields
 from ...errors import KvreproError, UnknownNameError
 from ...methods.learned.folder import PUBLISHED_WIDTHS
 
 # label map per model (docs/predictor.md#label-maps); the tiny models follow their big namesakes
 PUBLISHED_MAPS = {"r1-llama": "llama", "r1-qwen": "qwen", "tiny-r1-llama": "llama", "tiny-r1-qwen": "qwen"}
-# head widths that are constants in the published code (docs/predictor.md#head)
 RECIPES = ("best", "published")
 LABEL_DTYPES = ("float32", "bfloat16")
 
@@ -96,26 +96,30 @@ def published_recipe(model: str, hidden: int | None = None) -> PredictorRecipe:
         )
     tiny = hidden is not None and hidden < 1024
     return PredictorRecipe(
-        name="published", label_map=PUBLISHED_MAPS[model], label_dtype="bfloat16",
-        widths=None if tiny else PUBLISHED_WIDTHS, alpha=1.0, tau=0.5, pairs=None, emphasis=(4.0, 5.0, 5.0), lr=5e-4,
-        epochs=15, token_share=1.0, batch_traces=16 if tiny else 256, micro_traces=4, patience=None, seed=2025,
-    )  # fmt: skip
+        name="published",
+        label_map=PUBLISHED_MAPS[model],
+        label_dtype="bfloat16",
+        widths=None if tiny else PUBLISHED_WIDTHS,
+        alpha=1.0,
+        pairs=None,
+        emphasis=(4.0, 5.0, 5.0),
+        lr=5e-4,
+        epochs=15,
+        token_share=1.0,
+        batch_traces=16 if tiny else 256,
+        patience=None,
+        seed=2025,
+    )
 
 
-def make_recipe(name: str, model: str, hidden: int | None = None, **changes: Any) -> PredictorRecipe:
+def make_recipe(name: str, model: str, hidden: int | None = None, /, **changes: Any) -> PredictorRecipe:
     """A recipe by name, with changes.
 
     Raises:
         UnknownNameError: no such recipe, or a setting that recipes do not have.
+        KvreproError: a value of the wrong type or outside its range.
     """
     if name not in RECIPES:
         raise UnknownNameError("recipe", name, RECIPES)
-    for key in changes:
-        if key not in RECIPE_FIELDS:
-            raise UnknownNameError("setting of a recipe", key, RECIPE_FIELDS)
     base = published_recipe(model, hidden) if name == "published" else PredictorRecipe()
-    changes = {key: tuple(value) if isinstance(value, list) else value for key, value in changes.items()}
-    return replace(base, **changes)
-
-
-RECIPE_FIELDS = tuple(asdict(PredictorRecipe()))
+    return changed_fields("training", base, changes)

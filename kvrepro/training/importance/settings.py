@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import types
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import yaml
 
+from ...checks import changed_fields
 from ...errors import KvreproError, UnknownNameError
 from ...models.table import MODELS, ModelEntry, model_entry
 from ...paths import profiles_folder
 from ..labelling import LabelOptions
 from ..traces import TraceOptions
-from .recipe import RECIPE_FIELDS, PredictorRecipe, make_recipe
+from .recipe import PredictorRecipe, make_recipe
 
-_SECTIONS = ("model", "traces", "labels", "training")
+_SECTIONS = ("traces", "labels", "training")
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,18 @@ class TrainingSettings:
     Attributes:
         model: a name from `kvrepro list models`, or a folder.
         training: `recipe` (`best` or `published`) and settings that differ from it.
+
+    Raises:
+        KvreproError: no such model, or training settings that do not fit; found before hours of traces, not after.
     """
 
     model: str
     traces: TraceOptions = field(default_factory=TraceOptions)
     labels: LabelOptions = field(default_factory=LabelOptions)
     training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.recipe()
 
     @property
     def entry(self) -> ModelEntry:
@@ -51,16 +57,21 @@ class TrainingSettings:
             UnknownNameError: a setting that does not exist.
             KvreproError: a value of the wrong type.
         """
-        plan = self
+        sections: dict[str, dict[str, Any]] = {}
         for name, value in settings.items():
             section, _, key = name.partition(".")
-            if section not in _SECTIONS[1:] or not key:
-                raise UnknownNameError("setting", name, [f"{s}.NAME" for s in _SECTIONS[1:]])
-            if section == "training":
-                plan = replace(plan, training=_training({**plan.training, key: value}))
-            else:
-                plan = replace(plan, **{section: replace_options(getattr(plan, section), {key: value})})
-        return plan
+            if section not in _SECTIONS or not key:
+                raise UnknownNameError("setting", name, [f"{s}.NAME" for s in _SECTIONS])
+            sections.setdefault(section, {})[key] = value
+        return self._with(sections)
+
+    def _with(self, sections: Mapping[str, Any]) -> TrainingSettings:
+        given = {name: sections.get(name) or {} for name in _SECTIONS}
+        for name, values in given.items():
+            if not isinstance(values, Mapping):
+                raise KvreproError(f"{name}: expected a mapping of settings, given {values!r}")
+        traces, labels = (changed_fields(name, getattr(self, name), given[name]) for name in ("traces", "labels"))
+        return replace(self, traces=traces, labels=labels, training={**self.training, **given["training"]})
 
 
 def plan_folder() -> Path:
@@ -90,70 +101,21 @@ def load_plan(name: str) -> TrainingSettings:
 
 
 def read_plan(path: Path) -> TrainingSettings:
-    """Read one YAML file."""
+    """Read one YAML file; a relative name of problems is looked for here first, then beside the file."""
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise KvreproError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict) or "model" not in content:
-        raise KvreproError(f"{path}: expected a mapping with `model`, and optionally {', '.join(_SECTIONS[1:])}")
+        raise KvreproError(f"{path}: expected a mapping with `model`, and optionally {', '.join(_SECTIONS)}")
     for key in content:
-        if key not in _SECTIONS:
-            raise UnknownNameError(f"key of {path.name}", key, _SECTIONS)
+        if key not in ("model", *_SECTIONS):
+            raise UnknownNameError(f"key of {path.name}", key, ("model", *_SECTIONS))
     try:
-        plan = TrainingSettings(
-            content["model"], replace_options(TraceOptions(), content.get("traces") or {}),
-            replace_options(LabelOptions(), content.get("labels") or {}), _training(content.get("training") or {}),
-        )  # fmt: skip
-        _ = plan.entry, plan.recipe()
+        plan = TrainingSettings(content["model"])._with(content)
     except KvreproError as error:
         raise KvreproError(f"{path.name}: {error}") from error
-    return _with_problems_beside(plan, path)
-
-
-def _with_problems_beside(plan: TrainingSettings, path: Path) -> TrainingSettings:
-    """The plan with its problems found: a relative name is looked for here first, then beside the parameter file."""
-    given = plan.traces.problems
-    if given is None or Path(given).expanduser().is_file() or not (path.parent / given).is_file():
+    problems = plan.traces.problems
+    if problems is None or Path(problems).expanduser().is_file() or not (path.parent / problems).is_file():
         return plan
-    return replace(plan, traces=replace(plan.traces, problems=str((path.parent / given).resolve())))
-
-
-def _training(values: Mapping[str, Any]) -> dict[str, Any]:
-    hints = get_type_hints(PredictorRecipe)
-    for key, value in values.items():
-        if key != "recipe" and key not in RECIPE_FIELDS:
-            raise UnknownNameError("setting of training", key, ("recipe", *RECIPE_FIELDS))
-        if key in hints:
-            _check(f"training.{key}", value, hints[key])
-    return dict(values)
-
-
-def replace_options(options: Any, values: Mapping[str, Any]) -> Any:
-    """A dataclass with values from YAML in it, unknown names and wrong types refused."""
-    if not isinstance(values, Mapping):
-        raise KvreproError(f"expected a mapping of settings, given {values!r}")
-    names, hints = [f.name for f in fields(options)], get_type_hints(type(options))
-    for name, value in values.items():
-        if name not in names:
-            raise UnknownNameError("setting", name, names)
-        _check(name, value, hints[name])
-    return replace(options, **{k: tuple(v) if isinstance(v, Sequence) and not isinstance(v, str) else v
-                               for k, v in values.items()})  # fmt: skip
-
-
-def _check(name: str, value: Any, expected: Any) -> None:
-    """Raise unless a YAML value has the declared type; an integer passes as a float, a list as a tuple."""
-    allowed = get_args(expected) if get_origin(expected) is types.UnionType else (expected,)
-    if not any(_fits(value, get_origin(kind) or kind) for kind in allowed):
-        wanted = " or ".join("null" if k is type(None) else getattr(k, "__name__", str(k)) for k in allowed)
-        raise KvreproError(f"{name}={value!r} is {type(value).__name__}, expected {wanted}")
-
-
-def _fits(value: Any, kind: type) -> bool:
-    if kind is tuple:
-        return isinstance(value, list | tuple)
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    # bool is an int to Python, not to a reader of YAML
-    return type(value) is kind
+    return plan.changed({"traces.problems": str((path.parent / problems).resolve())})

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from ...files import write_atomic
 from ...methods.learned.importance import ImportancePredictor, PredictorShape
 from ..dataset import Example, LabelledTraces
 from ..questions import HELD_OUT, TRAIN
+from ..stages import load_state, save_state
 from .label_maps import map_labels
 from .loss import batch_loss, weighted_mse
 from .ranking import rank_metrics
@@ -103,11 +103,9 @@ class PredictorTraining:
         sums = self.train_epoch()
         if not math.isfinite(sums["loss"]):
             raise RunError(f"the loss of epoch {self.epoch + 1} is {sums['loss']}: lower lr, or check the labels")
-        return {
-            "epoch": self.epoch + 1, "lr": self.optimizer.param_groups[0]["lr"],
-            **{f"train_{name}": value for name, value in sums.items()}, "train_s": time.monotonic() - started,
-            **self._held_out(),
-        }  # fmt: skip
+        row = {"epoch": self.epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
+        row |= {f"train_{name}": value for name, value in sums.items()}
+        return {**row, "train_s": time.monotonic() - started, **self._held_out()}
 
     def train_epoch(self) -> dict[str, float]:
         """One pass over the training traces; returns the means of `loss`, `mse` and `ranking`."""
@@ -115,7 +113,7 @@ class PredictorTraining:
         # keyed by (seed, epoch), so that a resumed epoch sees the order and the pairs of an uninterrupted one
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.data.count(TRAIN), generator=generator).tolist()
-        sums = {"loss": 0.0, "mse": 0.0, "ranking": 0.0}
+        sums = dict.fromkeys(("loss", "mse", "ranking"), 0.0)
         self.head.train()
         for number in range(self.steps_per_epoch):
             batch = order[number * recipe.batch_traces : (number + 1) * recipe.batch_traces]
@@ -127,7 +125,7 @@ class PredictorTraining:
         return sums
 
     def _step(self, batch: list[int], generator: torch.Generator) -> dict[str, float]:
-        recipe, sums = self.recipe, {"loss": 0.0, "mse": 0.0, "ranking": 0.0}
+        recipe, sums = self.recipe, dict.fromkeys(("loss", "mse", "ranking"), 0.0)
         for start in range(0, len(batch), recipe.micro_traces):
             micro = batch[start : start + recipe.micro_traces]
             examples = [self._drawn(e, generator) for e in self.data.examples(TRAIN, micro)]
@@ -170,22 +168,13 @@ class PredictorTraining:
     def _save(self) -> None:
         if self.folder is None:
             return
-        content = {
-            "recipe": asdict(self.recipe), "head": self.head.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "epoch": self.epoch, "log": self.log, "best": self.best,
-        }  # fmt: skip
-        beside = self.folder / f".{STATE}.tmp"
-        torch.save(content, beside)
-        beside.replace(self.folder / STATE)
+        states = {"head": self.head.state_dict(), "optimizer": self.optimizer.state_dict()}
+        save_state(self.folder / STATE, self.recipe, **states, epoch=self.epoch, log=self.log, best=self.best)
         write_atomic(self.folder / LOG, pd.DataFrame(self.log).to_csv(index=False))
 
     def _resume(self) -> None:
-        path = None if self.folder is None else self.folder / STATE
-        if path is None or not path.is_file():
-            return
-        content = torch.load(path, map_location=self.device, weights_only=True)
-        if content["recipe"] != asdict(self.recipe):
-            raise KvreproError(f"{path} was written by another recipe: give another folder, or delete it")
-        self.head.load_state_dict(content["head"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.epoch, self.log, self.best = content["epoch"], content["log"], content["best"]
+        state = None if self.folder is None else load_state(self.folder / STATE, self.recipe, self.device)
+        if state is not None:
+            self.head.load_state_dict(state["head"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.epoch, self.log, self.best = state["epoch"], state["log"], state["best"]

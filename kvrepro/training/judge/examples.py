@@ -1,4 +1,4 @@
-"""What ForesightKV's judge would see at each eviction of a known trace, and what it should have said."""
+"""What ForesightKV's judge would see at each eviction of a finished trace, and what it should have said."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from transformers import PreTrainedModel
 
 from ...cache.attention import slot_attention
 from ...cache.prefill import Prefill, prefill_prompt
+from ...cache.probes import masked_attention, suffix_maxima
 from ...cache.rotary import check_length
 from ...errors import KvreproError
-from ...methods.learned.judge import add_block, attention_features, block_attention, judge_features
+from ...methods.learned.judge import add_block, attention_features, judge_features
 from .sequences import TokenSequence
 
 
@@ -43,22 +44,21 @@ def whole_prefill(model: PreTrainedModel, token_ids: list[int]) -> Prefill:
 
 
 @torch.no_grad()
-def eviction_moments(
-    model: PreTrainedModel, sequence: TokenSequence, budget: int, period: int, window: int | None = None
+def eviction_examples(
+    model: PreTrainedModel, sequence: TokenSequence, budget: int, period: int
 ) -> list[EvictionExample]:
     """Follow a trace under a budget whose evictions are those of the oracle.
 
     A row evicts at `budget + period` tokens and every `period` tokens from then on, as in the fair protocol. The
-    oracle drops the slots with the least future attention; features are those of `ForesightKVMethod` over the slots
-    that are still held.
+    oracle drops the slots with the least future attention; the newest `period` slots do not compete. Features are
+    those of `ForesightKVMethod` over the slots that are still held.
 
     Args:
         budget: slots after an eviction, at least the prompt.
         period: queries of a block, and tokens between evictions.
-        window: newest slots, which do not compete; default `period`.
 
     Returns:
-        One moment per eviction that has queries to come.
+        One example per eviction that has queries to come.
 
     Raises:
         KvreproError: the prompt exceeds the budget, or fewer slots compete than an eviction drops.
@@ -68,60 +68,48 @@ def eviction_moments(
     Deviates: queries, keys and values are the full cache's, but the attention behind the features leaves out what the
     oracle has dropped, as it will at inference; the future attention is the full cache's.
     """
-    window = period if window is None else window
-    if sequence.n_prompt > budget or budget - window < period:
+    if sequence.n_prompt > budget or budget < 2 * period:
         raise KvreproError(
-            f"budget={budget}, period={period}, window={window}: the budget must hold the prompt "
-            f"({sequence.n_prompt} tokens), and leave at least {period} slots outside the window to choose from"
+            f"budget={budget}, period={period}: the budget must hold the prompt ({sequence.n_prompt} tokens), and "
+            f"leave at least {period} slots beside the newest {period} to choose from"
         )
     first, n_tokens = budget + period, len(sequence.token_ids)
     if first >= n_tokens:
         return []
-    trace = _Trace(whole_prefill(model, sequence.token_ids))
-    ends = [*range(first, n_tokens, period), n_tokens]
-    means = torch.stack([trace.attention(a, b).mean((2, 3)) for a, b in pairwise(ends)])
-    future = means.flip(0).cummax(0).values.flip(0)
+    trace = whole_prefill(model, sequence.token_ids)
+    blocks = pairwise([*range(first, n_tokens, period), n_tokens])
+    future = suffix_maxima(torch.stack([_attention(trace, a, b).mean((2, 3)) for a, b in blocks]))
     dropped = torch.zeros_like(future[0], dtype=torch.bool)
     # the prompt is one block of the sums; then blocks that end a whole number of periods before the first eviction
-    prompt = trace.attention(0, sequence.n_prompt)
+    prompt = _attention(trace, 0, sequence.n_prompt)
     running, decayed = add_block(*torch.zeros(2, *prompt.shape[:3], n_tokens, device=prompt.device), prompt)
-    counted, moments = sequence.n_prompt, []
+    counted, examples = sequence.n_prompt, []
     for end in range(first - (first - sequence.n_prompt - 1) // period * period, n_tokens, period):
-        mass = trace.attention(max(0, end - period), end, dropped)
-        fresh = torch.arange(max(0, end - period), end, device=mass.device) >= counted
+        start = max(0, end - period)
+        mass = _attention(trace, start, end, dropped)
+        fresh = torch.arange(start, end, device=mass.device) >= counted
         running, decayed = add_block(running, decayed, mass * fresh[:, None])
         counted = end
         if end < first:
             continue
         competing = ~dropped
-        competing[..., end - window :] = False
+        competing[..., end - period :] = False
         chosen = competing.nonzero()[:, -1].view(*competing.shape[:2], -1)
-        features = attention_features(mass, running, decayed)
-        features = judge_features(trace.keys, trace.values, features)
-        to_come = future[len(moments)].gather(-1, chosen)
-        moments.append(EvictionExample(_pick(features, chosen), to_come, chosen, period))
+        features = judge_features(trace.keys, trace.values, attention_features(mass, running, decayed))
+        features = features.gather(2, chosen[..., None].expand(-1, -1, -1, features.shape[-1]))
+        to_come = future[len(examples)].gather(-1, chosen)
+        examples.append(EvictionExample(features, to_come, chosen, period))
         lowest = to_come.sort(dim=-1, stable=True).indices[..., :period]
         dropped = dropped.scatter(-1, chosen.gather(-1, lowest), True)
-    return moments
+    return examples
 
 
-class _Trace:
-    """Queries `[L, H, G, n, D]`, keys and values `[L, H, n, D]` of a whole trace."""
-
-    def __init__(self, prefill: Prefill):
-        self.keys, self.values = prefill.keys, prefill.values
-        self.queries = prefill.queries.unflatten(1, (prefill.keys.shape[1], -1))
-        self.scaling = torch.tensor(prefill.scaling, device=prefill.keys.device).view(-1, 1, 1, 1, 1)
-
-    def attention(self, start: int, end: int, dropped: Tensor | None = None) -> Tensor:
-        """`[L, H, G, end - start, n]` of the queries `start ... end - 1`, without the slots `dropped` `[L, H, n]`."""
-        slots = torch.arange(self.keys.shape[2], device=self.keys.device)
-        unseen = slots > slots[start:end, None]
-        if dropped is not None:
-            unseen = unseen | dropped[:, :, None, None]
-        return block_attention(self.queries[:, :, :, start:end], self.keys, unseen, self.scaling)
-
-
-def _pick(values: Tensor, slots: Tensor) -> Tensor:
-    """`[L, H, n, F]` at `slots` `[L, H, S]`."""
-    return values.gather(2, slots[..., None].expand(-1, -1, -1, values.shape[-1]))
+def _attention(trace: Prefill, start: int, end: int, dropped: Tensor | None = None) -> Tensor:
+    """`[L, H, G, end - start, n]` of the queries `start ... end - 1`, without the slots `dropped` `[L, H, n]`."""
+    queries = trace.queries.unflatten(1, (trace.keys.shape[1], -1))[:, :, :, start:end]
+    scaling = torch.tensor(trace.scaling, device=queries.device).view(-1, 1, 1, 1, 1)
+    slots = torch.arange(trace.keys.shape[2], device=queries.device)
+    unseen = slots > slots[start:end, None]
+    if dropped is not None:
+        unseen = unseen | dropped[:, :, None, None]
+    return masked_attention(queries, trace.keys, unseen, scaling)

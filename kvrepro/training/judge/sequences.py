@@ -44,7 +44,7 @@ def problem_sequences(
     questions = tiny_questions(split, n_problems, sizes, seed)
     with tempfile.TemporaryDirectory() as folder:
         replies = Path(folder) / "replies.jsonl"
-        generate_traces(model, tokenizer, questions, replies, TraceOptions(seed=seed), think=entry.tags(tokenizer))
+        generate_traces(model, tokenizer, questions, replies, TraceOptions(seed=seed), entry.tags(tokenizer))
         traces, by_split = select_traces(read_rows(replies))
     counts = by_split[split]
     if not traces:

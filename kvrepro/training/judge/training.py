@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from ...cache.shape import CacheShape
 from ...errors import KvreproError
 from ...methods.learned.judge import FEATURES, EvictionJudge
-from .examples import EvictionExample, eviction_moments
+from .examples import EvictionExample, eviction_examples
 from .sequences import TokenSequence
 
 RUNNING_SUM = 6  # its place among the eight features of a query head
@@ -32,9 +32,9 @@ class JudgeRecipe:
 
     periods: tuple[int, int] = (16, 48)  # queries per block
     budgets: tuple[float, float] = (0.4, 0.8)  # of the trace's length, but at least the prompt and two periods
-    moments_per_sequence: int = 3
+    examples_per_sequence: int = 3
     steps: int = 1000
-    batch_moments: int = 4
+    batch_examples: int = 4
     lr: float = 1e-2
     margin: float = 0.01
     seed: int = 0
@@ -54,18 +54,18 @@ def pairwise_hinge(scores: Tensor, future: Tensor, margin: float) -> Tensor:
     return (loss * ordered).sum() / ordered.sum().clamp(min=1)
 
 
-def drawn_moments(
+def drawn_examples(
     model: PreTrainedModel, sequence: TokenSequence, recipe: JudgeRecipe, rng: random.Random
 ) -> list[EvictionExample]:
     """Some evictions of a trace under a period and a budget drawn for it; none if the trace is too short for one."""
     n_tokens, period = len(sequence.token_ids), rng.randint(*recipe.periods)
     lowest = max(sequence.n_prompt, 2 * period, int(recipe.budgets[0] * n_tokens))
     budget = rng.randint(lowest, max(lowest, int(recipe.budgets[1] * n_tokens)))
-    found = eviction_moments(model, sequence, budget, period)
-    return rng.sample(found, min(len(found), recipe.moments_per_sequence))
+    found = eviction_examples(model, sequence, budget, period)
+    return rng.sample(found, min(len(found), recipe.examples_per_sequence))
 
 
-def collect_moments(
+def collect_examples(
     model: PreTrainedModel, sequences: list[TokenSequence], recipe: JudgeRecipe, seed: int
 ) -> list[EvictionExample]:
     """The drawn evictions of all sequences; they stay in memory.
@@ -78,7 +78,7 @@ def collect_moments(
     from tqdm import tqdm
 
     rng = random.Random(seed)
-    found = [m for sequence in tqdm(sequences, desc="evictions") for m in drawn_moments(model, sequence, recipe, rng)]
+    found = [m for sequence in tqdm(sequences, desc="evictions") for m in drawn_examples(model, sequence, recipe, rng)]
     if not found:
         raise KvreproError(
             f"none of {len(sequences)} sequences is long enough for an eviction: it needs its prompt, or "
@@ -101,8 +101,8 @@ def train_judge(
 
     started = time.monotonic()
     shape = CacheShape.of(model.config)
-    moments = collect_moments(model, train, recipe, recipe.seed)
-    scored_on = collect_moments(model, held_out, recipe, recipe.seed + 1)
+    examples = collect_examples(model, train, recipe, recipe.seed)
+    scored_on = collect_examples(model, held_out, recipe, recipe.seed + 1)
     torch.manual_seed(recipe.seed)
     judge = EvictionJudge(shape.layers, shape.kv_heads, shape.head_dim, shape.q_heads // shape.kv_heads)
     judge.to(model.device)
@@ -111,9 +111,9 @@ def train_judge(
     rng, curve = random.Random(recipe.seed), []
     for step in tqdm(range(recipe.steps), desc="judge"):
         total = 0.0
-        for moment in rng.choices(moments, k=recipe.batch_moments):
-            scores = judge(moment.features[:, None], slice(None))[:, 0]
-            loss = pairwise_hinge(scores, moment.future, recipe.margin) / recipe.batch_moments
+        for example in rng.choices(examples, k=recipe.batch_examples):
+            scores = judge(example.features[:, None], slice(None))[:, 0]
+            loss = pairwise_hinge(scores, example.future, recipe.margin) / recipe.batch_examples
             loss.backward()
             total += loss.item()
         optimizer.step()
@@ -122,7 +122,7 @@ def train_judge(
         if step % max(1, recipe.steps // 20) == 0 or step == recipe.steps - 1:
             curve.append(round(total, 5))
     card = {
-        "recipe": asdict(recipe), "n_train_sequences": len(train), "n_train_moments": len(moments),
+        "recipe": asdict(recipe), "n_train_sequences": len(train), "n_train_examples": len(examples),
         "loss_by_twentieth": curve,
         "held_out": {"n_sequences": len(held_out), **score_judge(judge, scored_on, recipe.seed)},
         "train_s": round(time.monotonic() - started, 1),
@@ -131,7 +131,7 @@ def train_judge(
 
 
 @torch.no_grad()
-def score_judge(judge: EvictionJudge, moments: list[EvictionExample], seed: int = 0) -> dict[str, object]:
+def score_judge(judge: EvictionJudge, examples: list[EvictionExample], seed: int = 0) -> dict[str, object]:
     """How well eviction scores order slots, and what they lose, beside simple rules, on the same evictions.
 
     Returns:
@@ -141,35 +141,35 @@ def score_judge(judge: EvictionJudge, moments: list[EvictionExample], seed: int 
     """
     generator = torch.Generator().manual_seed(seed)
     rows: dict[str, list[Tensor]] = {}
-    for moment in moments:
-        for name, scores in _rules(judge, moment, generator).items():
-            rows.setdefault(name, []).append(_agreement(scores, moment))
+    for example in examples:
+        for name, scores in _rules(judge, example, generator).items():
+            rows.setdefault(name, []).append(_agreement(scores, example))
     means = {name: torch.stack(found).mean(0).tolist() for name, found in rows.items()}
     return {
-        "n_evictions": len(moments),
+        "n_evictions": len(examples),
         "pairwise_accuracy": {name: round(mean[0], 4) for name, mean in means.items() if name != "oracle"},
         "lost_share": {name: round(mean[1], 4) for name, mean in means.items()},
     }  # fmt: skip
 
 
-def _rules(judge: EvictionJudge, moment: EvictionExample, generator: torch.Generator) -> dict[str, Tensor]:
+def _rules(judge: EvictionJudge, example: EvictionExample, generator: torch.Generator) -> dict[str, Tensor]:
     """Eviction scores `[L, H, S]` by name: the judge's and those of rules that need no training."""
-    attention = moment.features[..., 2 * judge.sizes["head_dim"] :].unflatten(-1, (-1, FEATURES))
+    attention = example.features[..., 2 * judge.sizes["head_dim"] :].unflatten(-1, (-1, FEATURES))
     return {
-        "judge": judge(moment.features[:, None], slice(None))[:, 0],
-        "random": torch.rand(moment.future.shape, generator=generator).to(moment.future.device),
-        "recency": -moment.positions.float(),
+        "judge": judge(example.features[:, None], slice(None))[:, 0],
+        "random": torch.rand(example.future.shape, generator=generator).to(example.future.device),
+        "recency": -example.positions.float(),
         "running_sum": -attention[..., RUNNING_SUM].sum(-1),
         "block_sum": -attention[..., 2].sum(-1),
-        "oracle": -moment.future,
+        "oracle": -example.future,
     }
 
 
-def _agreement(scores: Tensor, moment: EvictionExample) -> Tensor:
+def _agreement(scores: Tensor, example: EvictionExample) -> Tensor:
     """`[2]`: pairwise accuracy, and the share of future attention that leaves with the highest scores."""
-    ordered = moment.future[..., :, None] > moment.future[..., None, :]
+    ordered = example.future[..., :, None] > example.future[..., None, :]
     difference = scores[..., None, :] - scores[..., :, None]
     right = ((difference > 0).float() + 0.5 * (difference == 0).float())[ordered].mean()
-    dropped = scores.topk(moment.n_dropped, dim=-1).indices
-    lost = moment.future.gather(-1, dropped).sum(-1) / moment.future.sum(-1)
+    dropped = scores.topk(example.n_dropped, dim=-1).indices
+    lost = example.future.gather(-1, dropped).sum(-1) / example.future.sum(-1)
     return torch.stack([right, lost.mean()])

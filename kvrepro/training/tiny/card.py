@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from ...benchmarks.generated import GENERATED
 from ...paths import CHECKPOINTS
 from ...runs.config import CellConfig
 from ...runs.runner import run_cell
-from .architecture import TINY_MODELS
-from .checkpoint import CARD_FILE
+from .checkpoint import CARD_FILE, TINY_MODELS
 
 SCORES_FILE = "scores.json"
 _CURVE_POINTS = 12
+_RANKING_MEASURES = ("kendall_tau", "top20_overlap", "top20_mass_found")
 
 
 def score_model(name: str, n_samples: int = 5, threads: int = 1) -> list[dict[str, Any]]:
@@ -29,50 +30,60 @@ def score_model(name: str, n_samples: int = 5, threads: int = 1) -> list[dict[st
     for benchmark in GENERATED:
         config = CellConfig(model=name, benchmark=benchmark, n_samples=n_samples, max_new_tokens=1024, batch_rows=64)
         with tempfile.TemporaryDirectory() as folder:
-            manifest = run_cell(config, folder, threads=threads)
-        score = manifest["score"]
+            score = run_cell(config, Path(folder), threads=threads)["score"]
         rows.append({"benchmark": benchmark, **score})
         print(benchmark, {k: round(v, 4) for k, v in score.items()})
     return rows
+
+
+def _table(header: str, rows: Iterable[Iterable[str]]) -> str:
+    lines = [header.split(" | "), ["---"] * (header.count(" | ") + 1), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _importance_section(head: dict[str, Any]) -> str:
+    """Scores of the importance head beside its baselines, of its `card.json`."""
+    rows = (
+        [name, *("{mean:.3f} [{lo:.3f}, {hi:.3f}]".format(**head["scores"][name][m]) for m in _RANKING_MEASURES)]
+        for name in ("head", "identity", "position", "random")
+    )
+    leads = (
+        f"{name} {lead['kendall_tau']['mean']:+.3f}, {lead['top20_overlap']['mean']:+.3f}"
+        for name, lead in head["lead"].items()
+    )
+    return f"""
+## Importance predictor
+
+`importance/`: trained on {head["labels"]["train"]["labelled"]} correct full-cache traces, scored on \
+{head["held_out"]["n_traces"]} held-out ones that neither training nor its stopping used (the recipe was \
+chosen on them); 95 % bootstrap intervals over traces. Position and token identity are mean label ranks of \
+the training traces.
+
+{_table("score | Kendall tau | overlap of the top 20 % | label mass found in the top 20 %", rows)}
+The head leads by (Kendall tau, top-20 % overlap): {"; ".join(leads)}.
+"""
 
 
 def render_card(name: str, training: dict[str, Any], scores: list[dict[str, Any]], head: dict[str, Any] | None) -> str:
     """The card as Markdown with the Hub's front matter."""
     recipe, curve = training["recipe"], training["curve"]
     stride = max(1, len(curve) // _CURVE_POINTS)
-    shown = [*curve[stride - 1 :: stride], curve[-1]]
     changes = "".join(
         f"- At step {c['step']} the number of problem steps was changed from {c['problem_steps'][0]} to "
         f"{c['problem_steps'][1]}; schedule and curriculum went on from there.\n"
         for c in training.get("schedule_changes", [])
     )
-    score_rows = "".join(
-        f"| {s['benchmark']} | {100 * s['pass_at_1']:.1f} | {100 * s['pass_at_1_lo']:.1f} to "
+    score_rows = (
+        f"{s['benchmark']} | {100 * s['pass_at_1']:.1f} | {100 * s['pass_at_1_lo']:.1f} to "
         f"{100 * s['pass_at_1_hi']:.1f} | {s['n_problems']} x {s['n_samples']} | {s['mean_thinking_tokens']:.0f} | "
-        f"{100 * s['truncated_share']:.1f} |\n"
+        f"{100 * s['truncated_share']:.1f}".split(" | ")
         for s in scores
     )
-    curve_rows = "".join(f"| {p['step']} | {p['loss']:.3f} | {100 * p['token_accuracy']:.1f} |\n" for p in shown)
-    importance = "" if head is None else (
-        "\n## Importance predictor\n\n"
-        f"`importance/`: trained on {head['labels']['train']['labelled']} correct full-cache traces, scored on "
-        f"{head['held_out']['n_traces']} held-out ones that neither training nor its stopping used (the recipe was "
-        "chosen on them); 95 % bootstrap intervals over traces. Position and token identity are mean label ranks of "
-        "the training traces.\n\n"
-        "| score | Kendall tau | overlap of the top 20 % | label mass found in the top 20 % |\n"
-        "| --- | --- | --- | --- |\n"
-        + "".join(
-            f"| {name} | " + " | ".join(
-                "{mean:.3f} [{lo:.3f}, {hi:.3f}]".format(**head["scores"][name][metric])
-                for metric in ("kendall_tau", "top20_overlap", "top20_mass_found")
-            ) + " |\n"
-            for name in ("head", "identity", "position", "random")
-        )
-        + "\nThe head leads by (Kendall tau, top-20 % overlap): " + "; ".join(
-            "{} {:+.3f}, {:+.3f}".format(name, lead["kendall_tau"]["mean"], lead["top20_overlap"]["mean"])
-            for name, lead in head["lead"].items()
-        ) + ".\n"
-    )  # fmt: skip
+    curve_rows = (
+        [str(p["step"]), f"{p['loss']:.3f}", f"{100 * p['token_accuracy']:.1f}"]
+        for p in [*curve[stride - 1 :: stride], curve[-1]]
+    )
+    score_header = "benchmark | Pass@1 (%) | 95 % interval | problems x samples | mean thought (tokens) | truncated (%)"
     return f"""---
 license: apache-2.0
 library_name: transformers
@@ -86,9 +97,7 @@ between `<think>` and `</think>`, answered in a box. It knows nothing else.
 
 ## Full-cache scores
 
-| benchmark | Pass@1 (%) | 95 % interval | problems x samples | mean thought (tokens) | truncated (%) |
-| --- | --- | --- | --- | --- | --- |
-{score_rows}
+{_table(score_header, score_rows)}
 Temperature 0.6, top-p 0.95, top-k 20; intervals clustered by problem. The benchmarks' questions fall in another
 split of the question hash than the training questions.
 
@@ -102,11 +111,9 @@ split of the question hash than the training questions.
   {recipe["smallest"]} to {recipe["largest"]} variables, loss on the reply.
 - Muon for the matrices, AdamW for the rest, bfloat16 autocast, warm-up and cosine.
 {changes}
-| step | loss | token accuracy (%) |
-| --- | --- | --- |
-{curve_rows}
+{_table("step | loss | token accuracy (%)", curve_rows)}
 The loss has a floor: which line is re-checked, and when, is random.
-{importance}"""
+{"" if head is None else _importance_section(head)}"""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -118,19 +125,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--keep-scores", action="store_true", help="only write the card anew")
     args = parser.parse_args(argv)
     folder = CHECKPOINTS / args.model
-    scores_path = folder / SCORES_FILE
     if not args.keep_scores:
-        scores_path.write_text(json.dumps(score_model(args.model, args.samples, args.threads), indent=1) + "\n")
-    head = folder / "importance" / "card.json"
-    card = render_card(
-        args.model, json.loads((folder / CARD_FILE).read_text()), json.loads(scores_path.read_text()), _read(head)
+        scores = score_model(args.model, args.samples, args.threads)
+        (folder / SCORES_FILE).write_text(json.dumps(scores, indent=1) + "\n")
+    training, scores, head = (
+        json.loads(path.read_text()) if path.is_file() else None
+        for path in (folder / CARD_FILE, folder / SCORES_FILE, folder / "importance" / "card.json")
     )
-    (folder / "README.md").write_text(card)
+    (folder / "README.md").write_text(render_card(args.model, training, scores, head))
     print(json.dumps({"model": args.model, "card": str(folder / "README.md")}))
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.is_file() else None
 
 
 if __name__ == "__main__":

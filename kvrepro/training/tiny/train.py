@@ -9,21 +9,19 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import random
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from ...errors import KvreproError
 from ...paths import CHECKPOINTS
-from .architecture import TINY_MODELS, build_model
+from ..stages import load_state, save_state
 from .batches import IGNORED, problem_batch, repeat_batch
-from .checkpoint import save_checkpoint
+from .checkpoint import TINY_MODELS, build_model, save_checkpoint
 
 SAVE_EVERY_S = 60.0
 
@@ -76,20 +74,15 @@ def train(
     torch.set_num_threads(threads)
     model = build_model(recipe.model, recipe.seed)
     optimizers = build_optimizers(recipe, model)
+    state = load_state(state_file, recipe, may_differ="problem_steps" if reschedule else None)
     first, curve, seconds, changes = 0, [], 0.0, []
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
-        earlier = Recipe(**json.loads(state["recipe"]))
-        changes = json.loads(state.get("changes", "[]"))
-        if reschedule and earlier.problem_steps != recipe.problem_steps:
-            changes.append({"step": state["step"], "problem_steps": [earlier.problem_steps, recipe.problem_steps]})
-            earlier = replace(earlier, problem_steps=recipe.problem_steps)
-        if earlier != recipe:
-            raise KvreproError(f"{state_file} was written by another recipe: delete it or train into another folder")
+    if state is not None:
         model.load_state_dict(state["model"])
         for optimizer, saved_state in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved_state)
-        first, curve, seconds = state["step"], json.loads(state["curve"]), state["seconds"]
+        first, curve, seconds, changes = (state[name] for name in ("step", "curve", "seconds", "changes"))
+        if (before := state["recipe"]["problem_steps"]) != recipe.problem_steps:
+            changes.append({"step": first, "problem_steps": [before, recipe.problem_steps]})
     total = recipe.repeat_steps + recipe.problem_steps
     started = saved = time.monotonic()
     for step in tqdm(range(first, total), initial=first, total=total, desc=recipe.model, mininterval=5):
@@ -99,11 +92,11 @@ def train(
             print(json.dumps(curve[-1]), flush=True)
         if time.monotonic() - saved > SAVE_EVERY_S:
             saved = time.monotonic()
-            write_state(state_file, recipe, model, optimizers, step + 1, curve, seconds + saved - started, changes)
-    card = {
-        "recipe": asdict(recipe), "schedule_changes": changes,
-        "train_s": round(seconds + time.monotonic() - started), "curve": curve,
-    }  # fmt: skip
+            weights = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}
+            progress = {"step": step + 1, "curve": curve, "seconds": seconds + saved - started, "changes": changes}
+            save_state(state_file, recipe, **weights, **progress)
+    train_s = round(seconds + time.monotonic() - started)
+    card = {"recipe": asdict(recipe), "schedule_changes": changes, "train_s": train_s, "curve": curve}
     save_checkpoint(model, folder, card)
     state_file.unlink(missing_ok=True)
     return card
@@ -145,23 +138,6 @@ def train_step(recipe: Recipe, model, optimizers, step: int) -> tuple[float, flo
         optimizer.zero_grad(set_to_none=True)
     counted = targets != IGNORED
     return loss.item(), (logits.argmax(-1) == targets)[counted].float().mean().item()
-
-
-def write_state(
-    path: Path, recipe: Recipe, model, optimizers, step: int, curve: list, seconds: float, changes: list
-) -> None:
-    """Write the state beside and rename it, so that a killed run leaves the previous state whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(f".{os.getpid()}.tmp")
-    torch.save(
-        {
-            "recipe": json.dumps(asdict(recipe)), "model": model.state_dict(),
-            "optimizers": [o.state_dict() for o in optimizers],
-            "step": step, "curve": json.dumps(curve), "seconds": seconds, "changes": json.dumps(changes),
-        },
-        beside,
-    )  # fmt: skip
-    os.replace(beside, path)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 from kvrepro.errors import KvreproError
 from kvrepro.graders.cleaning import clean
-from kvrepro.graders.wording import plain
+from kvrepro.graders.words import plain
 
 MAX_LENGTH = 400
+# a tower of powers, or a factorial, that would only burn the time limit
+_ENDLESS = re.compile(r"\^\s*\{?\s*\w+\s*\}?\s*\^|\^\s*\{[^{}]*\^[^{}]*\^|\d{5,}\s*!|!\s*!")
+
+
+class SymbolicNeededError(Exception):
+    """Only math-verify can tell, and it is not imported yet: that takes seconds, which must not count as the item's."""
 
 
 def load() -> Any:
     """Import math-verify (seconds); a clear error where it is missing."""
     try:
+        # sympy comes with it: a worker that grades plain numbers never loads either
         import math_verify
     except ImportError as error:
         raise KvreproError(
@@ -24,30 +32,30 @@ def load() -> Any:
     return math_verify
 
 
-def looks_mathematical(text: str) -> bool:
-    """Worth parsing: short, no prose, no tower of powers that would only burn the time limit."""
-    if (
-        len(text) > MAX_LENGTH
-        or "'" in text
-        or re.search(r"\^\s*\{?\s*\w+\s*\}?\s*\^|\^\s*\{[^{}]*\^[^{}]*\^|\d{5,}\s*!|!\s*!", text)
-    ):
+def _looks_mathematical(text: str) -> bool:
+    if len(text) > MAX_LENGTH or "'" in text or _ENDLESS.search(text):
         return False
     return not re.search(r"[A-Za-z]{4,}", re.sub(r"\\[A-Za-z]+", " ", plain(text)))
 
 
 def same_by_math_verify(gold: str, answer: str) -> bool | None:
-    """Verdict of math-verify on two answers; None where it cannot parse one of them.
+    """Verdict of math-verify on two answers; None where it cannot parse one of them, or they look like no mathematics.
 
     Deviates: floats are compared to 15 places and not to 6, since 6 let .0000671 pass for .0000672.
+
+    Raises:
+        SymbolicNeededError: it is needed and not imported yet.
     """
-    library = load()
     gold, answer = clean(gold), clean(answer)
-    if not looks_mathematical(gold) or not looks_mathematical(answer):
+    if not _looks_mathematical(gold) or not _looks_mathematical(answer):
         return None
+    if "math_verify" not in sys.modules:
+        raise SymbolicNeededError
+    library = load()
     config = [library.LatexExtractionConfig()]
-    parsed = [
+    first, second = (
         library.parse(f"${text}$", config, fallback_mode="no_fallback", parsing_timeout=None) for text in (gold, answer)
-    ]
-    if not parsed[0] or not parsed[1]:
+    )
+    if not first or not second:
         return None
-    return bool(library.verify(parsed[0], parsed[1], float_rounding=15, numeric_precision=30, timeout_seconds=None))
+    return bool(library.verify(first, second, float_rounding=15, numeric_precision=30, timeout_seconds=None))

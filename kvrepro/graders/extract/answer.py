@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
-from kvrepro.graders.boxes import Box, find_boxes
 from kvrepro.graders.cleaning import unify_unicode
-from kvrepro.graders.concluding import (
-    CONNECTOR,
-    CONTRAST,
-    HAS_JOINER,
+from kvrepro.graders.extract.announcements import ANSWER_PHRASE
+from kvrepro.graders.extract.boxes import Box, find_boxes, is_joined
+from kvrepro.graders.extract.hedging import CONTRAST, REASON, REVISION
+from kvrepro.graders.extract.last_sentence import (
     MATHS,
-    REASON,
     SENTENCE_END,
     concluded,
     conversion,
+    formula_in,
+    last_value,
     without_remark,
 )
-from kvrepro.graders.last_value import last_value
-from kvrepro.graders.phrases import ANSWER_PHRASE, REVISION
 from kvrepro.graders.score import THOUGHT_END, THOUGHT_START, UNKNOWN_START
-from kvrepro.graders.wording import fraction_in_words, number_in_words
+from kvrepro.graders.words import fraction_in_words, number_in_words
 
 # characters of the answer part, from its end, that are searched for boxes, and for statements in words
 MAX_REPLY = 400_000
@@ -30,7 +28,7 @@ MAX_WORDING = 20_000
 MAX_ANSWER = 1_500
 _RUN = re.compile(r"([^\w{}\\])\1{12,}")
 _SPECIAL = re.compile(r"<[|｜][^<>|｜\n]{1,40}[|｜]>|</?(?:answer|s|eos|pad)>")
-_ANSWER_TAG = re.compile("<(/?)answer>", re.IGNORECASE)
+_ANSWER_TAG = re.compile("(?i)<(/?)answer>")
 _SIGN_BEFORE = re.compile(r"(?:^|[\s$=(\[:])-\s*$|=\s*\$?\s*-\s*\$\s*$")
 _BEHIND = re.compile(r"^\s*\$?((?:_\{?\d{1,2}\}?)|(?:\s|~|\\,)*[ap]\.?m\b\.?)")
 _LEFT_SIDE = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:_\{?\w\}?)?(?:\([A-Za-z]\))?)\s*=\s*$")
@@ -58,19 +56,16 @@ def answer_part(response: str, finish_reason: str, answer_start: int | None = UN
     that stopped by itself is an answer as a whole, unless it opens a thought itself (DynTS takes it whole too); one
     that ran into the token limit is `truncated`, because the prompt of a reasoning model opens the thought.
     """
-    cut = response.rfind(THOUGHT_END) if answer_start == UNKNOWN_START else -1
-    if answer_start not in (None, UNKNOWN_START):
-        text = response[answer_start:]
-    elif cut >= 0:
-        text = response[cut + len(THOUGHT_END) :]
-    elif finish_reason == "length":
-        return "truncated", None
-    elif THOUGHT_START in response:
-        return "no_answer", None
-    else:
-        text = response
+    if answer_start == UNKNOWN_START and THOUGHT_END in response:
+        answer_start = response.rfind(THOUGHT_END) + len(THOUGHT_END)
+    if answer_start in (None, UNKNOWN_START):
+        if finish_reason == "length":
+            return "truncated", None
+        if THOUGHT_START in response:
+            return "no_answer", None
+        answer_start = 0
     # long runs of one sign carry nothing and make patterns slow
-    text = _RUN.sub(lambda match: match[1] * 12, text[-MAX_REPLY:])
+    text = _RUN.sub(lambda match: match[1] * 12, response[answer_start:][-MAX_REPLY:])
     tagged = _last_tagged(text)
     return "ok", _SPECIAL.sub("", tagged if tagged.strip() else text)
 
@@ -96,73 +91,54 @@ def extract(text: str, is_numeric: bool = False) -> Extraction:
     if boxes:
         return _from_boxes(text, boxes)
     text = text[-MAX_WORDING:]
-    announced = _announced(text)
-    if announced is not None:
-        return _capped(announced, "phrase")
     closing = concluded(text, is_numeric)
     if closing is not None and is_numeric and not re.search(r"\d", unify_unicode(closing)):
         is_spelled = number_in_words(closing) is not None or fraction_in_words(closing) is not None
         closing = closing if is_spelled else None
-    if closing is not None:
-        return _capped(closing, "final_line")
-    if (value := last_value(text)) is not None:
-        return _capped(value, "last_value")
+    for rule, found in (("phrase", _announced(text)), ("final_line", closing), ("last_value", last_value(text))):
+        if found is not None:
+            return _capped(Extraction("ok", found, rule))
     return Extraction("no_answer", None, "none")
 
 
-def _capped(answer: str, rule: str, parts: tuple[str, ...] = ()) -> Extraction:
-    if len(answer) > MAX_ANSWER:
-        return Extraction("too_long", answer[:200], rule)
-    return Extraction("ok", answer, rule, parts)
+def _capped(found: Extraction) -> Extraction:
+    answer = found.answer or ""
+    return found if len(answer) <= MAX_ANSWER else Extraction("too_long", answer[:200], found.rule)
 
 
 def _from_boxes(text: str, boxes: list[Box]) -> Extraction:
-    group = [boxes[-1]]
-    for box in reversed(boxes[:-1]):
-        between = text[box.end : group[0].start]
-        if len(between) > 60 or not CONNECTOR.fullmatch(between):
-            break
-        if not HAS_JOINER.search(between) and "\n" in between:
-            break
-        group.insert(0, box)
-        if len(group) > 50:
-            break
+    """The last box, with those before it that form a list with it."""
+    gaps = [text[a.end : b.start] for a, b in pairwise(boxes)]
+    n_listed = 1 + next((i for i, gap in enumerate(reversed(gaps)) if not is_joined(gap)), len(gaps))
+    group = boxes[-min(n_listed, 50) :]
     contents = list(dict.fromkeys(_with_neighbours(text, box) for box in group))
     parts: tuple[str, ...] = ()
-    if 1 < len(boxes) <= 8:
-        gaps = [text[a.end : b.start] for a, b in pairwise(boxes)]
-        if not any(REVISION.search(gap) for gap in gaps):
-            parts = tuple(dict.fromkeys(_with_neighbours(text, box) for box in boxes))
-    joined = contents[0] if len(contents) == 1 else " , ".join(contents)
+    if 1 < len(boxes) <= 8 and not any(map(REVISION.search, gaps)):
+        parts = tuple(dict.fromkeys(_with_neighbours(text, box) for box in boxes))
+    if len(contents) > 1:
+        return _capped(Extraction("ok", " , ".join(contents), "boxed_list", parts))
     left = _LEFT_SIDE.search(text[max(0, group[0].start - 40) : group[0].start]) if len(group) == 1 else None
-    extraction = _capped(joined, "boxed" if len(contents) == 1 else "boxed_list", parts if len(parts) > 1 else ())
-    return replace(extraction, left=left[1]) if left else extraction
+    return _capped(Extraction("ok", contents[0], "boxed", parts if len(parts) > 1 else (), left[1] if left else ""))
 
 
 def _with_neighbours(text: str, box: Box) -> str:
     """Content of a box with what belongs to it outside: a sign before it, a base or am/pm behind it."""
     content = box.content.strip()
-    before, behind = text[max(0, box.start - 12) : box.start], text[box.end : box.end + 30]
-    if _SIGN_BEFORE.search(before) and content[:1] not in "-+":
+    if _SIGN_BEFORE.search(text[max(0, box.start - 12) : box.start]) and content[:1] not in "-+":
         content = "-" + content
-    if tail := _BEHIND.match(behind):
-        content += tail[1]
-    return content
+    tail = _BEHIND.match(text[box.end : box.end + 30])
+    return content + (tail[1] if tail else "")
 
 
 def _announced(text: str) -> str | None:
     """What follows the last announcement that announces something."""
-    spelled = unify_unicode(text) if not text.isascii() else text
-    for match in reversed(list(ANSWER_PHRASE.finditer(spelled))):
-        tail = _unwrapped(spelled[match.end() : match.end() + 600]).lstrip(" *\n:")
-        negated = re.match(r"^(?:not|n't)\b", tail)
-        if negated:
+    text = unify_unicode(text)
+    for match in reversed(list(ANSWER_PHRASE.finditer(text))):
+        tail = _unwrapped(text[match.end() : match.end() + 600]).lstrip(" *\n:")
+        if re.match(r"^(?:not|n't)\b", tail):
             other = re.search(r"\b(?:but|rather|it is|it's)\b\s*(.+)", tail.split("\n")[0])
-            if other is None:
-                continue
-            tail = other[1]
-        value = _first_value(tail)
-        if value:
+            tail = other[1] if other else ""
+        if value := _first_value(tail):
             return value
     return None
 
@@ -178,23 +154,21 @@ def _unwrapped(tail: str) -> str:
 
 
 def _first_value(tail: str) -> str | None:
-    """The value at the start of a sentence: its first formula, or its words up to the end or a reason."""
-    if tail.startswith(("$$", "\\[")) or re.match(r"^(?:\$(?!\d+(?:[.,]\d+)*(?:\s|$|\.))|\\\()", tail):
-        first = MATHS.match(tail)
-        if first:
-            pieces, position = [], 0
-            while match := MATHS.match(tail, position):
-                pieces.append(next(group for group in match.groups() if group is not None))
-                position = match.end()
-                joiner = re.match(r"\s*(?:,\s*and\b|,\s*or\b|,|and\b|or\b)\s*(?=\$|\\\()", tail[position:])
-                if joiner is None:
-                    break
-                position += joiner.end()
-            rest = SENTENCE_END.split(tail[position:], maxsplit=1)[0]
-            unit = re.match(r"^\s*(?:%|\\%|[a-z²³^0-9/ ]{1,30}$)", rest)
-            return " , ".join(pieces) + (f" \\text{{{unit[0].strip()}}}" if unit and len(pieces) == 1 else "")
+    """The value at the start of a sentence: its first formulas, or its words up to the end or a reason."""
+    is_formula = re.match(r"^(?:\$\$|\\\[|\$(?!\d+(?:[.,]\d+)*(?:\s|$|\.))|\\\()", tail)
+    formulas: list[str] = []
+    position = 0
+    while is_formula and (match := MATHS.match(tail, position)):
+        formulas.append(formula_in(match))
+        position = match.end()
+        joiner = re.match(r"\s*(?:,\s*and\b|,\s*or\b|,|and\b|or\b)\s*(?=\$|\\\()", tail[position:])
+        if joiner is None:
+            break
+        position += joiner.end()
+    if formulas:
+        unit = re.match(r"^\s*(?:%|\\%|[a-z²³^0-9/ ]{1,30}$)", SENTENCE_END.split(tail[position:], maxsplit=1)[0])
+        return " , ".join(formulas) + (f" \\text{{{unit[0].strip()}}}" if unit and len(formulas) == 1 else "")
     sentence, remark = without_remark(SENTENCE_END.split(tail, maxsplit=1)[0])
     if converted := conversion(sentence, remark):
         return converted
-    sentence = _POLITE.sub("", REASON.sub("", CONTRAST.sub("", sentence))).strip(" *:`\"'")
-    return sentence or None
+    return _POLITE.sub("", REASON.sub("", CONTRAST.sub("", sentence))).strip(" *:`\"'") or None

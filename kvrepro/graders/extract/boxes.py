@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from kvrepro.graders.cleaning import brace_pairs
+
 # without a brace TeX boxes one token. A letter is one only where its formula, sentence or line ends behind it: in
 # `the \\boxed notation` the command is a word of the sentence and `n` no answer
 _END = r"(?=\s*(?:$|\n|[.,;:!?](?:\s|$)|\$|\\[)\]]|\}|\*\*|`))"
@@ -13,11 +15,13 @@ _BOX = re.compile(rf"\\?\\(?:boxed|fbox|framebox)(?:\s*\[[^\]\n]{{0,20}}\])*\s*(
 MAX_BOXES = 2000
 _EMPTY = re.compile(r"(?:[\s.${}~]|\\[\s\\,;:!.$]|\\q?quad(?![A-Za-z]))*")
 _MARKUP = " $*\"'([\\,;"
-_ANNOUNCES = re.compile(
-    r"(?:\b(?:is|are|be|equals?|gives?|get|so|thus|hence|therefore|answer|result)|=|\\approx)$", re.I
-)
+_ANNOUNCES = re.compile(r"(?i)(?:\b(?:is|are|be|equals?|gives?|get|so|thus|hence|therefore|answer|result)|=|\\approx)$")
 _WORDS = re.compile(r"[^\w.]*[A-Za-z]{2,}")
 _OPERATOR = re.compile(r"[\s$]*(?:[-+*/=<>]|\\(?:times|cdot|div)(?![A-Za-z]))")
+_CONNECTOR = re.compile(
+    r"(?i)(?:[\s$,;&.*]|\\[()\[\],;: !]|\\q?quad|\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|\b(?:and|or|also)\b|[和或])*",
+)
+_JOINER = re.compile(r"(?i)[,;&和或]|\b(?:and|or)\b")
 
 
 @dataclass(frozen=True)
@@ -35,53 +39,36 @@ class Box:
         return _EMPTY.fullmatch(self.content) is not None
 
 
-def _brace_pairs(text: str) -> dict[int, int]:
-    """Opening brace -> closing brace, for the whole text in one pass."""
-    pairs: dict[int, int] = {}
-    stack: list[int] = []
-    i = 0
-    while i < len(text):
-        character = text[i]
-        if character == "\\" and i + 1 < len(text) and text[i + 1] in "{}\\":
-            i += 2
-            continue
-        if character == "{":
-            stack.append(i)
-        elif character == "}" and stack:
-            pairs[stack.pop()] = i
-        i += 1
-    return pairs
-
-
 def find_boxes(text: str) -> list[Box]:
     """Outermost boxes in order; a box inside a box belongs to the outer one's content."""
     matches = list(_BOX.finditer(text))
-    if not matches:
-        return []
-    pairs = _brace_pairs(text)
+    pairs = brace_pairs(text) if matches else {}
     found: list[Box] = []
-    end = -1
     for match in matches[-MAX_BOXES:]:
-        if match.start() < end:
-            continue
-        found.append(_box(text, match, pairs))
-        end = found[-1].end
+        if not found or match.start() >= found[-1].end:
+            found.append(_box(text, match, pairs))
     return found
 
 
 def _box(text: str, match: re.Match[str], pairs: dict[int, int]) -> Box:
     opening, content = match.start("content"), match["content"]
-    if content == "{" and opening in pairs:
-        return Box(match.start(), pairs[opening] + 1, text[opening + 1 : pairs[opening]], True)
     if content == "{":
-        stop = text.find("\n", opening)
-        stop = len(text) if stop < 0 else stop
-        return Box(match.start(), stop, text[opening + 1 : stop], False)
+        line_end = text.find("\n", opening)
+        end = pairs.get(opening, line_end if line_end >= 0 else len(text))
+        is_closed = opening in pairs
+        return Box(match.start(), end + is_closed, text[opening + 1 : end], is_closed)
     end = match.end()
     while content.startswith("\\") and end in pairs:
         # the arguments of a command: `\boxed\frac{1}{2}`
         end = pairs[end] + 1
     return Box(match.start(), end, text[opening:end], bool(content))
+
+
+def is_joined(between: str, needs_word: bool = False) -> bool:
+    """Do two boxes or formulas with this between them form a list? On two lines only with a sign or a word of lists."""
+    if len(between) > 60 or not _CONNECTOR.fullmatch(between):
+        return False
+    return bool(_JOINER.search(between)) or not (needs_word or "\n" in between)
 
 
 def withdrawn_until(text: str, finish_reason: str) -> int:
@@ -92,7 +79,7 @@ def withdrawn_until(text: str, finish_reason: str) -> int:
     """
     for box in reversed(find_boxes(text)):
         is_cut = not box.is_closed and finish_reason == "length" and not _BOX.search(box.content)
-        if (_is_in_place(text, box)) if box.is_empty else is_cut:
+        if _is_in_place(text, box) if box.is_empty else is_cut:
             return box.end
     return 0
 
@@ -103,5 +90,5 @@ def _is_in_place(text: str, box: Box) -> bool:
     behind = text[box.end : box.end + 40].partition("\n")[0]
     if before.endswith("`") or text.count("```", 0, box.start) % 2 or _OPERATOR.match(behind):
         return False
-    before, has_words = before.rstrip(_MARKUP), _WORDS.match(behind) is not None
-    return _ANNOUNCES.search(before) is not None or (before[-1:] in ("", ":") and not has_words)
+    before = before.rstrip(_MARKUP)
+    return bool(_ANNOUNCES.search(before)) or (before[-1:] in ("", ":") and not _WORDS.match(behind))

@@ -1,0 +1,264 @@
+"""Sets of real numbers: intervals, unions, inequalities, set-builder notation, compared however they are written.
+
+A set is the list of its ends, as expression trees, and a rule that says from the place of a number among them whether it
+belongs; two sets are equal if they agree at every end and in every gap between two ends.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from kvrepro.graders.cleaning import split_top
+from kvrepro.graders.compare.collections import braced, ordered, sides_of, squeeze
+from kvrepro.graders.compare.evaluation import close, context, evaluate, real, sample_points
+from kvrepro.graders.compare.expression import Tree, UnreadableError, read_expression, symbols_of
+from kvrepro.graders.compare.scalars import literal
+from kvrepro.graders.words import plain
+
+MAX_INTEGERS = 1000
+_RELATION = re.compile(r"\\le(?![A-Za-z])|\\ge(?![A-Za-z])|\\ne(?![A-Za-z])|<=|>=|!=|<|>")
+_SPELLED = {"\\le": "<=", "\\ge": ">=", "\\ne": "!="}
+_TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "!=": "!="}
+# what the place of a number beside an end (-1 below, 0 at it, 1 above) must be
+_HOLDS: dict[str, tuple[int, ...]] = {"<": (-1,), "<=": (-1, 0), ">": (1,), ">=": (0, 1), "!=": (-1, 1), "=": (0,)}
+_UNION = re.compile(r"\\cup(?![A-Za-z])|\bU\b")
+_OR = re.compile(r"(?i)\\text\{\s*(?:or|,or)\s*\}|\\lor(?![A-Za-z])|(?<![A-Za-z\\])or(?![A-Za-z])")
+_AND = re.compile(r"(?i)\\text\{\s*and\s*\}|\\land(?![A-Za-z])|(?<![A-Za-z\\])and(?![A-Za-z])|,|;|\\cap(?![A-Za-z])")
+_LIST = re.compile(r",|\\text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b")
+_MINUS = re.compile(r"\\setminus(?![A-Za-z])|-(?=\s*\\\{)")
+_ENDS = re.compile(r"(?s)^(\(|\[|\])\s*(.+)\s*(\)|\]|\[)$")
+_MEMBER = re.compile(r"(?s)^\s*[A-Za-z](?:_\w|_\{\w+\})?\s*\\in(?![A-Za-z])\s*(.+)$")
+_SUCH_THAT = r"(?:\||:|\\mid(?![A-Za-z]))"
+_BUILDER = re.compile(
+    rf"(?s)^\\\{{\s*[A-Za-z]\s*(?:\\in\s*\\mathbb\s*\{{?\s*R\s*\}}?\s*)?{_SUCH_THAT}\s*(.+?)\s*\\\}}$"
+)
+_INTEGERS = re.compile(
+    rf"(?s)^\\\{{\s*[A-Za-z]\s*\\in\s*\\mathbb\s*\{{?\s*([ZN])\s*\}}?\s*(?:{_SUCH_THAT}|,)\s*(.+)\\\}}$"
+)
+_ALL_REALS = r"(?:all |any |the set of )*real(?: number| value)?s?"
+_REALS = re.compile(rf"(?i)^(?:\\mathbb\s*R|\\R|{_ALL_REALS})$")
+_EXCEPT = re.compile(
+    rf"(?i)^{_ALL_REALS}(?: of [a-z])?,?\s+(?:except(?: for)?|other than|excluding|but)\s+(?:[a-z]\s*=\s*)?([^a-z=]+)$",
+)
+_HALF_LINE = re.compile(
+    r"(?i)^(?:all |the set of (?:all )?)*(non-?)?(positive|negative) (?:real numbers?|reals|numbers?|real)$"
+    r"|^\\mathbb\s*R\s*(?:_\s*(?:(\\ge|>=)|>)\s*0|[_^]\s*\+)$",
+)
+_ONE_SYMBOL = re.compile(r"^[A-Za-z](?:_\{?\w+\}?)?$|^\\(?:theta|alpha|beta|lambda|mu|phi|omega)$|^\|[A-Za-z]\|$")
+_NAME = re.compile(r"[A-Za-z\s\\]+(?:cap|cup)?[A-Za-z\s\\]*|\\text\{.*\}")
+
+# the place of a number beside an end
+Place = Callable[[Tree], int]
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """`contains` says whether a number with these places beside the ends belongs to the set."""
+
+    ends: tuple[Tree, ...]
+    contains: Callable[[Place], bool]
+
+
+REALS = RealSet((), lambda _: True)
+EMPTY = RealSet((), lambda _: False)
+
+
+def _bounded(relation: str, end: Tree) -> RealSet:
+    """All numbers in one relation to an end."""
+    return RealSet((end,), lambda place: place(end) in _HOLDS[relation])
+
+
+def _combined(sets: list[RealSet], rule: Callable[[Any], bool]) -> RealSet:
+    """Union (`any`) or intersection (`all`)."""
+    ends = tuple(end for each in sets for end in each.ends)
+    return RealSet(ends, lambda place: rule(each.contains(place) for each in sets))
+
+
+def _outside(inner: RealSet) -> RealSet:
+    return RealSet(inner.ends, lambda place: not inner.contains(place))
+
+
+def _points(texts: list[str]) -> RealSet:
+    return _combined([_bounded("=", read_expression(text)) for text in texts], any)
+
+
+def read_real_set(text: str) -> RealSet:
+    """A set of reals written in any of the usual ways; `(a,b)` is read as an interval.
+
+    Raises:
+        UnreadableError: the text is no set of reals.
+    """
+    text = text.strip()
+    words = plain(text)
+    if text == "\\emptyset" or _REALS.match(words):
+        return EMPTY if text == "\\emptyset" else REALS
+    if half := _HALF_LINE.match(words):
+        names = {"positive": ">", "negative": "<", "nonpositive": "<=", "nonnegative": ">="}
+        name = f"{'non' if half[1] else ''}{half[2]}".casefold() if half[2] else ""
+        return _bounded(names.get(name, ">=" if half[3] else ">"), ("number", Fraction(0)))
+    if match := _EXCEPT.match(words):
+        return _outside(_points(split_top(match[1], _LIST)))
+    if len(parts := split_top(text, _UNION)) > 1:
+        return _combined([read_real_set(part) for part in parts], any)
+    if match := _BUILDER.match(text):
+        return read_real_set(match[1])
+    if match := _MEMBER.match(text):
+        return read_real_set(match[1])
+    if match := re.match(r"^[A-Za-z]\s*=\s*([^=]+)$", text):
+        return _points([match[1]])
+    if len(parts := split_top(text, _MINUS)) == 2:
+        return _combined([read_real_set(parts[0]), _outside(read_real_set(parts[1]))], all)
+    if len(parts := split_top(text, _OR)) > 1:
+        return _combined([read_real_set(part) for part in parts], any)
+    if len(split_top(text, _RELATION)) > 1:
+        return _conditions(text)
+    if text.startswith("\\{") and text.endswith("\\}"):
+        return _points(split_top(text[2:-2], re.compile(",")))
+    return _interval(text)
+
+
+def _interval(text: str) -> RealSet:
+    match = _ENDS.match(text)
+    ends = split_top(match[2], re.compile("[,;]")) if match else []
+    if match is None or len(ends) != 2:
+        raise UnreadableError("not an interval")
+    low, high = (read_expression(end) for end in ends)
+    if not symbols_of(low) | symbols_of(high) and real(evaluate(high)) < real(evaluate(low)):
+        raise UnreadableError("ends in falling order")
+    sides = [_bounded(">=" if match[1] == "[" else ">", low), _bounded("<=" if match[3] == "]" else "<", high)]
+    return _combined(sides, all)
+
+
+def _conditions(text: str) -> RealSet:
+    """Inequalities that must all hold; `x \\ne 0, 1` excludes both."""
+    sets: list[RealSet] = []
+    parts = split_top(text, _AND)
+    for part in parts:
+        if not _RELATION.search(part):
+            if "\\ne" not in parts[0]:
+                raise UnreadableError("a condition without a relation")
+            part = f"{_RELATION.split(parts[0])[0]} \\ne {part}"
+        sets.append(_chain(part))
+    common = _combined(sets, all)
+    # `m < -2, m > 2` lists two branches: read as both at once it would be empty
+    is_list = len(sets) > 1 and not re.search(r"\band\b|\\land|\\cap", text)
+    return _combined(sets, any) if is_list and same_real_set(common, EMPTY) else common
+
+
+def _chain(text: str) -> RealSet:
+    """`x < 2`, `1 \\le x < 2`, `|x| > 3`."""
+    operators = [_SPELLED.get(operator, operator) for operator in _RELATION.findall(text)]
+    sides = split_top(text, _RELATION)
+    if len(sides) != len(operators) + 1 or not all(sides) or len(sides) > 3:
+        raise UnreadableError("an unfinished inequality")
+    found = [i for i, side in enumerate(sides) if _ONE_SYMBOL.match(side) and (len(sides) == 2 or i == 1)]
+    if len(found) != 1:
+        raise UnreadableError("not an inequality for one variable")
+    at, sets = found[0], []
+    for i, operator in enumerate(operators):
+        bound = read_expression(sides[i + 1] if i == at else sides[i])
+        operator = operator if i == at else _TURNED[operator]
+        if sides[at].strip("|") in symbols_of(bound):
+            raise UnreadableError("the variable is on both sides")
+        sets.append(_bounded(operator, bound))
+        if sides[at].startswith("|"):
+            mirrored = _bounded(_TURNED[operator], ("neg", bound))
+            sets[-1] = _combined([sets[-1], mirrored], any if ">" in operator else all)
+    return _combined(sets, all)
+
+
+def same_real_set(first: RealSet, second: RealSet) -> bool:
+    """Equal at every end and in every gap, for each sample of the symbols that the ends hold."""
+    ends = (*first.ends, *second.ends)
+    samples = sample_points(*ends) if any(map(symbols_of, ends)) else [{}]
+    return all(_agree(first, second, values) for values in samples)
+
+
+def _agree(first: RealSet, second: RealSet, values: dict[str, Fraction]) -> bool:
+    numbers = {end: real(evaluate(end, values)) for end in (*first.ends, *second.ends)}
+    ranks: dict[Tree, int] = {}
+    rank, last = -1, None
+    for end in sorted(numbers, key=numbers.__getitem__):
+        if context().isinf(numbers[end]):
+            ranks[end] = 10**9 if numbers[end] > 0 else -(10**9)
+            continue
+        rank += 2 if last is None or not close(numbers[end], last) else 0
+        ranks[end], last = rank, numbers[end]
+
+    def belongs(each: RealSet, slot: int) -> bool:
+        return each.contains(lambda end: (slot > ranks[end]) - (slot < ranks[end]))
+
+    return all(belongs(first, slot) == belongs(second, slot) for slot in range(rank + 2))
+
+
+def integers_of(text: str) -> str | None:
+    """`\\{x \\in \\mathbb{Z} : 0 \\le x \\le 2\\}` as `\\{0,1,2\\}`; None unless it is such a set and a small one."""
+    match = _INTEGERS.match(text)
+    try:
+        members = read_real_set(match[2]) if match else EMPTY
+        ends = {end: real(evaluate(end)) for end in members.ends}
+    except UnreadableError:
+        return None
+    if match is None or not ends or not max(ends.values()) - min(ends.values()) < MAX_INTEGERS:
+        return None
+    inside = [
+        str(n)
+        for n in range(math.floor(min(ends.values())), math.ceil(max(ends.values())) + 1)
+        if members.contains(lambda end, n=n: (n > ends[end]) - (n < ends[end])) and (n >= 0 or match[1] == "Z")
+    ]
+    return "\\{" + ",".join(inside) + "\\}"
+
+
+def same_set(gold: str, answer: str) -> bool | None:
+    """Intervals, inequalities, unions; a pair in round brackets on both sides is left to be compared as a pair.
+
+    None where one of them is no set of reals.
+    """
+    if not _is_set_like(gold) or (ordered(gold) is not None and ordered(answer) is not None):
+        return None
+    if gold.startswith("\\{") and _renamed(gold) == _renamed(answer):
+        return True
+    # intervals in a list are a union where the gold is one
+    parts = split_top(answer, _LIST)
+    is_union = "\\cup" in gold and len(parts) > 1 and all(re.match(r"^[(\[].*[)\]]$", part) for part in parts)
+    first = None
+    try:
+        first = read_real_set(_right_of_member(gold))
+        second = read_real_set(_right_of_member(" \\cup ".join(parts) if is_union else answer))
+    except UnreadableError:
+        is_other = not _is_set_like(answer)
+        if is_other and braced(answer) is None and literal(answer) is not None:
+            return False
+        if gold[0] == "(" if ordered(gold) is not None else first is not None and is_other:
+            return None
+        raise
+    return same_real_set(first, second)
+
+
+def _right_of_member(text: str) -> str:
+    sides = sides_of(text)
+    return sides[-1] if len(sides) == 2 and _NAME.fullmatch(sides[0]) else text
+
+
+def _is_set_like(text: str) -> bool:
+    if re.search(r"\\(?:le|ge|ne|in|cup|setminus|mathbb|emptyset)(?![A-Za-z])|[<>]", text):
+        return True
+    if _REALS.match(plain(text)) or _HALF_LINE.match(plain(text)) or _EXCEPT.match(plain(text)):
+        return True
+    if text.startswith("\\{"):
+        return bool(re.search(_SUCH_THAT, text))
+    parts = re.fullmatch(r"[(\[\]](.*)[)\]\[]", text)
+    return bool(parts) and len(split_top(parts[1], re.compile("[,;]"))) == 2  # type: ignore[index]
+
+
+def _renamed(text: str) -> str:
+    """A set-builder text with its letters numbered in the order in which they occur."""
+    text = re.sub(r"\\mid(?![A-Za-z])|:", "|", re.sub(r"\\text\{\s*([^{}]*?)\s*\}", r"\1", text))
+    text = squeeze(text).replace("\\mathbb{", "").replace("{", "").replace("}", "")
+    names: dict[str, str] = {}
+    return re.sub(r"(?<![A-Za-z\\])[a-z](?![A-Za-z])", lambda m: names.setdefault(m[0], f"v{len(names)}"), text)

@@ -1,0 +1,186 @@
+"""Statements of a choice in a reply: letters in boxes, behind announcements, before verdicts; the last one wins.
+
+Several letters at once, hedges, articles and symbols that happen to be letters are no choice.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from kvrepro.graders.cleaning import unify_unicode
+from kvrepro.graders.extract.announcements import ANSWER_PHRASE
+from kvrepro.graders.extract.answer import MAX_ANSWER, MAX_WORDING
+from kvrepro.graders.extract.boxes import find_boxes, is_joined
+from kvrepro.graders.extract.hedging import DOUBT
+from kvrepro.graders.letters import AMBIGUOUS, ANOTHER, ARTICLE, CHOICE_WORD, JOINER, LETTER, REJECTED, read_choice
+
+MAX_BOXES = 200
+# what may stand around a letter
+_OPENING, _CLOSING = r"[(\[*$]{0,4}", r"[)\]*$]{0,4}"
+_NAMED = r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ss]tatement)"
+_PICKED = re.compile(
+    r"(?im)(?:\b(?:i|we|i'm|i am|i'd|i would|i'll|let's|you should|one should)\s+(?:(?:will|would|therefore|should|must)\s+)?"
+    r"(?:choose|pick|select|go with|going with|say)|\b(?:choose|pick|select)\b(?!\s+(?:from|between|one|any))"
+    r"|\b(?:so|thus|hence|therefore|consequently|making|it must be|it is|it's|this is|that is|that's|which is|which means"
+    r"|(?:best\s+)?(?:described|explained|given|represented|supported|answered|captured|identified)\s+(?:best\s+)?(?:by|as)"
+    r"|corresponds to|closest to|match(?:es|ing)?|corresponding to|leads to|points to|leaves|leaving|leaves us with|gives)"
+    r"(?:\s+only|,? (?:however|therefore|thus|indeed))?,?\s*(?:it is |it's |it must be |this is )?"
+    r"(?=(?:\*\*|\\\(|\$|\s){0,4}(?:[(\[]?(?:the\s+)?(?:correct\s+)?(?:option|choice|answer choice|statement)\b"
+    r"|[(\[][A-K][)\]]|\\text(?:bf)?\{\s*\(?[A-K]|\*\*[A-K]\*\*|[A-K]\s*\.?\s*(?:$|\n))))\s*"
+)
+# `Should I go with B?`, and what makes `choose A` a report of somebody's mistake
+_INVERTED = re.compile(r"(?i)\b(?:should|shall|could|can|would|may|do)\s*$")
+_OTHERS = re.compile(r"(?i)\b(?:error|avoid|someone|students?|people|many|others|some|most)\b")
+# a letter as the subject of a sentence or behind `option`; behind brackets it may stand anywhere
+_SUBJECT = (
+    rf"(?:{_NAMED}\s+|(?:^|(?<=[.;,:]\s)|(?<=\b[Oo]nly\s)|(?<=\bthat\s)|(?<=\b[Bb]ut\s)|(?<=\b[Ss]o\s)|(?<=\b[Hh]ence\s)"
+    rf"|(?<=\b[Tt]hus\s)))(?:\((?=[A-K]\)))?[\[*$]{{0,4}}([A-K])\b{_CLOSING}"
+)
+_RIGHT = re.compile(
+    rf"(?m)(?:(?:\b(?:option|choice|answer|statement|opción|вариант)\s*|(?<![A-Za-z\\*$]))(?:\*\*|\$|\\text(?:bf)?\{{){{0,3}}"
+    rf"[(\[]([A-K])[)\]](?:\*\*|\$|\}}){{0,3}}|{_SUBJECT})"
+    r"\s{0,3}(?:is|are|must be|would be|seems(?: to be)?|appears(?: to be)?|looks(?: like)?|being|remains)"
+    r"\s+(?:therefore |thus |clearly |indeed |definitely |then )?(?:the\s+)?(?:only\s+)?(?:one\s+(?:that is|which is)\s+)?"
+    r"(?:best |most |factually )?(?:correct|right|true|answer|accurate|valid|best choice|appropriate|plausible|likely|suitable"
+    r"|reasonable|one|option|choice|possibility|better(?:\s+(?:answer|choice|option|fit|one|supported))?(?=\s*(?:[.!]|$)))"
+    r"(?!\s+(?:about|that|in|but|for)\b)"
+)
+_FITS = "satisfies|works|fits|matches|passes|remains|meets|holds|makes sense|agrees|is left|is consistent|survives|wins"
+# the one option that others are set against: `Only C satisfies both`, `All options except C are wrong`; a small letter is a
+# choice only where `the answer` follows
+_SOLE = re.compile(
+    rf"(?m)\b[Oo]nly\s+(?:(?:option|choice|answer|statement)\s+)?{_OPENING}([A-K]){_CLOSING}\s+(?:{_FITS})"
+    rf"|[;,]\s+(?:so\s+|and\s+|thus\s+|hence\s+)?(?:only\s+)?{_OPENING}([A-K]){_CLOSING}\s+(?:remains|is left)\b"
+    rf"|\b(?:[Aa]ll|[Ee]very)\b[^.\n]{{0,30}}\b(?:except|but|other than)\s+(?:for\s+)?(?:(?:option|choice)\s+)?{_OPENING}"
+    rf"([A-K]){_CLOSING}\s+(?:are|is|can be|were)\s+(?:clearly\s+)?(?:wrong|incorrect|false|eliminated|ruled out)"
+    rf"|(?:^|(?<=[.;,:]\s)){_OPENING}([a-k]){_CLOSING}\s+(?:is|must be)\s+(?:therefore\s+|clearly\s+)?"
+    r"(?:the|our|my)\s+(?:correct\s+|right\s+|best\s+|final\s+)?(?:answer|choice|option)\b"
+)
+# `choice (B) fits.`, `B works best.`: nothing may follow that takes some of it back
+_FITTING = re.compile(
+    rf"(?m){_SUBJECT}\s+(?:clearly\s+|alone\s+|indeed\s+)?(?:{_FITS})\b"
+    r"(?:\s+(?:best|perfectly|exactly|better|all|both|every|everything|here|the (?:data|description|evidence|observations?"
+    r"|spectrum|facts|conditions?|definition))\b(?:\s+(?:the|of the)?\s*[a-z]+){0,2})?\s*(?:[.;!*]|$)"
+)
+_ASKED = re.compile(
+    rf"(?i)^[)\]}}*$`'\"\s]{{0,4}}\?+[*\s]*(?:(?P<no>no|not|wrong|but|cannot)\b|(?:(?:or|and|maybe|perhaps|possibly"
+    rf"|could it be|also),?\s+)*(?:option |choice )?[(\[*$]{{0,3}}(?P<other>{LETTER})(?=[)\]*$?.,]|\s*$))?"
+)
+_OPEN = r"[\s(\[{$*:\"'`_<•-]{0,12}(?:\\(?:text|textbf|mathrm|mathbf|boxed|bf|rm|textit)\s{0,2}\{?[\s(\[{*]{0,6}){0,4}"
+_LETTER_AFTER = re.compile(
+    rf"(?i)^{_OPEN}(?:(?:{CHOICE_WORD})\s*[:=]?\s*)?{_OPEN}({LETTER}|[a-k](?=\s*[)\]}}$*]|\s*\.?\s*$))"
+)
+# `est donc la réponse A`, `ist somit Antwort B`, `é portanto a alternativa C`
+_CONNECTIVE = re.compile(
+    r"^\s*(?:(?:clearly|definitely|therefore|thus|probably|most likely|likely|indeed|simply|just|donc|alors|also|somit|daher"
+    r"|folglich|quindi|dunque|entonces|pues|portanto|logo|dus)\b,?\s*)?"
+    rf"(?:(?:la|le|el|die|der|das|a|o|het|de)\s+(?=[*\s]*(?:{CHOICE_WORD})\b|[*(]{{0,3}}{LETTER}\W*$))?"
+)
+_SYMBOL_TAIL = re.compile(
+    r"^(?!['’](?:s\b|[dt][iıuü]r))(?:[A-Za-z0-9_^]|[=≡+'’²₂]|-[A-Za-z0-9]|\s*(?:=|\\to|→|<|>)\s*\S)"
+)
+_NEGATED = re.compile(r"^\s*(?:definitely |clearly |probably )?not\b\s*")
+_INSTEAD = re.compile(
+    r"\b(?:but|rather|instead|it is|it's|so|hence|thus|therefore|leaving)\b,?\s*(?:it is|it's|the answer is)?\s*"
+)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A place where the reply says its choice; `letter` is None for words instead of a letter."""
+
+    position: int
+    letter: str | None
+    text: str
+    rule: str = "statement"
+
+
+def statements(text: str) -> list[Statement]:
+    """All statements of a choice in the reply's answer part, in order."""
+    text = unify_unicode(text)
+    # statements in words are searched for near the end only; `cut` puts them in order with the boxes
+    cut = max(0, len(text) - MAX_WORDING)
+    said = [replace(statement, position=statement.position + cut) for statement in _in_words(text[cut:])]
+    return sorted(_in_boxes(text) + said, key=lambda statement: statement.position)
+
+
+def _in_boxes(text: str) -> list[Statement]:
+    found: list[Statement] = []
+    end, last = 0, None
+    for box in find_boxes(text)[-MAX_BOXES:]:
+        if box.is_empty or len(box.content) > MAX_ANSWER:
+            continue
+        letter = stated = read_choice(box.content)
+        if last and letter and letter != last and is_joined(text[end : box.start], needs_word=True):
+            # `$\boxed{B}$ and $\boxed{C}$` is no choice
+            letter = AMBIGUOUS
+        end, last = box.end, stated
+        found.append(Statement(box.start, letter, box.content, "boxed"))
+    return found
+
+
+def _in_words(text: str) -> list[Statement]:
+    found: list[Statement] = []
+    for match in ANSWER_PHRASE.finditer(text):
+        found.extend(_after_phrase(text, match.start(), match.end()))
+    for match in _PICKED.finditer(text):
+        sentence = re.split(r"[.,;\n]", text[max(0, match.start() - 120) : match.start()])[-1]
+        if not (DOUBT.search(sentence) or _OTHERS.search(sentence) or _INVERTED.search(sentence)):
+            found.extend(s for s in _after_phrase(text, match.start(), match.end()) if s.letter)
+    for match in _RIGHT.finditer(text):
+        letter = match[1] or match[2]
+        before = text[max(0, match.start() - 30) : match.start()]
+        joined = re.search(rf"[(\[{{*$]?\b({LETTER})\b[)\]}}*$]*\s*{JOINER}\s*(?:option |choice )?$", before)
+        is_one = joined is None or joined[1] == letter
+        found.append(Statement(match.start(), letter if is_one else AMBIGUOUS, match[0].strip()))
+    fitting = list(_FITTING.finditer(text))
+    # two options that fit are no choice
+    is_one = len({match[1] or match[2] for match in fitting}) == 1
+    found.extend(Statement(m.start(), (m[1] or m[2]) if is_one else AMBIGUOUS, m[0]) for m in fitting)
+    sole = _SOLE.finditer(text)
+    found.extend(Statement(m.start(), next(filter(None, m.groups())).upper(), m[0]) for m in sole)
+    return found
+
+
+def _after_phrase(text: str, start: int, end: int) -> list[Statement]:
+    """What follows an announcement: a letter, several, or words, which may be an option's text."""
+    tail = re.sub(r"\\[()\[\]]", " ", text[end : end + 300])
+    is_colon = text[start:end].rstrip().endswith(":")
+    # a letter that is negated or rejected may be followed by the one that is meant
+    for _ in range(4):
+        after = tail
+        if not _NEGATED.match(tail):
+            tail = _CONNECTIVE.sub("", tail)
+            match = _LETTER_AFTER.match(tail)
+            if match is None or _is_symbol(match, tail, is_colon):
+                break
+            letter, after = match[1], tail[match.end() :]
+            if not REJECTED.match(after):
+                asked = _ASKED.match(after)
+                if asked and asked["no"]:
+                    # `A? No.` takes it back, `A? Or perhaps B?` weighs; `A?` alone answers
+                    return []
+                is_one = not (asked and asked["other"]) and not ANOTHER.match(after)
+                return [Statement(start, letter.upper() if is_one else AMBIGUOUS, tail[:60].strip())]
+        instead = _INSTEAD.search(after)
+        if instead is None:
+            return []
+        tail = after[instead.end() :]
+    words = re.split(r"\n|(?<=[a-z)\]0-9])\.(?:\s|$)", tail.strip(), maxsplit=1)[0].strip(" *.:$")
+    return [Statement(start, None, words, "phrase")] if words else []
+
+
+def _is_symbol(match: re.Match[str], tail: str, is_colon: bool) -> bool:
+    """Is the letter part of a word or a formula, or an article?"""
+    letter, before, after = match[1], tail[: match.start(1)], tail[match.end() :]
+    if letter.islower() and not re.match(r"^\s*(?:[)\]}$*]|\.?\s*$)", after):
+        return True
+    is_quoted = before.endswith(("'", "<", '"')) and after.startswith(("'", ">", '"'))
+    if _SYMBOL_TAIL.match(after) and not is_quoted:
+        return True
+    if re.search(r"[(\[{*$]", before):
+        return False
+    return (letter == "A" and is_colon and bool(ARTICLE.match(after))) or (
+        letter == "I" and bool(re.match(r"^\s+\w", after))
+    )
