@@ -1,14 +1,14 @@
 # The grid of one profile: a rule per cell, one for the figures. Run it with `kvrepro grid PROFILE`.
 import sys
 
-from kvrepro.paths import PACKAGE, results_root
+from kvrepro.paths import PACKAGE, project_root, results_root
+from kvrepro.runs.folder import CellFolder
 from kvrepro.runs.profiles import load_profile
-from kvrepro.runs.workflow import mark_of
 
 PROFILE = load_profile(config.get("profile", "tiny"))
 ROOT = results_root() / PROFILE.name
 CELLS = {cell.cell_id: cell for cell in PROFILE.cells}
-MARKS = [mark_of(PROFILE.name, cell) for cell in CELLS]
+MARKS = [CellFolder(ROOT, cell).mark for cell in CELLS]
 # what the figures are drawn with: a change of it draws them again, and runs no cell
 FIGURE_CODE = sorted(map(str, [*(PACKAGE / "figures").glob("*.py"), PACKAGE / "analysis" / "method_table.py", PACKAGE / "runs" / "summary.py"]))
 
@@ -22,22 +22,22 @@ rule all:
 
 rule cell:
     # a mark and no results: Snakemake deletes the outputs of a job that fails or is begun again
-    output: touch(mark_of(PROFILE.name, "{cell}"))
+    output: touch(CellFolder(ROOT, "{cell}").mark)
     # one GPU per cell where GPUs are counted (`--gpus N`); without a limit the count means nothing
     resources: gpu=1
     # in the shell's place, so that the cell's parent is Snakemake and it ends with it
     shell:
-        "mkdir -p {ROOT}/logs && exec {sys.executable} -m kvrepro.runs.child $PPID kvrepro run --profile {PROFILE.name}"
+        "mkdir -p {ROOT}/logs && exec {sys.executable} -m kvrepro.runs.processes $PPID kvrepro run --profile {PROFILE.name}"
         " --cell {wildcards.cell} --checked > {ROOT}/logs/$(echo {wildcards.cell} | tr / _).log 2>&1"
 
 rule figures:
     input:
         MARKS,
-        f"notebooks/{PROFILE.notebook}.ipynb",
+        project_root() / "notebooks" / f"{PROFILE.notebook}.ipynb",
         FIGURE_CODE,
     output:
         ROOT / "index.html",
         ROOT / "summary.csv",
         ROOT / f"{PROFILE.notebook}.ipynb",
     shell:
-        "exec {sys.executable} -m kvrepro.runs.child $PPID kvrepro summary {PROFILE.name} > {ROOT}/summary.log 2>&1"
+        "exec {sys.executable} -m kvrepro.runs.processes $PPID kvrepro summary {PROFILE.name} > {ROOT}/summary.log 2>&1"

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from . import launch as _launch
-from . import reference_steps
 from .launch import power_of_two
+from .reference import attention
 
 STEM = "append_kv"
 
@@ -60,7 +60,7 @@ def append_kv(
         if cos.stride(0) != sin.stride(0):
             raise ValueError(f"{STEM}: cos and sin differ in row stride, {cos.stride(0)} and {sin.stride(0)}")
     if not _launch.choose(STEM, impl, qkv, _launch.refuse_size(size)):
-        return reference_steps.append_kv(qkv, cos, sin, keys, values, slots)
+        return attention.append_kv(qkv, cos, sin, keys, values, slots)
     code = _launch.device_code(STEM)
     query = torch.empty(rows, q_heads, size, dtype=qkv.dtype, device=qkv.device)
     angles = (qkv, qkv) if cos is None else (cos, sin)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from . import launch as _launch
-from . import reference
 from .launch import power_of_two
+from .reference import attention
 
 STEM = "compact_slots"
 # what one program moves at a time; it lies in the registers of one warp
@@ -46,7 +46,7 @@ def compact_slots(storage: Tensor, rows: Tensor, slots: Tensor, *, impl: str = "
         raise ValueError(f"{STEM}: slots is {slots.dtype}; expected int32 or int64")
     _launch.check_dense_last(STEM, slots=slots)
     if not _launch.choose(STEM, impl, storage, _launch.refuse_size(size)):
-        reference.compact_slots(storage, rows.long(), slots.long())
+        attention.compact_slots(storage, rows.long(), slots.long())
         return
     code = _launch.device_code(STEM)
     size_pad = power_of_two(size)

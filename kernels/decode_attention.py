@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from . import launch as _launch
-from . import reference_steps
 from .launch import ceil_div, power_of_two
+from .reference import attention
 
 STEM = "decode_attention"
 MASSES = (None, "all", "group_mean", "group_max", "heads_mean")
@@ -61,7 +61,7 @@ def decode_attention(
     if mass not in MASSES:
         raise ValueError(f"{STEM}: mass={mass!r}; known are {', '.join(map(str, MASSES))}")
     if not _launch.choose(STEM, impl, query, _launch.refuse_size(size)):
-        return reference_steps.decode_attention(query, keys, values, lengths, scaling, mass=mass)
+        return attention.decode_attention(query, keys, values, lengths, scaling, mass=mass)
     return _decode_triton(query, keys, values, lengths, scaling, mass, group)
 
 

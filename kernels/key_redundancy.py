@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from . import launch as _launch
-from . import reference_ragged
 from .launch import ceil_div, power_of_two
+from .reference import scores
 
 STEM = "key_redundancy"
 
@@ -46,7 +46,7 @@ def key_redundancy(
     if not 0 <= threshold < 1:
         raise ValueError(f"{STEM}: threshold={threshold}; must lie in [0, 1), else a key would be similar to itself")
     if not _launch.choose(STEM, impl, keys, _launch.refuse_size(size)):
-        return reference_ragged.key_redundancy(keys, threshold, lengths=lengths)
+        return scores.key_redundancy(keys, threshold, lengths=lengths)
     code = _launch.device_code(STEM)
     pairs, size_pad = rows * heads, power_of_two(size, 16)
     # float32 is multiplied without tensor cores, from registers: larger tiles or more features at once spill

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from . import launch as _launch
-from . import reference_steps
 from .launch import ceil_div, power_of_two
+from .reference import sampling
 
 STEM = "sample"
 ORDERS = ("hf", "dynts")
@@ -62,7 +62,7 @@ def sample(
     if (by_torch and impl == "auto") or not _launch.choose(
         STEM, impl, logits, f"temperature={temperature}, top_k={top_k} is left to torch" if by_torch else None
     ):
-        return reference_steps.sample(logits, keys, steps, **settings)
+        return sampling.sample(logits, keys, steps, **settings)
     code = _launch.device_code(STEM)
     device, top = logits.device, min(top_k, size)
     chunk = max(SMALLEST_CHUNK, power_of_two(ceil_div(size, CANDIDATES // power_of_two(top))), power_of_two(top))

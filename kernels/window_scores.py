@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from . import launch as _launch
-from . import reference_ragged
 from .decode_attention import tile_slots
 from .launch import ceil_div, power_of_two
+from .reference import scores
 
 STEM = "window_scores"
 GROUPS = ("max_logits", "mean", "max")
@@ -68,7 +68,7 @@ def window_scores(
     if power_of_two(window, 16) > largest:
         refused = f"a window of {window} queries is larger than {largest} at head size {size} in {keys.dtype}"
     if not _launch.choose(STEM, impl, keys, refused):
-        return reference_ragged.window_scores(queries, keys, valid, scaling, group=group, lengths=lengths)
+        return scores.window_scores(queries, keys, valid, scaling, group=group, lengths=lengths)
     code = _launch.device_code(STEM)
     device, size_pad, window_pad = keys.device, power_of_two(size, 16), power_of_two(window, 16)
     block = tile_slots(size_pad, keys.element_size())

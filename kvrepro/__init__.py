@@ -6,16 +6,27 @@ without torch.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
-from importlib.util import find_spec
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 __version__ = "0.2.0"
 
-if find_spec(f"{__name__}.kernels") is None:
-    # a checkout that is not installed (a GPU machine without network): the kernels lie beside the package
-    __path__.append(str(Path(__file__).parents[1]))
+
+def _load_kernels_of_the_checkout() -> None:
+    """In a checkout, installed or not, the kernels lie beside the package; nothing else there becomes a part of it."""
+    package = Path(__file__).parent
+    if (package / "kernels").is_dir():
+        return
+    name, init = f"{__name__}.kernels", package.parent / "kernels" / "__init__.py"
+    spec = spec_from_file_location(name, init)
+    sys.modules[name] = globals()["kernels"] = module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+
+
+_load_kernels_of_the_checkout()
 
 _PUBLIC = {
     "generate": "engine.generate",

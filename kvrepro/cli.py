@@ -14,7 +14,7 @@ from typing import NoReturn
 from . import __version__
 from .errors import KvreproError, RunError, did_you_mean
 from .paths import pin_folders
-from .runs.stopping import Stopped, stopped_by_signals
+from .runs.processes import Stopped, stopped_by_signals
 
 COMMANDS = (
     "list", "fetch", "plan", "rehearse", "run", "grid", "status", "summary", "traces", "labels", "train", "calibrate",

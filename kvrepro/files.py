@@ -26,10 +26,12 @@ PATIENCE_S = 2.0
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, which replaces `path` after the block and is gone if the block fails."""
+    """A file beside `path`, to be written inside the block, that takes its place when the block ends well."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield beside
+        with beside.open("ab") as file:
+            os.fsync(file.fileno())
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
@@ -37,10 +39,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_atomic(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    with replacing(path) as beside, beside.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    with replacing(path) as beside:
+        beside.write_text(text)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write one JSON value for people to read, whole or not at all."""
+    write_atomic(path, json.dumps(content, indent=1) + "\n")
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -56,7 +61,7 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 
 
 def read_rows(path: Path, *, drop_cut_tail: bool = False) -> Iterator[dict[str, Any]]:
-    """Read JSON lines.
+    """Read JSON lines that a run wrote.
 
     Args:
         drop_cut_tail: accept a last line that was cut off by a kill; it is left out.
@@ -64,30 +69,49 @@ def read_rows(path: Path, *, drop_cut_tail: bool = False) -> Iterator[dict[str, 
     Raises:
         RunError: a line that cannot be read; names file and line.
     """
+    remedy = f"delete {path.parent} and run the cell again"
     try:
-        lines = lines_of(path.read_bytes(), str(path))
+        for _, row in read_objects(path, drop_cut_tail=drop_cut_tail):
+            yield row
     except KvreproError as error:
-        raise RunError(f"{error}: delete {path.parent} and run the cell again") from error
+        raise RunError(f"{error}: {remedy}") from error
+    if not drop_cut_tail and path.read_bytes()[-1:] not in (b"", b"\n"):
+        raise RunError(f"{path} ends in the middle of a line: {remedy}")
+
+
+def read_objects(
+    path: Path,
+    needed: Sequence[str] = (),
+    damaged: type[KvreproError | RunError] = KvreproError,
+    *,
+    drop_cut_tail: bool = False,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number from 1, object) of every line that is not blank.
+
+    Args:
+        needed: keys that every object must have.
+        damaged: raised for a line that is no JSON.
+        drop_cut_tail: leave out a last line that is no JSON.
+
+    Raises: KvreproError for a line that holds something else than an object with these keys; names file and line.
+    """
+    lines = lines_of(path.read_bytes(), str(path))
     for number, line in enumerate(lines, start=1):
-        is_tail = number == len(lines)
-        if is_tail and not line:
-            return
+        if not line.strip():
+            continue
+        place = f"{path}, line {number}"
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            if is_tail and drop_cut_tail:
+            if drop_cut_tail and number == len(lines):
                 return
-            raise RunError(
-                f"{path}, line {number} cannot be read ({error.msg}): the file was cut or edited. "
-                f"Delete the folder {path.parent} and run the cell again"
-            ) from error
-        if is_tail and not drop_cut_tail:
-            raise RunError(f"{path} ends in the middle of a line: delete {path.parent} and run the cell again")
+            raise damaged(f"{place}: not JSON ({error.msg}); is the file damaged or cut off?") from error
         if not isinstance(row, dict):
-            raise RunError(
-                f"{path}, line {number} holds {row!r}, expected an object: delete {path.parent} and run again"
-            )
-        yield row
+            expected = f"an object with {', '.join(needed)}" if needed else "an object"
+            raise KvreproError(f"{place}: {type(row).__name__}, expected {expected}")
+        if missing := [key for key in needed if key not in row]:
+            raise KvreproError(f"{place}: lacks {missing}; found {sorted(row)}")
+        yield number, row
 
 
 def lines_of(content: bytes, name: str) -> list[str]:
@@ -99,34 +123,6 @@ def lines_of(content: bytes, name: str) -> list[str]:
         return content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise KvreproError(f"{name} is no text in UTF-8 ({error}); save it as UTF-8") from error
-
-
-def read_objects(
-    path: Path, needed: Sequence[str] = (), damaged: type[KvreproError | RunError] = KvreproError
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number from 1, object) of every line that is not blank.
-
-    Args:
-        needed: keys that every object must have.
-        damaged: raised for a line that is no JSON.
-
-    Raises: KvreproError for a line that holds something else than an object with these keys; names file and line.
-    """
-    for number, line in enumerate(lines_of(path.read_bytes(), str(path)), start=1):
-        if not line.strip():
-            continue
-        place = f"{path.name}, line {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise damaged(f"{place}: not JSON ({error.msg}); is the file damaged or cut off?") from error
-        if not isinstance(row, dict):
-            raise KvreproError(
-                f"{place}: {type(row).__name__}, expected an object{' with ' if needed else ''}{', '.join(needed)}"
-            )
-        if missing := [key for key in needed if key not in row]:
-            raise KvreproError(f"{place}: lacks {missing}; found {sorted(row)}")
-        yield number, row
 
 
 @dataclass(frozen=True)

@@ -30,16 +30,27 @@ def _given_input(name: str, what: str) -> Path | None:
     return path
 
 
+def _checkout() -> Path | None:
+    """`KVREPRO_ROOT`, or the checkout that this package lives in; None where it was installed without one."""
+    beside = PACKAGE.parent
+    return _given_input("KVREPRO_ROOT", "folder") or (beside if (beside / "nbs_params").is_dir() else None)
+
+
 def project_root() -> Path:
-    """The folder with notebooks and parameter files: `KVREPRO_ROOT`, or the checkout this package lives in."""
-    return _given_input("KVREPRO_ROOT", "folder") or PACKAGE.parent
+    """The folder with notebooks, parameter files and the grid's rules: the checkout, or the copy in the package."""
+    return _checkout() or PACKAGE / "project"
+
+
+def working_root() -> Path:
+    """Where files of the user's own are looked for and written: the checkout, or the current folder without one."""
+    return _checkout() or Path.cwd()
 
 
 def profiles_folder() -> Path:
     """`nbs_params/` of the project.
 
     Raises:
-        KvreproError: the project has none, as where the package was installed without its checkout.
+        KvreproError: the project has none.
     """
     folder = project_root() / "nbs_params"
     if not folder.is_dir():
@@ -48,8 +59,8 @@ def profiles_folder() -> Path:
 
 
 def results_root() -> Path:
-    """Where runs are written: `KVREPRO_RESULTS`, or `results/` in the project."""
-    return _given("KVREPRO_RESULTS") or project_root() / "results"
+    """Where runs are written: `KVREPRO_RESULTS`, or `results/` in the checkout, else in the current folder."""
+    return _given("KVREPRO_RESULTS") or working_root() / "results"
 
 
 def data_dir() -> Path | None:
@@ -73,26 +84,24 @@ def native_folder() -> Path:
 
 
 def user_models_file() -> Path | None:
-    """The user's own rows of the model table: `KVREPRO_MODELS`, or `models.yaml` in the project where there is one."""
-    own = project_root() / "models.yaml"
+    """The user's own rows of the model table: `KVREPRO_MODELS`, or `models.yaml` in the working folder, if there."""
+    own = working_root() / "models.yaml"
     return _given_input("KVREPRO_MODELS", "file") or (own if own.is_file() else None)
 
 
 def kvpress_environment() -> Path:
-    """The second virtual environment of `kvrepro bench`, in the project's folder `.cache`."""
-    return project_root() / ".cache" / "kvpress"
-
-
-def benchmarks_folder() -> Path:
-    """Measurements that are committed, one JSON per device and date."""
-    return project_root() / "measurements"
+    """The second virtual environment of `kvrepro bench`, in `.cache/` of the checkout, else of the current folder."""
+    return working_root() / ".cache" / "kvpress"
 
 
 def hub_environment(folder: Path, data: Path, models: Path) -> dict[str, str]:
     """Environment of a child process that sees only this Hub folder, offline, these rows and this model table."""
     return {
-        "HF_HOME": str(folder), "HF_HUB_OFFLINE": "1", "KVREPRO_DATA": str(data), "KVREPRO_MODELS": str(models),
-    }  # fmt: skip
+        "HF_HOME": str(folder),
+        "HF_HUB_OFFLINE": "1",
+        "KVREPRO_DATA": str(data),
+        "KVREPRO_MODELS": str(models),
+    }
 
 
 def pin_folders() -> None:

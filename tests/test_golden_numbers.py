@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from kvrepro.kernels.reference_scores import key_redundancy, window_scores
+from kvrepro.kernels.reference.scores import blocked_key_redundancy, weighted_window_scores
 from torch.nn import functional
 
 from kvrepro.analysis.future_attention import future_maxima
@@ -30,7 +30,7 @@ REDUNDANCY_KEYS = torch.tensor([[1.0, 0], [1, 0], [0, 1], [1, 0], [0.6, 0.8]])
 
 def test_r_kv_redundancy_table():
     """docs/methods.md#redundancy: column means and their softmax at threshold 0.5."""
-    means = key_redundancy(REDUNDANCY_KEYS[None], 0.5)
+    means = blocked_key_redundancy(REDUNDANCY_KEYS[None], 0.5)
     torch.testing.assert_close(means[0], torch.tensor([0.52, 0.52, 0.16, 0.40, 0.0]))
     expected = [0.23928, 0.23928, 0.16694, 0.21223, 0.14226]
     torch.testing.assert_close(means.softmax(-1)[0], torch.tensor(expected), atol=6e-6, rtol=0)
@@ -41,7 +41,7 @@ def test_r_kv_redundancy_table():
 def test_a_row_without_a_similar_key_zeroes_the_first_column_only_as_published():
     # the second key is similar to none, its row would count 0.1 in column 0
     keys = torch.tensor([[1.0, 0.0], [0.1, 0.995], [1.0, 0.01]])
-    spared, plain = key_redundancy(keys[None], 0.5), key_redundancy(keys[None], 0.5, spare_first=False)
+    spared, plain = blocked_key_redundancy(keys[None], 0.5), blocked_key_redundancy(keys[None], 0.5, spare_first=False)
     cosine = float(functional.cosine_similarity(keys[0], keys[1], dim=0))
     torch.testing.assert_close(plain - spared, torch.tensor([[cosine / 3, 0.0, 0.0]]), atol=1e-6, rtol=0)
 
@@ -49,9 +49,9 @@ def test_a_row_without_a_similar_key_zeroes_the_first_column_only_as_published()
 def test_redundancy_in_blocks_of_rows_equals_one_block(monkeypatch):
     torch.manual_seed(0)
     keys = torch.randn(3, 37, 4)
-    whole = key_redundancy(keys)
-    monkeypatch.setattr("kvrepro.kernels.reference_scores.SIMILARITY_BLOCK", 3 * 37 * 5)
-    torch.testing.assert_close(key_redundancy(keys), whole)
+    whole = blocked_key_redundancy(keys)
+    monkeypatch.setattr("kvrepro.kernels.reference.scores.SIMILARITY_BLOCK", 3 * 37 * 5)
+    torch.testing.assert_close(blocked_key_redundancy(keys), whole)
 
 
 class _Keys:
@@ -130,7 +130,7 @@ def test_group_reductions_differ_where_the_page_says_they_do():
         "mean": [(a[0] + a[1]) / 2, 1 - (a[0] + a[1]) / 2],
     }
     for group, values in expected.items():
-        found = window_scores(queries, keys, None, weights, 1.0, group)[0, 0]
+        found = weighted_window_scores(queries, keys, None, weights, 1.0, group)[0, 0]
         torch.testing.assert_close(found, torch.tensor(values, dtype=torch.float32))
 
 

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from kvrepro.errors import RunError
-from kvrepro.runs import kernel
+from kvrepro.runs import notebooks
 from kvrepro.runs.notebooks import execute_notebook
 
 
@@ -50,8 +50,8 @@ def test_a_kernel_of_the_same_name_elsewhere_is_not_taken(notebook, tmp_path, mo
     ids=["ends", "is silent"],
 )
 def test_a_kernel_that_does_not_answer_is_one_message(notebook, tmp_path, monkeypatch, program, said):
-    monkeypatch.setattr(kernel, "kernel_command", lambda: [sys.executable, "-c", program])
-    monkeypatch.setattr(kernel, "START_LIMIT_S", 5)
+    monkeypatch.setattr(notebooks, "kernel_command", lambda: [sys.executable, "-c", program])
+    monkeypatch.setattr(notebooks, "START_LIMIT_S", 5)
     with pytest.raises(RunError, match="the kernel python3 does not answer") as caught:
         execute_notebook(notebook, tmp_path / "run.ipynb", {"target": str(tmp_path / "who")})
     message = str(caught.value)

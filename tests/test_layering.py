@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from functools import cache
@@ -186,3 +187,9 @@ def test_every_public_name_can_be_imported():
         assert getattr(kvrepro, name) is not None
     with pytest.raises(AttributeError, match="public names: generate"):
         _ = kvrepro.no_such_name
+
+
+def test_of_the_checkout_only_the_kernels_are_a_part_of_the_package():
+    assert kvrepro.__path__ == [str(PACKAGE)]
+    for folder in ("tests", "notebooks"):
+        assert importlib.util.find_spec(f"kvrepro.{folder}") is None, f"kvrepro.{folder} can be imported"

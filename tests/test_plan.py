@@ -241,7 +241,7 @@ def test_mistakes_are_named(capsys, tmp_path):
 
 def test_rows_are_not_asked_for_where_the_tokenizer_is_missing(monkeypatch):
     """Offline the Hub library tries for half a minute per benchmark, and the answer would be `assumed` all the same."""
-    from kvrepro.runs import forecast as plan
+    from kvrepro.runs import resolution as plan
 
     def missing(*_, **__):
         asked.append(1)

@@ -133,7 +133,7 @@ def start_and_kill(monkeypatch, config, folder, n_completions=None):
     """Run until the engine, or the grading when no number is given, is interrupted."""
     with monkeypatch.context() as patch:
         if n_completions is None:
-            patch.setattr("kvrepro.runs.runner.grade_many", interrupt)
+            patch.setattr("kvrepro.runs.grading.grade_many", interrupt)
         else:
             kill_after(patch, n_completions)
         with pytest.raises(KeyboardInterrupt):
@@ -265,14 +265,14 @@ def test_a_cell_that_another_process_runs_is_refused_and_shown_as_running():
     holder = subprocess.Popen([sys.executable, "-c", HOLD_LOCK, str(folder.lock)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline().strip() == "held"
-        assert execution.is_running(folder)
+        assert folder.is_running
         with pytest.raises(KvreproError, match=f"{config.hash8} is being run by another process, pid {holder.pid} "):
             execution.run_cell_notebook("single", config)
     finally:
         holder.kill()
         holder.wait()
     # the lock dies with its process
-    assert not execution.is_running(folder)
+    assert not folder.is_running
 
 
 def test_a_cell_runs_as_a_notebook_and_is_published_whole():

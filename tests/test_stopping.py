@@ -45,7 +45,7 @@ sys.exit(cli.main([]))
 BUSY = "import re\nprint('busy', flush=True)\nre.match(r'(a+)+$', 'a' * 60 + 'b')\n"
 PARENT = """
 import subprocess, sys
-from kvrepro.runs.child import child_command
+from kvrepro.runs.processes import child_command
 child = subprocess.Popen(child_command("busy"), stdout=subprocess.PIPE, text=True)
 assert child.stdout.readline() == "busy\\n"
 print(child.pid, flush=True)
@@ -104,7 +104,7 @@ def test_a_child_ends_with_a_parent_that_was_killed_whatever_it_computes(tmp_pat
 def test_a_child_whose_parent_is_gone_already_does_not_start(tmp_path):
     (tmp_path / "touch.py").write_text("open('started', 'w')\n")
     # the process that started it is not the one that is named
-    command = [sys.executable, "-m", "kvrepro.runs.child", "1" if os.getpid() != 1 else "2", "touch"]
+    command = [sys.executable, "-m", "kvrepro.runs.processes", "1" if os.getpid() != 1 else "2", "touch"]
     paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths}, check=False)
     assert done.returncode == 1
@@ -112,6 +112,6 @@ def test_a_child_whose_parent_is_gone_already_does_not_start(tmp_path):
 
 
 def test_a_child_runs_its_module_with_its_arguments(tmp_path):
-    command = [sys.executable, "-m", "kvrepro.runs.child", str(os.getpid()), "json.tool", "--compact"]
+    command = [sys.executable, "-m", "kvrepro.runs.processes", str(os.getpid()), "json.tool", "--compact"]
     done = subprocess.run(command, input='{"a": 1}', capture_output=True, text=True, check=True)
     assert done.stdout.strip() == '{"a":1}'

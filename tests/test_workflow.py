@@ -12,7 +12,7 @@ from kvrepro.errors import RunError
 from kvrepro.runs import workflow
 from kvrepro.runs.folder import MANIFEST, NOTEBOOK, RECORDS, CellFolder
 from kvrepro.runs.profiles import load_profile
-from kvrepro.runs.workflow import failures, log_of, mark_of, set_marks
+from kvrepro.runs.workflow import failures, set_marks
 
 SMOKE = load_profile("smoke")
 
@@ -37,12 +37,12 @@ def planned(capfd):
 
 def test_marks_are_those_of_the_complete_cells_and_as_old():
     folder = finish(SMOKE.cells[0], age_s=500)
-    stale = mark_of("smoke", SMOKE.cells[1].cell_id)
+    stale = CellFolder.of("smoke", SMOKE.cells[1]).mark
     stale.parent.mkdir(parents=True)
     stale.touch()
     set_marks(SMOKE)
     assert not stale.exists()
-    mark = mark_of("smoke", SMOKE.cells[0].cell_id)
+    mark = CellFolder.of("smoke", SMOKE.cells[0]).mark
     assert mark.stat().st_mtime_ns == (folder / MANIFEST).stat().st_mtime_ns
     # the cell was run again since
     os.utime(folder / MANIFEST)
@@ -64,7 +64,7 @@ def test_finished_cells_are_no_outputs_of_snakemake():
     # it removes a job's outputs before the job starts, and after it failed
     rule = (workflow.project_root() / "Snakefile").read_text().split("rule cell:")[1].split("rule ")[0]
     outputs = [line.strip() for line in rule.splitlines() if line.strip().startswith("output:")]
-    assert outputs == ['output: touch(mark_of(PROFILE.name, "{cell}"))']
+    assert outputs == ['output: touch(CellFolder(ROOT, "{cell}").mark)']
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_finished_cells_are_no_outputs_of_snakemake():
 def test_the_reason_of_a_failed_cell_is_one_line(text, reason):
     began = time.time() - 1
     first, second = SMOKE.cells[:2]
-    log, old = log_of("smoke", first.cell_id), log_of("smoke", second.cell_id)
+    log, old = CellFolder.of("smoke", first).log, CellFolder.of("smoke", second).log
     log.parent.mkdir(parents=True)
     log.write_text(text)
     # the log of another run says nothing about this one

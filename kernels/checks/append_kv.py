@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..append_kv import STEM, append_kv
-from ..reference_steps import append_kv as reference
+from ..reference.attention import append_kv as reference
 from .common import DTYPES, exact, normal, relative_error, slot_tensor
 
 __all__ = ["CASES", "LARGE_CASES", "STEM", "Case", "errors"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..decode_attention import STEM, decode_attention
-from ..reference_steps import decode_attention as reference
+from ..reference.attention import decode_attention as reference
 from .common import lengths_of, normal, relative_error, slot_tensor
 
 __all__ = ["CASES", "LARGE_CASES", "STEM", "Case", "errors"]

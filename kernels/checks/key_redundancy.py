@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..key_redundancy import STEM, key_redundancy
-from ..reference_ragged import key_redundancy as reference
+from ..reference.scores import key_redundancy as reference
 from .common import DTYPES, lengths_of, relative_error, slot_tensor
 
 __all__ = ["CASES", "GOLDEN_KEYS", "GOLDEN_MEANS", "LARGE_CASES", "STEM", "Case", "errors"]

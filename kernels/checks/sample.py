@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..reference_steps import sample as reference
+from ..reference.sampling import sample as reference
 from ..sample import STEM, sample
 from .common import DTYPES, exact
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..reference_ragged import window_scores as reference
+from ..reference.scores import window_scores as reference
 from ..window_scores import STEM, window_scores
 from .common import lengths_of, normal, relative_error, slot_tensor
 

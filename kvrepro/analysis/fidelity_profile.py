@@ -16,8 +16,8 @@ from ..benchmarks.table import load_problems
 from ..engine.requests import OK
 from ..errors import KvreproError
 from ..files import write_atomic
-from ..methods.table import create_method, method_class
-from ..models.table import model_entry, predictor_source
+from ..methods.table import method_class
+from ..models.table import model_entry
 from ..runs.config import CellConfig
 from ..scores.statistics import bootstrap_interval
 
@@ -93,8 +93,8 @@ def measure_cells(cells: Sequence[CellConfig], folder: Path) -> pd.DataFrame:
 
 def _measured(cells: list[CellConfig]):
     """Cells that share a model and traces, one after the other."""
-    from ..methods.learned.loading import load_learned, named_separator_ids
     from ..models.loading import load_model
+    from ..runs.resolution import loaded_method
     from .fidelity import measure_fidelity, oracle_traces, reference_hidden, summarise_fidelity
 
     entry = model_entry(cells[0].model)
@@ -103,17 +103,14 @@ def _measured(cells: list[CellConfig]):
     reference = {trace.key: reference_hidden(model, trace) for trace in traces}
     oracles: dict[str, Any] = {}
     for cell in cells:
-        cls, options = method_class(cell.method), cell.method_options()
-        if "trace" in cls.needs:
+        given: dict[str, Any] = {}
+        if "trace" in method_class(cell.method).needs:
             if cell.method not in oracles:
-                oracles[cell.method] = oracle_traces(model, cell.method, traces, options.get("block", 16))
-            options["traces"] = oracles[cell.method]
-        given = {**options, **cell.asset_folders(), "predictor": predictor_source(entry, cell.predictor)}
-        if entry.separators is not None:
-            given["separators"] = named_separator_ids(tokenizer, entry.separators)
-        options |= load_learned(cls, model, tokenizer, given)
+                block = (cell.options or {}).get("block", 16)
+                oracles[cell.method] = oracle_traces(model, cell.method, traces, block)
+            given["traces"] = oracles[cell.method]
         frame = measure_fidelity(
-            model, traces, create_method(cls, **options), think=entry.tags(tokenizer),
+            model, traces, loaded_method(cell, model, tokenizer, **given), think=entry.tags(tokenizer),
             batch_rows=cell.batch_rows, seed=cell.seed, reference=reference,
         )  # fmt: skip
         yield cell, summarise_fidelity(frame)

@@ -9,11 +9,12 @@ import pandas as pd
 import torch
 
 from ..engine.generate import generate
-from ..engine.requests import OK, WITHOUT_ANSWER, Completion
+from ..engine.requests import OK, Completion
 from ..graders import grade_many
 from ..methods.learned.importance import ImportancePredictor
 from ..methods.table import create_method
 from ..models.tokens import ThinkTags
+from ..runs.grading import grading_item
 from ..scores.statistics import interval
 from ..training.importance.ranking import bootstrap
 from ..training.questions import Question
@@ -68,10 +69,10 @@ def generate_by_score(
 
 def _pass_at_1(kind, budget, questions, replies: list[Completion], n_samples: int) -> dict[str, object]:
     items = [
-        {"response": reply.text, "gold": question.gold, "kind": question.kind,
-         "answer_start": None if reply.status in WITHOUT_ANSWER else reply.answer_start}
-        for i, question in enumerate(questions) for reply in replies[i * n_samples : (i + 1) * n_samples]
-    ]  # fmt: skip
+        grading_item({**vars(reply), "gold": question.gold}, question.kind)
+        for i, question in enumerate(questions)
+        for reply in replies[i * n_samples : (i + 1) * n_samples]
+    ]
     correct = [score.correct for score in grade_many(items, workers=1)]
     means = np.reshape(correct, (len(questions), n_samples)).mean(axis=1)
     found = interval(means)

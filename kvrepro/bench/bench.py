@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import RunError
 from ..paths import PACKAGE
-from ..runs.child import child_command
+from ..runs.processes import child_command
 from . import kvpress_environment
 from .settings import DYNTS, GENERATE, KVPRESS, VARIANTS, WINDOW, BenchSettings
 

@@ -15,7 +15,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 
 from ..errors import KvreproError
-from ..kernels import reference
+from ..kernels.reference.attention import biased_attention
 from .probes import Probe
 from .shape import acting_window
 from .slots import CompressedCache
@@ -69,7 +69,7 @@ def slots_attention(
             "use a model with plain softmax attention in every layer"
         )
     home, query = query.device, query.to(key.device)
-    out, mass = reference.decode_attention(
+    out, mass = biased_attention(
         query[:, :, 0], key, value, slots.attention_bias, scaling, with_mass=slots.on_mass is not None
     )
     slots.observe(module.layer_idx, query[:, :, 0], mass)

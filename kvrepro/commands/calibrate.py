@@ -7,7 +7,7 @@ from typing import Any
 
 from ..methods.learned.folder import LEARNED
 from ..models.table import model_entry, weights_fingerprint
-from .sources import add_source_arguments, asset_home, collect
+from .arguments import add_source_arguments, asset_home, collect, set_threads
 
 NAME = "calibrate"
 HELP = "measure the query statistics that triattention needs"
@@ -20,13 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run the sequences through the model, average its queries, write them with their card."""
-    import torch
-
     from ..methods.learned.query_statistics import save_statistics
     from ..models.loading import load_model
     from ..training.query_statistics import measure_statistics
 
-    torch.set_num_threads(args.threads)
+    set_threads(args.threads)
     entry = model_entry(args.model)
     folder = args.out or asset_home(entry) / LEARNED["calibration"].folder
     model, tokenizer = load_model(entry)
@@ -34,9 +32,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     statistics = measure_statistics(model, (s.token_ids for s in sequences))
     n_tokens = sum(len(s.token_ids) for s in sequences)
     card = {
-        "model": entry.name, "weights": weights_fingerprint(entry), "source": source, "n_sequences": len(sequences),
-        "n_tokens": n_tokens, "seed": args.seed,
-    }  # fmt: skip
+        "model": entry.name,
+        "weights": weights_fingerprint(entry),
+        "source": source,
+        "n_sequences": len(sequences),
+        "n_tokens": n_tokens,
+        "seed": args.seed,
+    }
     save_statistics(statistics, folder, card)
     # near 1: the heads' queries point the same way whatever the token, which is what the method relies on
     share = (statistics.mean.abs().sum() / statistics.mean_size.sum()).item()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import KvreproError
+from ..files import write_rows
 from ..graders import GRADERS, KINDS
 from ..graders.equivalence import equivalence
 from ..runs import grading as records
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             )
         graded = records.regrade(rows, kind, args.grader, args.workers, options)
         written = records.beside(path, args.grader)
-        records.write_whole(written, graded)
+        write_rows(written, graded)
         score = summarise(graded)
         changed = sum(bool(old.get("correct")) != new["correct"] for old, new in zip(rows, graded, strict=True))
         statuses = dict(Counter(row["status"] for row in graded))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import KvreproError
-from .settings import add_plan_arguments, plan_of, set_threads, shown_plan
+from .arguments import add_plan_arguments, plan_of, set_threads, shown_plan
 
 NAME = "labels"
 HELP = "label traces with the answer's attention and cache their hidden states"
@@ -18,10 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_plan_arguments(parser)
     parser.add_argument("--traces", type=Path, help="folder of `kvrepro traces` (default: the plan's, made if missing)")
     parser.add_argument("--out", type=Path, help="folder (default: results/predictor/MODEL/labels-HASH)")
-    parser.add_argument(
-        "--distributed", action="store_true",
-        help="split the traces over processes: accelerate launch -m kvrepro labels PLAN --traces FOLDER --distributed",
-    )  # fmt: skip
+    split = "split the traces over processes: accelerate launch -m kvrepro labels PLAN --traces FOLDER --distributed"
+    parser.add_argument("--distributed", action="store_true", help=split)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+import numpy as np
+
 from ..errors import KvreproError
 from ..runs.grading import read_records
 from ..scores.metrics import group_by_problem
@@ -20,18 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--problems", type=int, default=30, help="problems of the benchmark (AIME: 30)")
     parser.add_argument("--samples", type=int, default=5, help="samples per problem")
     parser.add_argument("--score", type=float, default=50.0, help="pass@1 of the methods, in points")
-    parser.add_argument(
-        "--spread", type=float, default=0.35, help="standard deviation over problems of the chance to be right"
-    )
+    spread = "standard deviation over problems of the chance to be right"
+    parser.add_argument("--spread", type=float, default=0.35, help=spread)
     parser.add_argument("--agreement", type=float, default=0.9, help="correlation of the two methods over problems")
     parser.add_argument("--power", type=float, default=0.8, help="wanted chance to find the difference")
     parser.add_argument("--alpha", type=float, default=0.05, help="level of the two-sided test")
-    parser.add_argument(
-        "--records",
-        nargs=2,
-        metavar="RECORDS",
-        help="two graded records.jsonl files of the same problems: measure the spread",
-    )
+    records = "two graded records.jsonl files of the same problems: measure the spread"
+    parser.add_argument("--records", nargs=2, metavar="RECORDS", help=records)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -43,36 +40,31 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         model = estimated_model(*_matrices(args.records))
     else:
         model = assumed_model(args.score / 100, args.spread, args.agreement)
-    difference = args.points / 100
+    difference, design = args.points / 100, (args.problems, args.samples)
     result = {
         "points": args.points,
         "n_problems": args.problems,
         "n_samples": args.samples,
-        "stderr_points": round(100 * model.stderr(args.problems, args.samples), 2),
-        "power": round(model.power(difference, args.problems, args.samples, args.alpha), 3),
-        "detectable_points": round(100 * model.detectable(args.problems, args.samples, args.power, args.alpha), 2),
+        "stderr_points": round(100 * model.stderr(*design), 2),
+        "power": round(model.power(difference, *design, args.alpha), 3),
+        "detectable_points": round(100 * model.detectable(*design, args.power, args.alpha), 2),
         "samples_needed": model.samples_needed(difference, args.problems, args.power, args.alpha),
         "problems_needed": model.problems_needed(difference, args.samples, args.power, args.alpha),
         "between": round(model.between, 5),
         "within": round(model.within, 5),
         "spread_from": "records" if args.records else "assumptions",
     }
-    samples = result["samples_needed"]
+    enough = result["samples_needed"] or "no number is enough: more problems"
     print(f"{args.problems} problems x {args.samples} samples, two methods paired on the same problems:")
     print(f"  standard error of the difference {result['stderr_points']} points")
     print(f"  chance to find {args.points:g} points: {100 * result['power']:.0f} %")
     print(f"  found with {100 * args.power:.0f} % chance: {result['detectable_points']} points and more")
-    print(
-        f"  samples per problem for {args.points:g} points:"
-        f" {samples if samples else 'no number is enough: more problems'}"
-    )
+    print(f"  samples per problem for {args.points:g} points: {enough}")
     print(f"  problems for {args.points:g} points at {args.samples} samples: {result['problems_needed']}")
     return result
 
 
 def _matrices(paths: list[str]) -> tuple[Any, Any]:
-    import numpy as np
-
     first, second = (group_by_problem(read_records(path)) for path in paths)
     if set(first) != set(second):
         raise KvreproError(f"{paths[0]} and {paths[1]} are of different problems; give two cells of one benchmark")

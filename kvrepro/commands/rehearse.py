@@ -17,7 +17,7 @@ import yaml
 from ..errors import KvreproError
 from ..files import lines_of
 from ..paths import hub_environment, results_root
-from ..runs.child import child_command
+from ..runs.processes import child_command
 from ..runs.profiles import load_profile
 
 NAME = "rehearse"
@@ -70,10 +70,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         f"{result.get('done', 0)} of {len(profile.cells)} cells of {profile.rehearses} rehearsed in {minutes:.1f} min "
         f"({cpu:.1f} min of processor time)"
     )
-    return {
-        **result,
-        "rehearses": profile.rehearses,
-        "minutes": round(minutes, 2),
-        "cpu_minutes": round(cpu, 2),
-        "exit_code": int(done.returncode != 0),
-    }
+    took = {"minutes": round(minutes, 2), "cpu_minutes": round(cpu, 2)}
+    return {**result, "rehearses": profile.rehearses, **took, "exit_code": int(done.returncode != 0)}

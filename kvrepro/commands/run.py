@@ -14,7 +14,7 @@ from ..runs.config import CellConfig
 from ..runs.folder import CellFolder, read_manifest
 from ..runs.notebooks import run_cell_notebook
 from ..runs.profiles import load_profile, profile_names
-from .settings import set_values
+from .arguments import set_values
 
 NAME = "run"
 HELP = "run one cell: of a profile, from a parameter file, or from --set values"

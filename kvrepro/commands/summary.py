@@ -15,11 +15,11 @@ HELP = "write summary.csv, the executed figure notebook and index.html of a prof
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The profile, and how many replies its page shows as pictures."""
     parser.add_argument("profile")
-    parser.add_argument(
-        "--pictures", type=int, metavar="N",
-        help="replies per model and method drawn as text on the page; they are generated again for it "
-        "(default: 2 where replies are short, 0 elsewhere)",
-    )  # fmt: skip
+    pictures = (
+        "replies per model and method drawn as text on the page; they are generated again for it (default: 2 where "
+        "replies are short, 0 elsewhere)"
+    )
+    parser.add_argument("--pictures", type=int, metavar="N", help=pictures)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -32,6 +32,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     report = write_report(profile, args.pictures)
     print(report.frame.drop(columns=["cell_id"]).to_string(index=False, max_colwidth=20))
     return {
-        "profile": profile.name, "cells": len(report.frame), "of": len(profile.cells), "index": str(report.index),
+        "profile": profile.name,
+        "cells": len(report.frame),
+        "of": len(profile.cells),
+        "index": str(report.index),
         "pictures": report.n_pictures,
-    }  # fmt: skip
+    }

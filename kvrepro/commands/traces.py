@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .settings import add_plan_arguments, plan_of, set_threads, shown_plan
+from .arguments import add_plan_arguments, plan_of, set_threads, shown_plan
 
 NAME = "traces"
 HELP = "generate full-cache training traces, checked against every benchmark"
@@ -34,9 +34,4 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     print(f"no question is in {', '.join(leakage['checked'])}")
     for name, reason in leakage["unchecked"].items():
         print(f"NOT checked against {name}: {reason}")
-    return {
-        "folder": manifest["folder"],
-        "counts": manifest["counts"],
-        "leakage": leakage,
-        "wall_s": manifest["wall_s"],
-    }
+    return {name: manifest[name] for name in ("folder", "counts", "leakage", "wall_s")}

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .settings import add_plan_arguments, plan_of, set_threads, shown_plan
+from .arguments import add_plan_arguments, plan_of, set_threads, shown_plan
 
 NAME = "train"
 HELP = "train the importance predictor of a model on its own full-cache traces"
@@ -16,10 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Plan, labels, where to put the head, and the size of the run."""
     add_plan_arguments(parser)
     parser.add_argument("--labels", type=Path, help="folder of `kvrepro labels` (default: the plan's, made if missing)")
-    parser.add_argument(
-        "--out", type=Path,
-        help="folder of the head (default: importance/ in a local model's folder, else results/predictor/...)",
-    )  # fmt: skip
+    where = "folder of the head (default: importance/ in a local model's folder, else results/predictor/...)"
+    parser.add_argument("--out", type=Path, help=where)
     parser.add_argument("--recipe", choices=("best", "published"))
     parser.add_argument("--traces", type=int, help="training problems")
     parser.add_argument("--held-out", type=int, help="held-out problems")
@@ -29,13 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run the stages that are missing and print the head's held-out scores beside the baselines'."""
-    plan = plan_of(
-        args,
-        {
-            "traces.n_train": args.traces, "traces.n_held_out": args.held_out, "traces.seed": args.seed,
-            "training.epochs": args.epochs, "training.seed": args.seed, "training.recipe": args.recipe,
-        },
-    )  # fmt: skip
+    traces = {"traces.n_train": args.traces, "traces.n_held_out": args.held_out, "traces.seed": args.seed}
+    training = {"training.epochs": args.epochs, "training.seed": args.seed, "training.recipe": args.recipe}
+    plan = plan_of(args, traces | training)
     if args.dry_run:
         return shown_plan(plan)
     from ..training.importance.pipeline import LoadedModel, default_head_folder, make_head, make_labels, make_traces
@@ -50,5 +44,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for name, scores in card["scores"].items():
         cells = (f"{metric} {v['mean']:.3f} [{v['lo']:.3f}, {v['hi']:.3f}]" for metric, v in scores.items())
         print(f"{name:9} " + ", ".join(cells))
-    return {"folder": card["folder"], "labels": str(labels), **card["held_out"], "lead": card["lead"],
-            "train_s": card["train_s"], "wall_s": card["wall_s"]}  # fmt: skip
+    shown = {name: card[name] for name in ("lead", "train_s", "wall_s")}
+    return {"folder": card["folder"], "labels": str(labels), **card["held_out"], **shown}

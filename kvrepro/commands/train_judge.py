@@ -7,7 +7,7 @@ from typing import Any
 
 from ..methods.learned.folder import LEARNED
 from ..models.table import model_entry, weights_fingerprint
-from .sources import add_source_arguments, asset_home, collect
+from .arguments import add_source_arguments, asset_home, collect, set_threads
 
 NAME = "train-judge"
 HELP = "train the eviction judge that foresight_kv needs"
@@ -23,13 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Collect sequences, follow them under drawn budgets, fit the judge, write it with its card."""
-    import torch
-
     from ..methods.learned.judge import save_judge
     from ..models.loading import load_model
     from ..training.judge.training import JudgeRecipe, train_judge
 
-    torch.set_num_threads(args.threads)
+    set_threads(args.threads)
     given = {"steps": args.steps, "periods": args.periods and tuple(args.periods)}
     recipe = JudgeRecipe(seed=args.seed, **{name: value for name, value in given.items() if value is not None})
     entry = model_entry(args.model)
@@ -39,10 +37,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     held_out, held_out_source = collect(args, entry, model, tokenizer, "held_out", args.held_out)
     judge, card = train_judge(model, train, held_out, recipe)
     card = {
-        "model": entry.name, "weights": weights_fingerprint(entry),
+        "model": entry.name,
+        "weights": weights_fingerprint(entry),
         "source": {"train": source, "held_out": held_out_source},
-        "stage": "supervised only; the published judge is trained further by reinforcement learning", **card,
-    }  # fmt: skip
+        "stage": "supervised only; the published judge is trained further by reinforcement learning",
+        **card,
+    }
     save_judge(judge, folder, card)
     for name, value in card["held_out"]["pairwise_accuracy"].items():
         print(f"held out, pairwise accuracy: {name} {value:.3f}")

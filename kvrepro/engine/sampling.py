@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..cache.noise import gumbel, mix
-from ..kernels.reference_steps import NOT_FINITE, where_finite
+from ..kernels.reference.sampling import NOT_FINITE, where_finite
 from ..kernels.sample import sample
 from .requests import SamplingConfig
 
@@ -13,7 +12,7 @@ __all__ = ["NOT_FINITE", "sample_tokens", "where_finite"]
 
 
 def sample_tokens(logits: Tensor, config: SamplingConfig, keys: Tensor, steps: Tensor) -> Tensor:
-    """Draw one token per row.
+    """Draw one token per row; one kernel on a GPU, its torch twin elsewhere.
 
     Args:
         logits: `[B, V]`, any float dtype.
@@ -25,22 +24,5 @@ def sample_tokens(logits: Tensor, config: SamplingConfig, keys: Tensor, steps: T
         nothing but -inf. The noise is tied to (key, step, token id): two methods that see nearly the same logits draw
         the same token, whatever the batch looks like.
     """
-    if logits.is_cuda:
-        # one kernel instead of a dozen launches; the wrapper warns where it falls back
-        settings = dict(temperature=config.temperature, top_k=config.top_k, top_p=config.top_p, order=config.order)
-        return sample(logits, keys, steps, **settings)
-    if config.temperature == 0:
-        return where_finite(logits, logits.argmax(-1))
-    scaled = logits.float() / config.temperature
-    size = scaled.shape[-1]
-    width = min(config.top_k, size) if config.top_k else size
-    top, tokens = scaled.topk(width, dim=-1)
-    if config.top_p < 1:
-        # the mass before a token decides: the one that crosses top_p stays, as in transformers
-        total = top if config.order == "hf" else scaled
-        probabilities = (top - total.logsumexp(-1, keepdim=True)).exp()
-        before = probabilities.cumsum(-1) - probabilities
-        top = top.masked_fill(before >= config.top_p, float("-inf"))
-    noise = gumbel(mix(keys, steps)[:, None], tokens)
-    choice = (top + noise).argmax(-1, keepdim=True)
-    return where_finite(logits, tokens.gather(-1, choice).squeeze(-1), tokens[:, 0])
+    settings = dict(temperature=config.temperature, top_k=config.top_k, top_p=config.top_p, order=config.order)
+    return sample(logits, keys, steps, **settings)

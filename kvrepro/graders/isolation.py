@@ -47,7 +47,7 @@ class Worker:
         package = Path(__file__).resolve().parents[2]
         paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
-        # not by way of `runs.child`: the system would end it with the thread that started it, not with the process
+        # not by way of `runs.processes`: the system would end it with the thread that started it, not with the process
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "kvrepro.graders.worker"],
             stdin=subprocess.PIPE,

@@ -12,7 +12,7 @@ from ..cache.prefill import Prefill
 from ..cache.shape import CacheShape
 from ..cache.slots import CompressedCache
 from ..errors import KvreproError
-from ..kernels.reference_scores import GROUP_REDUCTIONS, window_scores
+from ..kernels.reference.scores import GROUP_REDUCTIONS, weighted_window_scores
 from ..kernels.window_scores import window_scores as window_scores_kernel
 from .base import EvictionMethod
 from .views import EvictionView, layers_of
@@ -114,7 +114,7 @@ class QueryWindowMethod(EvictionMethod):
         hidden = hidden.expand(n_layers, rows, -1, -1, -1).flatten(0, 1)
         weights = counted.float() / (1 if total else counted.sum(-1, keepdim=True).clamp(min=1))
         weights = weights.repeat(n_layers, 1)
-        found = window_scores(queries.flatten(0, 1), keys.flatten(0, 1), hidden, weights, scaling, self.group)
+        found = weighted_window_scores(queries.flatten(0, 1), keys.flatten(0, 1), hidden, weights, scaling, self.group)
         return found.unflatten(0, (n_layers, rows))
 
     def smoothed(self, scores: Tensor, view: EvictionView) -> Tensor:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..kernels.key_redundancy import key_redundancy as key_redundancy_kernel
-from ..kernels.reference_scores import key_redundancy
+from ..kernels.reference.scores import blocked_key_redundancy
 from .query_window import QueryWindowMethod
 from .snapkv import SnapKVDynTSMethod
 from .views import EvictionView
@@ -18,15 +18,15 @@ def redundancy(
 ) -> Tensor:
     """Softmax over all slots of the mean similarity of each key, `[l, R, H, S]`; `impl`: as `kernels.key_redundancy`.
 
-    Without `spare_first` the blockwise comparison of `reference_scores` runs everywhere.
+    Without `spare_first` the blockwise comparison runs everywhere.
 
     Source: R-KV, arXiv 2505.24133; docs/methods.md#redundancy.
     """
     keys = view.keys(layers)
     if spare_first and (keys.is_cuda or impl != "auto"):
         return key_redundancy_kernel(keys.flatten(0, 1), threshold, impl=impl).softmax(-1).unflatten(0, keys.shape[:2])
-    found = key_redundancy(keys.flatten(0, 2), threshold, spare_first=spare_first)
-    return found.softmax(-1).unflatten(0, keys.shape[:3])
+    mean = blocked_key_redundancy(keys.flatten(0, 2), threshold, spare_first=spare_first)
+    return mean.softmax(-1).unflatten(0, keys.shape[:3])
 
 
 class RKVMethod(QueryWindowMethod):

@@ -1,30 +1,26 @@
-"""The configuration of one cell: flat, frozen, strict, and hashed into the cell's name."""
+"""The configuration of one cell: flat, frozen and strict."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import Any, get_type_hints
 
-from ..benchmarks.table import benchmark_entry, check_prompt_style, rows_identity
+from ..benchmarks.table import benchmark_entry, check_prompt_style
 from ..checks import as_mapping, typed
 from ..engine.requests import SamplingConfig
 from ..errors import KvreproError, UnknownNameError
 from ..methods.budgets import PIN_OVERFLOW, resolve_protocol
-from ..methods.learned.folder import LEARNED
-from ..methods.table import METHODS, cell_options, check_method_name, create_schedule, idle_sizes
-from ..models.checkpoint_files import folder_fingerprint
-from ..models.identity import model_identity
-from ..models.table import asset_location, model_entry, predictor_fingerprint
+from ..methods.table import cell_options, check_method_name, create_schedule, idle_sizes
+from ..models.table import asset_location, model_entry
+from .identity import cell_hash
 
-if TYPE_CHECKING:
-    from ..models.table import ModelEntry
-
-# raised when a change of the engine changes tokens or scores, so that old cells are not taken for new ones
-PROTOCOL = 1
+# short names of the switches that tables compare
+_SWITCH_LABELS = {
+    ("pin_question", True): "question",
+    ("pin_answer", True): "answer",
+    ("pin_question", False): "no question",
+}
 
 
 @dataclass(frozen=True)
@@ -74,16 +70,13 @@ class CellConfig:
 
     def __post_init__(self) -> None:
         # a notebook calls the constructor itself, so types are checked here; 1 and 1.0 must not differ in their hash
-        object.__setattr__(self, "options", as_mapping("parameter options", self.options) or None)
+        self._set("options", as_mapping("parameter options", self.options) or None)
         for name, expected in get_type_hints(CellConfig).items():
-            object.__setattr__(self, name, typed(f"parameter {name}", getattr(self, name), expected))
-        entry = model_entry(self.model)
-        if self.model != entry.name:
-            # a folder or a Hub id: notebooks run elsewhere, so a path must not depend on where the caller stands
-            object.__setattr__(self, "model", entry.reference)
+            self._set(name, typed(f"parameter {name}", getattr(self, name), expected))
+        # a folder or a Hub id: notebooks run elsewhere, so a path must not depend on where the caller stands
+        self._set("model", model_entry(self.model).reference)
         for name, folder in self.asset_folders().items():
-            if folder is not None:
-                object.__setattr__(self, name, asset_location(folder))
+            self._set(name, folder if folder is None else asset_location(folder))
         known = benchmark_entry(self.benchmark).n_problems
         check_prompt_style(self.benchmark, self.prompt_style)
         if self.n_problems is not None and self.n_problems > known:
@@ -93,9 +86,24 @@ class CellConfig:
             if value is not None and value < 1:
                 raise KvreproError(f"{name}={value}: must be at least 1")
         _ = self.sampling
-        object.__setattr__(self, "options", _check_method(self))
+        self._check_method()
         if self.method != "full":
-            object.__setattr__(self, "protocol", resolve_protocol(self.protocol, self.ratio))
+            self._set("protocol", resolve_protocol(self.protocol, self.ratio))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_method(self) -> None:
+        """Build the schedule once, so that sizes that do not fit fail before a model is loaded; type the options."""
+        check_method_name(self.method)
+        create_schedule(self.method, self.budget, self.window, self.ratio, self.evict_every, self.protocol)
+        for name, value in (self.options or {}).items():
+            if name in FIELD_NAMES:
+                raise KvreproError(f"options may not hold {name}={value!r}: it is a parameter of the cell itself")
+        if self.pin_overflow not in PIN_OVERFLOW:
+            raise KvreproError(f"pin_overflow={self.pin_overflow!r}: known are {', '.join(PIN_OVERFLOW)}")
+        if self.options:
+            self._set("options", cell_options(self.method, self.options))
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> CellConfig:
@@ -156,31 +164,8 @@ class CellConfig:
 
     @property
     def hash8(self) -> str:
-        """First eight hex digits over all that changes tokens or scores.
-
-        Every field; weights, files and row of the model; rows of the benchmark; the trained folder that the method
-        reads; the method's revision and the protocol's version.
-        """
-        entry, method = model_entry(self.model), METHODS[self.method]
-        # folders count by what is in them, not by where they are
-        config = {**self.resolved(), "model": entry.name, **dict.fromkeys(self.asset_folders())}
-        identity = {
-            "config": config, "protocol": PROTOCOL, "rows": rows_identity(self.benchmark),
-            **model_identity(entry, reads_separators=method.reads_separators), **self._trained(entry),
-        }  # fmt: skip
-        if (revision := method.revision_of(self.options)) > 1:
-            identity["revision"] = revision
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-
-    def _trained(self, entry: ModelEntry) -> dict[str, str | None]:
-        """The field of the folder beside the weights that the method reads, with what identifies its content."""
-        field = METHODS[self.method].learned
-        if field is None:
-            return {}
-        if field == "predictor":
-            # where a head comes from, the model table knows: a folder or the Hub
-            return {field: predictor_fingerprint(entry, self.predictor)}
-        return {field: folder_fingerprint(Path(getattr(self, field) or Path(entry.source) / LEARNED[field].folder))}
+        """First eight hex digits over all that changes tokens or scores; see `identity.cell_hash`."""
+        return cell_hash(self)
 
     @property
     def cell_id(self) -> str:
@@ -189,24 +174,5 @@ class CellConfig:
         model = self.model.rstrip("/").rsplit("/", 1)[-1]
         return f"{model}/{self.benchmark}/{self.method}-{budget}/{self.hash8}"
 
-
-def _check_method(config: CellConfig) -> dict[str, Any] | None:
-    """Build the schedule once, so that sizes that do not fit fail before a model is loaded; returns the options."""
-    check_method_name(config.method)
-    create_schedule(
-        config.method, config.budget, config.window, config.ratio, config.evict_every, config.protocol
-    )  # fmt: skip
-    for name, value in (config.options or {}).items():
-        if name in FIELD_NAMES:
-            raise KvreproError(f"options may not hold {name}={value!r}: it is a parameter of the cell itself")
-    if config.pin_overflow not in PIN_OVERFLOW:
-        raise KvreproError(f"pin_overflow={config.pin_overflow!r}: known are {', '.join(PIN_OVERFLOW)}")
-    return config.options and cell_options(config.method, config.options)
-
-
-# short names of the switches that tables compare
-_SWITCH_LABELS = {
-    ("pin_question", True): "question", ("pin_answer", True): "answer", ("pin_question", False): "no question",
-}  # fmt: skip
 
 FIELD_NAMES = tuple(f.name for f in fields(CellConfig))

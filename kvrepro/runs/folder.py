@@ -5,34 +5,93 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
-from ..files import ResultFolder, read_rows
+from ..files import ResultFolder, is_held, read_rows
 from ..paths import results_root
 from .config import CellConfig
 
 NOTEBOOK, RECORDS, MANIFEST = "run.ipynb", "records.jsonl", "manifest.json"
 COMPLETIONS = "completions.jsonl"  # replies of a cell that is still running, ungraded
 RECORD_FIELDS = (
-    "problem_id", "sample_id", "status", "text", "answer", "gold", "correct", "n_prompt_tokens", "n_thinking_tokens",
+    "problem_id",
+    "sample_id",
+    "status",
+    "text",
+    "answer",
+    "gold",
+    "correct",
+    "n_prompt_tokens",
+    "n_thinking_tokens",
     "n_answer_tokens",
-)  # fmt: skip
+)
 
 
-class CellFolder(ResultFolder):
-    """The folder of one cell."""
+@dataclass(frozen=True)
+class CellFolder:
+    """The folder of one cell, the one beside it where an unfinished run works, and the rest of a grid's files on it.
+
+    Attributes:
+        root: the profile's folder.
+        cell_id: the cell's folder below it.
+    """
+
+    root: Path
+    cell_id: str
 
     @classmethod
     def of(cls, profile: str, config: CellConfig) -> CellFolder:
         """`results/<profile>/<model>/<benchmark>/<method>-<budget>/<hash8>`."""
-        return cls(results_root() / profile / config.cell_id)
+        return cls(results_root() / profile, config.cell_id)
+
+    @property
+    def path(self) -> Path:
+        """Where the finished cell lies."""
+        return self.root / self.cell_id
+
+    @property
+    def partial(self) -> Path:
+        """Where a run works until it is complete."""
+        return ResultFolder(self.path).partial
+
+    @property
+    def lock(self) -> Path:
+        """The lock of an unfinished run; beside its folder, which is removed while the lock is held."""
+        return ResultFolder(self.path).lock
+
+    @property
+    def failed_notebook(self) -> Path:
+        """What is left of a run that failed."""
+        return self.root / "failed" / f"{self.cell_id.replace('/', '_')}.ipynb"
+
+    @property
+    def log(self) -> Path:
+        """What the cell's process in a grid wrote."""
+        return self.root / "logs" / f"{self.cell_id.replace('/', '_')}.log"
+
+    @property
+    def mark(self) -> Path:
+        """The empty file that stands for the finished cell in a grid."""
+        return self.root / ".done" / self.cell_id
 
     @property
     def is_complete(self) -> bool:
         """True once all three files are in place; the manifest comes last."""
         return all((self.path / name).is_file() for name in (MANIFEST, RECORDS, NOTEBOOK))
+
+    @property
+    def is_running(self) -> bool:
+        """True while some process holds the lock of the cell's unfinished run."""
+        return is_held(self.lock)
+
+    @property
+    def n_replies(self) -> int:
+        """Replies that an unfinished run has written so far."""
+        path = self.partial / COMPLETIONS
+        return sum(1 for _ in path.open()) if path.is_file() else 0
 
     def publish(self) -> None:
         """Move a finished run into place, manifest last; whatever is missing before that is not taken for done."""

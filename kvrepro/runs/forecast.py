@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
-from ..benchmarks.table import benchmark_entry, load_problems
-from ..errors import KvreproError
-from ..methods.base import EvictionMethod
+from ..benchmarks.table import benchmark_entry
 from ..methods.learned.importance import PredictorShape
-from ..methods.table import create_method, method_class
+from ..methods.table import method_class
 from ..models.memory import GIB, RESERVE_BYTES, rows_that_fit
 from ..models.shapes import ModelSize, model_size
 from ..models.table import ModelEntry, model_entry, predictor_source
-from ..models.tokens import render_prompt
 from .config import CellConfig
 from .machines import Machine
 from .past_cells import BOUND, GIVEN, NOTHING, PastCell, expected_speed, expected_tokens
+from .resolution import prompt_lengths, sized_method
 
 EXACT, ASSUMED = "exact", "assumed"
 # where tokenizer or rows are not on this machine; only cells without a budget depend on it
@@ -158,30 +155,3 @@ def _time(
     read = size.step_weights_bytes + rows * slots * size.kv_bytes_per_token
     seconds = math.ceil(total / rows) * read / machine.bandwidth
     return total / seconds, seconds, BOUND
-
-
-def sized_method(config: CellConfig) -> EvictionMethod:
-    """The cell's method with stand-ins for what it needs from files: only its sizes are asked for."""
-    stand_ins = {need: (0,) if need == "separators" else object() for need in method_class(config.method).needs}
-    return create_method(config.method, **{**config.method_options(), **stand_ins})
-
-
-def prompt_lengths(config: CellConfig) -> dict[str, int] | None:
-    """Tokens of each problem's prompt, None where tokenizer or rows are not on this machine."""
-    known = _prompt_lengths(config.model, config.benchmark, config.n_problems, config.prompt_style)
-    return None if known is None else dict(known)
-
-
-@lru_cache(maxsize=64)
-def _prompt_lengths(model: str, benchmark: str, n_problems: int | None, style: str) -> dict[str, int] | None:
-    from transformers import AutoTokenizer
-
-    entry = model_entry(model)
-    try:
-        # the tokenizer first: without it the rows are of no use, and asking the Hub for them takes a while offline
-        tokenizer = AutoTokenizer.from_pretrained(entry.source, revision=entry.revision, local_files_only=True)
-        problems, tags = load_problems(benchmark, n_problems, style), entry.tags(tokenizer)
-        return {p.problem_id: len(render_prompt(tokenizer, p.question, tags)) for p in problems}
-    except (KvreproError, OSError, ValueError):
-        # remembered as well: every cell of a profile asks
-        return None

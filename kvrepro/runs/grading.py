@@ -1,19 +1,18 @@
-"""Stored records: read, graded again, and written beside the originals."""
+"""Replies graded by their benchmark: those of a run, and stored records once more, written beside the originals."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kvrepro.benchmarks.table import benchmark_entry, is_local, load_problems
-from kvrepro.engine.requests import LENGTH_LIMIT, NAN_LOGITS, TRUNCATED, WITHOUT_ANSWER
-from kvrepro.errors import KvreproError, RunError
-from kvrepro.files import read_objects
-from kvrepro.graders.grading import grade_many
-from kvrepro.graders.score import GRADERS, KINDS, Score
+from ..benchmarks.table import benchmark_entry, is_local, load_problems
+from ..engine.requests import LENGTH_LIMIT, NAN_LOGITS, TRUNCATED, WITHOUT_ANSWER
+from ..errors import KvreproError, RunError
+from ..files import read_objects
+from ..graders.grading import grade_many
+from ..graders.score import GRADERS, KINDS, Score
+from .folder import MANIFEST, RECORDS, read_manifest
 
 LIMIT_STATUSES = (TRUNCATED, LENGTH_LIMIT)
 # how generation ended: kept by a new grade
@@ -79,9 +78,12 @@ def regrade(
 def grading_item(row: Mapping[str, Any], kind: str, options: Mapping[str, str] | None = None) -> dict[str, Any]:
     """A record as an item of `grade_many`: graded from where it says that its answer begins."""
     item = {
-        "response": row["text"], "gold": row["gold"], "kind": kind, "options": options,
+        "response": row["text"],
+        "gold": row["gold"],
+        "kind": kind,
+        "options": options,
         "finish_reason": "length" if row["status"] in ENDED_STATUSES else "stop",
-    }  # fmt: skip
+    }
     if row["status"] in WITHOUT_ANSWER:
         return {**item, "answer_start": None}
     # records of earlier versions do not say it
@@ -95,7 +97,7 @@ def _graded(row: dict[str, Any], score: Score, grader: str) -> dict[str, Any]:
     return {
         **row,
         "status": status,
-        "answer": score.answer,
+        "answer": None if status in WITHOUT_ANSWER else score.answer,
         "correct": score.correct and status not in WITHOUT_ANSWER,
         "rule": score.rule,
         "grader": grader,
@@ -107,56 +109,35 @@ def beside(path: Path, grader: str) -> Path:
     return path.with_name(f"{path.stem}.{grader}{path.suffix}")
 
 
-def write_whole(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write all rows or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def find_records(path: str | Path) -> list[Path]:
     """The file itself, or every `records.jsonl` below a folder (unfinished cells, whose folders are hidden, apart)."""
     path = Path(path)
-    if path.is_dir():
-        found = sorted(
-            p
-            for p in path.rglob("records.jsonl")
-            if not any(part.startswith(".") for part in p.relative_to(path).parts)
-        )
-        if not found:
-            raise KvreproError(f"{path} holds no records.jsonl")
-        return found
     if any(path.name.endswith(f".{grader}.jsonl") for grader in GRADERS):
-        raise KvreproError(f"{path.name} is itself a regraded file; give the run's records.jsonl")
-    return [path]
+        raise KvreproError(f"{path.name} is itself a regraded file; give the run's {RECORDS}")
+    if not path.is_dir():
+        return [path]
+    files = sorted(path.rglob(RECORDS))
+    found = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    if not found:
+        raise KvreproError(f"{path} holds no {RECORDS}")
+    return found
 
 
 def kind_beside(path: Path) -> str | None:
     """Answer kind of the benchmark that the manifest beside a records file names; None if there is no manifest."""
     name, _ = benchmark_beside(path)
-    if name is None:
-        return None
-
-    kind = benchmark_entry(name).kind
+    kind = None if name is None else benchmark_entry(name).kind
     return kind if kind in KINDS else None
 
 
 def benchmark_beside(path: Path) -> tuple[str | None, str | None]:
-    """(benchmark, prompt style) in the manifest beside a records file; None for what it does not say."""
-    manifest = path.with_name("manifest.json")
-    if not manifest.is_file():
+    """(benchmark, prompt style) in the manifest beside a records file; None for what it does not say.
+
+    Raises: RunError where the manifest cannot be read.
+    """
+    if not path.with_name(MANIFEST).is_file():
         return None, None
-    try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise RunError(f"{manifest.name} beside {path.name} is not JSON; the run is damaged") from error
+    content = read_manifest(path.parent)
     # a run writes both into its config; a manifest by hand may have them at its top
     config = content.get("config")
     for place in (config if isinstance(config, Mapping) else {}, content):
@@ -176,7 +157,6 @@ def options_of(path: Path, rows: Iterable[Mapping[str, Any]]) -> tuple[dict[str,
     name, style = benchmark_beside(path)
     if name is None:
         return {}, None
-
     if not is_local(name) and benchmark_entry(name).kind != "choice":
         return {}, None
     try:

@@ -6,18 +6,19 @@ import shutil
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
+import torch
+
 from ..benchmarks.table import load_problems
 from ..errors import KvreproError
-from ..methods.learned.loading import load_learned
 from ..methods.table import method_class
 from ..models.loading import check_available, default_device
 from ..models.memory import GIB, check_fits
 from ..models.shapes import model_config
-from ..models.table import ModelEntry, model_entry, predictor_source
+from ..models.table import ModelEntry, model_entry
 from ..paths import results_root
 from .config import CellConfig
 from .forecast import cache_bytes, disk_bytes
-from .resolution import resolve_cell
+from .resolution import loaded_method, resolve_cell
 
 
 def check_cells(cells: Sequence[CellConfig], device: str | None = None) -> None:
@@ -78,17 +79,13 @@ def _refusal(check: Callable[[], object]) -> str | None:
 
 def _check_assets(cell: CellConfig, entry: ModelEntry) -> None:
     """Load what the method reads beside the weights, as the run will, with the configuration in the model's place."""
-    import torch
-
-    method = method_class(cell.method)
-    if not set(method.needs) - {"separators"}:
-        return
-    given = {**cell.method_options(), **cell.asset_folders(), "predictor": predictor_source(entry, cell.predictor)}
-    model = SimpleNamespace(
-        name_or_path=entry.source, config=model_config(entry), device=torch.device("cpu"), dtype=torch.float32
-    )
+    needs = set(method_class(cell.method).needs)
     # separators are the tokenizer's, which is there when the weights are
-    load_learned(method, model, None, {**given, "separators": (0,)})
+    given = {"separators": (0,)} if "separators" in needs else {}
+    if needs - set(given):
+        place = {"name_or_path": entry.source, "config": model_config(entry)}
+        model = SimpleNamespace(**place, device=torch.device("cpu"), dtype=torch.float32)
+        loaded_method(cell, model, None, **given)
 
 
 def _full_disk(cells: Sequence[CellConfig]) -> str | None:

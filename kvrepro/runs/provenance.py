@@ -8,7 +8,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ..paths import project_root
+from ..paths import PACKAGE, project_root
 
 PACKAGES = ("kvrepro", "torch", "transformers", "triton", "numpy", "papermill", "math-verify")
 
@@ -26,19 +26,18 @@ def package_versions() -> dict[str, str | None]:
 
 def git_revision() -> str | None:
     """Commit of the project's checkout, `+dirty` when tracked files differ; None outside a checkout."""
-
-    def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(project_root()), *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
-    if commit is None:
+    root = project_root()
+    # a package that was installed into somebody's repository is not what that repository's commit says
+    if root.is_relative_to(PACKAGE):
         return None
-    return commit + ("+dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    describe = ["describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+dirty"]
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *describe], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
 
 
 def hardware(device: str) -> dict[str, Any]:
@@ -47,13 +46,22 @@ def hardware(device: str) -> dict[str, Any]:
     import torch
 
     found: dict[str, Any] = {
-        "device": device, "machine": platform.machine(), "cpu": _cpu_name(), "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(), "memory_bytes": psutil.virtual_memory().total,
-    }  # fmt: skip
+        "device": device,
+        "machine": platform.machine(),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": psutil.virtual_memory().total,
+    }
     if device.startswith("cuda"):
         found["gpu"] = torch.cuda.get_device_name()
         found["cuda_peak_bytes"] = torch.cuda.max_memory_allocated()
     return found
+
+
+def provenance(device: str) -> dict[str, Any]:
+    """All three, as a manifest holds them."""
+    return {"versions": package_versions(), "git": git_revision(), "hardware": hardware(device)}
 
 
 def _cpu_name() -> str:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..benchmarks.table import benchmark_entry
+from ..benchmarks.table import benchmark_entry, load_problems
 from ..errors import KvreproError
 from ..methods.base import EvictionMethod
 from ..methods.learned.folder import LEARNED
-from ..methods.learned.loading import load_learned
-from ..methods.table import method_class
+from ..methods.learned.loading import load_learned, named_separator_ids
+from ..methods.table import create_method, method_class
 from ..models.shapes import model_config, model_dtype
-from ..models.table import model_entry, predictor_source
+from ..models.table import ModelEntry, model_entry, predictor_source
+from ..models.tokens import render_prompt
 from .config import CellConfig
-from .forecast import prompt_lengths, sized_method
 
 
 @dataclass(frozen=True)
@@ -46,19 +47,22 @@ class ResolvedCell:
         config, method, schedule = self.config, self.method, self.method.schedule
         entry = model_entry(config.model)
         needs = type(method).needs
-        folders = {
-            **{name: getattr(config, name) or str(Path(entry.source) / part.folder) for name, part in LEARNED.items()},
-            "predictor": predictor_source(entry, config.predictor),
-        }
+        own = {name: str(Path(entry.source) / part.folder) for name, part in LEARNED.items()}
+        folders = {name: given or own.get(name) for name, given in config.asset_folders().items()}
+        folders["predictor"] = predictor_source(entry, config.predictor)
         switches = {f.name: getattr(method, f.name) for f in fields(method) if f.name not in (*needs, "schedule")}
         counts = sorted((self.prompts or {}).values())
         shown = {
-            **config.resolved(), **{name: path if name in needs else None for name, path in folders.items()},
+            **config.resolved(),
+            **{name: path if name in needs else None for name, path in folders.items()},
             "options": {k: v for k, v in switches.items() if isinstance(v, str | int | float) and k != "pin_overflow"},
             "n_problems": config.n_problems or benchmark_entry(config.benchmark).n_problems,
-            "dtype": _dtype(entry), "think_end": entry.think_end, "kept_tokens": self.kept_tokens,
-            "peak_tokens": self.peak_tokens, "prompt_tokens": [counts[0], counts[-1]] if counts else "not counted here",
-        }  # fmt: skip
+            "dtype": _dtype(entry),
+            "think_end": entry.think_end,
+            "kept_tokens": self.kept_tokens,
+            "peak_tokens": self.peak_tokens,
+            "prompt_tokens": [counts[0], counts[-1]] if counts else "not counted here",
+        }
         if schedule is None:
             shown["options"] = None
         else:
@@ -96,12 +100,12 @@ class ResolvedCell:
             others: their configurations, such as `config.resolved()` or a manifest's `config`.
         """
         mine = self.config
+        beside = [o for o in others if (o["model"], o["benchmark"]) == (mine.model, mine.benchmark)]
         apart = [
             f"{o['method']} at {o['budget']} ({o['protocol']})"
-            for o in others
-            if (o["model"], o["benchmark"]) == (mine.model, mine.benchmark)
-            and None not in (o["protocol"], mine.protocol) and o["protocol"] != mine.protocol
-        ]  # fmt: skip
+            for o in beside
+            if None not in (o["protocol"], mine.protocol) and o["protocol"] != mine.protocol
+        ]
         if not apart:
             return None
         more = f" and {len(apart) - 3} more" if len(apart) > 3 else ""
@@ -129,7 +133,51 @@ def resolve_cell(config: CellConfig) -> ResolvedCell:
     return resolved
 
 
-def _dtype(entry) -> str:
+def loaded_method(config: CellConfig, model, tokenizer, **given: Any) -> EvictionMethod:
+    """The cell's method as it runs, with what it reads beside the weights.
+
+    Args:
+        given: options of the method that the caller has already, such as the traces of an oracle.
+
+    Raises:
+        KvreproError: a file is missing, or the method is an oracle without its traces.
+    """
+    entry, cls = model_entry(config.model), method_class(config.method)
+    options = {**config.method_options(), **given}
+    sources = {**options, **config.asset_folders(), "predictor": predictor_source(entry, config.predictor)}
+    if entry.separators is not None and "separators" not in given:
+        sources["separators"] = named_separator_ids(tokenizer, entry.separators)
+    return create_method(cls, **{**options, **load_learned(cls, model, tokenizer, sources)})
+
+
+def sized_method(config: CellConfig) -> EvictionMethod:
+    """The cell's method with stand-ins for what it needs from files: only its sizes are asked for."""
+    stand_ins = {need: (0,) if need == "separators" else object() for need in method_class(config.method).needs}
+    return create_method(config.method, **{**config.method_options(), **stand_ins})
+
+
+def prompt_lengths(config: CellConfig) -> dict[str, int] | None:
+    """Tokens of each problem's prompt, None where tokenizer or rows are not on this machine."""
+    known = _prompt_lengths(config.model, config.benchmark, config.n_problems, config.prompt_style)
+    return None if known is None else dict(known)
+
+
+@lru_cache(maxsize=64)
+def _prompt_lengths(model: str, benchmark: str, n_problems: int | None, style: str) -> dict[str, int] | None:
+    from transformers import AutoTokenizer
+
+    entry = model_entry(model)
+    try:
+        # the tokenizer first: without it the rows are of no use, and asking the Hub for them takes a while offline
+        tokenizer = AutoTokenizer.from_pretrained(entry.source, revision=entry.revision, local_files_only=True)
+        problems, tags = load_problems(benchmark, n_problems, style), entry.tags(tokenizer)
+        return {p.problem_id: len(render_prompt(tokenizer, p.question, tags)) for p in problems}
+    except (KvreproError, OSError, ValueError):
+        # remembered as well: every cell of a profile asks
+        return None
+
+
+def _dtype(entry: ModelEntry) -> str:
     try:
         return model_dtype(entry, model_config(entry))
     except KvreproError:

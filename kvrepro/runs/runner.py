@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 import uuid
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from ..benchmarks.prompts import prompt_hash
 from ..benchmarks.table import Problem, benchmark_entry, load_with_origin, rows_hash
 from ..engine.engine import Engine
 from ..engine.generate import end_token_ids
-from ..engine.requests import OK, WITHOUT_ANSWER, Completion, Request, RunStats
+from ..engine.requests import Completion, Request, RunStats
 from ..errors import KvreproError
-from ..files import append_row, read_rows, write_atomic, write_rows
-from ..graders import REVISION, grade_many
-from ..methods.learned.loading import load_learned, named_separator_ids
-from ..methods.table import create_method, method_class
+from ..files import append_row, read_rows, write_json, write_rows
+from ..graders import REVISION
+from ..methods.base import EvictionMethod
 from ..models.loading import load_model, resolved_revision
-from ..models.table import model_entry, predictor_fingerprint, predictor_source, weights_fingerprint
+from ..models.table import model_entry, predictor_fingerprint, weights_fingerprint
 from ..models.tokens import ThinkTags, opened_by_us, render_prompt, reply_parts
 from ..scores.metrics import summarise
-from . import folder as results
-from .config import PROTOCOL, CellConfig
-from .folder import COMPLETIONS, MANIFEST, RECORDS
+from .config import CellConfig
+from .folder import COMPLETIONS, MANIFEST, RECORDS, read_manifest
+from .grading import regrade
+from .identity import PROTOCOL
 from .preflight import check_cells
-from .provenance import git_revision, hardware, package_versions
+from .provenance import provenance
+from .resolution import loaded_method
 
 # what a reply carries only until its cell is complete
-_WORKING_FIELDS = ("cell_id", "session", "stats")
+_WORKING_FIELDS = ("cell_id", "session", "stats", "grader")
 
 
 def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = None, threads: int = 1) -> dict[str, Any]:
@@ -47,89 +49,107 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
         KvreproError: the request cannot be met (prompt beyond the budget, missing predictor, ...).
         RunError: files of an earlier run cannot be read.
     """
-    import torch
-
     folder = Path(folder)
     if (folder / MANIFEST).is_file() and (folder / RECORDS).is_file():
-        manifest = results.read_manifest(folder)
+        manifest = read_manifest(folder)
         _same_cell(folder, manifest["cell_id"], config)
         return manifest
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
     started = time.monotonic()
-    started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    session = uuid.uuid4().hex
+    started_at = _now()
     problems, origin = load_with_origin(config.benchmark, config.n_problems, config.prompt_style)
-    entry = model_entry(config.model)
     check_cells([config], device)
+    entry = model_entry(config.model)
     model, tokenizer = load_model(entry, device)
+    engine, requests = _prepare(config, model, tokenizer, problems)
     done = _finished(folder / COMPLETIONS, config)
     resumed = len(done)
-    engine, requests = _prepare(config, model, tokenizer, problems)
-    waiting = [r for r in requests if (r.problem_id, r.sample_id) not in done]
-    with tqdm(total=len(requests), initial=resumed, desc=f"{config.method}-{config.budget}", file=sys.stderr) as bar:
-        for completion in engine.run(waiting):
-            row = _completion_row(completion, tokenizer, engine.think)
-            # a killed run leaves its times with its last reply
-            row |= {"cell_id": config.cell_id, "session": session, "stats": dataclasses.asdict(engine.stats)}
-            append_row(folder / COMPLETIONS, row)
-            done[row["problem_id"], row["sample_id"]] = row
-            bar.update()
+    stats = _generate(config, engine, tokenizer, requests, done, folder / COMPLETIONS)
     records = _graded(problems, [done[r.problem_id, r.sample_id] for r in requests], config)
     write_rows(folder / RECORDS, records)
-    stats = RunStats.combined([*_earlier_sessions(done, session), dataclasses.asdict(engine.stats)])
     manifest = {
-        "cell_id": config.cell_id, "protocol": PROTOCOL, "config": config.resolved(),
-        "method": _method_row(config, engine), "decoder": engine.decoder.name,
+        "cell_id": config.cell_id,
+        "protocol": PROTOCOL,
+        "config": config.resolved(),
+        "method": _method_row(config, engine.method),
+        "decoder": engine.decoder.name,
         "batch_invariant": engine.decoder.batch_invariant,
         "thought": _thought_row(engine.think, tokenizer, problems[0].question),
-        "n_records": len(records), "resumed_records": resumed,
-        "grader_revision": REVISION, "score": dataclasses.asdict(summarise(records)), "status": _counts(records),
+        "n_records": len(records),
+        "resumed_records": resumed,
+        "grader_revision": REVISION,
+        "score": dataclasses.asdict(summarise(records)),
+        "status": dict(Counter(record["status"] for record in records)),
         "stats": {**dataclasses.asdict(stats), "decode_s": stats.decode_s, "decode_tps": stats.decode_tps},
         "evictions": sum(row["evictions"] for row in done.values()),
         "kv_tokens_peak": max(row["peak_tokens"] for row in done.values()),
         "pin_overflow_tokens": sum(row["pin_overflow_tokens"] for row in done.values()),
-        "weights": weights_fingerprint(entry), "revision": resolved_revision(entry),
-        "stand_in": getattr(model.config, "kvrepro_stand_in", None), 
+        "weights": weights_fingerprint(entry),
+        "revision": resolved_revision(entry),
+        "stand_in": getattr(model.config, "kvrepro_stand_in", None),
         "predictor": predictor_fingerprint(entry, config.predictor),
-        "rows_sha256": rows_hash(problems), "benchmark": origin,
+        "rows_sha256": rows_hash(problems),
+        "benchmark": origin,
         "prompts_sha256": prompt_hash(tokenizer.decode(r.prompt_ids) for r in requests),
-        "versions": package_versions(), "git": git_revision(),
-        "hardware": hardware(str(model.device)), "started": started_at,
-        "ended": datetime.now(UTC).isoformat(timespec="seconds"), "wall_s": time.monotonic() - started,
-    }  # fmt: skip
-    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        **provenance(str(model.device)),
+        "started": started_at,
+        "ended": _now(),
+        "wall_s": time.monotonic() - started,
+    }
+    write_json(folder / MANIFEST, manifest)
     (folder / COMPLETIONS).unlink(missing_ok=True)
     return manifest
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _generate(
+    config: CellConfig,
+    engine: Engine,
+    tokenizer,
+    requests: list[Request],
+    done: dict[tuple[str, int], dict[str, Any]],
+    path: Path,
+) -> RunStats:
+    """Generate what is not `done`, add it there and to the file; returns the stats of this and all earlier sessions."""
+    session = uuid.uuid4().hex
+    waiting = [r for r in requests if (r.problem_id, r.sample_id) not in done]
+    title = f"{config.method}-{config.budget}"
+    with tqdm(total=len(requests), initial=len(done), desc=title, file=sys.stderr) as bar:
+        for completion in engine.run(waiting):
+            row = _completion_row(completion, tokenizer, engine.think)
+            # a killed run leaves its times with its last reply
+            row |= {"cell_id": config.cell_id, "session": session, "stats": dataclasses.asdict(engine.stats)}
+            append_row(path, row)
+            done[row["problem_id"], row["sample_id"]] = row
+            bar.update()
+    # the last stats that each session wrote
+    last = {row["session"]: row["stats"] for row in sorted(done.values(), key=lambda r: r["stats"]["steps"])}
+    return RunStats.combined([*last.values(), *([] if session in last else [dataclasses.asdict(engine.stats)])])
+
+
 def _prepare(config: CellConfig, model, tokenizer, problems: list[Problem]):
     """The engine and the requests, samples of a problem side by side."""
-    options = config.method_options()
-    entry = model_entry(config.model)
-    given = {**options, **config.asset_folders(), "predictor": predictor_source(entry, config.predictor)}
-    if entry.separators is not None:
-        given["separators"] = named_separator_ids(tokenizer, entry.separators)
-    options |= load_learned(method_class(config.method), model, tokenizer, given)
-    think = entry.tags(tokenizer)
+    think = model_entry(config.model).tags(tokenizer)
     engine = Engine(
-        model, create_method(config.method, **options), think,
-        end_token_ids(model, tokenizer), sampling=config.sampling, batch_rows=config.batch_rows,
-        max_new_tokens=config.max_new_tokens, seed=config.seed,
-    )  # fmt: skip
+        model,
+        loaded_method(config, model, tokenizer),
+        think,
+        end_token_ids(model, tokenizer),
+        sampling=config.sampling,
+        batch_rows=config.batch_rows,
+        max_new_tokens=config.max_new_tokens,
+        seed=config.seed,
+    )
     prompts = {p.problem_id: tuple(render_prompt(tokenizer, p.question, think)) for p in problems}
-    for problem_id, prompt in prompts.items():
-        try:
-            engine.method.check_prompt(len(prompt))
-        except KvreproError as error:
-            raise KvreproError(f"problem {problem_id}: {error}") from error
     requests = [Request(p.problem_id, s, prompts[p.problem_id]) for p in problems for s in range(config.n_samples)]
     return engine, requests
 
 
-def replay_cell(
-    config: CellConfig, model, tokenizer, n_problems: int
-) -> list[tuple[Completion, dict[str, Any]]]:  # fmt: skip
+def replay_cell(config: CellConfig, model, tokenizer, n_problems: int) -> list[tuple[Completion, dict[str, Any]]]:
     """The first replies of a cell again, with the positions that each eviction kept, and their records.
 
     Noise is keyed by seed, problem and sample, so these are the replies of the cell where its manifest says
@@ -169,47 +189,30 @@ def _finished(path: Path, config: CellConfig) -> dict[tuple[str, int], dict[str,
     return {(row["problem_id"], row["sample_id"]): row for row in rows}
 
 
-def _earlier_sessions(done: dict[tuple[str, int], dict[str, Any]], current: str) -> list[dict[str, Any]]:
-    """The last stats that each earlier run of this cell wrote."""
-    last = {row["session"]: row["stats"] for row in sorted(done.values(), key=lambda r: r["stats"]["steps"])}
-    return [stats for session, stats in last.items() if session != current]
-
-
 def _completion_row(completion: Completion, tokenizer, think: ThinkTags) -> dict[str, Any]:
     text, answer_start = reply_parts(tokenizer, completion.token_ids, completion.n_closed, think)
     return {
-        "problem_id": completion.request.problem_id, "sample_id": completion.request.sample_id,
-        "status": completion.status, "text": text, "answer_start": answer_start,
-        "n_prompt_tokens": len(completion.request.prompt_ids), "n_thinking_tokens": completion.n_thinking_tokens,
-        "n_answer_tokens": completion.n_answer_tokens, "evictions": completion.evictions,
-        "peak_tokens": completion.peak_tokens, "pin_overflow_tokens": completion.pin_overflow_tokens,
-    }  # fmt: skip
+        "problem_id": completion.request.problem_id,
+        "sample_id": completion.request.sample_id,
+        "status": completion.status,
+        "text": text,
+        "answer_start": answer_start,
+        "n_prompt_tokens": len(completion.request.prompt_ids),
+        "n_thinking_tokens": completion.n_thinking_tokens,
+        "n_answer_tokens": completion.n_answer_tokens,
+        "evictions": completion.evictions,
+        "peak_tokens": completion.peak_tokens,
+        "pin_overflow_tokens": completion.pin_overflow_tokens,
+    }
 
 
 def _graded(problems: list[Problem], rows: list[dict[str, Any]], config: CellConfig) -> list[dict[str, Any]]:
-    """Rows with gold, extracted answer, verdict and the rule that decided."""
-    kind = benchmark_entry(config.benchmark).kind
+    """Rows with gold, extracted answer, verdict and the rule that decided, without what only a run needs."""
     golds = {p.problem_id: p.gold for p in problems}
     options = {p.problem_id: p.lettered_options for p in problems}
-    items = [
-        {"response": row["text"], "gold": golds[row["problem_id"]], "kind": kind, "options": options[row["problem_id"]],
-         "finish_reason": "stop" if row["status"] == OK else "length",
-         **{name: row[name] for name in ("answer_start",) if name in row}}
-        for row in rows
-    ]  # fmt: skip
-    scores = grade_many(items, workers=1)
-    graded = []
-    for row, score in zip(rows, scores, strict=True):
-        # how generation ended comes first: a cut reply is cut, whatever the grader found in it
-        status = row["status"] if row["status"] != OK else score.status
-        # nor is anything an answer where the thought never ended, or where no further token could be drawn
-        lacks = row["status"] in WITHOUT_ANSWER
-        graded.append(
-            {**{name: value for name, value in row.items() if name not in _WORKING_FIELDS},
-             "status": status, "answer": None if lacks else score.answer, "gold": golds[row["problem_id"]],
-             "correct": score.correct and not lacks, "rule": score.rule}
-        )  # fmt: skip
-    return graded
+    rows = [{**row, "gold": golds[row["problem_id"]]} for row in rows]
+    graded = regrade(rows, benchmark_entry(config.benchmark).kind, workers=1, options=options)
+    return [{name: value for name, value in row.items() if name not in _WORKING_FIELDS} for row in graded]
 
 
 def _thought_row(think: ThinkTags, tokenizer, question: str) -> dict[str, Any] | None:
@@ -217,29 +220,24 @@ def _thought_row(think: ThinkTags, tokenizer, question: str) -> dict[str, Any] |
     if think.text is None:
         return None
     return {
-        "start": think.start, "end": think.text, "open_thought": think.open_thought or "template",
+        "start": think.start,
+        "end": think.text,
+        "open_thought": think.open_thought or "template",
         "start_appended": opened_by_us(tokenizer, question, think),
-    }  # fmt: skip
-
-
-def _method_row(config: CellConfig, engine) -> dict[str, Any]:
-    """The method as it ran: every switch and option, and what its schedule came to."""
-    method, schedule = engine.method, engine.method.schedule
-    switches = {
-        f.name: value
-        for f in dataclasses.fields(method)
-        if f.name != "schedule" and isinstance(value := getattr(method, f.name), str | int | float | bool | None)
     }
-    row: dict[str, Any] = {"name": method.name, "source": method.source, "protocol": config.protocol, **switches}
-    if schedule is not None:
+
+
+def _method_row(config: CellConfig, method: EvictionMethod) -> dict[str, Any]:
+    """The method as it ran: every switch and option, and what its schedule came to."""
+    switches = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.name != "schedule"}
+    row = {"name": method.name, "source": method.source, "protocol": config.protocol}
+    row |= {name: value for name, value in switches.items() if isinstance(value, str | int | float | bool | None)}
+    if (schedule := method.schedule) is not None:
         kept = method.kept_tokens(config.protocol)
-        row.update(kept_tokens=kept, slack_tokens=schedule.peak_tokens - config.budget, window=schedule.window,
-                   period_steps=None if kept is None else schedule.period_steps)  # fmt: skip
+        row |= {
+            "kept_tokens": kept,
+            "slack_tokens": schedule.peak_tokens - config.budget,
+            "window": schedule.window,
+            "period_steps": None if kept is None else schedule.period_steps,
+        }
     return row
-
-
-def _counts(records: list[dict[str, Any]]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for record in records:
-        found[record["status"]] = found.get(record["status"], 0) + 1
-    return found

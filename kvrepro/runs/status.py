@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..paths import results_root
 from .config import CellConfig
 from .folder import CellFolder, read_manifest
-from .notebooks import finished_samples, is_running
 from .profiles import Profile
 
 
@@ -27,10 +25,8 @@ def cell_state(profile: str, config: CellConfig) -> CellState:
     if folder.is_complete:
         manifest = read_manifest(folder.path)
         return CellState(config.cell_id, "done", manifest["n_records"], manifest["wall_s"])
-    if is_running(folder):
-        return CellState(config.cell_id, "running", finished_samples(folder))
-    failed = results_root() / profile / "failed" / f"{config.cell_id.replace('/', '_')}.ipynb"
-    return CellState(config.cell_id, "failed" if failed.is_file() else "left", finished_samples(folder))
+    state = "running" if folder.is_running else "failed" if folder.failed_notebook.is_file() else "left"
+    return CellState(config.cell_id, state, folder.n_replies)
 
 
 def profile_state(profile: Profile) -> list[CellState]:

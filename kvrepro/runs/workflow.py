@@ -19,11 +19,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..errors import RunError
-from ..paths import project_root, results_root
-from .child import child_command
+from ..paths import project_root, results_root, working_root
 from .config import CellConfig
 from .folder import MANIFEST, CellFolder
-from .notebooks import is_running
+from .processes import child_command
 from .profiles import Profile
 
 POLL_S = 0.5
@@ -31,27 +30,17 @@ FAILED = "failed"  # how the line of a failed cell begins
 _QUIET = ("--quiet", "rules")
 
 
-def mark_of(profile: str, cell_id: str) -> Path:
-    """The empty file that stands for a finished cell."""
-    return results_root() / profile / ".done" / cell_id
-
-
-def log_of(profile: str, cell_id: str) -> Path:
-    """What a cell's process wrote."""
-    return results_root() / profile / "logs" / f"{cell_id.replace('/', '_')}.log"
-
-
 def set_marks(profile: Profile) -> None:
     """Marks of exactly the complete cells, as old as these, so that figures older than a cell are drawn again."""
     for cell in profile.cells:
-        mark, folder = mark_of(profile.name, cell.cell_id), CellFolder.of(profile.name, cell)
+        folder = CellFolder.of(profile.name, cell)
         if folder.is_complete:
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.touch()
+            folder.mark.parent.mkdir(parents=True, exist_ok=True)
+            folder.mark.touch()
             written = (folder.path / MANIFEST).stat().st_mtime_ns
-            os.utime(mark, ns=(written, written))
+            os.utime(folder.mark, ns=(written, written))
         else:
-            mark.unlink(missing_ok=True)
+            folder.mark.unlink(missing_ok=True)
 
 
 def snakemake_command(
@@ -63,13 +52,21 @@ def snakemake_command(
         part: the cells to make; None makes all and the figures.
         more: flags of the user's, quoted as in a shell.
     """
-    targets = [str(mark_of(profile, cell.cell_id)) for cell in part or ()]
+    targets = [str(CellFolder.of(profile, cell).mark) for cell in part or ()]
     counted = [] if gpus is None else ["--resources", f"gpu={gpus}"]
-    return child_command(
-        "snakemake", *targets, "--snakefile", str(project_root() / "Snakefile"), "--directory", str(project_root()),
-        "--cores", str(cores), "--keep-going", "--rerun-incomplete", "--nolock", "--rerun-triggers", "input", "mtime",
-        *counted, "--config", f"profile={profile}", *shlex.split(more),
-    )  # fmt: skip
+    where = ["--snakefile", str(project_root() / "Snakefile"), "--directory", str(working_root())]
+    how = [
+        "--cores",
+        str(cores),
+        "--keep-going",
+        "--rerun-incomplete",
+        "--nolock",
+        "--rerun-triggers",
+        "input",
+        "mtime",
+    ]
+    config = ["--config", f"profile={profile}"]
+    return child_command("snakemake", *targets, *where, *how, *counted, *config, *shlex.split(more))
 
 
 def show_plan(command: Sequence[str]) -> int:
@@ -104,11 +101,11 @@ def failures(profile: Profile, since: float) -> list[str]:
     """
     lines = []
     for cell in profile.cells:
-        if CellFolder.of(profile.name, cell).is_complete:
+        folder = CellFolder.of(profile.name, cell)
+        if folder.is_complete:
             continue
-        log = log_of(profile.name, cell.cell_id)
-        if log.is_file() and log.stat().st_mtime >= since:
-            lines.append(f"{FAILED}: {cell.cell_id}: {_reason(log)} (log: {log})")
+        if folder.log.is_file() and folder.log.stat().st_mtime >= since:
+            lines.append(f"{FAILED}: {cell.cell_id}: {_reason(folder.log)} (log: {folder.log})")
         else:
             lines.append(f"not started: {cell.cell_id}")
     return lines
@@ -117,16 +114,20 @@ def failures(profile: Profile, since: float) -> list[str]:
 def snakemake_error(profile: str) -> RunError:
     """Why Snakemake itself failed, where no cell did."""
     log = results_root() / profile / "snakemake.log"
-    lines = [line.strip() for line in log.read_text().splitlines() if line.strip()]
+    lines = _lines(log)
     named = [line for line in lines if "error" in line.lower()]
     return RunError(f"Snakemake failed: {(named or lines or ['it wrote nothing'])[-1]} (log: {log})")
 
 
 def _reason(log: Path) -> str:
     """The message of the command line, which is one line; else the last thing that was written."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = _lines(log)
     said = [line.removeprefix("kvrepro run: ") for line in lines if line.startswith("kvrepro run: ")]
     return (said or lines or ["its process was killed before it wrote anything"])[-1]
+
+
+def _lines(log: Path) -> list[str]:
+    return [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
 
 
 def _end_group(leader: int) -> None:
@@ -138,6 +139,6 @@ def _end_group(leader: int) -> None:
 
 def _show(bar: tqdm, folders: list[CellFolder]) -> None:
     done = sum(folder.is_complete for folder in folders)
-    running = sum(not folder.is_complete and is_running(folder) for folder in folders)
+    running = sum(not folder.is_complete and folder.is_running for folder in folders)
     bar.set_postfix_str(f"{running} running, {len(folders) - done - running} left", refresh=False)
     bar.update(done - bar.n)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kvrepro.kernels import reference
 from kvrepro.kernels.checks.common import relative_error
 from kvrepro.kernels.decode_attention import MAX_SPLITS, count_splits, decode_attention
+from kvrepro.kernels.reference.attention import biased_attention
 
 from .interpreter import assert_case, case_ids, needs_triton
 
@@ -24,7 +24,7 @@ def test_the_twin_equals_the_path_that_the_engine_uses_on_a_cpu():
     lengths = torch.tensor([5, 1, 9])
     query, keys, values = torch.randn(3, 6, 16), torch.randn(3, 2, 9, 16), torch.randn(3, 2, 9, 16)
     bias = torch.zeros(3, 9).masked_fill(torch.arange(9) >= lengths[:, None], -torch.inf)[:, None, None]
-    wanted, mass = reference.decode_attention(query, keys, values, bias, 0.25, with_mass=True)
+    wanted, mass = biased_attention(query, keys, values, bias, 0.25, with_mass=True)
     found, found_mass = decode_attention(query, keys, values, lengths, 0.25, mass="all")
     assert relative_error(found, wanted) < 1e-6
     assert relative_error(found_mass, mass) < 1e-6
@@ -45,8 +45,8 @@ def test_half_precision_on_a_cpu_takes_another_path_to_the_same_result(dtype, ra
     empty = torch.arange(9) >= torch.tensor([5, 1, 9])[:, None]
     bias = torch.zeros(3, 9).masked_fill(empty, -torch.inf)[:, None, None] if ragged else None
     half = [t.to(dtype) for t in (query, keys, values)]
-    wanted, _ = reference.decode_attention(*(t.float() for t in half), bias, 0.25)
-    found, mass = reference.decode_attention(*half, None if bias is None else bias.to(dtype), 0.25)
+    wanted, _ = biased_attention(*(t.float() for t in half), bias, 0.25)
+    found, mass = biased_attention(*half, None if bias is None else bias.to(dtype), 0.25)
     assert found.dtype == dtype and found.shape == query.shape and mass is None
     assert relative_error(found, wanted) < (2e-3 if dtype == torch.float16 else 1e-2)
 

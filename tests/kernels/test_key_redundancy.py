@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kvrepro.kernels import reference_scores
 from kvrepro.kernels.checks.key_redundancy import GOLDEN_KEYS, GOLDEN_MEANS
 from kvrepro.kernels.key_redundancy import key_redundancy
+from kvrepro.kernels.reference.scores import blocked_key_redundancy
 
 from .interpreter import assert_case, case_ids, needs_triton
 
@@ -52,12 +52,12 @@ def test_the_twin_equals_the_definition(threshold):
 def test_the_twin_equals_the_path_that_methods_use_on_a_cpu():
     torch.manual_seed(0)
     keys = torch.randn(2, 3, 40, 8)
-    wanted = reference_scores.key_redundancy(keys.flatten(0, 1), 0.4).view(2, 3, 40)
+    wanted = blocked_key_redundancy(keys.flatten(0, 1), 0.4).view(2, 3, 40)
     assert torch.allclose(key_redundancy(keys, 0.4), wanted, atol=1e-6)
 
 
 def test_the_block_of_the_twin_does_not_matter():
-    from kvrepro.kernels.reference_ragged import key_redundancy as twin
+    from kvrepro.kernels.reference.scores import key_redundancy as twin
 
     torch.manual_seed(0)
     keys = torch.randn(1, 2, 50, 8)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kvrepro.kernels.reference_steps import splitmix
 from kvrepro.kernels.sample import sample
 
 from kvrepro.cache.noise import mix
@@ -33,10 +32,20 @@ def test_the_twin_draws_the_tokens_of_the_engine(order, temperature, top_p, top_
     assert torch.equal(found, wanted)
 
 
-def test_the_hash_is_that_of_the_engines_noise():
+def test_the_hash_is_splitmix64():
     torch.manual_seed(0)
     keys, counters = torch.randint(-(2**63), 2**63 - 1, (1000,)), torch.randint(0, 2**40, (1000,))
-    assert torch.equal(splitmix(keys, counters), mix(keys, counters))
+
+    def splitmix(key: int, counter: int) -> int:
+        """As published, in whole numbers modulo 2 ** 64; returned with a sign."""
+        x = (key + (counter + 1) * 0x9E3779B97F4A7C15) % 2**64
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) % 2**64
+        x ^= x >> 31
+        return x - 2**64 if x >= 2**63 else x
+
+    wanted = [splitmix(k, n) for k, n in zip(keys.tolist(), counters.tolist(), strict=True)]
+    assert mix(keys, counters).tolist() == wanted
 
 
 @pytest.mark.parametrize(

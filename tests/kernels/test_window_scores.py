@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kvrepro.kernels import reference_scores
+from kvrepro.kernels.reference.scores import weighted_window_scores
 from kvrepro.kernels.window_scores import window_scores
 
 from .interpreter import assert_case, case_ids, needs_triton
@@ -46,7 +46,7 @@ def test_the_twin_equals_the_path_that_methods_use_on_a_cpu(group):
     torch.manual_seed(0)
     queries, keys = torch.randn(2, 6, 4, 8), torch.randn(2, 2, 9, 8)
     weights = torch.full((2, 4), 0.25)
-    wanted = reference_scores.window_scores(queries.unflatten(1, (2, 3)), keys, None, weights, 0.3, group)
+    wanted = weighted_window_scores(queries.unflatten(1, (2, 3)), keys, None, weights, 0.3, group)
     assert torch.allclose(window_scores(queries, keys, None, 0.3, group=group), wanted, atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Torch twins of the kernels: the definition of correct, and the path of a CPU where nothing compiled serves."""
+"""Twins of the kernels over slots: attention of one query per row, the write of a new slot, compaction."""
 
 from __future__ import annotations
 
@@ -7,10 +7,45 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 
+def live_slots(lengths: Tensor | None, rows: int, span: int, device: torch.device) -> Tensor:
+    """`[B, S]` bool: slots in use; all of them without lengths."""
+    if lengths is None:
+        return torch.ones(rows, span, dtype=torch.bool, device=device)
+    return torch.arange(span, device=device) < lengths[:, None]
+
+
 def decode_attention(
+    query: Tensor, keys: Tensor, values: Tensor, lengths: Tensor | None, scaling: float, *, mass: str | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """As `kvrepro.kernels.decode_attention.decode_attention`.
+
+    `query` `[B, Hq, D]`, `keys` and `values` `[B, H, S, D]`, `lengths` `[B]` or None; returns `[B, Hq, D]` and mass.
+    """
+    rows, q_heads, size = query.shape
+    kv_heads, span = keys.shape[1], keys.shape[2]
+    live = live_slots(lengths, rows, span, query.device)[:, None, :, None]
+    # 0 times NaN is NaN, so unused slots are replaced before any product
+    keys, values = (torch.where(live, t, 0).float() for t in (keys, values))
+    grouped = query.float().view(rows, kv_heads, q_heads // kv_heads, size)
+    logits = (grouped @ keys.transpose(-1, -2) * scaling).masked_fill(~live.squeeze(-1)[:, :, None], -torch.inf)
+    # a row without slots: softmax over nothing is NaN, the defined result is zero
+    weights = logits.softmax(-1).nan_to_num(0.0)
+    out = (weights @ values).view(rows, q_heads, size).to(query.dtype)
+    if mass is None:
+        return out, None
+    reduced = {
+        "all": lambda: weights,
+        "group_mean": lambda: weights.mean(2),
+        "group_max": lambda: weights.amax(2),
+        "heads_mean": lambda: weights.mean((1, 2)),
+    }[mass]()
+    return out, reduced
+
+
+def biased_attention(
     query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scaling: float, *, with_mass: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Attention of one query per row over the slots in use.
+    """`decode_attention` as a CPU computes it where nothing compiled serves: a bias instead of lengths.
 
     Args:
         query: `[B, Hq, D]`, rotated.
@@ -43,6 +78,25 @@ def decode_attention(
     mass = logits.softmax(-1, dtype=torch.float32)
     out = torch.bmm(mass.to(values.dtype), values).view(rows, q_heads, size)
     return out, mass.view(rows, kv_heads, -1, span) if with_mass else None
+
+
+def append_kv(
+    qkv: Tensor, cos: Tensor | None, sin: Tensor | None, keys: Tensor, values: Tensor, slots: Tensor
+) -> Tensor:
+    """As `kvrepro.kernels.append_kv.append_kv`: `qkv` `[B, Hq + 2H, D]`, `cos`, `sin` `[B, D]`, `slots` `[B]`."""
+    kv_heads, span = keys.shape[1], keys.shape[2]
+    turned, value = qkv[:, :-kv_heads].float(), qkv[:, -kv_heads:]
+    if cos is not None:
+        left, right = turned.chunk(2, dim=-1)
+        turned = turned * cos.float()[:, None] + torch.cat((-right, left), dim=-1) * sin.float()[:, None]
+    turned = turned.to(qkv.dtype)
+    query, key = turned[:, :-kv_heads], turned[:, -kv_heads:]
+    # no row is picked out by a condition, which would read the device: a row that must not write repeats what is there
+    writes = ((slots >= 0) & (slots < span))[:, None, None]
+    rows, at = torch.arange(len(slots), device=qkv.device), slots.clamp(0, max(0, span - 1)).long()
+    keys[rows, :, at] = torch.where(writes, key.to(keys.dtype), keys[rows, :, at])
+    values[rows, :, at] = torch.where(writes, value.to(values.dtype), values[rows, :, at])
+    return query.contiguous()
 
 
 def compact_slots(kv: Tensor, rows: Tensor, slots: Tensor) -> None:

@@ -1,10 +1,16 @@
-"""What a command does when a signal stops it: everything it started ends, and its exit code is 128 + the signal."""
+"""Child processes that end with this one: when a signal stops it, and when it is killed outright.
+
+`python -m kvrepro.runs.processes PARENT_PID MODULE [ARGUMENT ...]` runs a module that ends with its parent: one that is
+killed, for lack of memory for example, cannot end its children, so they watch for it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import runpy
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +22,8 @@ if TYPE_CHECKING:
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # those that this system has
 GRACE_S = 1.0  # what processes get to end by themselves
 UNWIND_S = 3.0  # what this process gets to end its own clean-up
+POLL_S = 1.0
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
 class Stopped(KeyboardInterrupt):
@@ -105,3 +113,43 @@ def _each(processes: list[psutil.Process], action: str) -> None:
     for process in processes:
         if _runs(process):
             getattr(process, action)()
+
+
+def child_command(module: str, *arguments: str, python: str = sys.executable) -> list[str]:
+    """Command line that runs a module in a child of this process."""
+    return [python, "-m", "kvrepro.runs.processes", str(os.getpid()), module, *arguments]
+
+
+def end_with(parent: int) -> None:
+    """End this process when `parent`, which started it, has ended.
+
+    At once and whatever it computes on Linux, within seconds on other systems with parent process ids that change;
+    Windows has none, there children end with their pipes or go on.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if sys.platform != "win32" and os.getppid() != parent:
+        # it ended before this process could ask
+        os._exit(1)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(POLL_S)
+    os._exit(1)
+
+
+def main() -> None:
+    """Tie this process to its parent, then run the module as `python -m` would."""
+    parent, module, *arguments = sys.argv[1:]
+    end_with(int(parent))
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
