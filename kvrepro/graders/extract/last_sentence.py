@@ -222,9 +222,8 @@ def _sentence_value(last: str, is_alone: bool) -> str | None:
     chances = re.findall(r"\b\d+ (?:in|out of) \d+\b", last)
     if len(chances) == 1 and len(numbers) == 2 and _STATED.search(last.partition(chances[0])[0]):
         return chances[0]
-    before, unit = last.partition(numbers[0])[0], _unit_behind(flat.partition(numbers[0])[2])
-    is_stated = is_plain and len(numbers) == 1 and (_STATED.search(before) or (unit and _LEADS_TO_BOLD.search(before)))
-    return numbers[0] + unit if len(set(numbers)) == 1 and (is_conclusion or is_stated) else None
+    unit = _unit_behind(flat.partition(numbers[0])[2])
+    return numbers[0] + unit if is_conclusion and len(set(numbers)) == 1 else None
 
 
 def _number_word(sentence: str) -> str | None:
