@@ -14,9 +14,9 @@ from ..engine.requests import LENGTH_LIMIT, OK, TRUNCATED
 from ..graders.equivalence import equivalence
 from ..graders.grading import grade_many
 from ..graders.score import KINDS, THOUGHT_END
-from ..runs.grading import LIMIT_STATUSES, grading_item, kind_beside, options_of, read_records
+from ..runs.grading import grading_item, kind_beside, options_of, read_records
 from ..scores.known_scores import is_far, known_scores
-from ..scores.metrics import metric_rows
+from ..scores.metrics import LIMIT_STATUSES, metric_rows
 from ..scores.statistics import interval
 
 TAIL_CHARACTERS = 160
