@@ -61,6 +61,15 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
         file.flush()
 
 
+def rows_so_far(path: Path) -> list[dict[str, Any]]:
+    """Rows that a killed run left behind; a line that it was cut in is dropped, in the file too, and made again."""
+    if not path.is_file():
+        return []
+    rows = list(read_rows(path, drop_cut_tail=True))
+    write_rows(path, rows)
+    return rows
+
+
 def read_rows(path: Path, *, drop_cut_tail: bool = False) -> Iterator[dict[str, Any]]:
     """Read JSON lines that a run wrote.
 

@@ -8,7 +8,7 @@ from typing import Any
 from ..benchmarks.table import benchmark_entry
 from ..methods.learned.importance import PredictorShape
 from ..methods.table import method_class
-from ..models.memory import GIB, RESERVE_BYTES, rows_that_fit
+from ..models.memory import GIB, RESERVE_BYTES, rows_that_fit, step_bytes
 from ..models.shapes import ModelSize, model_size
 from ..models.table import model_entry, predictor_source
 from .config import CellConfig
@@ -114,7 +114,7 @@ class CellForecast:
         slots = self._longest + self.new_tokens / 2
         if self._schedule is not None:
             slots = min((self._schedule.kept_tokens + self._schedule.peak_tokens) / 2, slots)
-        read = self._size.step_weights_bytes + self.batch_rows * slots * self.kv_bytes_per_token
+        read = step_bytes(self._size.step_weights_bytes, self.kv_bytes_per_token, self.batch_rows, slots)
         seconds = math.ceil(total / self.batch_rows) * read / bandwidth
         return total / seconds, seconds, BOUND
 
