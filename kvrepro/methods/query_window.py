@@ -93,30 +93,36 @@ class QueryWindowMethod(EvictionMethod):
             total: sum over the queries instead of their mean.
         """
         queries, positions = view.queries(layers, self.ring_width)
-        keys, scaling = view.keys(layers), view.scaling(layers)
-        n_layers, rows = keys.shape[:2]
+        queries, keys, scaling = queries.flatten(0, 1), view.keys(layers), view.scaling(layers)
+        shape, keys = keys.shape[:2], keys.flatten(0, 1)
         first = view.seen - (self.obs_window if width is None else width)
         counted = (positions >= 0) & (positions >= first[:, None])
         if candidates_only and also_hidden is None and (keys.is_cuda or self.impl != "auto"):
-            lengths = torch.full((n_layers * rows,), self.candidates(view), dtype=torch.int64, device=keys.device)
-            heads = queries.flatten(0, 1).flatten(1, 2)
-            asked = {"group": self.group, "lengths": lengths, "impl": self.impl}
-            found = window_scores_kernel(heads, keys.flatten(0, 1), counted.repeat(n_layers, 1), scaling, **asked)
-            found = found.unflatten(0, (n_layers, rows))
+            lengths = keys.new_full((len(keys),), self.candidates(view), dtype=torch.int64)
+            found = window_scores_kernel(
+                queries.flatten(1, 2),
+                keys,
+                counted.repeat(shape[0], 1),
+                scaling,
+                group=self.group,
+                lengths=lengths,
+                impl=self.impl,
+            ).unflatten(0, shape)
             return found * counted.sum(-1)[None, :, None, None] if total else found
-        if candidates_only:
-            slots = torch.arange(view.length, device=keys.device)
-            hidden = slots.ge(self.candidates(view)).expand(1, 1, 1, 1, -1)
-        else:
-            hidden = layers_of(view.positions, layers)[:, :, :, None] > positions[None, :, None, :, None]
+        hidden = self._hidden(view, layers, positions, candidates_only)
         if also_hidden is not None:
             hidden = hidden | also_hidden[:, :, :, None]
-        hidden = hidden.expand(n_layers, rows, -1, -1, -1).flatten(0, 1)
+        hidden = hidden.expand(*shape, -1, -1, -1).flatten(0, 1)
         weights = counted.float() / (1 if total else counted.sum(-1, keepdim=True).clamp(min=1))
-        weights = weights.repeat(n_layers, 1)
-        flat = queries.flatten(0, 1), keys.flatten(0, 1)
-        found = weighted_window_scores(*flat, hidden, weights, scaling, self.group)
-        return found.unflatten(0, (n_layers, rows))
+        found = weighted_window_scores(queries, keys, hidden, weights.repeat(shape[0], 1), scaling, self.group)
+        return found.unflatten(0, shape)
+
+    def _hidden(self, view: EvictionView, layers: slice, positions: Tensor, candidates_only: bool) -> Tensor:
+        """Slots that the softmax leaves out, bool, `[l or 1, R or 1, H or 1, w or 1, S]`; `positions` `[R, w]`."""
+        if candidates_only:
+            slots = torch.arange(view.length, device=positions.device)
+            return slots.ge(self.candidates(view)).expand(1, 1, 1, 1, -1)
+        return layers_of(view.positions, layers)[:, :, :, None] > positions[None, :, None, :, None]
 
     def smoothed(self, scores: Tensor, view: EvictionView) -> Tensor:
         """`scores` `[..., S]` smoothed along the candidates by the method's `pool` and `pool_kernel`."""

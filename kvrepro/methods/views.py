@@ -49,11 +49,6 @@ class StepView:
         """`[B]` int64: the slot that each row's newest token lies in."""
         return self.cache.step_slots
 
-    @property
-    def seen(self) -> Tensor:
-        """`[B]` int64: tokens that each row has processed, this one included."""
-        return self.cache.step_positions + 1
-
 
 @dataclass(frozen=True)
 class EvictionView:

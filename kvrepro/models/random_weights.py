@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from ..errors import UnknownNameError
-from .shapes import CONFIGS
+from .shapes import published_config
 
-# name of a published shape -> its row in the tables of models and configurations
+# name on the command line -> row of the model table
 SHAPES = {"r1-llama-8b": "r1-llama", "r1-qwen-7b": "r1-qwen"}
 
 
@@ -20,12 +20,14 @@ def true_shape(name: str) -> PretrainedConfig:
     """
     if name not in SHAPES:
         raise UnknownNameError("model shape", name, SHAPES)
-    return AutoConfig.for_model(**CONFIGS[SHAPES[name]])
+    # no token ends a row, so that every step has all rows
+    return published_config(SHAPES[name], bos_token_id=None, eos_token_id=None)
 
 
 def bench_shape() -> PretrainedConfig:
     """Configuration of the 135M Llama shape that `kvrepro bench` decodes with on a CPU."""
-    return AutoConfig.for_model(**CONFIGS["smollm2-135m"] | {"max_position_embeddings": 16384})
+    longer = {"max_position_embeddings": 16384, "rope_theta": 10000.0, "rms_norm_eps": 1e-6}
+    return published_config("smollm2-135m", **longer)
 
 
 def build(config: PretrainedConfig, device: str, dtype: torch.dtype = torch.bfloat16) -> PreTrainedModel:
