@@ -16,7 +16,7 @@ import kvrepro
 from kvrepro import cli
 from kvrepro.engine import requests
 from kvrepro.graders.score import STATUSES
-from kvrepro.runs import stopping
+from kvrepro.runs import processes
 from kvrepro.runs.profiles import profile_names
 from kvrepro.runs.summary import COLUMNS
 
@@ -73,7 +73,7 @@ def test_the_public_names():
 
 def test_the_exit_codes():
     listed = {int(n) for row in rows(section("Exit codes")) for n in re.findall(r"\b\d+\b", " ".join(row[:2]))} - {128}
-    signals = {128 + getattr(signal, name) for name in stopping.SIGNALS}
+    signals = {128 + getattr(signal, name) for name in processes.SIGNALS}
     assert listed == {0, 1, 2, cli.OUTPUT_CLOSED, *signals}
     assert cli.INTERRUPTED in signals
 

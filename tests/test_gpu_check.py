@@ -159,7 +159,7 @@ def test_arguments_have_defaults():
     parser = argparse.ArgumentParser()
     gpu_check.add_arguments(parser)
     args = parser.parse_args(["--out", "x"])
-    assert tuple(args.models) == SHAPES and args.rows == 20 and args.limit_s < 480
+    assert tuple(args.models) == tuple(SHAPES) and args.rows == 20 and args.limit_s < 480
 
 
 def test_whatever_breaks_in_a_row_is_recorded_and_the_next_row_runs(tmp_path):

@@ -39,8 +39,8 @@ def test_objects_keep_their_texts_and_lines_their_numbers(tmp_path, start, end):
 def test_the_rows_of_a_benchmark(tmp_path, start, end):
     rows = [{"id": f"q{i}", "problem": f"{TEXT} {i}", "answer": str(i)} for i in range(30)]
     written(tmp_path / "aime24.jsonl", rows, start, end)
-    loaded = load_with_provenance("aime24", data_dir=tmp_path)
-    assert all(f"{TEXT} {i}" in problem.question for i, problem in enumerate(loaded.problems))
+    problems, _ = load_with_provenance("aime24", data_dir=tmp_path)
+    assert all(f"{TEXT} {i}" in problem.question for i, problem in enumerate(problems))
 
 
 @FORMS

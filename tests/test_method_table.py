@@ -25,11 +25,22 @@ def make_cell(method, n_right, model="tiny-r1-llama", benchmark="chain-12", opti
     config = CellConfig(model=model, benchmark=benchmark, method=method, **sizes)
     scores = {p: float((i + shift) % 20 < n_right) for i, p in enumerate(PROBLEMS)}
     row = {
-        "model": model, "benchmark": benchmark, "method": method, "label": config.label, "protocol": config.protocol,
-        "budget_tokens": config.budget, "window": config.window, "ratio": None, "n_problems": 20, "n_samples": 1,
-        "pass_at_1": 5.0 * n_right, "pass_at_1_lo": 0.0, "pass_at_1_hi": 100.0, "kv_tokens_peak": 180,
+        "model": model,
+        "benchmark": benchmark,
+        "method": method,
+        "label": config.label,
+        "protocol": config.protocol,
+        "budget_tokens": config.budget,
+        "window": config.window,
+        "ratio": None,
+        "n_problems": 20,
+        "n_samples": 1,
+        "pass_at_1": 5.0 * n_right,
+        "pass_at_1_lo": 0.0,
+        "pass_at_1_hi": 100.0,
+        "kv_tokens_peak": 180,
         "slack_tokens": 20,
-    }  # fmt: skip
+    }
     return ScoredCell(config, row, scores)
 
 
@@ -98,10 +109,13 @@ def test_averages_need_every_set_and_draw_a_problem_for_both_models():
 def test_pinning_pairs_differ_by_the_question_alone():
     question = {"pin_question": True}
     cells = [
-        make_cell("full", 20), make_cell("h2o", 4), make_cell("h2o", 9, options=question),
+        make_cell("full", 20),
+        make_cell("h2o", 4),
+        make_cell("h2o", 9, options=question),
         make_cell("snapkv", 3, options={"obs_window": 16}),
-        make_cell("snapkv", 8, options={"obs_window": 16, **question}), make_cell("rkv", 8, options=question),
-    ]  # fmt: skip
+        make_cell("snapkv", 8, options={"obs_window": 16, **question}),
+        make_cell("rkv", 8, options=question),
+    ]
     pairs = pinning_table(method_table(cells)).set_index("score")
     assert pairs.gain.to_dict() == {"h2o": 25.0, "snapkv + obs_window=16": 25.0}
 
@@ -118,9 +132,14 @@ def test_figures_show_every_row():
     assert [t.get_text() for t in heat.texts] == ["30", "10", "20"]
     assert [t.get_text() for t in heat.get_yticklabels()] == ["16", "8"]
     table = pd.DataFrame(
-        {"label": ["h2o", "h2o", "oracle_future"], "budget_tokens": [96, 128, 96], "kl": [0.5, 0.1, 0.01],
-         "kl_lo": [0.4, 0.0, 0.0], "kl_hi": [0.6, 0.2, 0.02]}
-    )  # fmt: skip
+        {
+            "label": ["h2o", "h2o", "oracle_future"],
+            "budget_tokens": [96, 128, 96],
+            "kl": [0.5, 0.1, 0.01],
+            "kl_lo": [0.4, 0.0, 0.0],
+            "kl_hi": [0.6, 0.2, 0.02],
+        }
+    )
     curves = fidelity_curves(table, "kl", ["h2o", "oracle_future"], title="t", ax=plt.figure().gca())
     assert [line.get_label() for line in curves.get_lines()] == ["h2o", "oracle_future"]
     assert curves.get_yscale() == "log"

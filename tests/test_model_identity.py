@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kvrepro import paths
+from kvrepro.benchmarks.sources import REAL_BENCHMARKS
 from kvrepro.benchmarks.table import benchmark_entry
 from kvrepro.methods.table import METHODS, method_class
 from kvrepro.models.identity import model_identity
@@ -17,15 +18,31 @@ from kvrepro.models.table import MODELS, model_entry
 from kvrepro.runs.config import CellConfig
 
 FILES = {
-    "config.json": "{}", "generation_config.json": "{}", "tokenizer_config.json": "{}", "tokenizer.json": "{}",
-    "special_tokens_map.json": "{}", "chat_template.jinja": "a", "additional_chat_templates/tool.jinja": "a",
+    "config.json": "{}",
+    "generation_config.json": "{}",
+    "tokenizer_config.json": "{}",
+    "tokenizer.json": "{}",
+    "special_tokens_map.json": "{}",
+    "chat_template.jinja": "a",
+    "additional_chat_templates/tool.jinja": "a",
     "merges.txt": "a b",
-    "tokenizer.model": "a", "model.safetensors": "w", "README.md": "card", "training.json": "{}", "scores.json": "{}",
-    "model.safetensors.index.json": '{"weight_map": {}}', "importance/card.json": "{}", "LICENSE.txt": "free",
-}  # fmt: skip
+    "tokenizer.model": "a",
+    "model.safetensors": "w",
+    "README.md": "card",
+    "training.json": "{}",
+    "scores.json": "{}",
+    "model.safetensors.index.json": '{"weight_map": {}}',
+    "importance/card.json": "{}",
+    "LICENSE.txt": "free",
+}
 NO_TOKENS = {
-    "README.md", "training.json", "scores.json", "model.safetensors.index.json", "importance/card.json", "LICENSE.txt",
-}  # fmt: skip
+    "README.md",
+    "training.json",
+    "scores.json",
+    "model.safetensors.index.json",
+    "importance/card.json",
+    "LICENSE.txt",
+}
 
 
 @pytest.fixture
@@ -112,9 +129,11 @@ def test_a_shipped_row_is_identified_by_what_the_user_changed_in_it(rows):
 def test_models_of_the_hub_and_fetched_ones_keep_their_names():
     """Recorded before files and rows counted: nothing that these cells cover has changed."""
     recorded = {
-        ("r1-llama", "full"): "a9bb1d26", ("r1-llama", "rkv"): "72c5bdb3", ("smollm2-135m", "full"): "2130c3eb",
+        ("r1-llama", "full"): "a9bb1d26",
+        ("r1-llama", "rkv"): "72c5bdb3",
+        ("smollm2-135m", "full"): "2130c3eb",
         ("org/some-model@v1", "rkv"): "99f77b63",
-    }  # fmt: skip
+    }
     assert {key: cell(*key) for key in recorded} == recorded
 
 
@@ -141,8 +160,8 @@ def test_rows_on_this_machine_that_are_not_the_reference_count(tmp_path, monkeyp
         found.add(name())
     assert len(found | {published}) == 3
     digest = hashlib.sha256((tmp_path / "aime24.jsonl").read_bytes()).hexdigest()
-    table = {"aime24": dataclasses.replace(benchmark_entry("aime24"), reference_sha256=digest)}
-    monkeypatch.setattr("kvrepro.benchmarks.table._real", lambda: table)
+    entry = dataclasses.replace(benchmark_entry("aime24"), reference_sha256=digest)
+    monkeypatch.setitem(REAL_BENCHMARKS, "aime24", entry)
     assert name() == published
 
 

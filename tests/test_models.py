@@ -109,14 +109,19 @@ def test_a_folder_loads_and_carries_no_hub_revision(folder):
     [
         (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer .*copy the tokenizer files"),
         (lambda f: (f / "model.safetensors").unlink(), r"has no \*\.safetensors weights"),
-        (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
-         r"pickle weights only \(pytorch_model.bin\).*Convert them"),
+        (
+            lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+            r"pickle weights only \(pytorch_model.bin\).*Convert them",
+        ),
         (lambda f: (f / "model.safetensors").write_bytes(b"cut"), "cannot be loaded from"),
-        (lambda f: (f / "model.safetensors.index.json").write_text(
-            json.dumps({"weight_map": {"a": "model.safetensors", "b": "model-00002.safetensors"}})),
-         "lacks 1 of 2 weight files, for example model-00002.safetensors"),
+        (
+            lambda f: (f / "model.safetensors.index.json").write_text(
+                json.dumps({"weight_map": {"a": "model.safetensors", "b": "model-00002.safetensors"}})
+            ),
+            "lacks 1 of 2 weight files, for example model-00002.safetensors",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_damaged_folder_says_what_is_missing(folder, damage, message):
     damage(folder)
     with pytest.raises(KvreproError, match=message):

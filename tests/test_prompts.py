@@ -57,8 +57,9 @@ def test_generate_opens_the_thought(random_model):
 
 def test_rows_say_who_opens_the_thought(tmp_path):
     assert {n: e.open_thought for n, e in MODELS.items() if e.open_thought != "always"} == {
-        "qwen3-8b": "template", "qwen3-4b": "template",
-    }  # fmt: skip
+        "qwen3-8b": "template",
+        "qwen3-4b": "template",
+    }
     assert model_entry("owner/model").open_thought is None
     (tmp_path / "config.json").write_text("{}")
     assert model_entry(str(tmp_path)).open_thought is None

@@ -37,15 +37,15 @@ def write(folder, name, lines):
 @needs_data
 @pytest.mark.parametrize("name", LOCAL)
 def test_published_rows_load_with_their_provenance(name):
-    loaded = load_with_provenance(name, data_dir=DATA)
+    problems, origin = load_with_provenance(name, data_dir=DATA)
     entry = REAL_BENCHMARKS[name]
-    assert len(loaded.problems) == entry.n_problems == loaded.provenance["n_rows"]
-    assert loaded.provenance["is_reference"]
-    assert loaded.provenance["source"] == f"file:{name}.jsonl"
-    assert str(DATA) not in json.dumps(loaded.provenance)
-    assert loaded.provenance["prompts_sha256"] == prompt_hash(p.question for p in loaded.problems)
-    other = load_with_provenance(name, data_dir=DATA, prompt_style="deepseek")
-    assert other.provenance["prompts_sha256"] != loaded.provenance["prompts_sha256"]
+    assert len(problems) == entry.n_problems == origin["n_rows"]
+    assert origin["is_reference"]
+    assert origin["source"] == f"file:{name}.jsonl"
+    assert str(DATA) not in json.dumps(origin)
+    assert origin["prompts_sha256"] == prompt_hash(p.question for p in problems)
+    _, other = load_with_provenance(name, data_dir=DATA, prompt_style="deepseek")
+    assert other["prompts_sha256"] != origin["prompts_sha256"]
 
 
 @needs_data
@@ -121,7 +121,7 @@ def test_the_hub_is_asked_for_one_commit_which_is_recorded(monkeypatch):
     hub = FakeHub([{"question": f"Q{i}", "answer": str(i)} for i in range(15)])
     monkeypatch.setitem(sys.modules, "datasets", hub)
     monkeypatch.setattr(real, "resolved_commit", lambda hub_id, revision: (f"{hub_id}@{revision}", None))
-    origin = load_with_provenance("aime25", revision="v1").provenance
+    _, origin = load_with_provenance("aime25", revision="v1")
     assert hub.revisions == ["opencompass/AIME2025@v1"] * 2
     assert (origin["revision"], origin["commit"]) == ("v1", "opencompass/AIME2025@v1")
 
@@ -129,7 +129,7 @@ def test_the_hub_is_asked_for_one_commit_which_is_recorded(monkeypatch):
 def test_an_unknown_commit_says_why_and_the_revision_asked_for_is_loaded(monkeypatch):
     hub = FakeHub([{"question": f"Q{i}", "answer": str(i)} for i in range(15)])
     monkeypatch.setitem(sys.modules, "datasets", hub)
-    origin = load_with_provenance("aime25", revision="v1").provenance
+    _, origin = load_with_provenance("aime25", revision="v1")
     assert hub.revisions == ["v1", "v1"]
     assert origin["commit"] is None
     assert "ConnectionError" in origin["commit_unknown"]
@@ -150,10 +150,10 @@ def test_hub_rows_are_renamed_and_two_configs_joined(monkeypatch):
     monkeypatch.setitem(
         sys.modules, "datasets", FakeHub([{"question": f"Q{i}", "answer": float(i)} for i in range(15)])
     )
-    loaded = load_with_provenance("aime25")
-    assert [p.gold for p in loaded.problems[:3]] == ["0", "1", "2"]
-    assert len({p.problem_id for p in loaded.problems}) == 30
-    assert loaded.provenance["configs"] == ["AIME2025-I", "AIME2025-II"]
+    problems, origin = load_with_provenance("aime25")
+    assert [p.gold for p in problems[:3]] == ["0", "1", "2"]
+    assert len({p.problem_id for p in problems}) == 30
+    assert origin["configs"] == ["AIME2025-I", "AIME2025-II"]
 
 
 def test_hub_errors_name_columns_gate_and_the_way_offline(monkeypatch):
@@ -169,10 +169,16 @@ def test_hub_errors_name_columns_gate_and_the_way_offline(monkeypatch):
 
 def gpqa_rows(n=198):
     return [
-        {"Record ID": f"rec{i}", "Question": f" Which number is {i}? \n", "Correct Answer": f"number {i}\n",
-         "Incorrect Answer 1": f"{i + 1}", "Incorrect Answer 2": f"{i + 2}", "Incorrect Answer 3": f"{i + 3}"}
+        {
+            "Record ID": f"rec{i}",
+            "Question": f" Which number is {i}? \n",
+            "Correct Answer": f"number {i}\n",
+            "Incorrect Answer 1": f"{i + 1}",
+            "Incorrect Answer 2": f"{i + 2}",
+            "Incorrect Answer 3": f"{i + 3}",
+        }
         for i in range(n)
-    ]  # fmt: skip
+    ]
 
 
 def test_gpqa_options_are_shuffled_by_problem_and_the_letter_follows(tmp_path):

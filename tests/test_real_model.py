@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kvrepro.models.fetched import FETCHED_MODELS
+from kvrepro.models.fetching import FETCHED_MODELS
 from kvrepro.models.table import model_entry
 from kvrepro.paths import fetched_folder
 

@@ -20,8 +20,9 @@ def picture(**changes):
     values = dict(
         tokens=["Q", "a", "b", "c", "d", "</think>", "7"],
         roles=["question", "thought", "thought", "thought", "thought", "answer", "answer"],
-        importance=[None, 0.1, 0.4, 0.2, 0.3, None, None], kept=[[0, 2, 3], [0, 2, 4, 5]],
-    )  # fmt: skip
+        importance=[None, 0.1, 0.4, 0.2, 0.3, None, None],
+        kept=[[0, 2, 3], [0, 2, 4, 5]],
+    )
     return TokenPicture(**{**values, **changes})
 
 

@@ -70,9 +70,14 @@ def test_the_engine_splits_thought_and_answer_at_a_tag_of_several_tokens(exaone,
     assert max(reply) < 320
     tags = ThinkTags.of(exaone, "</thought>")
     engine = Engine(
-        random_model, create_method("full"), tags, (), sampling=SamplingConfig(0), batch_rows=1,
+        random_model,
+        create_method("full"),
+        tags,
+        (),
+        sampling=SamplingConfig(0),
+        batch_rows=1,
         max_new_tokens=len(reply),
-    )  # fmt: skip
+    )
     written = iter(reply)
     monkeypatch.setattr("kvrepro.engine.engine.sample_tokens", lambda *args: torch.tensor([next(written)]))
     # the model's vocabulary is smaller than the tokenizer's: what is fed does not matter here

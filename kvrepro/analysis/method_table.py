@@ -17,7 +17,7 @@ from ..runs.folder import MANIFEST, CellFolder, read_manifest, read_records
 from ..runs.profiles import Profile
 from ..runs.runner import run_cell
 from ..runs.summary import summary_row
-from ..scores.statistics import PairedDifference, holm, interval, mean_over_sets, paired_comparison
+from ..scores.statistics import holm, interval, mean_over_sets, paired_comparison
 
 FULL, REFERENCE = "full", "dynts"
 SIGNIFICANCE = 0.05
@@ -57,25 +57,28 @@ def run_missing_cells(profile: Profile) -> None:
         run_cell(config, CellFolder.of(profile.name, config).path)
 
 
-def check_one_protocol(frame: pd.DataFrame) -> str:
-    """The protocol that all compressed rows share.
+def explain_protocol(frame: pd.DataFrame) -> str:
+    """One sentence on what the budget of these rows means.
 
     Raises:
         KvreproError: rows of both protocols, whose budgets mean different things.
     """
-    protocols = sorted(frame[frame.method != FULL].protocol.dropna().unique())
+    protocols = sorted(frame[frame.method != FULL].protocol.dropna().unique()) or ["none"]
     if len(protocols) > 1:
         raise KvreproError(
             f"the table mixes the protocols {' and '.join(protocols)}, in which a budget means different things: "
             "select rows of one protocol, or name one in the profile's defaults"
         )
-    return protocols[0] if protocols else "none"
+    return f"protocol {protocols[0]}: {_MEANINGS[protocols[0]]}"
 
 
-def explain_protocol(frame: pd.DataFrame) -> str:
-    """One sentence on what the budget of these rows means; raises as `check_one_protocol`."""
-    protocol = check_one_protocol(frame)
-    return f"protocol {protocol}: {_MEANINGS[protocol]}"
+def _checked_rows(cells: list[ScoredCell]) -> pd.DataFrame:
+    """The cells' summary rows, of one protocol."""
+    if not cells:
+        raise KvreproError("no finished cell to compare: run the profile first")
+    frame = pd.DataFrame([cell.row for cell in cells])
+    explain_protocol(frame)
+    return frame
 
 
 def method_table(cells: list[ScoredCell], reference: str = REFERENCE) -> pd.DataFrame:
@@ -88,10 +91,7 @@ def method_table(cells: list[ScoredCell], reference: str = REFERENCE) -> pd.Data
     Raises:
         KvreproError: no finished cell, or cells of both protocols.
     """
-    if not cells:
-        raise KvreproError("no finished cell to compare: run the profile first")
-    frame = pd.DataFrame([cell.row for cell in cells])
-    check_one_protocol(frame)
+    frame = _checked_rows(cells)
     parts = []
     for _, group in frame.groupby(["model", "benchmark"], sort=False):
         mine = {i: cells[i] for i in group.index}
@@ -106,15 +106,12 @@ def method_table(cells: list[ScoredCell], reference: str = REFERENCE) -> pd.Data
 
 def _differences(cells: Mapping[int, ScoredCell], base: ScoredCell, name: str) -> pd.DataFrame:
     """Paired differences of all cells to one, in points."""
-    found: dict[int, PairedDifference] = {
-        i: paired_comparison(cell.by_problem, base.by_problem) for i, cell in cells.items() if cell is not base
-    }
-    adjusted = holm({str(i): c.p_value for i, c in found.items()}) if found else {}
-    rows = {
-        i: {name: 100 * c.difference, f"{name}_lo": 100 * c.lo, f"{name}_hi": 100 * c.hi, f"{name}_p": adjusted[str(i)]}
-        for i, c in found.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index", columns=[name, f"{name}_lo", f"{name}_hi", f"{name}_p"])
+    others = {i: cell for i, cell in cells.items() if cell is not base}
+    found = {i: paired_comparison(cell.by_problem, base.by_problem) for i, cell in others.items()}
+    adjusted = holm({i: c.p_value for i, c in found.items()}) if found else {}
+    rows = {i: (100 * c.difference, 100 * c.lo, 100 * c.hi, adjusted[i]) for i, c in found.items()}
+    columns = [name, f"{name}_lo", f"{name}_hi", f"{name}_p"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def _mark_best(part: pd.DataFrame, cells: Mapping[int, ScoredCell]) -> pd.DataFrame:
@@ -140,9 +137,7 @@ def average_table(cells: list[ScoredCell]) -> pd.DataFrame:
     Raises:
         KvreproError: no finished cell, or cells of both protocols.
     """
-    if not cells:
-        raise KvreproError("no finished cell to average: run the profile first")
-    check_one_protocol(pd.DataFrame([cell.row for cell in cells]))
+    _checked_rows(cells)
     pairs = {(c.config.model, c.config.benchmark) for c in cells}
     rows = []
     for label in dict.fromkeys(c.config.label for c in cells):
@@ -152,19 +147,15 @@ def average_table(cells: list[ScoredCell]) -> pd.DataFrame:
         sets = {" ".join(pair): cell.by_problem for pair, cell in mine.items()}
         # the two models answer the same problems, so a drawn problem is drawn for both
         same = {(name, p): f"{name.split(' ')[1]}/{p}" for name, scores in sets.items() for p in scores}
-        several = mean_over_sets(sets, same) if len(sets) > 1 else interval(list(next(iter(sets.values())).values()))
-        if several.lo == several.hi:
+        score = mean_over_sets(sets, same) if len(sets) > 1 else interval(list(next(iter(sets.values())).values()))
+        if score.lo == score.hi:
             # all replies alike: resampling says nothing, the exact bound for so many distinct problems does
-            several = interval([several.estimate] * several.n_problems)
-        peaks = [cell.row["kv_tokens_peak"] for cell in mine.values()]
-        rows.append(
-            {
-                "label": label, "method": next(iter(mine.values())).config.method, "pass_at_1": 100 * several.estimate,
-                "pass_at_1_lo": 100 * several.lo, "pass_at_1_hi": 100 * several.hi,
-                "mean_slots": sum(peaks) / len(peaks), "n_sets": len(sets),
-            }
-        )  # fmt: skip
-    return pd.DataFrame(rows)
+            score = interval([score.estimate] * score.n_problems)
+        method = next(iter(mine.values())).config.method
+        slots = sum(cell.row["kv_tokens_peak"] for cell in mine.values()) / len(mine)
+        rows.append((label, method, 100 * score.estimate, 100 * score.lo, 100 * score.hi, slots, len(sets)))
+    names = ["label", "method", "pass_at_1", "pass_at_1_lo", "pass_at_1_hi", "mean_slots", "n_sets"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def pinning_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -175,16 +166,10 @@ def pinning_table(table: pd.DataFrame) -> pd.DataFrame:
     keyed = {(r.model, r.benchmark, r.label, r.budget_tokens): r for r in table.itertuples()}
     rows = []
     for (model, benchmark, label, budget), pinned in keyed.items():
-        parts = label.split(" + ")
-        if "question" not in parts[1:]:
-            continue
-        alone = keyed.get((model, benchmark, " + ".join(p for p in parts if p != "question"), budget))
-        if alone is not None:
-            rows.append(
-                {
-                    "model": model, "benchmark": benchmark, "score": alone.label, "budget_tokens": budget,
-                    "alone": alone.pass_at_1, "question": pinned.pass_at_1,
-                    "gain": pinned.pass_at_1 - alone.pass_at_1,
-                }
-            )  # fmt: skip
+        method, *switches = label.split(" + ")
+        score = " + ".join([method, *(s for s in switches if s != "question")])
+        alone = keyed.get((model, benchmark, score, budget))
+        if "question" in switches and alone is not None:
+            gain = pinned.pass_at_1 - alone.pass_at_1
+            rows.append((model, benchmark, score, budget, alone.pass_at_1, pinned.pass_at_1, gain))
     return pd.DataFrame(rows, columns=["model", "benchmark", "score", "budget_tokens", "alone", "question", "gain"])

@@ -50,8 +50,7 @@ class GeneratedBenchmark(Benchmark):
         """
         if not self.path.is_file():
             raise KvreproError(f"{self.path} is missing: run `python -m kvrepro.benchmarks.generated`")
-        content = self.path.read_bytes()
-        found = hashlib.sha256(content).hexdigest()
+        found = hashlib.sha256(self.path.read_bytes()).hexdigest()
         if found != self.sha256:
             raise KvreproError(
                 f"{self.path} has SHA-256 {found}, expected {self.sha256}: restore it with "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from .problem import Problem
 
@@ -13,35 +13,6 @@ GK23EN_AMC_ROWS = range(296, 360)
 _LEAST_COPIED = 0.55
 # of the shorter text's words, where the numbers are the same: told again with other names and sentences
 _LEAST_RETOLD = 0.5
-
-
-def _triples(text: str) -> set[str]:
-    words = re.findall(r"[a-z]+|\d+", _prose(text))
-    return {" ".join(words[i : i + 3]) for i in range(len(words) - 2)}
-
-
-def _words(text: str) -> set[str]:
-    return set(re.findall(r"[a-z]{3,}", _prose(text)))
-
-
-def _numbers(text: str) -> set[str]:
-    return set(re.findall(r"\d+", text))
-
-
-def _prose(text: str) -> str:
-    return re.sub(r"\\[a-zA-Z]+", " ", text).lower()
-
-
-def _copied(first: str, second: str) -> float:
-    return _share(_triples(first), _triples(second))
-
-
-def _retold(first: str, second: str) -> float:
-    return _share(_words(first), _words(second)) if _numbers(first) == _numbers(second) != set() else 0.0
-
-
-def _share(first: set[str], second: set[str]) -> float:
-    return len(first & second) / max(1, min(len(first), len(second)))
 
 
 def same_problems(sets: Mapping[str, Sequence[Problem]]) -> dict[tuple[str, str], str]:
@@ -55,22 +26,38 @@ def same_problems(sets: Mapping[str, Sequence[Problem]]) -> dict[tuple[str, str]
         return {}
     rows = list(sets["gk23en"])[GK23EN_AMC_ROWS.start : GK23EN_AMC_ROWS.stop]
     pairs: dict[str, str] = {}
-    _match(pairs, sets["amc23"], rows, _copied, _LEAST_COPIED)
-    _match(pairs, sets["amc23"], rows, _retold, _LEAST_RETOLD)
-    shared: dict[tuple[str, str], str] = {}
-    for own, other in pairs.items():
-        shared["amc23", own] = shared["gk23en", other] = f"amc2023:{own}"
-    return shared
+    for likeness, least in ((_copied, _LEAST_COPIED), (_retold, _LEAST_RETOLD)):
+        for problem in (p for p in sets["amc23"] if p.problem_id not in pairs):
+            free = [row for row in rows if row.problem_id not in pairs.values()]
+            scored = [(likeness(problem.question, row.question), row.problem_id) for row in free]
+            score, name = max(scored, default=(0.0, ""))
+            if score >= least:
+                pairs[problem.problem_id] = name
+    own = {("amc23", problem): f"amc2023:{problem}" for problem in pairs}
+    return own | {("gk23en", row): f"amc2023:{problem}" for problem, row in pairs.items()}
 
 
-def _match(
-    pairs: dict[str, str], problems: Sequence[Problem], rows: Sequence[Problem],
-    likeness: Callable[[str, str], float], least: float,
-) -> None:  # fmt: skip
-    """Add the most alike row to each problem that has none, if it is alike enough and still free."""
-    for problem in problems:
-        free = [row for row in rows if row.problem_id not in pairs.values()]
-        scored = [(likeness(problem.question, row.question), row.problem_id) for row in free]
-        score, name = max(scored, default=(0.0, ""))
-        if problem.problem_id not in pairs and score >= least:
-            pairs[problem.problem_id] = name
+def _copied(first: str, second: str) -> float:
+    return _share(_triples(first), _triples(second))
+
+
+def _retold(first: str, second: str) -> float:
+    numbers, others = (set(re.findall(r"\d+", text)) for text in (first, second))
+    return _share(_words(first), _words(second)) if numbers == others != set() else 0.0
+
+
+def _share(first: set[str], second: set[str]) -> float:
+    return len(first & second) / max(1, min(len(first), len(second)))
+
+
+def _triples(text: str) -> set[str]:
+    words = re.findall(r"[a-z]+|\d+", _prose(text))
+    return {" ".join(words[i : i + 3]) for i in range(len(words) - 2)}
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]{3,}", _prose(text)))
+
+
+def _prose(text: str) -> str:
+    return re.sub(r"\\[a-zA-Z]+", " ", text).lower()

@@ -9,9 +9,8 @@ from ..errors import UnknownNameError
 
 PROMPT_STYLES = ("dynts", "deepseek")
 DEEPSEEK_SUFFIX = "\nPlease reason step by step, and put your final answer within \\boxed{}."
-_TYPE_HINTS = {
-    "true": " (True or False)", "false": " (True or False)", "yes": " (Yes or No)", "no": " (Yes or No)",
-}  # fmt: skip
+_TRUTH, _CONSENT = " (True or False)", " (Yes or No)"
+_TYPE_HINTS = {"true": _TRUTH, "false": _TRUTH, "yes": _CONSENT, "no": _CONSENT}
 
 
 def user_message(problem: str, gold: str, style: str = "dynts") -> str:

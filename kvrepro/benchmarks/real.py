@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +15,18 @@ from .problem import Problem
 from .prompts import prompt_hash, user_message
 from .sources import REAL_BENCHMARKS, RealBenchmark
 
-__all__ = ["REAL_BENCHMARKS", "LoadedBenchmark", "load_real", "load_with_provenance"]
-
 _PROBLEM_FIELDS = ("problem", "question", "Question", "input")
 _GPQA_WRONG = ("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 
 
-@dataclass(frozen=True)
-class LoadedBenchmark:
-    """Problems in source order, and what a manifest records about where they came from."""
-
-    problems: tuple[Problem, ...]
-    provenance: Mapping[str, Any]
-
-
-def load_real(
-    name: str, *, data_dir: str | Path | None = None, prompt_style: str | None = None, revision: str | None = None
-) -> list[Problem]:
-    """Problems of a published benchmark; see `load_with_provenance`."""
-    return list(load_with_provenance(name, data_dir=data_dir, prompt_style=prompt_style, revision=revision).problems)
+def load_real(name: str, **options: Any) -> list[Problem]:
+    """Problems of a published benchmark; arguments as of `load_with_provenance`."""
+    return load_with_provenance(name, **options)[0]
 
 
 def load_with_provenance(
     name: str, *, data_dir: str | Path | None = None, prompt_style: str | None = None, revision: str | None = None
-) -> LoadedBenchmark:
+) -> tuple[list[Problem], dict[str, Any]]:
     """Load `<data_dir>/<name>.jsonl`, or the Hub where no folder is given.
 
     Args:
@@ -48,6 +35,9 @@ def load_with_provenance(
         prompt_style: one of `prompts.PROMPT_STYLES`; None takes the table's.
         revision: commit, tag or branch of the data set on the Hub; None takes the table's, and the newest if the table
             names none. The commit that it stood for is recorded. A folder has no revisions.
+
+    Returns:
+        Problems in source order, and what a manifest records about where they came from.
 
     Raises:
         UnknownNameError: no such benchmark or prompt style.
@@ -60,7 +50,7 @@ def load_with_provenance(
     rows, origin = _read_hub(entry, revision) if data_dir is None else _read_local(entry, Path(data_dir))
     problems = [_problem(entry, row, number, style) for number, row in enumerate(rows)]
     _check(entry, problems, origin["source"])
-    provenance = {
+    return problems, {
         "benchmark": name,
         **origin,
         "n_rows": len(problems),
@@ -69,27 +59,22 @@ def load_with_provenance(
         "prompts_sha256": prompt_hash(p.question for p in problems),
         "option_seed": OPTION_SEED if entry.kind == "choice" else None,
     }
-    return LoadedBenchmark(tuple(problems), provenance)
 
 
 def _read_local(entry: RealBenchmark, folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     path = folder / f"{entry.name}.jsonl"
     if not path.is_file():
         raise KvreproError(
-            f"{path} is missing: put the rows there as JSON lines with the keys id, problem, answer, or unset"
-            f" KVREPRO_DATA "
-            f"to load {entry.hub.hub_id} from the Hub"
+            f"{path} is missing: put the rows there as JSON lines with the keys id, problem, answer, or unset "
+            f"KVREPRO_DATA to load {entry.hub.hub_id} from the Hub"
         )
     rows = [
         _renamed(entry, row, f"{path.name}, line {number}", "Question" in row and entry.kind == "choice")
         for number, row in read_objects(path)
     ]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return rows, {
-        "source": f"file:{path.name}",
-        "file_sha256": digest,
-        "is_reference": None if entry.reference_sha256 is None else digest == entry.reference_sha256,
-    }
+    is_reference = None if entry.reference_sha256 is None else digest == entry.reference_sha256
+    return rows, {"source": f"file:{path.name}", "file_sha256": digest, "is_reference": is_reference}
 
 
 def _read_hub(entry: RealBenchmark, revision: str | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -97,12 +82,10 @@ def _read_hub(entry: RealBenchmark, revision: str | None) -> tuple[list[dict[str
         import datasets
     except ImportError as error:
         raise KvreproError(
-            f"loading {entry.name} from the Hub needs the package datasets: pip install 'kvrepro[hub]', or set"
-            f" KVREPRO_DATA "
-            f"to a folder with {entry.name}.jsonl (keys id, problem, answer) to work offline"
+            f"loading {entry.name} from the Hub needs the package datasets: pip install 'kvrepro[hub]', or set "
+            f"KVREPRO_DATA to a folder with {entry.name}.jsonl (keys id, problem, answer) to work offline"
         ) from error
-    source = entry.hub
-    asked = revision or source.revision
+    source, asked = entry.hub, revision or entry.hub.revision
     commit, unresolved = resolved_commit(source.hub_id, asked)
     rows: list[dict[str, Any]] = []
     fingerprints = []
@@ -113,19 +96,16 @@ def _read_hub(entry: RealBenchmark, revision: str | None) -> tuple[list[dict[str
         except Exception as error:
             # `datasets` raises many types for "no network", "no access", "no such split"; none of them is hidden
             raise KvreproError(_hub_failure(entry, config, error)) from error
-        missing = {name for name in source.columns.values() if name not in loaded.column_names}
-        if missing:
+        if set(source.columns.values()) - set(loaded.column_names):
             raise KvreproError(
-                f"{source.hub_id} has the columns {sorted(loaded.column_names)}, expected"
-                f" {sorted(source.columns.values())}; "
-                "the data set was changed or is another mirror"
+                f"{source.hub_id} has the columns {sorted(loaded.column_names)}, expected "
+                f"{sorted(source.columns.values())}; the data set was changed or is another mirror"
             )
         fingerprints.append(str(getattr(loaded, "_fingerprint", "")))
         rows.extend(_renamed(entry, dict(row), f"{source.hub_id}, row {i}", True) for i, row in enumerate(loaded))
-    return rows, {
-        "source": f"hub:{source.hub_id}", "configs": list(source.configs), "split": source.split,
-        "revision": asked, "commit": commit, "commit_unknown": unresolved, "fingerprints": fingerprints,
-    }  # fmt: skip
+    origin = {"source": f"hub:{source.hub_id}", "configs": list(source.configs), "split": source.split}
+    state = {"revision": asked, "commit": commit, "commit_unknown": unresolved, "fingerprints": fingerprints}
+    return rows, origin | state
 
 
 def resolved_commit(hub_id: str, revision: str | None) -> tuple[str | None, str | None]:
@@ -143,50 +123,43 @@ def resolved_commit(hub_id: str, revision: str | None) -> tuple[str | None, str 
 
 
 def _hub_failure(entry: RealBenchmark, config: str | None, error: Exception) -> str:
-    text = (
+    terms = f"https://huggingface.co/datasets/{entry.hub.hub_id}"
+    gate = f"The set is gated: accept its terms at {terms} and log in with `hf auth login`. "
+    return (
         f"cannot load {entry.hub.hub_id} (config {config}, split {entry.hub.split}) from the Hub: "
-        f"{type(error).__name__}: {str(error)[:200]}. "
+        f"{type(error).__name__}: {str(error)[:200]}. {gate if entry.hub.is_gated else ''}"
+        f"To work offline set KVREPRO_DATA to a folder with {entry.name}.jsonl (keys id, problem, answer)."
     )
-    if entry.hub.is_gated:
-        text += (
-            f"The set is gated: accept its terms at https://huggingface.co/datasets/{entry.hub.hub_id} and log in with "
-            "`hf auth login`. "
-        )
-    return text + f"To work offline set KVREPRO_DATA to a folder with {entry.name}.jsonl (keys id, problem, answer)."
 
 
 def _renamed(entry: RealBenchmark, row: dict[str, Any], place: str, has_hub_names: bool) -> dict[str, Any]:
     """The row with our column names; GPQA's wrong options are kept under `incorrect`."""
     columns = dict(entry.hub.columns) if has_hub_names else {"id": "id", "answer": "answer"}
-    if "problem" not in columns:
-        columns["problem"] = next((name for name in _PROBLEM_FIELDS if name in row), "problem")
-    missing = [name for name in columns.values() if name not in row]
-    wrong = [name for name in _GPQA_WRONG if name in row]
-    if has_hub_names and entry.kind == "choice" and len(wrong) != len(_GPQA_WRONG):
-        missing += [name for name in _GPQA_WRONG if name not in row]
-    if missing:
+    columns.setdefault("problem", next((name for name in _PROBLEM_FIELDS if name in row), "problem"))
+    needed = [*columns.values(), *(_GPQA_WRONG if has_hub_names and entry.kind == "choice" else ())]
+    if missing := [name for name in needed if name not in row]:
         raise KvreproError(f"{place}: no column {missing}; found {sorted(row)}")
     renamed = {ours: row[theirs] for ours, theirs in columns.items()}
-    if len(wrong) == len(_GPQA_WRONG):
-        renamed["incorrect"] = [str(row[name]) for name in wrong]
+    if all(name in row for name in _GPQA_WRONG):
+        renamed["incorrect"] = [str(row[name]) for name in _GPQA_WRONG]
     return renamed
 
 
 def _problem(entry: RealBenchmark, row: Mapping[str, Any], number: int, style: str) -> Problem:
     problem_id = str(row["id"]) if "id" in row else f"{entry.name}-{number:03d}"
     gold = _gold_text(row["answer"])
-    published = entry.gold_fixes.get(number)
-    if published is not None and gold == published[0]:
-        gold = published[1]
+    published, mended = entry.gold_fixes.get(number, (None, None))
+    if gold == published:
+        gold = mended
     text = str(row["problem"] or "").strip()
     if not text:
         raise KvreproError(f"{entry.name}: problem {problem_id!r} has no text")
-    if "incorrect" in row:
-        if not gold:
-            raise KvreproError(f"{entry.name}: problem {problem_id!r} has an empty gold answer")
+    if "incorrect" not in row:
+        options = listed_options(text) if entry.kind == "choice" else ()
+    elif gold:
         text, gold, options = shuffled_question(text, gold, row["incorrect"], problem_id)
     else:
-        options = listed_options(text) if entry.kind == "choice" else ()
+        raise KvreproError(f"{entry.name}: problem {problem_id!r} has an empty gold answer")
     return Problem(problem_id, user_message(text, gold, style), gold, options)
 
 
@@ -203,8 +176,7 @@ def _check(entry: RealBenchmark, problems: Sequence[Problem], source: str) -> No
         raise KvreproError(
             f"{source}: {len(repeated)} ids occur more than once, e.g. {repeated[:3]}; expected unique ids"
         )
-    empty = [p.problem_id for p in problems if not p.gold.strip()]
-    if empty:
+    if empty := [p.problem_id for p in problems if not p.gold.strip()]:
         raise KvreproError(f"{source}: {len(empty)} gold answers are empty: {empty[:5]}")
     if len(problems) != entry.n_problems:
         raise KvreproError(

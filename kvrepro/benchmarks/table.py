@@ -8,19 +8,15 @@ from typing import Any
 from ..errors import KvreproError, UnknownNameError
 from ..paths import data_dir
 from .generated import GENERATED
-from .problem import ANSWER_KINDS, Benchmark, Problem
+from .problem import Benchmark, Problem
 from .prompts import PROMPT_STYLES
-from .real import REAL_BENCHMARKS, load_with_provenance
-
-__all__ = [
-    "ANSWER_KINDS", "Benchmark", "Problem", "benchmark_entry", "benchmark_names", "check_prompt_style", "is_local",
-    "load_problems", "load_with_origin", "rows_hash", "rows_identity",
-]  # fmt: skip
+from .real import load_with_provenance
+from .sources import REAL_BENCHMARKS
 
 
 def benchmark_names() -> list[str]:
     """Every known benchmark, generated ones first."""
-    return [*GENERATED, *_real()]
+    return [*GENERATED, *REAL_BENCHMARKS]
 
 
 def benchmark_entry(name: str) -> Benchmark:
@@ -29,7 +25,7 @@ def benchmark_entry(name: str) -> Benchmark:
     Raises:
         UnknownNameError: no such benchmark; lists the known ones.
     """
-    entry = GENERATED.get(name) or _real().get(name)
+    entry = GENERATED.get(name) or REAL_BENCHMARKS.get(name)
     if entry is None:
         raise UnknownNameError("benchmark", name, benchmark_names())
     return entry
@@ -62,8 +58,7 @@ def load_with_origin(
         problems = GENERATED[name].load()
         origin = {"benchmark": name, "source": entry.source, "file_sha256": entry.sha256}
     else:
-        loaded = load_with_provenance(name, data_dir=data_dir(), prompt_style=prompt_style)
-        problems, origin = list(loaded.problems), loaded.provenance
+        problems, origin = load_with_provenance(name, data_dir=data_dir(), prompt_style=prompt_style)
     return problems[:n_problems], origin
 
 
@@ -80,10 +75,8 @@ def check_prompt_style(name: str, prompt_style: str) -> None:
 
 def rows_hash(problems: list[Problem]) -> str:
     """SHA-256 over ids, questions and golds, in order; part of a cell's manifest."""
-    digest = hashlib.sha256()
-    for p in problems:
-        digest.update("\x1f".join((p.problem_id, p.question, p.gold, "")).encode())
-    return digest.hexdigest()
+    texts = "".join(f"{p.problem_id}\x1f{p.question}\x1f{p.gold}\x1f" for p in problems)
+    return hashlib.sha256(texts.encode()).hexdigest()
 
 
 def rows_identity(name: str) -> str:
@@ -97,8 +90,4 @@ def rows_identity(name: str) -> str:
     if not is_local(name):
         return name
     digest = hashlib.sha256((data_dir() / f"{name}.jsonl").read_bytes()).hexdigest()
-    return name if digest == benchmark_entry(name).reference_sha256 else f"{name}:{digest}"
-
-
-def _real() -> dict[str, Benchmark]:
-    return REAL_BENCHMARKS
+    return name if digest == REAL_BENCHMARKS[name].reference_sha256 else f"{name}:{digest}"

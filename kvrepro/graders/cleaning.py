@@ -95,9 +95,8 @@ def brace_pairs(text: str) -> dict[int, int]:
 def _unwrap(text: str) -> str:
     """Without fonts and frames around groups."""
     while match := _FONT_WRAPPER.search(text):
-        end = brace_pairs(text).get(match.end() - 1)
-        inner, rest = (text[match.end() : end], text[end + 1 :]) if end else ("", text[match.end() :])
-        text = f"{text[: match.start()]} {inner} {rest}" if inner.isalnum() else text[: match.start()] + inner + rest
+        end = brace_pairs(text).get(match.end() - 1, len(text))
+        text = f"{text[: match.start()]} {text[match.end() : end]} {text[end + 1 :]}"
     return text
 
 
@@ -106,16 +105,13 @@ def _unwrap_text(text: str) -> str:
     pieces: list[str] = []
     position, pairs = 0, brace_pairs(text)
     while match := _TEXT_WRAPPER.search(text, position):
-        end = pairs.get(match.end() - 1, -1)
-        pieces.append(text[position : match.start()])
-        position = match.end() if end < 0 else end + 1
-        if end < 0:
-            continue
+        end = pairs.get(match.end() - 1, match.end() - 1)
         inner = _TEXT_WRAPPER.sub("{", text[match.end() : end])
         inner = re.sub(r"[{}]", "", inner) if "\\" not in inner else inner
         # words of maths set upright are maths: functions, e, i, d
-        is_maths = re.fullmatch(r"\s*(?:[\d.,+\-/ ()]+|e|i|\\[a-z]+.*)\s*", inner)
-        pieces.append(f" {inner} " if is_maths else "\\text{" + inner + "}")
+        is_maths = re.fullmatch(r"\s*(?:[\d.,+\-/ ()]*|e|i|\\[a-z]+.*)\s*", inner)
+        pieces += [text[position : match.start()], f" {inner} " if is_maths else "\\text{" + inner + "}"]
+        position = end + 1
     return "".join(pieces) + text[position:]
 
 
@@ -177,7 +173,7 @@ def strip_group(text: str) -> str:
     return text
 
 
-_BRACKETS = re.compile(r"(?s)\\langle|\\rangle|\\begin|\\end|\\[{}]|\\[^{}A-Za-z]|[()\[\]{}]")
+_BRACKETS = re.compile(r"(?P<open>\\langle|\\begin|\\?\{|[(\[])|(?P<close>\\rangle|\\end|\\?\}|[)\]])|\\[^A-Za-z]")
 
 
 def split_top(text: str, separators: re.Pattern[str]) -> list[str]:
@@ -189,11 +185,7 @@ def split_top(text: str, separators: re.Pattern[str]) -> list[str]:
             parts.append(text[start:i])
             start = i = match.end()
             continue
-        bracket = _BRACKETS.match(text, i)
-        if bracket and bracket[0] in ("\\{", "\\langle", "\\begin", "(", "[", "{"):
-            depth += 1
-        elif bracket and bracket[0] in ("\\}", "\\rangle", "\\end", ")", "]", "}"):
-            depth = max(depth - 1, 0)
-        i += 2 if bracket and bracket[0] in ("\\{", "\\}", "\\\\") else 1
-    parts.append(text[start:])
-    return [part.strip() for part in parts]
+        if bracket := _BRACKETS.match(text, i):
+            depth = max(depth + (1 if bracket["open"] else -1 if bracket["close"] else 0), 0)
+        i += 2 if bracket and len(bracket[0]) == 2 else 1
+    return [part.strip() for part in (*parts, text[start:])]

@@ -19,14 +19,11 @@ def equivalence(kind: str) -> Callable[[str, str], bool]:
     if kind not in KINDS:
         raise UnknownNameError("answer kind", kind, KINDS)
 
+    def as_gold(gold: str, answer: str) -> bool:
+        return score_one({"vote": answer, "gold": gold, "kind": kind, "grader": "strict"}).correct
+
     @cache
     def equivalent(first: str, second: str) -> bool:
-        if "".join(first.split()) == "".join(second.split()):
-            return True
-        return _as_gold(first, second, kind) or _as_gold(second, first, kind)
+        return "".join(first.split()) == "".join(second.split()) or as_gold(first, second) or as_gold(second, first)
 
     return equivalent
-
-
-def _as_gold(gold: str, answer: str, kind: str) -> bool:
-    return score_one({"vote": answer, "gold": gold, "kind": kind, "grader": "strict"}).correct

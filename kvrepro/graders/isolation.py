@@ -27,8 +27,8 @@ TIME_LIMIT_S = 8.0
 class Worker:
     """One child process (`worker`), started on first use."""
 
-    def __init__(self) -> None:
-        self.process: subprocess.Popen[bytes] | None = None
+    # no type checker follows that its pipes are there once it runs
+    process: Any = None
 
     def start(self) -> None:
         """Start the process unless it runs; it imports this package from where the parent did.
@@ -44,25 +44,17 @@ class Worker:
                 f"replies are graded in processes that {sys.platform} cannot fork; grade on Linux, macOS or WSL"
             )
         self.close()
-        package = Path(__file__).resolve().parents[2]
-        paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-P", "-m", "kvrepro.graders.worker"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         # not by way of `runs.processes`: the system would end it with the thread that started it, not with the process
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "kvrepro.graders.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            start_new_session=True,
-        )
+        self.process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
         try:
             self._receive()
         except EOFError as error:
             self.close()
-            raise RunError(
-                f"the process that grades did not start; `{sys.executable} -m kvrepro.graders.worker` shows why"
-            ) from error
+            raise RunError(f"the process that grades did not start; `{' '.join(command)}` shows why") from error
 
     def close(self) -> None:
         """Kill the process and what it forked, if there is one."""
@@ -71,17 +63,17 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            # what is unsent of a request goes to a process that is gone
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()  # type: ignore[union-attr]
+        # what is unsent of a request goes to a process that is gone
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.stdout.close()
 
     def _send(self, request: dict[str, Any]) -> None:
-        self.process.stdin.write(json.dumps(request).encode() + b"\n")  # type: ignore[union-attr]
-        self.process.stdin.flush()  # type: ignore[union-attr]
+        self.process.stdin.write(json.dumps(request).encode() + b"\n")
+        self.process.stdin.flush()
 
     def _receive(self) -> dict[str, Any]:
-        if line := self.process.stdout.readline():  # type: ignore[union-attr]
+        if line := self.process.stdout.readline():
             return json.loads(line)
         raise EOFError
 
@@ -106,8 +98,6 @@ class Worker:
             message = {"error": "worker_died"}
         if "score" in message:
             return Score(**message["score"])
-        if message["error"] == "KvreproError":
-            raise KvreproError(message["text"])
         if message["error"] == "worker_died":
             # it may have died of what was no request, and one message must answer one request
             self.close()

@@ -40,7 +40,8 @@ def read(
     text = text[cut:]
     letter = _GOLD_CHOICE.match(gold)
     if kind == "choice" or (kind == "latex" and letter is not None and letter[2] is None):
-        return _score_choice(response, text, gold, letter, options)
+        listed = dict(options) if options else choice.listed_options(response)
+        return _score_choice(text, gold, letter, listed)
     found = extract(text, is_numeric=kind in ("integer", "number"))
     if found.rule in ("none", "final_line", "last_value") and kind == "latex" and is_wording(clean(gold)):
         # `She is facing east.`: the last line is the answer if the gold is made of words, or what it emphasises
@@ -56,19 +57,15 @@ def read(
     return found
 
 
-def _score_choice(
-    response: str, text: str, gold: str, letter: re.Match[str] | None, options: Mapping[str, str]
-) -> Score:
-    listed = dict(options) if options else choice.listed_options(response)
-    gold_letter = letter[1] if letter else choice.letter_of_option(gold, listed) if listed else None
-    found, rule, answer = choice.decide(text, listed, letter[2] if letter else gold)
-    if found == AMBIGUOUS:
-        return Score(False, "ambiguous", answer, f"{rule}:letter")
-    if found is None:
-        return Score(False, "no_answer" if answer is None else "ok", answer, f"{rule}:letter")
+def _score_choice(text: str, gold: str, letter: re.Match[str] | None, options: Mapping[str, str]) -> Score:
+    """Letters are compared here; words count where they are the gold's own."""
+    gold_letter = letter[1] if letter else choice.letter_of_option(gold, options)
+    found, rule, answer = choice.decide(text, options, letter[2] if letter else gold)
     if found == choice.GOLD_TEXT:
         return Score(True, "ok", answer, f"{rule}:wording")
-    return Score(found == gold_letter, "ok", found, f"{rule}:letter")
+    status = "ambiguous" if found == AMBIGUOUS else "no_answer" if answer is None else "ok"
+    said = answer if found in (None, AMBIGUOUS) else found
+    return Score(found == gold_letter and status == "ok" and found is not None, status, said, f"{rule}:letter")
 
 
 def read_vote(vote: str, gold: str, kind: str) -> Score | Extraction:
@@ -81,23 +78,21 @@ def read_vote(vote: str, gold: str, kind: str) -> Score | Extraction:
 
 def compare(found: Extraction, gold: str, kind: str) -> Score:
     """Compare by the value rules, and ask math-verify for what they cannot read."""
-    answer = found.answer or ""
+    answer, is_integer = found.answer or "", kind == "integer"
     if kind == "number" and (letter := _MEASURED_GOLD.match(gold)):
         # the gold of a number holds no variable
         gold = f"{letter[1]}\\text{{ {letter[2]}}}"
-    verdict = same_answer(gold, answer, kind == "integer")
-    if verdict.equal:
-        return Score(True, "ok", answer, f"{found.rule}:{verdict.rule}")
+    joined = " , ".join(found.parts)
+    ways = [(answer, answer, found.rule)]
     if found.parts and len(elements(clean(gold))) == len(found.parts):
-        joined = " , ".join(found.parts)
-        parts = same_answer(gold, joined, kind == "integer")
-        if parts.equal:
-            return Score(True, "ok", joined, f"boxed_parts:{parts.rule}")
+        ways.append((joined, joined, "boxed_parts"))
     if found.left and "=" in gold:
-        whole = same_answer(gold, f"{found.left} = {answer}", kind == "integer")
-        if whole.equal:
-            return Score(True, "ok", answer, f"boxed_right_side:{whole.rule}")
-    if verdict.equal is False:
-        return Score(False, "ok", answer, f"{found.rule}:{verdict.rule}")
+        ways.append((f"{found.left} = {answer}", answer, "boxed_right_side"))
+    verdicts = [same_answer(gold, whole, is_integer) for whole, _, _ in ways]
+    for verdict, (_, said, rule) in zip(verdicts, ways, strict=True):
+        if verdict.equal:
+            return Score(True, "ok", said, f"{rule}:{verdict.rule}")
+    if verdicts[0].equal is False:
+        return Score(False, "ok", answer, f"{found.rule}:{verdicts[0].rule}")
     equal = same_by_math_verify(gold, answer)
     return Score(bool(equal), "ok", answer, f"{found.rule}:{'unparsed' if equal is None else 'math_verify'}")

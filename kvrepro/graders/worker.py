@@ -15,7 +15,6 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from kvrepro.errors import KvreproError
 from kvrepro.graders import dynts, strict
 from kvrepro.graders.compare import symbolic
 from kvrepro.graders.score import Score
@@ -72,7 +71,7 @@ def serve(output: int) -> int:
         except Exception as error:
             # reported as its own status, never as a wrong answer; memory that it took may not have been given back
             signal.setitimer(signal.ITIMER_REAL, 0)
-            send(output, {"error": type(error).__name__, "text": str(error)[:300]})
+            send(output, {"error": type(error).__name__})
             return FAILED
         signal.setitimer(signal.ITIMER_REAL, 0)
         send(output, message)
@@ -89,18 +88,12 @@ def keep_serving(output: int) -> None:
         if code == DONE:
             return
         if code == NEEDS_SYMBOLIC:
-            send(output, import_symbolic())
+            # for all processes forked from here on
+            import math_verify  # noqa: F401
+
+            send(output, {"stage": "again"})
         elif code != FAILED:
             send(output, {"error": "timeout" if code == -signal.SIGALRM else "worker_died"})
-
-
-def import_symbolic() -> dict[str, Any]:
-    """Import math-verify for all processes forked from here on; the message for the parent."""
-    try:
-        symbolic.load()
-    except KvreproError as error:
-        return {"error": "KvreproError", "text": str(error)}
-    return {"stage": "again"}
 
 
 def main() -> None:

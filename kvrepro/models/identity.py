@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..paths import fetched_folder
 from .checkpoint_files import token_files_fingerprint
-from .table import FETCHED, MODELS, ModelEntry, weights_fingerprint
+from .table import MODELS, ModelEntry, fetched_name, weights_fingerprint
 
 
 def model_identity(entry: ModelEntry, *, reads_separators: bool = False) -> dict[str, Any]:
@@ -22,18 +21,11 @@ def model_identity(entry: ModelEntry, *, reads_separators: bool = False) -> dict
         its revision stands for them.
     """
     identity: dict[str, Any] = {"weights": weights_fingerprint(entry)}
-    if entry.is_folder and not _is_fetched(entry):
+    if entry.is_folder and fetched_name(entry) is None:
         identity["files"] = token_files_fingerprint(Path(entry.source))
     if row := _changed_row(entry, reads_separators):
         identity["row"] = row
     return identity
-
-
-def _is_fetched(entry: ModelEntry) -> bool:
-    row = MODELS.get(entry.name)
-    if row is None or not row.source.startswith(FETCHED):
-        return False
-    return Path(entry.source) == fetched_folder(row.source.removeprefix(FETCHED))
 
 
 def _changed_row(entry: ModelEntry, reads_separators: bool) -> dict[str, Any]:

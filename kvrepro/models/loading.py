@@ -8,8 +8,9 @@ import torch
 
 from ..errors import KvreproError
 from .checkpoint_files import check_folder
+from .failures import explained
 from .memory import check_fits
-from .table import FETCHED, MODELS, ModelEntry, model_entry
+from .table import ModelEntry, fetched_name, model_entry
 
 
 def load_model(model: str | Path | ModelEntry, device: str | None = None):
@@ -35,12 +36,11 @@ def load_model(model: str | Path | ModelEntry, device: str | None = None):
     common = {"revision": entry.revision, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(entry.source, **common)
-        loaded = AutoModelForCausalLM.from_pretrained(
-            entry.source, dtype=entry.dtype if entry.dtype == "auto" else getattr(torch, entry.dtype),
-            use_safetensors=True, **_placement(entry, device), **common,
-        )  # fmt: skip
+        dtype = entry.dtype if entry.dtype == "auto" else getattr(torch, entry.dtype)
+        common |= {"dtype": dtype, "use_safetensors": True}
+        loaded = AutoModelForCausalLM.from_pretrained(entry.source, **_placement(entry, device), **common)
     except (OSError, SafetensorError, ImportError) as error:
-        raise KvreproError(_explained(entry, error)) from error
+        raise KvreproError(explained(entry, error)) from error
     if not hasattr(loaded, "hf_device_map"):
         loaded = loaded.to(device)
     return loaded.eval(), tokenizer
@@ -89,7 +89,7 @@ def check_available(entry: ModelEntry, device: str | None = None) -> None:
         hf_hub_download(entry.source, "config.json", revision=entry.revision)
         folder = Path(snapshot_download(entry.source, revision=entry.revision, local_files_only=True))
     except OSError as error:
-        raise KvreproError(_explained(entry, error)) from error
+        raise KvreproError(explained(entry, error)) from error
     if constants.HF_HUB_OFFLINE:
         # what is missing of a copy cannot be fetched
         check_folder(folder)
@@ -97,13 +97,11 @@ def check_available(entry: ModelEntry, device: str | None = None) -> None:
 
 def _check_source(entry: ModelEntry) -> None:
     """Find what is missing in a folder before anything is read."""
-    row = MODELS.get(entry.name)
     if entry.is_folder:
         check_folder(Path(entry.source))
-    elif row is not None and row.source.startswith(FETCHED):
+    elif (name := fetched_name(entry)) is not None:
         raise KvreproError(
-            f"model {entry.name!r} is not on this machine: run `kvrepro fetch {row.source.removeprefix(FETCHED)}` "
-            f"(expected in {entry.source})"
+            f"model {entry.name!r} is not on this machine: run `kvrepro fetch {name}` (expected in {entry.source})"
         )
     elif Path(entry.source).is_absolute():
         raise KvreproError(f"model {entry.name!r}: the folder {entry.source} does not exist")
@@ -120,56 +118,9 @@ def _placement(entry: ModelEntry, device: str) -> dict[str, object]:
     if entry.quantisation is not None:
         from transformers import BitsAndBytesConfig
 
-        chosen["quantization_config"] = (
-            BitsAndBytesConfig(load_in_8bit=True)
-            if entry.quantisation == "8bit"
-            else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
-        )
+        bits = {
+            "8bit": {"load_in_8bit": True},
+            "4bit": {"load_in_4bit": True, "bnb_4bit_compute_dtype": torch.bfloat16},
+        }
+        chosen["quantization_config"] = BitsAndBytesConfig(**bits[entry.quantisation])
     return chosen
-
-
-def _explained(entry: ModelEntry, error: BaseException) -> str:
-    """What went wrong in the user's terms, from the types in the chain of causes."""
-    from huggingface_hub import errors as hub
-
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in chain:
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
-
-    def met(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(e, kinds) for e in chain)
-
-    where = f"model {entry.name!r} cannot be loaded from {entry.source!r}"
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if met(hub.GatedRepoError):
-        return (
-            f"{where}: access is restricted. Accept the terms at https://huggingface.co/{entry.source}, then log in "
-            "with `hf auth login` (or set HF_TOKEN)"
-        )
-    if met(hub.RepositoryNotFoundError):
-        return (
-            f"{where}: the Hub has no such model (or it is private). Check the spelling OWNER/NAME; if a folder was "
-            f"meant, {Path(entry.source).expanduser().resolve()} does not exist. Names: kvrepro list models"
-        )
-    if met(hub.RevisionNotFoundError):
-        return (
-            f"{where}: it has no revision {entry.revision!r}. Give a commit, tag or branch that exists "
-            "(OWNER/NAME@REVISION), or leave the revision out for the newest"
-        )
-    if met(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError):
-        return (
-            f"{where}: no network, or offline mode, and revision {entry.revision or 'main'} is not in the local cache. "
-            f"On a machine with network run `hf download {entry.source}"
-            f"{f' --revision {entry.revision}' if entry.revision else ''}` and copy the folder (HF_HOME), or give the "
-            "model as a folder"
-        )
-    if met(ImportError):
-        extra = "models" if entry.quantisation is None else "quantised"
-        return f"{where}: {text.rstrip('.')}. Install the optional packages: pip install 'kvrepro[{extra}]'"
-    if "safetensors" in text:
-        return f"{where}: {text} Only safetensors weights are read (pickle weights can run code): convert them first"
-    return (
-        f"{where}: {text}\nGive a folder with config.json, *.safetensors and the tokenizer files, or check the network"
-    )

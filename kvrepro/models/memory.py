@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ..errors import KvreproError
 from .shapes import model_size
 from .table import ModelEntry
@@ -41,28 +43,25 @@ def check_fits(entry: ModelEntry, device: str, cache_bytes: int = 0) -> None:
     Raises:
         KvreproError: too little memory; says how much is missing and what makes it fit.
     """
-    size = model_size(entry)
-    kind = device.split(":")[0]
-    spread = entry.device_map == "auto"
-    needed = size.weights_bytes + cache_bytes + RESERVE_BYTES.get(kind, 0)
-    free = free_bytes(device, spread)
-    if needed <= free:
+    weights, kind = model_size(entry).weights_bytes, device.split(":")[0]
+    needed = weights + cache_bytes + RESERVE_BYTES.get(kind, 0)
+    free = free_bytes(device, entry.device_map == "auto")
+    if needed > free:
+        raise KvreproError(
+            f"model {entry.name!r} needs {needed / GIB:.1f} GiB on {device} ({weights / GIB:.1f} weights, "
+            f"{cache_bytes / GIB:.1f} KV cache and head, the rest for a step), {free / GIB:.1f} GiB are free. "
+            f"What helps: {'; '.join(_remedies(entry, kind, cache_bytes))}"
+        )
+
+
+def _remedies(entry: ModelEntry, kind: str, cache_bytes: int) -> Iterator[str]:
+    if cache_bytes:
+        yield "lower batch_rows or the budget"
+    if kind != "cuda":
+        yield "a smaller model, or a machine with more memory"
         return
-    raise KvreproError(
-        f"model {entry.name!r} needs {needed / GIB:.1f} GiB on {device} ({size.weights_bytes / GIB:.1f} weights, "
-        f"{cache_bytes / GIB:.1f} KV cache and head, the rest for a step), {free / GIB:.1f} GiB are free. "
-        + _remedies(entry, kind, cache_bytes)
-    )
-
-
-def _remedies(entry: ModelEntry, kind: str, cache_bytes: int) -> str:
-    ways = ["lower batch_rows or the budget"] if cache_bytes else []
-    if kind == "cuda":
-        if entry.device_map is None:
-            ways.append("several GPUs: device_map: auto for this model in models.yaml")
-        if entry.quantisation is None:
-            ways.append("smaller weights: quantisation: 8bit or 4bit there")
-        ways.append("a GPU with more memory (`kvrepro plan` lists what fits)")
-    else:
-        ways.append("a smaller model, or a machine with more memory")
-    return "What helps: " + "; ".join(ways)
+    if entry.device_map is None:
+        yield "several GPUs: device_map: auto for this model in models.yaml"
+    if entry.quantisation is None:
+        yield "smaller weights: quantisation: 8bit or 4bit there"
+    yield "a GPU with more memory (`kvrepro plan` lists what fits)"

@@ -12,42 +12,36 @@ from typing import Any
 
 from ..cache.shape import CacheShape
 from ..errors import KvreproError
-from .table import FETCHED, MODELS, ModelEntry
+from .failures import explained
+from .table import MODELS, ModelEntry, fetched_name
 
-_QWEN2 = {"model_type": "qwen2", "rms_norm_eps": 1e-6, "use_sliding_window": False, "hidden_act": "silu",
-          "bos_token_id": 151643, "eos_token_id": 151643}  # fmt: skip
-_QWEN3 = {"model_type": "qwen3", "rms_norm_eps": 1e-6, "rope_theta": 1e6, "head_dim": 128, "hidden_act": "silu",
-          "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 151936,
-          "max_position_embeddings": 40960, "bos_token_id": 151643, "eos_token_id": 151645}  # fmt: skip
-_LLAMA3_ROPE = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 8192}  # fmt: skip
+_QWEN = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "bos_token_id": 151643}
+_QWEN2 = _QWEN | {"model_type": "qwen2", "use_sliding_window": False, "eos_token_id": 151643}
+_R1_QWEN = _QWEN2 | {"rope_theta": 10000.0, "max_position_embeddings": 131072}
+_QWEN3 = _QWEN | {"model_type": "qwen3", "rope_theta": 1e6, "head_dim": 128, "eos_token_id": 151645}
+_QWEN3 |= {"max_position_embeddings": 40960}
+_LLAMA = {"model_type": "llama", "hidden_act": "silu", "rms_norm_eps": 1e-5}
+_R1_LLAMA = _LLAMA | {"rope_theta": 500000.0, "max_position_embeddings": 131072}
+_R1_LLAMA |= {"bos_token_id": 128000, "eos_token_id": 128001, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}
+_R1_LLAMA["rope_scaling"] |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+_SMOLLM2 = _LLAMA | {"rope_theta": 100000.0, "max_position_embeddings": 8192, "bos_token_id": 1, "eos_token_id": 2}
 
+_SIZES = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    *("vocab_size", "tie_word_embeddings"),
+)
+# model -> what its family shares, and the columns of _SIZES
+_TABLE = {
+    "r1-qwen": (_R1_QWEN, 3584, 18944, 28, 28, 4, 152064, False),
+    "r1-qwen-1.5b": (_R1_QWEN, 1536, 8960, 28, 12, 2, 151936, False),
+    "r1-llama": (_R1_LLAMA, 4096, 14336, 32, 32, 8, 128256, False),
+    "qwen3-8b": (_QWEN3, 4096, 12288, 36, 32, 8, 151936, False),
+    "qwen3-4b": (_QWEN3, 2560, 9728, 36, 32, 8, 151936, True),
+    "smollm2-135m": (_SMOLLM2, 576, 1536, 30, 9, 3, 49152, True),
+}
 CONFIGS: dict[str, dict[str, Any]] = {
-    "r1-qwen": {
-        **_QWEN2, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
-        "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False, "rope_theta": 10000.0,
-        "max_position_embeddings": 131072,
-    },
-    "r1-qwen-1.5b": {
-        **_QWEN2, "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12,
-        "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": False, "rope_theta": 10000.0,
-        "max_position_embeddings": 131072,
-    },
-    "r1-llama": {
-        "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
-        "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False,
-        "rope_theta": 500000.0, "rope_scaling": _LLAMA3_ROPE, "rms_norm_eps": 1e-5, "hidden_act": "silu",
-        "max_position_embeddings": 131072, "bos_token_id": 128000, "eos_token_id": 128001,
-    },
-    "qwen3-8b": {**_QWEN3, "hidden_size": 4096, "intermediate_size": 12288, "tie_word_embeddings": False},
-    "qwen3-4b": {**_QWEN3, "hidden_size": 2560, "intermediate_size": 9728, "tie_word_embeddings": True},
-    "smollm2-135m": {
-        "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
-        "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True,
-        "rope_theta": 100000.0, "rms_norm_eps": 1e-5, "hidden_act": "silu", "max_position_embeddings": 8192,
-        "bos_token_id": 1, "eos_token_id": 2,
-    },
-}  # fmt: skip
+    name: {**family, **dict(zip(_SIZES, sizes, strict=True))} for name, (family, *sizes) in _TABLE.items()
+}
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # weights of a quantised linear layer, with its scales (bitsandbytes: 8 bit + row scale; nf4/fp4 + one scale per 64)
@@ -71,6 +65,14 @@ class ModelSize:
     element_bytes: int
 
 
+def published_config(name: str, **changes: Any):
+    """The published configuration of a model of the table, with other values where `changes` names some."""
+    from transformers import AutoConfig
+
+    values = CONFIGS[name] | changes
+    return AutoConfig.for_model(values.pop("model_type"), **values)
+
+
 def model_config(entry: ModelEntry):
     """The configuration: of the folder, of the local Hub cache, of the table above, or asked from the Hub.
 
@@ -86,17 +88,13 @@ def model_config(entry: ModelEntry):
         return AutoConfig.from_pretrained(entry.source, local_files_only=True, **common)
     except (OSError, ValueError):
         pass
-    row = MODELS.get(entry.name)
-    known = row is not None and (row.source == entry.source or row.source.startswith(FETCHED))
-    if known and entry.name in CONFIGS:
-        values = dict(CONFIGS[entry.name])
-        return AutoConfig.for_model(values.pop("model_type"), **values)
+    is_published = fetched_name(entry) or (entry.name in MODELS and MODELS[entry.name].source == entry.source)
+    if is_published and entry.name in CONFIGS:
+        return published_config(entry.name)
     try:
         return AutoConfig.from_pretrained(entry.source, **common)
     except (OSError, ValueError) as error:
-        from .loading import _explained
-
-        raise KvreproError(_explained(entry, error)) from error
+        raise KvreproError(explained(entry, error)) from error
 
 
 def model_dtype(entry: ModelEntry, config) -> str:
@@ -111,29 +109,26 @@ def model_size(entry: ModelEntry) -> ModelSize:
 
 @lru_cache(maxsize=32)
 def _size(name: str, source: str, revision: str | None, dtype: str, quantisation: str | None) -> ModelSize:
-    entry = ModelEntry(name, name, source, dtype, revision, quantisation=quantisation)
     import torch
     from transformers import AutoModelForCausalLM
 
+    entry = ModelEntry(name, name, source, dtype, revision, quantisation=quantisation)
     config = model_config(entry)
-    shape = CacheShape.of(config)
+    shape, text = CacheShape.of(config), config.get_text_config(decoder=True)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     element = _BYTES[model_dtype(entry, config)]
+    table, head = model.get_input_embeddings().weight, model.get_output_embeddings()
     parameters = sum(p.numel() for p in model.parameters())
     weights = parameters * element
-    if entry.quantisation is not None:
+    if quantisation is not None:
         # the head and the embeddings stay as they are; every other matrix is quantised
-        kept = {id(model.get_output_embeddings())}
-        inner = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear) and id(m) not in kept)
-        weights = int(weights - inner * element + inner * _QUANTISED_BYTES[entry.quantisation])
-    text = config.get_text_config(decoder=True)
-    table = model.get_input_embeddings().weight
-    tied = model.get_output_embeddings().weight is table
+        inner = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head)
+        weights = int(weights - inner * element + inner * _QUANTISED_BYTES[quantisation])
     return ModelSize(
         parameters=parameters,
         weights_bytes=weights,
-        step_weights_bytes=weights - (0 if tied else table.numel() * element),
+        step_weights_bytes=weights - (0 if head.weight is table else table.numel() * element),
         kv_bytes_per_token=2 * shape.layers * shape.kv_heads * shape.head_dim * element,
         hidden=text.hidden_size,
         max_positions=text.max_position_embeddings,

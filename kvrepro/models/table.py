@@ -12,14 +12,19 @@ from typing import Any
 from ..errors import KvreproError, UnknownNameError
 from ..paths import CHECKPOINTS, fetched_folder, user_models_file
 from .checkpoint_files import folder_fingerprint
-from .fetched import FETCHED_MODELS
+from .fetching import FETCHED_MODELS
 from .tokens import OPEN_THOUGHT, THINK_END_TEXT, ThinkTags, opening_tag
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-QUANTISATIONS = ("8bit", "4bit")
+_KNOWN_VALUES = {
+    "dtype": ("auto", "float32", "bfloat16", "float16"),
+    "quantisation": (None, "8bit", "4bit"),
+    "device_map": (None, "auto"),
+    "open_thought": (None, *OPEN_THOUGHT),
+}
 FETCHED = "fetched:"
 # what R1's model card and DynTS' recipes use (docs/benchmarks.md#sampling)
 _R1_GENERATION = {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
+_DEEPSEEK = "deepseek-ai/DeepSeek-R1-Distill-"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -61,15 +66,9 @@ class ModelEntry:
     device_map: str | None = None
 
     def __post_init__(self) -> None:
-        allowed = {
-            "dtype": DTYPES, "quantisation": (None, *QUANTISATIONS), "device_map": (None, "auto"),
-            "open_thought": (None, *OPEN_THOUGHT),
-        }  # fmt: skip
-        for name, known in allowed.items():
-            given = getattr(self, name)
-            if given not in known:
+        for name, known in _KNOWN_VALUES.items():
+            if (given := getattr(self, name)) not in known:
                 raise KvreproError(f"model {self.name!r}: {name}={given!r}; known are {', '.join(map(str, known))}")
-
         if self.open_thought == "always" and self.think_end is not None and self.opening_tag is None:
             raise KvreproError(
                 f"model {self.name!r}: think_end={self.think_end!r} has no `/`, so its opening tag must be named "
@@ -102,33 +101,29 @@ class ModelEntry:
         return f"{self.source}@{self.revision}" if self.revision else self.source
 
 
-def _r1(name: str, title: str, hub_id: str, revision: str) -> ModelEntry:
-    return ModelEntry(name, title, hub_id, "bfloat16", revision, generation=MappingProxyType(_R1_GENERATION))
+def _r1(name: str, title: str, hub_id: str, commit: str, open_thought: str = "always") -> ModelEntry:
+    generation = MappingProxyType(_R1_GENERATION)
+    return ModelEntry(name, title, hub_id, "bfloat16", commit, generation=generation, open_thought=open_thought)
 
 
+_SMOLLM2_GENERATION = MappingProxyType({"temperature": 0.2, "top_p": 0.9, "top_k": 50})
 # The commits are those that public repositories pin for these ids; the Hub itself cannot be reached from here.
-MODELS: dict[str, ModelEntry] = {
-    entry.name: entry
-    for entry in (
-        ModelEntry("tiny-r1-llama", "Tiny-R1-Llama", str(CHECKPOINTS / "tiny-r1-llama"), "float32"),
-        ModelEntry("tiny-r1-qwen", "Tiny-R1-Qwen", str(CHECKPOINTS / "tiny-r1-qwen"), "float32"),
-        ModelEntry(
-            "smollm2-135m", "SmolLM2-135M", f"{FETCHED}smollm2", "float32", think_end=None,
-            generation=MappingProxyType({"temperature": 0.2, "top_p": 0.9, "top_k": 50}),
-        ),
-        _r1("r1-llama", "R1-Llama", "deepseek-ai/DeepSeek-R1-Distill-Llama-8B",
-            "6a6f4aa4197940add57724a7707d069478df56b1"),
-        _r1("r1-qwen", "R1-Qwen", "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
-            "916b56a44061fd5cd7d6a8fb632557ed4f724f60"),
-        _r1("r1-qwen-1.5b", "R1-Qwen-1.5B", "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
-            "ad9f0ae0864d7fbcd1cd905e3c6c5b069cc8b562"),
-        # Qwen3's template leaves the opening tag to the model, which writes it as its first token
-        replace(_r1("qwen3-8b", "Qwen3-8B", "Qwen/Qwen3-8B", "b968826d9c46dd6066d109eabc6255188de91218"),
-                open_thought="template"),
-        replace(_r1("qwen3-4b", "Qwen3-4B", "Qwen/Qwen3-4B", "1cfa9a7208912126459214e8b04321603b3df60c"),
-                open_thought="template"),
-    )
-}  # fmt: skip
+_ROWS = (
+    ModelEntry("tiny-r1-llama", "Tiny-R1-Llama", str(CHECKPOINTS / "tiny-r1-llama"), "float32"),
+    ModelEntry("tiny-r1-qwen", "Tiny-R1-Qwen", str(CHECKPOINTS / "tiny-r1-qwen"), "float32"),
+    ModelEntry(
+        *("smollm2-135m", "SmolLM2-135M", f"{FETCHED}smollm2", "float32"),
+        think_end=None,
+        generation=_SMOLLM2_GENERATION,
+    ),
+    _r1("r1-llama", "R1-Llama", f"{_DEEPSEEK}Llama-8B", "6a6f4aa4197940add57724a7707d069478df56b1"),
+    _r1("r1-qwen", "R1-Qwen", f"{_DEEPSEEK}Qwen-7B", "916b56a44061fd5cd7d6a8fb632557ed4f724f60"),
+    _r1("r1-qwen-1.5b", "R1-Qwen-1.5B", f"{_DEEPSEEK}Qwen-1.5B", "ad9f0ae0864d7fbcd1cd905e3c6c5b069cc8b562"),
+    # Qwen3's template leaves the opening tag to the model, which writes it as its first token
+    _r1("qwen3-8b", "Qwen3-8B", "Qwen/Qwen3-8B", "b968826d9c46dd6066d109eabc6255188de91218", "template"),
+    _r1("qwen3-4b", "Qwen3-4B", "Qwen/Qwen3-4B", "1cfa9a7208912126459214e8b04321603b3df60c", "template"),
+)
+MODELS: dict[str, ModelEntry] = {entry.name: entry for entry in _ROWS}
 
 
 def model_table() -> dict[str, ModelEntry]:
@@ -187,13 +182,20 @@ def weights_fingerprint(entry: ModelEntry) -> str:
     changed = "" if entry.quantisation is None else f"+{entry.quantisation}"
     if row is not None and entry.dtype != row.dtype:
         changed += f"+{entry.dtype}"
-    if row is not None and row.source.startswith(FETCHED):
-        name = row.source.removeprefix(FETCHED)
-        if Path(entry.source) == fetched_folder(name):
-            return FETCHED_MODELS[name].identity + changed
+    if (name := fetched_name(entry)) is not None:
+        return FETCHED_MODELS[name].identity + changed
     if not entry.is_folder:
         return f"hub:{entry.source}@{entry.revision or 'main'}{changed}"
     return folder_fingerprint(Path(entry.source), ("*.safetensors", "tokenizer.json", "config.json")) + changed
+
+
+def fetched_name(entry: ModelEntry) -> str | None:
+    """The name under which `kvrepro fetch` makes this model; None for a model from elsewhere."""
+    row = MODELS.get(entry.name)
+    if row is None or not row.source.startswith(FETCHED):
+        return None
+    name = row.source.removeprefix(FETCHED)
+    return name if entry.source in (row.source, str(fetched_folder(name))) else None
 
 
 def predictor_source(entry: ModelEntry, given: str | None = None) -> str | None:

@@ -68,8 +68,7 @@ class ThinkTags:
                 "think_start, or leave prompts as the chat template renders them with open_thought: template"
             )
         ids = tuple(tokenizer.encode(text, add_special_tokens=False))
-        unknown = getattr(tokenizer, "unk_token_id", None)
-        name = getattr(tokenizer, "name_or_path", "?")
+        unknown, name = getattr(tokenizer, "unk_token_id", None), _name(tokenizer)
         if not ids or (unknown is not None and unknown in ids) or text not in tokenizer.decode(ids):
             raise KvreproError(
                 f"the tokenizer of {name!r} does not know {text!r}: the model is no reasoning model of this form; name "
@@ -142,9 +141,7 @@ def reply_parts(tokenizer, token_ids: Sequence[int], n_thinking: int | None, tag
     return text[:at] + THINK_END_TEXT + text[at + len(tags.text) :], at + len(THINK_END_TEXT)
 
 
-def render_prompt(
-    tokenizer, question: str | Sequence[Mapping[str, str]], tags: ThinkTags | None = None
-) -> list[int]:  # fmt: skip
+def render_prompt(tokenizer, question: str | Sequence[Mapping[str, str]], tags: ThinkTags | None = None) -> list[int]:
     """Ids of the question as the only user message, or of chat messages, rendered by the model's own chat template.
 
     Args:
@@ -157,26 +154,28 @@ def render_prompt(
         KvreproError: the tokenizer has no chat template.
     """
     text = _rendered(tokenizer, question)
-    if tags is not None and tags.open_thought is None and _lacks_opening(text, tags):
-        warnings.warn(
-            f"the chat template of {getattr(tokenizer, 'name_or_path', '?')!r} does not end prompts with "
-            f"{tags.start!r}: unless the model writes the tag itself, it answers without a thought. Say "
-            "open_thought='always' to have the tag appended, 'template' if the model writes it",
-            RuntimeWarning, stacklevel=2,
-        )  # fmt: skip
-    return tokenizer.encode(text + (_appended(text, tags) if tags else ""), add_special_tokens=False)
+    if tags is not None and _lacks_opening(text, tags):
+        if tags.open_thought == "always":
+            text += f"{tags.start}\n"
+        elif tags.open_thought is None:
+            warnings.warn(
+                f"the chat template of {_name(tokenizer)!r} does not end prompts with {tags.start!r}: unless the model "
+                "writes the tag itself, it answers without a thought. Say open_thought='always' to have the tag "
+                "appended, 'template' if the model writes it",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+    return tokenizer.encode(text, add_special_tokens=False)
 
 
 def opened_by_us(tokenizer, question: str, tags: ThinkTags) -> bool:
     """True where `render_prompt` appends the opening tag to the template's text."""
-    return bool(_appended(_rendered(tokenizer, question), tags))
+    return tags.open_thought == "always" and _lacks_opening(_rendered(tokenizer, question), tags)
 
 
 def _rendered(tokenizer, question: str | Sequence[Mapping[str, str]]) -> str:
     if not getattr(tokenizer, "chat_template", None):
-        raise KvreproError(
-            f"the tokenizer of {getattr(tokenizer, 'name_or_path', '?')!r} has no chat template: pass token ids instead"
-        )
+        raise KvreproError(f"the tokenizer of {_name(tokenizer)!r} has no chat template: pass token ids instead")
     messages = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
     return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
@@ -185,6 +184,5 @@ def _lacks_opening(prompt: str, tags: ThinkTags) -> bool:
     return tags.text is not None and tags.start is not None and not prompt.rstrip().endswith(tags.start)
 
 
-def _appended(prompt: str, tags: ThinkTags) -> str:
-    """What follows a rendered prompt so that the thought is open: the tag and a newline, or nothing."""
-    return f"{tags.start}\n" if tags.open_thought == "always" and _lacks_opening(prompt, tags) else ""
+def _name(tokenizer) -> str:
+    return getattr(tokenizer, "name_or_path", "?")

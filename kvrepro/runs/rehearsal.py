@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..benchmarks.real import REAL_BENCHMARKS
+from ..benchmarks.sources import REAL_BENCHMARKS
 from ..errors import KvreproError
 from ..methods.learned.importance import ImportancePredictor, PredictorShape, save_predictor
 from ..models.shapes import CONFIGS

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from ..benchmarks.problem import Problem
 from ..benchmarks.prompts import prompt_hash
-from ..benchmarks.table import Problem, benchmark_entry, load_with_origin, rows_hash
+from ..benchmarks.table import benchmark_entry, load_with_origin, rows_hash
 from ..engine.engine import Engine
 from ..engine.generate import end_token_ids
 from ..engine.requests import Completion, Request, RunStats

@@ -13,7 +13,8 @@ from typing import Any
 
 from ..benchmarks.chains.problems import TASKS, sample_problem, split_of
 from ..benchmarks.generated import GENERATED
-from ..benchmarks.table import ANSWER_KINDS, benchmark_names, load_problems
+from ..benchmarks.problem import ANSWER_KINDS
+from ..benchmarks.table import benchmark_names, load_problems
 from ..errors import KvreproError
 from ..files import read_objects
 from ..paths import data_dir

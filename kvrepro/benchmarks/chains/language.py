@@ -17,9 +17,7 @@ THINK_START, THINK_END = "<think>", "</think>"
 CONTROL = (PAD, BOS, EOS, USER, ASSISTANT)
 
 OPTION_LETTERS = "ABCD"
-WORDS = (
-    "find ", "wait ", " ok", ". so ", " and the answer is ", "\\boxed{", "}", "; ", ",", "=", "\n", "\n\n", " ",
-)  # fmt: skip
+WORDS = ("find ", "wait ", " ok", ". so ", " and the answer is ", "\\boxed{", "}", "; ", ",", "=", "\n", "\n\n", " ")
 
 # the same template as R1-Distill: the assistant turn opens the thought, so a reply holds only `</think>`
 CHAT_TEMPLATE = (
@@ -65,7 +63,6 @@ def build_tokenizer():
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in CONTROL])
     # think tags are ordinary text in R1's tokenizer too: `skip_special_tokens` must not hide them
     tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in vocabulary() if t not in CONTROL])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, unk_token=PAD, padding_side="left",
-        chat_template=CHAT_TEMPLATE, clean_up_tokenization_spaces=False, model_max_length=2048,
-    )  # fmt: skip
+    control = {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD, "unk_token": PAD}
+    form = {"chat_template": CHAT_TEMPLATE, "padding_side": "left", "clean_up_tokenization_spaces": False}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=2048, **control, **form)

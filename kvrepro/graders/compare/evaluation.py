@@ -13,7 +13,6 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from kvrepro.errors import KvreproError
 from kvrepro.graders.compare.expression import Tree, UnreadableError, nodes_of, symbols_of
 
 DIGITS = 60
@@ -30,14 +29,9 @@ class TooLargeError(UnreadableError):
 
 @cache
 def context() -> Any:
-    """The mpmath context of this process, with `DIGITS` digits."""
-    try:
-        # comes with math-verify, and plain numbers do without
-        import mpmath
-    except ImportError as error:
-        raise KvreproError(
-            "grading this answer needs mpmath, which comes with math-verify: pip install math-verify"
-        ) from error
+    """The mpmath context of this process, with `DIGITS` digits; plain numbers do without."""
+    import mpmath
+
     found = mpmath.mp.clone()
     found.dps = DIGITS
     return found
@@ -94,6 +88,17 @@ def _of_whole(operation: Callable[..., int]) -> Callable[..., Fraction]:
     return apply
 
 
+def _function(name: str, value: Any) -> Any:
+    if name in _LOGARITHMS:
+        if value == 0:
+            raise UnreadableError("logarithm of 0")
+        # log without a base is left to both readings
+        return getattr(context(), _LOGARITHMS[name])(value)
+    if _magnitude(value) > (24 if name in ("exp", "sinh", "cosh", "tanh") else 200):
+        raise TooLargeError(name)
+    return getattr(context(), name.replace("arc", "a"))(value)
+
+
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "add": operator.add,
     "mul": operator.mul,
@@ -103,7 +108,6 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "abs": abs,
     "factorial": _of_whole(math.factorial),
     "binomial": _of_whole(math.comb),
-    "degrees": lambda x: x,
     "floor": lambda x: Fraction(int(context().floor(real(x)))),
     "ceil": lambda x: Fraction(int(context().ceil(real(x)))),
 }
@@ -116,47 +120,30 @@ def evaluate(tree: Tree, values: Mapping[str, Fraction] | None = None) -> Any:
         UnreadableError: a symbol without value, or an undefined operation.
         TooLargeError: beyond the bounds.
     """
-    kind = tree[0]
+    kind, *parts = tree
     if kind == "number":
-        return tree[1]
+        return parts[0]
     if kind == "symbol":
-        found = context().inf if tree[1] == "infinity" else (values or {}).get(tree[1])
+        found = context().inf if parts[0] == "infinity" else (values or {}).get(parts[0])
         if found is None:
-            raise UnreadableError(f"free symbol {tree[1]}")
+            raise UnreadableError(f"free symbol {parts[0]}")
         return found
     if kind == "constant":
-        return context().mpc(0, 1) if tree[1] == "i" else +getattr(context(), tree[1])
+        return context().mpc(0, 1) if parts[0] == "i" else +getattr(context(), parts[0])
+    operands = [evaluate(part, values) for part in parts]
     try:
-        if kind == "function":
-            return _function(tree[1], number(evaluate(_in_radians(tree[2]), values)))
-        operands = [evaluate(part, values) for part in tree[1:]]
+        if kind not in _OPERATIONS:
+            return _function(kind, number(operands[0]))
         if not all(isinstance(operand, Fraction) for operand in operands):
             operands = [number(operand) for operand in operands]
         value = _OPERATIONS[kind](*operands)
-    except (ZeroDivisionError, ValueError) as error:
-        raise error if isinstance(error, UnreadableError) else UnreadableError(f"{kind} is undefined here") from error
+    except ZeroDivisionError as error:
+        raise UnreadableError(f"{kind} is undefined here") from error
     except (OverflowError, MemoryError) as error:
         raise TooLargeError(kind) from error
     if isinstance(value, Fraction) and _bits(value) > MAX_BITS:
         raise TooLargeError(f"more than {MAX_BITS} bits")
     return value
-
-
-def _in_radians(tree: Tree) -> Tree:
-    """Inside a function a degree is pi/180; alone it is only a unit."""
-    parts = tuple(_in_radians(part) if isinstance(part, tuple) else part for part in tree[1:])
-    if tree[0] == "degrees":
-        return ("div", ("mul", parts[0], ("constant", "pi")), ("number", Fraction(180)))
-    return (tree[0], *parts)
-
-
-def _function(name: str, value: Any) -> Any:
-    if name in _LOGARITHMS:
-        # log without a base is left to both readings
-        return getattr(context(), _LOGARITHMS[name])(value) if value else context().mpf(0) / 0
-    if _magnitude(value) > (24 if name in ("exp", "sinh", "cosh", "tanh") else 200):
-        raise TooLargeError(name)
-    return getattr(context(), name.replace("arc", "a"))(value)
 
 
 def close(first: Any, second: Any) -> bool:
@@ -182,8 +169,7 @@ def sample_points(*trees: Tree) -> list[dict[str, Fraction]]:
 
 def _has_branches(tree: Tree) -> bool:
     return any(
-        (node[0] == "function" and node[1] in _LOGARITHMS)
-        or (node[0] == "pow" and (node[2][0] != "number" or node[2][1].denominator != 1))
+        node[0] in _LOGARITHMS or (node[0] == "pow" and (node[2][0] != "number" or node[2][1].denominator != 1))
         for node in nodes_of(tree)
     )
 

@@ -107,6 +107,7 @@ class _Reader:
         self.position = 0
         self.depth = 0
         self.bars = 0
+        self.is_argument = False
 
     def peek(self) -> str:
         """The next token; empty past the end."""
@@ -174,8 +175,11 @@ class _Reader:
                 tree = ("pow", tree, self.signed(self.atom))
             elif token in ("%", "\\%"):
                 tree = ("div", tree, ("number", Fraction(100)))
-            else:
-                tree = ("factorial" if token == "!" else "degrees", tree)
+            elif token == "!":
+                tree = ("factorial", tree)
+            elif self.is_argument:
+                # inside a function a degree is pi/180; alone it is only a unit
+                tree = ("div", ("mul", tree, ("constant", "pi")), ("number", Fraction(180)))
         return tree
 
     def atom(self) -> Tree:
@@ -209,17 +213,17 @@ class _Reader:
                 power = self.signed(self.atom)
             else:
                 base = self.atom()
+        outer, self.is_argument = self.is_argument, True
         if self.peek() in ("(", "[", "{"):
             argument = self.atom()
         else:
             argument = self.factor()
             while self.begins_factor() and self.peek()[1:] not in FUNCTIONS:
                 argument = ("mul", argument, self.factor())
+        self.is_argument = outer
         if power == ("neg", ("number", Fraction(1))):
-            return ("function", "arc" + name, argument)
-        tree = ("function", name, argument)
-        if base is not None:
-            tree = ("div", ("function", "ln", argument), ("function", "ln", base))
+            return ("arc" + name, argument)
+        tree = (name, argument) if base is None else ("div", ("ln", argument), ("ln", base))
         return tree if power is None else ("pow", tree, power)
 
     def symbol(self, name: str) -> Tree:

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from kvrepro.graders.compare.evaluation import TooLargeError, close, evaluate, number, same_value
-from kvrepro.graders.compare.expression import Tree, UnreadableError, nodes_of, read_expression, symbols_of
-from kvrepro.graders.compare.units import DEGREE, Unit, read_quantity, split_unit, strip_currency
+from kvrepro.graders.compare.evaluation import TooLargeError, evaluate, number, same_value
+from kvrepro.graders.compare.expression import Tree, UnreadableError, read_expression, symbols_of
+from kvrepro.graders.compare.units import Unit, read_quantity, split_unit, strip_currency
 from kvrepro.graders.words import fraction_in_words, number_in_words
 
 # a decimal stands for an exact value that is no terminating decimal only if it gives this many digits
@@ -110,7 +110,7 @@ def same_reading(gold: ParsedValue, answer: ParsedValue, is_integer: bool) -> bo
     left, right = gold.tree, answer.tree
     if gold.unit and answer.unit:
         if not gold.unit.agrees(answer.unit):
-            return _degrees_and_radians(gold, answer)
+            return False
         if gold.unit.dimensions and answer.unit.dimensions:
             left = ("mul", left, ("number", gold.unit.factor))
             right = ("mul", right, ("number", answer.unit.factor))
@@ -121,8 +121,6 @@ def same_reading(gold: ParsedValue, answer: ParsedValue, is_integer: bool) -> bo
         sides = (("div", left, hundred), right) if gold.is_percent else (left, ("div", right, hundred))
         if same_value(*sides):
             return True
-    if _degrees_and_radians(gold, answer):
-        return True
     if symbols_of(left) or symbols_of(right) or is_integer:
         return False
     first, second = evaluate(left), evaluate(right)
@@ -136,16 +134,6 @@ def same_reading(gold: ParsedValue, answer: ParsedValue, is_integer: bool) -> bo
 
 def _terminates(value: object) -> bool:
     return isinstance(value, Fraction) and 10 ** value.denominator.bit_length() % value.denominator == 0
-
-
-def _degrees_and_radians(gold: ParsedValue, answer: ParsedValue) -> bool:
-    """60 degrees are pi/3, if one side says degrees and the other one is a multiple of pi."""
-    for degrees, other in ((gold, answer), (answer, gold)):
-        if degrees.unit != DEGREE or ("constant", "pi") not in nodes_of(other.tree) or symbols_of(degrees.tree):
-            continue
-        radians = ("div", ("mul", degrees.tree, ("constant", "pi")), ("number", Fraction(180)))
-        return not symbols_of(other.tree) and close(evaluate(radians), evaluate(other.tree))
-    return False
 
 
 def _base_number(text: str) -> tuple[str, int] | None:

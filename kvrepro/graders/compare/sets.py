@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 from kvrepro.graders.cleaning import split_top
 from kvrepro.graders.compare.collections import braced, ordered, sides_of, squeeze
@@ -26,6 +25,7 @@ _SPELLED = {"\\le": "<=", "\\ge": ">=", "\\ne": "!="}
 _TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "!=": "!="}
 # what the place of a number beside an end (-1 below, 0 at it, 1 above) must be
 _HOLDS: dict[str, tuple[int, ...]] = {"<": (-1,), "<=": (-1, 0), ">": (1,), ">=": (0, 1), "!=": (-1, 1), "=": (0,)}
+_OPENING, _CLOSING = {"(": ">", "[": ">=", "]": ">"}, {")": "<", "]": "<=", "[": "<"}
 _UNION = re.compile(r"\\cup(?![A-Za-z])|\bU\b")
 _OR = re.compile(r"(?i)\\text\{\s*(?:or|,or)\s*\}|\\lor(?![A-Za-z])|(?<![A-Za-z\\])or(?![A-Za-z])")
 _AND = re.compile(r"(?i)\\text\{\s*and\s*\}|\\land(?![A-Za-z])|(?<![A-Za-z\\])and(?![A-Za-z])|,|;|\\cap(?![A-Za-z])")
@@ -52,7 +52,7 @@ _HALF_LINE = re.compile(
 _ONE_SYMBOL = re.compile(r"^[A-Za-z](?:_\{?\w+\}?)?$|^\\(?:theta|alpha|beta|lambda|mu|phi|omega)$|^\|[A-Za-z]\|$")
 _NAME = re.compile(r"[A-Za-z\s\\]+(?:cap|cup)?[A-Za-z\s\\]*|\\text\{.*\}")
 
-# the place of a number beside an end
+# the place of a number beside an end: -1, 0 or 1
 Place = Callable[[Tree], int]
 
 
@@ -64,8 +64,7 @@ class RealSet:
     contains: Callable[[Place], bool]
 
 
-REALS = RealSet((), lambda _: True)
-EMPTY = RealSet((), lambda _: False)
+REALS, EMPTY = RealSet((), lambda _: True), RealSet((), lambda _: False)
 
 
 def _bounded(relation: str, end: Tree) -> RealSet:
@@ -73,8 +72,9 @@ def _bounded(relation: str, end: Tree) -> RealSet:
     return RealSet((end,), lambda place: place(end) in _HOLDS[relation])
 
 
-def _combined(sets: list[RealSet], rule: Callable[[Any], bool]) -> RealSet:
+def _combined(rule: Callable[[Iterable[bool]], bool], sets: Iterable[RealSet]) -> RealSet:
     """Union (`any`) or intersection (`all`)."""
+    sets = list(sets)
     ends = tuple(end for each in sets for end in each.ends)
     return RealSet(ends, lambda place: rule(each.contains(place) for each in sets))
 
@@ -83,8 +83,8 @@ def _outside(inner: RealSet) -> RealSet:
     return RealSet(inner.ends, lambda place: not inner.contains(place))
 
 
-def _points(texts: list[str]) -> RealSet:
-    return _combined([_bounded("=", read_expression(text)) for text in texts], any)
+def _points(text: str) -> RealSet:
+    return _combined(any, (_bounded("=", read_expression(point)) for point in split_top(text, _LIST)))
 
 
 def read_real_set(text: str) -> RealSet:
@@ -102,24 +102,18 @@ def read_real_set(text: str) -> RealSet:
         name = f"{'non' if half[1] else ''}{half[2]}".casefold() if half[2] else ""
         return _bounded(names.get(name, ">=" if half[3] else ">"), ("number", Fraction(0)))
     if match := _EXCEPT.match(words):
-        return _outside(_points(split_top(match[1], _LIST)))
+        return _outside(_points(match[1]))
     if len(parts := split_top(text, _UNION)) > 1:
-        return _combined([read_real_set(part) for part in parts], any)
-    if match := _BUILDER.match(text):
+        return _combined(any, map(read_real_set, parts))
+    if match := _BUILDER.match(text) or _MEMBER.match(text):
         return read_real_set(match[1])
-    if match := _MEMBER.match(text):
-        return read_real_set(match[1])
-    if match := re.match(r"^[A-Za-z]\s*=\s*([^=]+)$", text):
-        return _points([match[1]])
+    if match := re.match(r"^[A-Za-z]\s*=\s*([^=]+)$|^\\\{([^<>|:]*)\\\}$", text):
+        return _points(match[1] or match[2])
     if len(parts := split_top(text, _MINUS)) == 2:
-        return _combined([read_real_set(parts[0]), _outside(read_real_set(parts[1]))], all)
+        return _combined(all, [read_real_set(parts[0]), _outside(read_real_set(parts[1]))])
     if len(parts := split_top(text, _OR)) > 1:
-        return _combined([read_real_set(part) for part in parts], any)
-    if len(split_top(text, _RELATION)) > 1:
-        return _conditions(text)
-    if text.startswith("\\{") and text.endswith("\\}"):
-        return _points(split_top(text[2:-2], re.compile(",")))
-    return _interval(text)
+        return _combined(any, map(read_real_set, parts))
+    return _conditions(text) if len(split_top(text, _RELATION)) > 1 else _interval(text)
 
 
 def _interval(text: str) -> RealSet:
@@ -130,34 +124,30 @@ def _interval(text: str) -> RealSet:
     low, high = (read_expression(end) for end in ends)
     if not symbols_of(low) | symbols_of(high) and real(evaluate(high)) < real(evaluate(low)):
         raise UnreadableError("ends in falling order")
-    sides = [_bounded(">=" if match[1] == "[" else ">", low), _bounded("<=" if match[3] == "]" else "<", high)]
-    return _combined(sides, all)
+    return _combined(all, [_bounded(_OPENING[match[1]], low), _bounded(_CLOSING[match[3]], high)])
 
 
 def _conditions(text: str) -> RealSet:
     """Inequalities that must all hold; `x \\ne 0, 1` excludes both."""
-    sets: list[RealSet] = []
     parts = split_top(text, _AND)
-    for part in parts:
+    for i, part in enumerate(parts):
         if not _RELATION.search(part):
             if "\\ne" not in parts[0]:
                 raise UnreadableError("a condition without a relation")
-            part = f"{_RELATION.split(parts[0])[0]} \\ne {part}"
-        sets.append(_chain(part))
-    common = _combined(sets, all)
+            parts[i] = f"{_RELATION.split(parts[0])[0]} \\ne {part}"
+    sets = list(map(_chain, parts))
+    common = _combined(all, sets)
     # `m < -2, m > 2` lists two branches: read as both at once it would be empty
     is_list = len(sets) > 1 and not re.search(r"\band\b|\\land|\\cap", text)
-    return _combined(sets, any) if is_list and same_real_set(common, EMPTY) else common
+    return _combined(any, sets) if is_list and same_real_set(common, EMPTY) else common
 
 
 def _chain(text: str) -> RealSet:
     """`x < 2`, `1 \\le x < 2`, `|x| > 3`."""
     operators = [_SPELLED.get(operator, operator) for operator in _RELATION.findall(text)]
     sides = split_top(text, _RELATION)
-    if len(sides) != len(operators) + 1 or not all(sides) or len(sides) > 3:
-        raise UnreadableError("an unfinished inequality")
     found = [i for i, side in enumerate(sides) if _ONE_SYMBOL.match(side) and (len(sides) == 2 or i == 1)]
-    if len(found) != 1:
+    if len(sides) != len(operators) + 1 or not all(sides) or len(sides) > 3 or len(found) != 1:
         raise UnreadableError("not an inequality for one variable")
     at, sets = found[0], []
     for i, operator in enumerate(operators):
@@ -168,8 +158,8 @@ def _chain(text: str) -> RealSet:
         sets.append(_bounded(operator, bound))
         if sides[at].startswith("|"):
             mirrored = _bounded(_TURNED[operator], ("neg", bound))
-            sets[-1] = _combined([sets[-1], mirrored], any if ">" in operator else all)
-    return _combined(sets, all)
+            sets[-1] = _combined(any if ">" in operator else all, [sets[-1], mirrored])
+    return _combined(all, sets)
 
 
 def same_real_set(first: RealSet, second: RealSet) -> bool:
@@ -226,15 +216,13 @@ def same_set(gold: str, answer: str) -> bool | None:
     # intervals in a list are a union where the gold is one
     parts = split_top(answer, _LIST)
     is_union = "\\cup" in gold and len(parts) > 1 and all(re.match(r"^[(\[].*[)\]]$", part) for part in parts)
-    first = None
     try:
-        first = read_real_set(_right_of_member(gold))
-        second = read_real_set(_right_of_member(" \\cup ".join(parts) if is_union else answer))
+        first, second = map(read_real_set, map(_right_of_member, (gold, " \\cup ".join(parts) if is_union else answer)))
     except UnreadableError:
         is_other = not _is_set_like(answer)
         if is_other and braced(answer) is None and literal(answer) is not None:
             return False
-        if gold[0] == "(" if ordered(gold) is not None else first is not None and is_other:
+        if gold[0] == "(" if ordered(gold) is not None else is_other:
             return None
         raise
     return same_real_set(first, second)
@@ -248,17 +236,16 @@ def _right_of_member(text: str) -> str:
 def _is_set_like(text: str) -> bool:
     if re.search(r"\\(?:le|ge|ne|in|cup|setminus|mathbb|emptyset)(?![A-Za-z])|[<>]", text):
         return True
-    if _REALS.match(plain(text)) or _HALF_LINE.match(plain(text)) or _EXCEPT.match(plain(text)):
+    if any(pattern.match(plain(text)) for pattern in (_REALS, _HALF_LINE, _EXCEPT)):
         return True
-    if text.startswith("\\{"):
-        return bool(re.search(_SUCH_THAT, text))
     parts = re.fullmatch(r"[(\[\]](.*)[)\]\[]", text)
-    return bool(parts) and len(split_top(parts[1], re.compile("[,;]"))) == 2  # type: ignore[index]
+    is_pair = parts is not None and len(split_top(parts[1], re.compile("[,;]"))) == 2
+    return is_pair or (text.startswith("\\{") and bool(re.search(_SUCH_THAT, text)))
 
 
 def _renamed(text: str) -> str:
     """A set-builder text with its letters numbered in the order in which they occur."""
     text = re.sub(r"\\mid(?![A-Za-z])|:", "|", re.sub(r"\\text\{\s*([^{}]*?)\s*\}", r"\1", text))
-    text = squeeze(text).replace("\\mathbb{", "").replace("{", "").replace("}", "")
     names: dict[str, str] = {}
+    text = re.sub(r"\\mathbb\{|[{}]", "", squeeze(text))
     return re.sub(r"(?<![A-Za-z\\])[a-z](?![A-Za-z])", lambda m: names.setdefault(m[0], f"v{len(names)}"), text)

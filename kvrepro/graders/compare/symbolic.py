@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Any
 
-from kvrepro.errors import KvreproError
 from kvrepro.graders.cleaning import clean
 from kvrepro.graders.words import plain
 
 MAX_LENGTH = 400
-# a tower of powers, or a factorial, that would only burn the time limit
-_ENDLESS = re.compile(r"\^\s*\{?\s*\w+\s*\}?\s*\^|\^\s*\{[^{}]*\^[^{}]*\^|\d{5,}\s*!|!\s*!")
+# towers of powers and factorials would only burn the time limit, and of a chain `a > b > c` it reads a part
+_UNFIT = re.compile(r"[<>].*[<>]|\^\s*\{?\s*\w+\s*\}?\s*\^|\^\s*\{[^{}]*\^[^{}]*\^|\d{5,}\s*!|!\s*!")
 
 
 class SymbolicNeededError(Exception):
     """Only math-verify can tell, and it is not imported yet: that takes seconds, which must not count as the item's."""
 
 
-def load() -> Any:
-    """Import math-verify (seconds); a clear error where it is missing."""
-    try:
-        # sympy comes with it: a worker that grades plain numbers never loads either
-        import math_verify
-    except ImportError as error:
-        raise KvreproError(
-            "this answer needs math-verify, which is not installed: pip install 'math-verify>=0.8', "
-            "or grade only integer and choice benchmarks"
-        ) from error
-    return math_verify
-
-
 def _looks_mathematical(text: str) -> bool:
-    if len(text) > MAX_LENGTH or "'" in text or _ENDLESS.search(text):
+    if len(text) > MAX_LENGTH or "'" in text or _UNFIT.search(text):
         return False
     return not re.search(r"[A-Za-z]{4,}", re.sub(r"\\[A-Za-z]+", " ", plain(text)))
 
@@ -51,11 +36,14 @@ def same_by_math_verify(gold: str, answer: str) -> bool | None:
         return None
     if "math_verify" not in sys.modules:
         raise SymbolicNeededError
-    library = load()
-    config = [library.LatexExtractionConfig()]
+    # seconds, and sympy with it: a worker that grades plain numbers loads neither
+    import math_verify
+
+    config = [math_verify.LatexExtractionConfig()]
     first, second = (
-        library.parse(f"${text}$", config, fallback_mode="no_fallback", parsing_timeout=None) for text in (gold, answer)
+        math_verify.parse(f"${text}$", config, fallback_mode="no_fallback", parsing_timeout=None)
+        for text in (gold, answer)
     )
     if not first or not second:
         return None
-    return bool(library.verify(first, second, float_rounding=15, numeric_precision=30, timeout_seconds=None))
+    return bool(math_verify.verify(first, second, float_rounding=15, numeric_precision=30, timeout_seconds=None))

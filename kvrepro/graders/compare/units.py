@@ -34,12 +34,21 @@ for _line in _TABLE.strip().splitlines():
     for _size, *_names in map(str.split, _units):
         _LOOKUP.update((_name, (_dimension.strip() or _names[0], Fraction(_size))) for _name in _names)
 _SINGLE_LETTERS = frozenset("msghlLJju")
-_CURRENCIES = {"$": "dollar", "€": "euro", "£": "gbp", "¥": "yen", "₹": "rupee", "¢": "cent", "euro": "euro"}
-_CURRENCIES |= {"pounds": "gbp", "yen": "yen", "cent": "cent", "Rs": "rs", "USD": "usd", "EUR": "eur", "US": "usd"}
-_SIGN = r"(?:\\text\{\s*)?(?:\\(euro|pounds|yen|cent)|\\?([$€£¥₹¢]))\s*\}?"
-_PREFIXED = re.compile(rf"^(-?)\s*{_SIGN}\s*(.+)$")
-_SUFFIXED = re.compile(rf"^(.+?)\s*{_SIGN}$")
-_CODE = re.compile(r"^(?:\\text\{\s*)?(Rs|USD|EUR|US(?=\s*\\?\$))\.?\s*\}?\s*\\?\$?\s*(?=[-\d.])(.+)$")
+_CURRENCIES = {
+    "$": "dollar",
+    "€": "euro",
+    "£": "gbp",
+    "¥": "yen",
+    "₹": "rupee",
+    "¢": "cent",
+    "pounds": "gbp",
+    "US": "usd",
+}
+_SIGN = r"(?:\\text\{\s*)?(?:\\(?=euro|pounds|yen|cent)|\\?(?=[$€£¥₹¢]))(euro|pounds|yen|cent|[$€£¥₹¢])\s*\}?"
+_CURRENCY = re.compile(
+    r"^(?:\\text\{\s*)?(Rs|USD|EUR|US(?=\s*\\?\$))\.?\s*\}?\s*\\?\$?\s*(?=[-\d.])(.+)$"
+    rf"|^(-?)\s*{_SIGN}\s*(.+)$|^(.+?)\s*{_SIGN}$"
+)
 _MAGNITUDES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 # words that change the meaning of the number before them
 _NOT_A_NOUN = word_set("""
@@ -85,15 +94,17 @@ def named(name: str) -> Unit:
     return Unit(((dimension, 1),), factor)
 
 
-NOUN, DEGREE = Unit(), named("deg")
+NOUN = Unit()
 
 
 def read_unit(text: str) -> Unit | None:
     """Unit spelled by `text`, such as `cm^2`, `square inches`, `km/h`, `miles per hour`; None if it is not one."""
-    text = re.sub(r"[{}.]|\\cdot|\\text", " ", text)[:60]
+    text = re.sub(r"[{}.]|\\cdot|\\text", " ", text)
     text = re.sub(r"\bmph\b", "mile/hour", re.sub(r"\b(?:kmh|kph|kmph)\b", "km/hour", re.sub(r"\bper\b", "/", text)))
     text = re.sub(r"(?i)\b(?:square|sq)\s+([A-Za-z]+)|([A-Za-z]+)\s+squared\b", r"\1\2^2", text)
     text = re.sub(r"(?i)\b(?:cubic|cu)\s+([A-Za-z]+)|([A-Za-z]+)\s+cubed\b", r"\1\2^3", text)
+    if not text.strip() or len(text) > 60:
+        return None
     dimensions: Counter[str] = Counter()
     factor, sign = Fraction(1), 1
     for name, power, other in re.findall(r"([A-Za-z]+)(?:\s*\^\s*(-?\d))?|(\S)", text):
@@ -108,22 +119,16 @@ def read_unit(text: str) -> Unit | None:
         dimension, size = _LOOKUP[known[0]]
         dimensions[dimension] += sign * int(power or 1)
         factor *= size ** (sign * int(power or 1))
-    return (
-        Unit(tuple(sorted((name, value) for name, value in dimensions.items() if value)), factor)
-        if text.strip()
-        else None
-    )
+    return Unit(tuple(sorted((name, power) for name, power in dimensions.items() if power)), factor)
 
 
 def strip_currency(text: str) -> tuple[str, Unit | None]:
     """Without a leading or trailing currency sign."""
-    if match := _CODE.match(text):
-        return match[2], named(_CURRENCIES[match[1]])
-    if match := _PREFIXED.match(text):
-        return match[1] + match[4], named(_CURRENCIES[match[2] or match[3]])
-    if match := _SUFFIXED.match(text):
-        return match[1], named(_CURRENCIES[match[2] or match[3]])
-    return text, None
+    match = _CURRENCY.match(text)
+    if match is None:
+        return text, None
+    sign = match[1] or match[4] or match[7]
+    return match[2] or match[6] or match[3] + match[5], named(_CURRENCIES.get(sign, sign.lower()))
 
 
 def split_unit(text: str, is_numeric: bool) -> list[tuple[str, Unit, int]]:
@@ -140,7 +145,9 @@ def split_unit(text: str, is_numeric: bool) -> list[tuple[str, Unit, int]]:
     found: list[tuple[str, Unit, int]] = []
     if degrees := _DEGREES.match(text):
         scale = degrees[2] or degrees[3]
-        found.append((degrees[1], named({"C": "celsius", "F": "fahrenheit"}[scale]) if scale else DEGREE, 1))
+        found.append((degrees[1], named({"C": "celsius", "F": "fahrenheit"}.get(scale, "deg")), 1))
+        if not scale and is_numeric:
+            found.append((rf"\frac{{({degrees[1]})\pi}}{{180}}", named("rad"), 1))
     marked = re.sub(r"\\text\{", r"~\g<0>", text, count=1)
     flat = re.sub(r"\\text\{([^{}]*)\}", lambda match: re.sub(r"[()]", " ", f" {match[1]} "), marked)
     tail = _TAIL.search(flat)

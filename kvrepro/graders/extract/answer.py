@@ -7,18 +7,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from kvrepro.graders.cleaning import unify_unicode
+from kvrepro.graders.extract import last_sentence
 from kvrepro.graders.extract.announcements import ANSWER_PHRASE
 from kvrepro.graders.extract.boxes import Box, find_boxes, is_joined
 from kvrepro.graders.extract.hedging import CONTRAST, REASON, REVISION
-from kvrepro.graders.extract.last_sentence import (
-    MATHS,
-    SENTENCE_END,
-    concluded,
-    conversion,
-    formula_in,
-    last_value,
-    without_remark,
-)
 from kvrepro.graders.score import THOUGHT_END, THOUGHT_START, UNKNOWN_START
 from kvrepro.graders.words import fraction_in_words, number_in_words
 
@@ -28,7 +20,6 @@ MAX_WORDING = 20_000
 MAX_ANSWER = 1_500
 _RUN = re.compile(r"([^\w{}\\])\1{12,}")
 _SPECIAL = re.compile(r"<[|｜][^<>|｜\n]{1,40}[|｜]>|</?(?:answer|s|eos|pad)>")
-_ANSWER_TAG = re.compile("(?i)<(/?)answer>")
 _SIGN_BEFORE = re.compile(r"(?:^|[\s$=(\[:])-\s*$|=\s*\$?\s*-\s*\$\s*$")
 _BEHIND = re.compile(r"^\s*\$?((?:_\{?\d{1,2}\}?)|(?:\s|~|\\,)*[ap]\.?m\b\.?)")
 _LEFT_SIDE = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:_\{?\w\}?)?(?:\([A-Za-z]\))?)\s*=\s*$")
@@ -59,26 +50,15 @@ def answer_part(response: str, finish_reason: str, answer_start: int | None = UN
     if answer_start == UNKNOWN_START and THOUGHT_END in response:
         answer_start = response.rfind(THOUGHT_END) + len(THOUGHT_END)
     if answer_start in (None, UNKNOWN_START):
-        if finish_reason == "length":
-            return "truncated", None
-        if THOUGHT_START in response:
-            return "no_answer", None
+        if finish_reason == "length" or THOUGHT_START in response:
+            return "truncated" if finish_reason == "length" else "no_answer", None
         answer_start = 0
     # long runs of one sign carry nothing and make patterns slow
     text = _RUN.sub(lambda match: match[1] * 12, response[answer_start:][-MAX_REPLY:])
-    tagged = _last_tagged(text)
+    end = text.lower().rfind("</answer>")
+    start = text.lower().rfind("<answer>", 0, max(end, 0))
+    tagged = text[start + len("<answer>") : end] if start >= 0 else ""
     return "ok", _SPECIAL.sub("", tagged if tagged.strip() else text)
-
-
-def _last_tagged(text: str) -> str:
-    """What stands in the last `<answer>...</answer>`, in one pass."""
-    opened, found = -1, ""
-    for tag in _ANSWER_TAG.finditer(text):
-        if tag[1] and opened >= 0:
-            opened, found = -1, text[opened : tag.start()]
-        elif not tag[1] and opened < 0:
-            opened = tag.end()
-    return found
 
 
 def extract(text: str, is_numeric: bool = False) -> Extraction:
@@ -91,34 +71,36 @@ def extract(text: str, is_numeric: bool = False) -> Extraction:
     if boxes:
         return _from_boxes(text, boxes)
     text = text[-MAX_WORDING:]
-    closing = concluded(text, is_numeric)
-    if closing is not None and is_numeric and not re.search(r"\d", unify_unicode(closing)):
-        is_spelled = number_in_words(closing) is not None or fraction_in_words(closing) is not None
-        closing = closing if is_spelled else None
-    for rule, found in (("phrase", _announced(text)), ("final_line", closing), ("last_value", last_value(text))):
+    closing = last_sentence.concluded(text, is_numeric)
+    if is_numeric and closing and not re.search(r"\d", unify_unicode(closing)):
+        closing = None if number_in_words(closing) is None is fraction_in_words(closing) else closing
+    for rule, found in (
+        ("phrase", _announced(text)),
+        ("final_line", closing),
+        ("last_value", last_sentence.last_value(text)),
+    ):
         if found is not None:
-            return _capped(Extraction("ok", found, rule))
+            return _capped(found, rule)
     return Extraction("no_answer", None, "none")
 
 
-def _capped(found: Extraction) -> Extraction:
-    answer = found.answer or ""
-    return found if len(answer) <= MAX_ANSWER else Extraction("too_long", answer[:200], found.rule)
+def _capped(answer: str, rule: str, parts: tuple[str, ...] = (), left: str = "") -> Extraction:
+    if len(answer) > MAX_ANSWER:
+        return Extraction("too_long", answer[:200], rule)
+    return Extraction("ok", answer, rule, parts if len(parts) > 1 else (), left)
 
 
 def _from_boxes(text: str, boxes: list[Box]) -> Extraction:
     """The last box, with those before it that form a list with it."""
     gaps = [text[a.end : b.start] for a, b in pairwise(boxes)]
     n_listed = 1 + next((i for i, gap in enumerate(reversed(gaps)) if not is_joined(gap)), len(gaps))
-    group = boxes[-min(n_listed, 50) :]
-    contents = list(dict.fromkeys(_with_neighbours(text, box) for box in group))
-    parts: tuple[str, ...] = ()
-    if 1 < len(boxes) <= 8 and not any(map(REVISION.search, gaps)):
-        parts = tuple(dict.fromkeys(_with_neighbours(text, box) for box in boxes))
-    if len(contents) > 1:
-        return _capped(Extraction("ok", " , ".join(contents), "boxed_list", parts))
-    left = _LEFT_SIDE.search(text[max(0, group[0].start - 40) : group[0].start]) if len(group) == 1 else None
-    return _capped(Extraction("ok", contents[0], "boxed", parts if len(parts) > 1 else (), left[1] if left else ""))
+    listed = tuple(dict.fromkeys(_with_neighbours(text, box) for box in boxes[-min(n_listed, 50) :]))
+    is_revised = len(boxes) > 8 or any(map(REVISION.search, gaps))
+    parts = () if is_revised else tuple(dict.fromkeys(_with_neighbours(text, box) for box in boxes))
+    left = _LEFT_SIDE.search(text[max(0, boxes[-1].start - 40) : boxes[-1].start])
+    if len(listed) > 1:
+        return _capped(" , ".join(listed), "boxed_list", parts)
+    return _capped(listed[0], "boxed", parts, left[1] if left else "")
 
 
 def _with_neighbours(text: str, box: Box) -> str:
@@ -134,7 +116,10 @@ def _announced(text: str) -> str | None:
     """What follows the last announcement that announces something."""
     text = unify_unicode(text)
     for match in reversed(list(ANSWER_PHRASE.finditer(text))):
-        tail = _unwrapped(text[match.end() : match.end() + 600]).lstrip(" *\n:")
+        tail = text[match.end() : match.end() + 600]
+        opened = tail.rfind("{", 0, brace := tail.find("}")) >= 0
+        # the brace of a wrapper that held the announcement: `\text{Answer: } 293`, `\text{Answer: 293}`
+        tail = (tail if opened or brace < 0 else tail[:brace] + " " + tail[brace + 1 :]).lstrip(" *\n:")
         if re.match(r"^(?:not|n't)\b", tail):
             other = re.search(r"\b(?:but|rather|it is|it's)\b\s*(.+)", tail.split("\n")[0])
             tail = other[1] if other else ""
@@ -143,32 +128,21 @@ def _announced(text: str) -> str | None:
     return None
 
 
-def _unwrapped(tail: str) -> str:
-    """Without the brace of a wrapper that held the announcement: `\\text{Answer: } 293`, `\\text{Answer: 293}`."""
-    depth = 0
-    for match in re.finditer(r"\\[{}\\]|[{}]", tail):
-        depth += {"{": 1, "}": -1}.get(match[0], 0)
-        if depth < 0:
-            return tail[: match.start()] + " " + tail[match.end() :]
-    return tail
-
-
 def _first_value(tail: str) -> str | None:
     """The value at the start of a sentence: its first formulas, or its words up to the end or a reason."""
     is_formula = re.match(r"^(?:\$\$|\\\[|\$(?!\d+(?:[.,]\d+)*(?:\s|$|\.))|\\\()", tail)
     formulas: list[str] = []
     position = 0
-    while is_formula and (match := MATHS.match(tail, position)):
-        formulas.append(formula_in(match))
+    while is_formula and (match := last_sentence.MATHS.match(tail, position)):
+        formulas.append(last_sentence.formula_in(match))
         position = match.end()
-        joiner = re.match(r"\s*(?:,\s*and\b|,\s*or\b|,|and\b|or\b)\s*(?=\$|\\\()", tail[position:])
-        if joiner is None:
-            break
-        position += joiner.end()
+        joiner = re.compile(r"\s*(?:,\s*(?:and|or)\b|,|and\b|or\b)\s*(?=\$|\\\()").match(tail, position)
+        position, is_formula = (joiner.end() if joiner else position), joiner
     if formulas:
-        unit = re.match(r"^\s*(?:%|\\%|[a-z²³^0-9/ ]{1,30}$)", SENTENCE_END.split(tail[position:], maxsplit=1)[0])
+        unit = re.match(
+            r"^\s*(?:%|\\%|[a-z²³^0-9/ ]{1,30}$)", last_sentence.SENTENCE_END.split(tail[position:], maxsplit=1)[0]
+        )
         return " , ".join(formulas) + (f" \\text{{{unit[0].strip()}}}" if unit and len(formulas) == 1 else "")
-    sentence, remark = without_remark(SENTENCE_END.split(tail, maxsplit=1)[0])
-    if converted := conversion(sentence, remark):
-        return converted
-    return _POLITE.sub("", REASON.sub("", CONTRAST.sub("", sentence))).strip(" *:`\"'") or None
+    sentence, remark = last_sentence.without_remark(last_sentence.SENTENCE_END.split(tail, maxsplit=1)[0])
+    said = last_sentence.conversion(sentence, remark) or REASON.sub("", CONTRAST.sub("", sentence))
+    return _POLITE.sub("", said).strip(" *:`\"'") or None

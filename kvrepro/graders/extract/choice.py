@@ -35,7 +35,7 @@ _WORD = rf"(?:{CHOICE_WORD}|optie|antwoord|respuesta|resposta|risposta|odpowied[
 _WRAPPED = rf"(?:\({LETTER}\)|\[{LETTER}\]|\*\*\(?{LETTER}\)?\.?\*\*|__{LETTER}__|`\(?{LETTER}\)?`|[\"']{LETTER}[\"'])"
 _ENDING = re.compile(
     rf"(?i)(?:(?:\b{_WORD}(?:\b[^.;?]{{0,60}}?\sis)?|\b(?:remain\w*|left|survivor|verdict|pick|conclusion)\s*:)[\s*:=(\[$`\"']{{0,6}}"
-    rf"(?P<named>{LETTER}(?![A-Za-z]))|(?P<wrapped>{_WRAPPED}))(?:\sonly)?[\s.*)\]$`\"'}}]*$",
+    rf"(?P<named>{LETTER}(?![A-Za-z]))|(?P<wrapped>{_WRAPPED}))(?:\sonly)?[\s.*)\]$`\"'}}\\]*$",
 )
 _MENTIONED = re.compile(
     rf"(?i)\b{_WORD}s?\s+[*(\[]{{0,3}}{LETTER}\b|{_WRAPPED}|(?<![A-Za-z]){LETTER}\)?\s*(?:,|/|&|and|or)\s*$"

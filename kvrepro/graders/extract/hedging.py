@@ -11,7 +11,7 @@ import re
 
 _HEDGES = r"not|cannot|no|nor|neither|never|none|or|either|maybe|perhaps|might|unclear|unsure|guess\w*|try|checked|between|torn"
 _DOUBTS = (
-    r"if|unless|whether|would|could|may|suppose|assum\w*|consider\w*|suspect\w*|probably|possibly|wrong\w*|incorrect\w*|false"
+    r"but|however|although|though|if|unless|whether|would|could|may|suppose|assum\w*|consider\w*|suspect\w*|probably|possibly|wrong\w*|incorrect\w*|false"
     r"|mistake\w*|trap|tempt\w*|confus\w*|distract\w*|fail\w*|hardly|poorly|badly|except|unlike|rather|instead|eliminat\w*"
     r"|exclud\w*|rul\w* out|reject\w*|discard\w*|remains to|next step|look at|still (?:have|has|needs?)"
 )

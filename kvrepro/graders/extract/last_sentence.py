@@ -24,7 +24,7 @@ _VALUE = re.compile(
 )
 _NUMBERS = re.compile(
     r"(?<![\w.^_/])(?<![_^]\{)-?\\?[$€£]?(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+(?!\d)|\d+)?(?:\.\d+)?(?<=\d)"
-    r"(?:\s\d+/\d+|/\d+)?(?:\s?\\?%|\s?\^\\circ(?:\s?[CF]\b)?)?(?![\w^])"
+    r"(?:\s\d+/\d+|/\d+)?(?:\s?\\?%|\s?\^\\circ(?:\s?[CF]\b)?)?(?![\w^]|\.\d)"
 )
 _TIME_OF_DAY = re.compile(r"(?i)(?<![\d:])\d{1,2}:\d{2}(?!\d|:)(?:\s*[ap]\.?\s?m\b\.?)?")
 _BOLD = re.compile(r"(?:\*\*|__)(?!\s)(.+?)\s?(?:\*\*|__)")
@@ -76,7 +76,7 @@ _WORD_OF_NUMBER = re.compile(r"(?i)hundred|thousand|and|a|half|thirds?|quarters?
 _REMARK = re.compile(
     r"^(.*\d.*?)\s+\((?!\W*(?:mod|base|or|not|if|unless|maybe|perhaps)\b)((?:[^()]|\([^()]*\))*)\)[\s.*]*$"
 )
-_REMARKS = re.compile(r"\s*\((?!\\|[-\d\s,./]*\))[^()]{6,}\)")
+_REMARKS = re.compile(r"\s*(?<!\\)\((?!\\|[-\d\s,./]*\))[^()]{6,}\)")
 _ROWS = re.compile(
     r"(?s)\\begin\{(?P<name>align|aligned|gather|gathered|equation|split|eqnarray)(\*?)\}"
     r"((?:(?!\\begin).)*)\\end\{(?P=name)\2\}[\s$.\]\\]*$"
@@ -126,6 +126,7 @@ def concluded(text: str, is_numeric: bool = False) -> str | None:
     if converted := conversion(marked, remark):
         return converted
     line = re.sub(r"^[>#\-*\s]+(?=\S)", "", marked).strip(" *`")
+    line = re.sub(rf"{_TOTAL.pattern}[^:$\\\d]{{0,30}}:[\s*]*(?=\S)", "", line)
     if (value := _whole_line(text, lines, line.rstrip(".").strip(" *"))) is not None:
         return value
     if re.search(r"(?i)\b(?:cannot|can't|could not|unable to|not enough|don't know)\b|\?$", line):

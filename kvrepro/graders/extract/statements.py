@@ -6,7 +6,8 @@ Several letters at once, hedges, articles and symbols that happen to be letters 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from kvrepro.graders.cleaning import unify_unicode
 from kvrepro.graders.extract.announcements import ANSWER_PHRASE
@@ -17,7 +18,7 @@ from kvrepro.graders.letters import AMBIGUOUS, ANOTHER, ARTICLE, CHOICE_WORD, JO
 
 MAX_BOXES = 200
 # what may stand around a letter
-_OPENING, _CLOSING = r"[(\[*$]{0,4}", r"[)\]*$]{0,4}"
+_OPENING, _CLOSING = r"(?:\\text\{)?[(\[*$]{0,4}", r"[)\]*$}]{0,4}"
 _NAMED = r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ss]tatement)"
 _PICKED = re.compile(
     r"(?im)(?:\b(?:i|we|i'm|i am|i'd|i would|i'll|let's|you should|one should)\s+(?:(?:will|would|therefore|should|must)\s+)?"
@@ -35,7 +36,7 @@ _OTHERS = re.compile(r"(?i)\b(?:error|avoid|someone|students?|people|many|others
 # a letter as the subject of a sentence or behind `option`; behind brackets it may stand anywhere
 _SUBJECT = (
     rf"(?:{_NAMED}\s+|(?:^|(?<=[.;,:]\s)|(?<=\b[Oo]nly\s)|(?<=\bthat\s)|(?<=\b[Bb]ut\s)|(?<=\b[Ss]o\s)|(?<=\b[Hh]ence\s)"
-    rf"|(?<=\b[Tt]hus\s)))(?:\((?=[A-K]\)))?[\[*$]{{0,4}}([A-K])\b{_CLOSING}"
+    rf"|(?<=\b[Tt]hus\s)))(?:[*$]{{0,3}}\((?=[A-K]\)))?[\[*$]{{0,4}}([A-K])\b{_CLOSING}"
 )
 _RIGHT = re.compile(
     rf"(?m)(?:(?:\b(?:option|choice|answer|statement|opción|вариант)\s*|(?<![A-Za-z\\*$]))(?:\*\*|\$|\\text(?:bf)?\{{){{0,3}}"
@@ -43,7 +44,7 @@ _RIGHT = re.compile(
     r"\s{0,3}(?:is|are|must be|would be|seems(?: to be)?|appears(?: to be)?|looks(?: like)?|being|remains)"
     r"\s+(?:therefore |thus |clearly |indeed |definitely |then )?(?:the\s+)?(?:only\s+)?(?:one\s+(?:that is|which is)\s+)?"
     r"(?:best |most |factually )?(?:correct|right|true|answer|accurate|valid|best choice|appropriate|plausible|likely|suitable"
-    r"|reasonable|one|option|choice|possibility|better(?:\s+(?:answer|choice|option|fit|one|supported))?(?=\s*(?:[.!]|$)))"
+    r"|reasonable|consistent|one|option|choice|possibility|better(?:\s+(?:answer|choice|option|fit|one|supported))?(?=\s*(?:[.!]|$)))"
     r"(?!\s+(?:about|that|in|but|for)\b)"
 )
 _FITS = "satisfies|works|fits|matches|passes|remains|meets|holds|makes sense|agrees|is left|is consistent|survives|wins"
@@ -80,6 +81,7 @@ _CONNECTIVE = re.compile(
 _SYMBOL_TAIL = re.compile(
     r"^(?!['’](?:s\b|[dt][iıuü]r))(?:[A-Za-z0-9_^]|[=≡+'’²₂]|-[A-Za-z0-9]|\s*(?:=|\\to|→|<|>)\s*\S)"
 )
+_JOINED = re.compile(rf"[(\[{{*$]?\b({LETTER})\b[)\]}}*$]*\s*{JOINER}\s*(?:option |choice )?$")
 _NEGATED = re.compile(r"^\s*(?:definitely |clearly |probably )?not\b\s*")
 _INSTEAD = re.compile(
     r"\b(?:but|rather|instead|it is|it's|so|hence|thus|therefore|leaving)\b,?\s*(?:it is|it's|the answer is)?\s*"
@@ -97,12 +99,10 @@ class Statement:
 
 
 def statements(text: str) -> list[Statement]:
-    """All statements of a choice in the reply's answer part, in order."""
+    """All statements of a choice in the reply's answer part, in order; those in words near its end only."""
     text = unify_unicode(text)
-    # statements in words are searched for near the end only; `cut` puts them in order with the boxes
-    cut = max(0, len(text) - MAX_WORDING)
-    said = [replace(statement, position=statement.position + cut) for statement in _in_words(text[cut:])]
-    return sorted(_in_boxes(text) + said, key=lambda statement: statement.position)
+    found = [*_in_boxes(text), *_in_words(text, max(0, len(text) - MAX_WORDING))]
+    return sorted(found, key=lambda statement: statement.position)
 
 
 def _in_boxes(text: str) -> list[Statement]:
@@ -120,27 +120,23 @@ def _in_boxes(text: str) -> list[Statement]:
     return found
 
 
-def _in_words(text: str) -> list[Statement]:
-    found: list[Statement] = []
-    for match in ANSWER_PHRASE.finditer(text):
-        found.extend(_after_phrase(text, match.start(), match.end()))
-    for match in _PICKED.finditer(text):
+def _in_words(text: str, start: int) -> Iterator[Statement]:
+    for match in ANSWER_PHRASE.finditer(text, start):
+        yield from _after_phrase(text, match.start(), match.end())
+    for match in _PICKED.finditer(text, start):
         sentence = re.split(r"[.,;\n]", text[max(0, match.start() - 120) : match.start()])[-1]
         if not (DOUBT.search(sentence) or _OTHERS.search(sentence) or _INVERTED.search(sentence)):
-            found.extend(s for s in _after_phrase(text, match.start(), match.end()) if s.letter)
-    for match in _RIGHT.finditer(text):
+            yield from (said for said in _after_phrase(text, match.start(), match.end()) if said.letter)
+    for match in _RIGHT.finditer(text, start):
         letter = match[1] or match[2]
-        before = text[max(0, match.start() - 30) : match.start()]
-        joined = re.search(rf"[(\[{{*$]?\b({LETTER})\b[)\]}}*$]*\s*{JOINER}\s*(?:option |choice )?$", before)
-        is_one = joined is None or joined[1] == letter
-        found.append(Statement(match.start(), letter if is_one else AMBIGUOUS, match[0].strip()))
-    fitting = list(_FITTING.finditer(text))
-    # two options that fit are no choice
-    is_one = len({match[1] or match[2] for match in fitting}) == 1
-    found.extend(Statement(m.start(), (m[1] or m[2]) if is_one else AMBIGUOUS, m[0]) for m in fitting)
-    sole = _SOLE.finditer(text)
-    found.extend(Statement(m.start(), next(filter(None, m.groups())).upper(), m[0]) for m in sole)
-    return found
+        joined = _JOINED.search(text[max(0, match.start() - 30) : match.start()])
+        yield Statement(match.start(), letter if joined is None or joined[1] == letter else AMBIGUOUS, match[0].strip())
+    fitting = [(match, match[1] or match[2]) for match in _FITTING.finditer(text, start)]
+    for match, letter in fitting:
+        # two options that fit are no choice
+        yield Statement(match.start(), letter if len({other for _, other in fitting}) == 1 else AMBIGUOUS, match[0])
+    for match in _SOLE.finditer(text, start):
+        yield Statement(match.start(), next(filter(None, match.groups())).upper(), match[0])
 
 
 def _after_phrase(text: str, start: int, end: int) -> list[Statement]:
@@ -158,11 +154,10 @@ def _after_phrase(text: str, start: int, end: int) -> list[Statement]:
             letter, after = match[1], tail[match.end() :]
             if not REJECTED.match(after):
                 asked = _ASKED.match(after)
-                if asked and asked["no"]:
-                    # `A? No.` takes it back, `A? Or perhaps B?` weighs; `A?` alone answers
-                    return []
-                is_one = not (asked and asked["other"]) and not ANOTHER.match(after)
-                return [Statement(start, letter.upper() if is_one else AMBIGUOUS, tail[:60].strip())]
+                # `A? No.` takes it back, `A? Or perhaps B?` weighs; `A?` alone answers
+                is_several = (asked and asked["other"]) or ANOTHER.match(after)
+                said = Statement(start, AMBIGUOUS if is_several else letter.upper(), tail[:60].strip())
+                return [] if asked and asked["no"] else [said]
         instead = _INSTEAD.search(after)
         if instead is None:
             return []
@@ -177,10 +172,6 @@ def _is_symbol(match: re.Match[str], tail: str, is_colon: bool) -> bool:
     if letter.islower() and not re.match(r"^\s*(?:[)\]}$*]|\.?\s*$)", after):
         return True
     is_quoted = before.endswith(("'", "<", '"')) and after.startswith(("'", ">", '"'))
-    if _SYMBOL_TAIL.match(after) and not is_quoted:
-        return True
-    if re.search(r"[(\[{*$]", before):
-        return False
-    return (letter == "A" and is_colon and bool(ARTICLE.match(after))) or (
-        letter == "I" and bool(re.match(r"^\s+\w", after))
-    )
+    if (_SYMBOL_TAIL.match(after) and not is_quoted) or re.search(r"[(\[{*$]", before):
+        return bool(_SYMBOL_TAIL.match(after)) and not is_quoted
+    return bool((ARTICLE.match(after) and is_colon) if letter == "A" else letter == "I" and re.match(r"^\s+\w", after))
