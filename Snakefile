@@ -8,7 +8,7 @@ from kvrepro.runs.profiles import load_profile
 PROFILE = load_profile(config.get("profile", "tiny"))
 ROOT = results_root() / PROFILE.name
 CELLS = {cell.cell_id: cell for cell in PROFILE.cells}
-MARKS = [CellFolder(ROOT, cell).mark for cell in CELLS]
+MARKS = [CellFolder(ROOT / cell, ROOT).mark for cell in CELLS]
 # what the figures are drawn with: a change of it draws them again, and runs no cell
 FIGURE_CODE = sorted(map(str, [*(PACKAGE / "figures").glob("*.py"), PACKAGE / "analysis" / "method_table.py", PACKAGE / "runs" / "summary.py"]))
 
@@ -22,7 +22,7 @@ rule all:
 
 rule cell:
     # a mark and no results: Snakemake deletes the outputs of a job that fails or is begun again
-    output: touch(CellFolder(ROOT, "{cell}").mark)
+    output: touch(CellFolder(ROOT / "{cell}", ROOT).mark)
     # one GPU per cell where GPUs are counted (`--gpus N`); without a limit the count means nothing
     resources: gpu=1
     # in the shell's place, so that the cell's parent is Snakemake and it ends with it

@@ -36,9 +36,13 @@ TARGETS = {
 # bytes of stack per thread that no spill explains; more than this is one
 TOLERATED_SPILL = 16
 DTYPES = {
-    torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int8: "i8", torch.int32: "i32",
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.int8: "i8",
+    torch.int32: "i32",
     torch.int64: "i64",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,15 @@ STEM = "append_kv"
 
 
 def append_kv(
-    qkv: Tensor, cos: Tensor | None, sin: Tensor | None, keys: Tensor, values: Tensor, slots: Tensor, *,
+    qkv: Tensor,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    keys: Tensor,
+    values: Tensor,
+    slots: Tensor,
+    *,
     impl: str = "auto",
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Rotate queries and keys by their position and put the new keys and values into their slots, in place.
 
     Args:
@@ -68,14 +74,32 @@ def append_kv(
         code.append_kernel,
         (rows, heads),
         dict(
-            qkv=qkv, cos=angles[0], sin=angles[1], query=query, keys=keys, values=values, slots=slots, span=span,
-            qkv_row=qkv.stride(0), qkv_head=qkv.stride(1), angle_row=angles[0].stride(0), key_row=keys.stride(0),
-            key_head=keys.stride(1), key_slot=keys.stride(2), value_row=values.stride(0),
-            value_head=values.stride(1), value_slot=values.stride(2),
+            qkv=qkv,
+            cos=angles[0],
+            sin=angles[1],
+            query=query,
+            keys=keys,
+            values=values,
+            slots=slots,
+            span=span,
+            qkv_row=qkv.stride(0),
+            qkv_head=qkv.stride(1),
+            angle_row=angles[0].stride(0),
+            key_row=keys.stride(0),
+            key_head=keys.stride(1),
+            key_slot=keys.stride(2),
+            value_row=values.stride(0),
+            value_head=values.stride(1),
+            value_slot=values.stride(2),
         ),
         dict(
-            Q_HEADS=q_heads, KV_HEADS=kv_heads, SIZE=size, SIZE_PAD=power_of_two(size), ROTATE=cos is not None,
+            Q_HEADS=q_heads,
+            KV_HEADS=kv_heads,
+            SIZE=size,
+            SIZE_PAD=power_of_two(size),
+            ROTATE=cos is not None,
         ),
-        warps=1, stages=1,
-    )  # fmt: skip
+        warps=1,
+        stages=1,
+    )
     return query

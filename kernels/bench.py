@@ -97,7 +97,7 @@ def copy_rate() -> float:
 
 def bench(
     kernels: tuple[str, ...] = checks.STEMS, *, copy: float, passed: set[str], failures: list[dict[str, str]]
-) -> list[Row]:  # fmt: skip
+) -> list[Row]:
     """Rows of the named kernels; those not in `passed` are left out, and what breaks is added to `failures`."""
     rows = []
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
@@ -126,10 +126,22 @@ def bench(
             cuts = statistics.quantiles(times, n=5)
             rows.append(
                 Row(
-                    kernel, label, provider, cuts[0], statistics.median(times), cuts[-1], prepared.bytes, rate / 1e9,
-                    rate / copy, captured, torch.cuda.get_device_name(), torch.__version__, triton_version(), stamp,
+                    kernel,
+                    label,
+                    provider,
+                    cuts[0],
+                    statistics.median(times),
+                    cuts[-1],
+                    prepared.bytes,
+                    rate / 1e9,
+                    rate / copy,
+                    captured,
+                    torch.cuda.get_device_name(),
+                    torch.__version__,
+                    triton_version(),
+                    stamp,
                 )
-            )  # fmt: skip
+            )
             print(
                 f"{kernel:17} {label:38} {provider:7} {rows[-1].ms_p50:9.4f} ms {rows[-1].gb_per_s:8.0f} GB/s "
                 f"{rows[-1].fraction_of_copy:6.1%} of copy{'' if captured else '  (with launch time)'}",

@@ -83,9 +83,7 @@ def _window(model: str, rows: int, slots: int, window: int, group: str, device: 
     keys = _random(rows, heads, slots, size, device=device)
     queries = _random(rows, heads * members, window, size, device=device)
     needed = 2 * keys.numel() + 2 * queries.numel() + 4 * rows * heads * slots
-    return Prepared(
-        lambda impl: window_scores(queries, keys, None, size**-0.5, group=group, impl=impl), needed, {}
-    )  # fmt: skip
+    return Prepared(lambda impl: window_scores(queries, keys, None, size**-0.5, group=group, impl=impl), needed, {})
 
 
 def _sample(rows: int, vocabulary: int, device: str) -> Prepared:

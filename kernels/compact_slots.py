@@ -54,14 +54,25 @@ def compact_slots(storage: Tensor, rows: Tensor, slots: Tensor, *, impl: str = "
         code.compact_kernel,
         (parts * layers * len(rows) * heads,),
         dict(
-            storage=storage, rows=rows, slots=slots, kept=kept, n_rows=len(rows), n_layers=layers, n_heads=heads,
-            part_stride=storage.stride(0), layer_stride=storage.stride(1), row_stride=storage.stride(2),
-            head_stride=storage.stride(3), slot_stride=storage.stride(4),
-            plan_layer=slots.stride(0) if slots.shape[0] > 1 else 0, plan_row=slots.stride(1),
+            storage=storage,
+            rows=rows,
+            slots=slots,
+            kept=kept,
+            n_rows=len(rows),
+            n_layers=layers,
+            n_heads=heads,
+            part_stride=storage.stride(0),
+            layer_stride=storage.stride(1),
+            row_stride=storage.stride(2),
+            head_stride=storage.stride(3),
+            slot_stride=storage.stride(4),
+            plan_layer=slots.stride(0) if slots.shape[0] > 1 else 0,
+            plan_row=slots.stride(1),
             plan_head=slots.stride(2) if slots.shape[2] > 1 else 0,
         ),
         dict(SIZE=size, SIZE_PAD=size_pad, BLOCK=max(1, min(1024, BLOCK_BYTES // (size_pad * storage.element_size())))),
         # one warp: compiled for gfx942, the barrier does not wait for loads under way, so with several warps one could
         # store into a slot that another has yet to read; the memory operations of a single one complete in order
-        warps=1, stages=1,
-    )  # fmt: skip
+        warps=1,
+        stages=1,
+    )

@@ -24,9 +24,15 @@ SMALLEST_SPLIT = 128
 
 
 def decode_attention(
-    query: Tensor, keys: Tensor, values: Tensor, lengths: Tensor | None, scaling: float, *, mass: str | None = None,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    lengths: Tensor | None,
+    scaling: float,
+    *,
+    mass: str | None = None,
     impl: str = "auto",
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+) -> tuple[Tensor, Tensor | None]:
     """Attention of one query per row over the slots in use, with an optional side output.
 
     Args:
@@ -99,30 +105,58 @@ def _decode_triton(
         code.split_kernel,
         (rows * kv_heads, n_splits),
         dict(
-            query=query, keys=keys, values=values, lengths=counts, logits=logits, part_out=part_out,
-            part_max=part_max, part_sum=part_sum, scale=scaling * _launch.LOG2_E, span=span,
-            n_splits=n_splits, query_row=query.stride(0), query_head=query.stride(1),
-            key_row=keys.stride(0), key_head=keys.stride(1), key_slot=keys.stride(2), value_row=values.stride(0),
-            value_head=values.stride(1), value_slot=values.stride(2),
+            query=query,
+            keys=keys,
+            values=values,
+            lengths=counts,
+            logits=logits,
+            part_out=part_out,
+            part_max=part_max,
+            part_sum=part_sum,
+            scale=scaling * _launch.LOG2_E,
+            span=span,
+            n_splits=n_splits,
+            query_row=query.stride(0),
+            query_head=query.stride(1),
+            key_row=keys.stride(0),
+            key_head=keys.stride(1),
+            key_slot=keys.stride(2),
+            value_row=values.stride(0),
+            value_head=values.stride(1),
+            value_slot=values.stride(2),
         ),
         dict(
-            HEADS=kv_heads, GROUP=group, GROUP_PAD=power_of_two(group, 16), SIZE=size, SIZE_PAD=size_pad,
-            BLOCK=block, HAS_LENGTHS=lengths is not None, WITH_LOGITS=mass is not None,
+            HEADS=kv_heads,
+            GROUP=group,
+            GROUP_PAD=power_of_two(group, 16),
+            SIZE=size,
+            SIZE_PAD=size_pad,
+            BLOCK=block,
+            HAS_LENGTHS=lengths is not None,
+            WITH_LOGITS=mass is not None,
             PRECISION=_launch.precision(query.dtype),
         ),
-        warps=4, stages=3,
-    )  # fmt: skip
+        warps=4,
+        stages=3,
+    )
     splits_pad = power_of_two(n_splits)
     _launch.launch(
         code.combine_kernel,
         (rows * q_heads,),
         dict(
-            part_out=part_out, part_max=part_max, part_sum=part_sum, out=out, normaliser=normaliser,
-            n_splits=n_splits, out_row=out.stride(0), out_head=out.stride(1),
+            part_out=part_out,
+            part_max=part_max,
+            part_sum=part_sum,
+            out=out,
+            normaliser=normaliser,
+            n_splits=n_splits,
+            out_row=out.stride(0),
+            out_head=out.stride(1),
         ),
         dict(Q_HEADS=q_heads, SIZE=size, SIZE_PAD=size_pad, SPLITS_PAD=splits_pad, CHUNK=min(16, splits_pad)),
-        warps=2, stages=1,
-    )  # fmt: skip
+        warps=2,
+        stages=1,
+    )
     if mass is None:
         return out, None
     heads, members = (1, q_heads) if mass == "heads_mean" else (kv_heads, group)
@@ -134,9 +168,13 @@ def _decode_triton(
         (rows * heads, ceil_div(span, block)),
         dict(logits=logits, normaliser=normaliser, lengths=counts, mass=kept, span=span),
         dict(
-            HEADS=heads, GROUP=members, BLOCK=block, HAS_LENGTHS=lengths is not None,
+            HEADS=heads,
+            GROUP=members,
+            BLOCK=block,
+            HAS_LENGTHS=lengths is not None,
             REDUCE={"all": 0, "group_max": 2}.get(mass, 1),
         ),
-        warps=4, stages=1,
-    )  # fmt: skip
+        warps=4,
+        stages=1,
+    )
     return out, kept

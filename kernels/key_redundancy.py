@@ -61,22 +61,28 @@ def key_redundancy(
     strides = dict(key_row=keys.stride(0), key_head=keys.stride(1), key_slot=keys.stride(2))
     shape = dict(HEADS=heads, SIZE=size, SIZE_PAD=size_pad, BLOCK=block, HAS_LENGTHS=lengths is not None)
     _launch.launch(
-        code.norm_kernel, (pairs, n_blocks), dict(given, part_sum=part_sum, n_blocks=n_blocks, **strides), shape,
-        warps=4, stages=1,
-    )  # fmt: skip
+        code.norm_kernel,
+        (pairs, n_blocks),
+        dict(given, part_sum=part_sum, n_blocks=n_blocks, **strides),
+        shape,
+        warps=4,
+        stages=1,
+    )
     features = min(size_pad, 32) if exact else size_pad
     _launch.launch(
         code.latest_kernel,
         (pairs, n_blocks),
         dict(given, latest=latest, cosine_at=cosine_at, threshold=threshold, **strides),
         dict(shape, ROWS=block, BLOCK=32, FEATURES=features, PRECISION=_launch.precision(keys.dtype)),
-        warps=4, stages=2,
-    )  # fmt: skip
+        warps=4,
+        stages=2,
+    )
     _launch.launch(
         code.column_kernel,
         (pairs, n_blocks),
         dict(given, part_sum=part_sum, latest=latest, cosine_at=cosine_at, out=out, n_blocks=n_blocks, **strides),
         dict(shape, ROWS=64, PARTS=16),
-        warps=4, stages=1,
-    )  # fmt: skip
+        warps=4,
+        stages=1,
+    )
     return out

@@ -108,9 +108,14 @@ def _say_once(text: str) -> None:
 
 
 def launch(
-    kernel: Any, grid: tuple[int, ...], arguments: dict[str, Any], constants: dict[str, Any], *, warps: int = 4,
+    kernel: Any,
+    grid: tuple[int, ...],
+    arguments: dict[str, Any],
+    constants: dict[str, Any],
+    *,
+    warps: int = 4,
     stages: int = 2,
-) -> None:  # fmt: skip
+) -> None:
     """Run (or record) one kernel; every argument by name. An empty grid does nothing."""
     if 0 in grid:
         return

@@ -22,9 +22,16 @@ SMALLEST_CHUNK = 1024
 
 
 def sample(
-    logits: Tensor, keys: Tensor, steps: Tensor, *, temperature: float = 0.6, top_k: int = 20, top_p: float = 0.95,
-    order: str = "hf", impl: str = "auto",
-) -> Tensor:  # fmt: skip
+    logits: Tensor,
+    keys: Tensor,
+    steps: Tensor,
+    *,
+    temperature: float = 0.6,
+    top_k: int = 20,
+    top_p: float = 0.95,
+    order: str = "hf",
+    impl: str = "auto",
+) -> Tensor:
     """Draw one token per row.
 
     Args:
@@ -78,16 +85,21 @@ def sample(
         (rows, n_chunks),
         dict(parts, logits=logits, size=size, logit_row=logits.stride(0)),
         dict(TOP=top, CHUNK=chunk, WITH_SUM=nucleus == 2),
-        warps=4, stages=1,
-    )  # fmt: skip
+        warps=4,
+        stages=1,
+    )
     _launch.launch(
         code.draw_kernel,
         (rows,),
         dict(parts, keys=keys, steps=steps, tokens=tokens, n_candidates=n_chunks * top, top_p=float(top_p)),
         dict(
-            TOP=top, TOP_PAD=power_of_two(top), BLOCK=power_of_two(n_chunks * top),
-            CHUNKS_PAD=power_of_two(n_chunks), NUCLEUS=nucleus,
+            TOP=top,
+            TOP_PAD=power_of_two(top),
+            BLOCK=power_of_two(n_chunks * top),
+            CHUNKS_PAD=power_of_two(n_chunks),
+            NUCLEUS=nucleus,
         ),
-        warps=4, stages=1,
-    )  # fmt: skip
+        warps=4,
+        stages=1,
+    )
     return tokens

@@ -24,9 +24,15 @@ CHUNK = 512
 
 
 def window_scores(
-    queries: Tensor, keys: Tensor, valid: Tensor | None, scaling: float, *, group: str = "max_logits",
-    lengths: Tensor | None = None, impl: str = "auto",
-) -> Tensor:  # fmt: skip
+    queries: Tensor,
+    keys: Tensor,
+    valid: Tensor | None,
+    scaling: float,
+    *,
+    group: str = "max_logits",
+    lengths: Tensor | None = None,
+    impl: str = "auto",
+) -> Tensor:
     """Score slots by the attention that the last queries pay them.
 
     Args:
@@ -80,22 +86,44 @@ def window_scores(
     part_sum = torch.empty_like(part_max)
     out = torch.empty(rows, kv_heads, span, dtype=torch.float32, device=device)
     given = dict(
-        queries=queries, keys=keys, valid=out if valid is None else valid.contiguous().view(torch.int8),
-        lengths=out if lengths is None else lengths, part_max=part_max, part_sum=part_sum,
-        scale=scaling * _launch.LOG2_E, span=span, n_chunks=n_chunks, query_row=queries.stride(0),
-        query_head=queries.stride(1), query_slot=queries.stride(2), key_row=keys.stride(0), key_head=keys.stride(1),
+        queries=queries,
+        keys=keys,
+        valid=out if valid is None else valid.contiguous().view(torch.int8),
+        lengths=out if lengths is None else lengths,
+        part_max=part_max,
+        part_sum=part_sum,
+        scale=scaling * _launch.LOG2_E,
+        span=span,
+        n_chunks=n_chunks,
+        query_row=queries.stride(0),
+        query_head=queries.stride(1),
+        query_slot=queries.stride(2),
+        key_row=keys.stride(0),
+        key_head=keys.stride(1),
         key_slot=keys.stride(2),
-    )  # fmt: skip
+    )
     shape = dict(
-        HEADS=kv_heads, GROUP=members, MEMBERS=members // turns, WINDOW=window, WINDOW_PAD=window_pad, SIZE=size,
-        SIZE_PAD=size_pad, BLOCK=block, HAS_LENGTHS=lengths is not None, HAS_VALID=valid is not None,
+        HEADS=kv_heads,
+        GROUP=members,
+        MEMBERS=members // turns,
+        WINDOW=window,
+        WINDOW_PAD=window_pad,
+        SIZE=size,
+        SIZE_PAD=size_pad,
+        BLOCK=block,
+        HAS_LENGTHS=lengths is not None,
+        HAS_VALID=valid is not None,
         PRECISION=_launch.precision(keys.dtype),
-    )  # fmt: skip
+    )
     _launch.launch(
         code.normaliser_kernel, (rows * kv_heads, n_chunks, turns), dict(given, chunk=CHUNK), shape, warps=4, stages=2
     )
     _launch.launch(
-        code.score_kernel, (rows * kv_heads, ceil_div(span, block)), dict(given, out=out),
-        dict(shape, TAKE_MAX=group == "max"), warps=4, stages=2,
-    )  # fmt: skip
+        code.score_kernel,
+        (rows * kv_heads, ceil_div(span, block)),
+        dict(given, out=out),
+        dict(shape, TAKE_MAX=group == "max"),
+        warps=4,
+        stages=2,
+    )
     return out

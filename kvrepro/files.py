@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 
 from .errors import KvreproError, RunError
@@ -58,6 +59,15 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
         file.flush()
+
+
+def rows_so_far(path: Path) -> list[dict[str, Any]]:
+    """Rows that a killed run left behind; a line that it was cut in is dropped, in the file too, and made again."""
+    if not path.is_file():
+        return []
+    rows = list(read_rows(path, drop_cut_tail=True))
+    write_rows(path, rows)
+    return rows
 
 
 def read_rows(path: Path, *, drop_cut_tail: bool = False) -> Iterator[dict[str, Any]]:
@@ -112,6 +122,26 @@ def read_objects(
         if missing := [key for key in needed if key not in row]:
             raise KvreproError(f"{place}: lacks {missing}; found {sorted(row)}")
         yield number, row
+
+
+def read_yaml(path: Path, expected: str = "a mapping") -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Args:
+        expected: what it should be, for the message.
+
+    Raises:
+        KvreproError: no such file, not YAML, or something else than a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise KvreproError(f"{path}: {error.strerror}; expected a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise KvreproError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise KvreproError(f"{path}: expected {expected}, given {type(content).__name__}")
+    return content
 
 
 def lines_of(content: bytes, name: str) -> list[str]:

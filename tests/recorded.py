@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kvrepro.cache.slots import CompressedCache
 from kvrepro.engine.engine import Engine
+from kvrepro.engine.observer import Observer
 from kvrepro.engine.requests import Request, SamplingConfig
 from kvrepro.methods.base import EvictionMethod
 from kvrepro.methods.views import NEVER
@@ -123,14 +124,15 @@ def record(model, method: EvictionMethod, requests: list[Request], *, with_oracl
     ):  # fmt: skip
         watch(name, around)
 
-    def on_logits(rows, found):
-        # a row that is being admitted comes alone
-        for i, row in enumerate(rows):
-            logits[int(row.completion.request.problem_id)].append(found[i].clone())
+    class Logits(Observer):
+        def logits(self, rows, found):
+            # a row that is being admitted comes alone
+            for i, row in enumerate(rows):
+                logits[int(row.completion.request.problem_id)].append(found[i].clone())
 
     engine = Engine(
         model, method, ThinkTags((THINK_END,)), (), sampling=SamplingConfig(), batch_rows=len(requests),
-        max_new_tokens=len(requests[0].forced_ids), on_logits=on_logits,
+        max_new_tokens=len(requests[0].forced_ids), observer=Logits(),
     )  # fmt: skip
     list(engine.run(requests))
     recording = Recording(

@@ -9,6 +9,7 @@ import torch
 
 from kvrepro.engine.decoders.choose import DECODERS, make_decoder
 from kvrepro.engine.engine import Engine
+from kvrepro.engine.observer import KeptPositions
 from kvrepro.engine.requests import Request, SamplingConfig
 from kvrepro.methods.table import create_method
 from kvrepro.models.tokens import ThinkTags
@@ -24,14 +25,15 @@ def run(model, decoder: str, rows: int, method: str) -> dict[str, tuple]:
     """Reply, kept positions and every step's logits of each prompt."""
     seen: dict[str, list[torch.Tensor]] = {}
 
-    def look(live, logits):
-        for row, own in zip(live, logits, strict=True):
-            seen.setdefault(row.completion.request.problem_id, []).append(own.clone())
+    class Look(KeptPositions):
+        def logits(self, live, logits):
+            for row, own in zip(live, logits, strict=True):
+                seen.setdefault(row.completion.request.problem_id, []).append(own.clone())
 
     sizes = {} if method == "full" else {"budget": BUDGET, **fair(method)}
     engine = Engine(
         model, create_method(method, **sizes), ThinkTags(()), (), sampling=SamplingConfig(), batch_rows=rows,
-        max_new_tokens=30, decoder=decoder, on_logits=look, keep_positions=True,
+        max_new_tokens=30, decoder=decoder, observer=Look(),
     )  # fmt: skip
     done = {c.request.problem_id: c for c in engine.run(Request(str(i), 0, tuple(p)) for i, p in enumerate(PROMPTS))}
     return {name: (c.token_ids, c.kept_positions, torch.stack(seen[name])) for name, c in done.items()}

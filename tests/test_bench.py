@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 import pytest
 from transformers import LlamaConfig
 
-from kvrepro.bench import bench, bounds, kvpress_environment, table
-from kvrepro.bench import measurements as readings
+from kvrepro.bench import bench, bounds, kvpress_environment, measurements, table
 from kvrepro.bench.reply_time import Reply, reply_ms
 from kvrepro.bench.settings import DYNTS, GENERATE, KVPRESS, OURS, REFERENCE, VARIANTS, WINDOW, BenchSettings
 from kvrepro.cli import main
@@ -138,7 +138,7 @@ def test_a_run_in_small_ends_in_one_json_line_and_names_what_is_missing(monkeypa
     def run_small(plan, config, *rest):
         return run_bench(SMALL, small_shape(), *rest, kvpress=no_kvpress)
 
-    monkeypatch.setattr(bench, "run_bench", run_small)
+    monkeypatch.setattr(command, "run_bench", run_small)
     monkeypatch.setattr(command, "_plan", lambda args: SMALL)
     monkeypatch.setattr("kvrepro.models.random_weights.bench_shape", small_shape)
     arguments = ["bench", "--variants", WINDOW, DYNTS, KVPRESS, "--threads", "1", "--out", str(tmp_path)]
@@ -226,49 +226,49 @@ def written(tmp_path, **changes):
     parts = {"attention": 2.0, "mlp": 5.0, "sample": 1.0}
     report = data | {
         "kind": "bench", "device": {"cpu": "a cpu", "threads": 1}, "time": "2026-11-22T00:00:00", "revision": "abc",
-        "dtype": "float32", "clock": "cpu", "plan": SMALL.as_dict(), "bytes_per_slot": per_slot,
+        "dtype": "float32", "clock": "cpu", "plan": asdict(SMALL), "bytes_per_slot": per_slot,
         "split": [{"rows": 2, "parts": parts}], "settings": [], "bars": [], "confirmed": [],
         "machine": {"copy_bytes_per_s_cpu": 8e9, "read_bytes_per_s_cpu": 1e10, "flops_cpu": 5e10},
     }  # fmt: skip
     (tmp_path / "bench.json").write_text(json.dumps(report | changes))
     (tmp_path / "other.json").write_text("{}")
-    return readings.find_readings(tmp_path)
+    return measurements.find_measurements(tmp_path)
 
 
-def test_readings_of_a_file_become_frames(tmp_path):
-    (reading,) = written(tmp_path)
-    shown = readings.overview([reading])
+def test_measurements_of_a_file_become_frames(tmp_path):
+    (measured,) = written(tmp_path)
+    shown = measurements.overview([measured])
     assert shown.file.tolist() == ["bench.json", "none"] and "bounds only" in shown.device[1]
-    steps = readings.cost_by_step(reading, 2, 24, 96)
+    steps = measurements.cost_by_step(measured, 2, 24, 96)
     assert set(steps.variant) == set(VARIANTS)
     full, ours = steps[steps.variant == GENERATE], steps[steps.variant == WINDOW]
     assert full.kv_bytes.is_monotonic_increasing and full.kv_bytes.iloc[-1] == 64 * 2 * (8 + 96)
     assert ours.kv_bytes.max() == 64 * 2 * 36 and ours.step_ms.iloc[0] == 3.0
-    split = readings.time_split(reading)
+    split = measurements.time_split(measured)
     assert split.share.sum() == pytest.approx(1.0) and split.part.tolist() == ["attention", "mlp", "sample"]
-    roof = readings.roofline(reading, 1000)
+    roof = measurements.roofline(measured, 1000)
     assert set(roof.variant) == set(VARIANTS) and (roof.share > 0).all()
-    assert readings.roof_rates(reading) == (1e10, 5e10)
+    assert measurements.roof_rates(measured) == (1e10, 5e10)
     (older,) = written(tmp_path, machine={"copy_bytes_per_s_cpu": 8e9, "flops_cpu": 5e10})
-    assert readings.roof_rates(older) == (8e9, 5e10)
-    assert "1 thread, float32, processor time, 2026-11-22" in reading.label
+    assert measurements.roof_rates(older) == (8e9, 5e10)
+    assert "1 thread, float32, processor time, 2026-11-22" in measured.label
 
 
 def test_a_batch_that_was_not_measured_names_those_that_were(tmp_path):
-    (reading,) = written(tmp_path)
+    (measured,) = written(tmp_path)
     with pytest.raises(KvreproError, match=r"nothing for batch=4.*batches \(2,\)"):
-        readings.cost_by_step(reading, 4, 24, 96)
+        measurements.cost_by_step(measured, 4, 24, 96)
 
 
 def test_without_any_measurement_frames_are_empty_and_figures_say_so(tmp_path):
-    assert readings.find_readings(tmp_path) == []
-    shown = readings.overview([])
+    assert measurements.find_measurements(tmp_path) == []
+    shown = measurements.overview([])
     assert shown.device.tolist() == ["no CPU measurement", "no GPU measurement: bounds only"]
-    figure = figures.cost_by_step(readings.cost_by_step(None, 8, 512, 100), title="x")
+    figure = figures.cost_by_step(measurements.cost_by_step(None, 8, 512, 100), title="x")
     assert [ax.texts[0].get_text() for ax in figure.axes] == ["not measured"] * 3
-    assert readings.table_of(None, "bars").bars.tolist() == ["not measured"]
-    assert readings.time_split(None).empty and readings.roofline(None, 1).empty
-    assert readings.gpu_budget_rows(None).empty
+    assert measurements.table_of(None, "bars").bars.tolist() == ["not measured"]
+    assert measurements.time_split(None).empty and measurements.roofline(None, 1).empty
+    assert measurements.gpu_budget_rows(None).empty
 
 
 def test_gpu_rows_are_read_and_only_then_drawn(tmp_path):
@@ -277,12 +277,12 @@ def test_gpu_rows_are_read_and_only_then_drawn(tmp_path):
     gpu = {"device": {"name": "a gpu"}, "time": "2026-11-23", "revision": "abc", "checks": [],
            "decode": [row, row | {"method": "full"}, row | {"name": "dynts C=2500 eager step"}]}  # fmt: skip
     (tmp_path / "gpu.json").write_text(json.dumps(gpu))
-    reading = readings.latest(readings.find_readings(tmp_path), readings.GPU)
-    found = readings.gpu_budget_rows(reading)
+    newest = measurements.latest(measurements.find_measurements(tmp_path), measurements.GPU)
+    found = measurements.gpu_budget_rows(newest)
     assert found[["model", "decode_tps"]].to_numpy().tolist() == [["R1-Llama", 100.0]]
     limit = pd.DataFrame({"model": ["R1-Llama"], "budget_tokens": [2500], "bound_tps": [200.0]})
-    for measured, lines in ((found, 3), (readings.gpu_budget_rows(None), 2)):
-        assert len(figures.speed_by_budget(limit, readings.paper_speeds(), measured).axes[0].lines) == lines
+    for measured, lines in ((found, 3), (measurements.gpu_budget_rows(None), 2)):
+        assert len(figures.speed_by_budget(limit, measurements.paper_speeds(), measured).axes[0].lines) == lines
 
 
 def test_bounds_are_those_of_issue_6():

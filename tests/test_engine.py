@@ -101,26 +101,43 @@ def test_budget_holds_and_kept_sets_shrink_in_order(random_model, tokenizer, met
             before, now = set(kept), now + schedule.period_steps
 
 
-def test_the_trace_shows_slots_shrink_while_positions_go_on(random_model, tokenizer):
+def test_slots_shrink_while_positions_go_on(random_model, tokenizer):
     from kvrepro.engine.engine import Engine
+    from kvrepro.engine.observer import Observer
     from kvrepro.engine.requests import Request, SamplingConfig
     from kvrepro.methods.table import create_method
     from kvrepro.models.tokens import ThinkTags
 
-    trace, method = [], create_method("random", **SIZES)
+    class Steps(Observer):
+        """Per problem and step: tokens seen and slots in use before an eviction, evictions so far."""
+
+        def __init__(self):
+            self.rows, self.state = {}, None
+
+        def logits(self, rows, logits):
+            cache = self.state.cache
+            # a row that enters comes alone and is the cache's last one
+            counts = list(zip(cache.seen, cache.lengths, strict=True))[-len(rows) :]
+            for row, (seen, slots) in zip(rows, counts, strict=True):
+                found = self.rows.setdefault(row.completion.request.problem_id, [])
+                found.append((seen, slots, row.completion.evictions))
+
+    steps, method = Steps(), create_method("random", **SIZES)
     engine = Engine(
         random_model, method, ThinkTags.of(tokenizer), (), sampling=SamplingConfig(), batch_rows=2, max_new_tokens=60,
-        trace=trace,
+        observer=steps,
     )  # fmt: skip
+    opened = engine.open
+    engine.open = lambda *sizes: setattr(steps, "state", opened(*sizes)) or steps.state
     done = {c.request.problem_id: c for c in engine.run(Request(str(i), 0, tuple(p)) for i, p in enumerate(PROMPTS))}
     for problem_id, completion in done.items():
-        rows = [r for r in trace if r.problem_id == problem_id]
+        rows = steps.rows[problem_id]
         n_prompt = len(completion.request.prompt_ids)
-        assert [r.seen_tokens for r in rows] == list(range(n_prompt + 1, n_prompt + 60))
-        assert rows[-1].evictions == completion.evictions
-        drops = [b for a, b in itertools.pairwise(rows) if b.slots < a.slots]
+        assert [seen for seen, *_ in rows] == list(range(n_prompt, n_prompt + 60))
+        assert rows[-1][-1] == completion.evictions > 0
+        drops = [b for a, b in itertools.pairwise(rows) if b[1] < a[1]]
         assert len(drops) == completion.evictions
-        assert all(r.slots == method.schedule.kept_tokens for r in drops)
+        assert all(slots == method.schedule.kept_tokens + 1 for _, slots, _ in drops)
 
 
 @pytest.mark.parametrize("method", ["full", "random"])
@@ -230,20 +247,21 @@ def test_pins_that_do_not_fit_can_be_cut_by_rule(random_model, tokenizer):
 @pytest.mark.parametrize("method", ["dynts", "rkv", "random"])
 def test_rows_that_evict_together_may_be_split(random_model, tokenizer, method, monkeypatch):
     """Groups are cut where the slots of all their rows would be too many to compare at once."""
-    from kvrepro.engine import engine as module
+    from kvrepro.engine import run_state
+    from kvrepro.engine.engine import Engine
 
     sizes = []
-    together = module.Engine._evict_together
+    together = Engine.evict
 
-    def counted(self, cache, rows, indices, length, logits):
+    def counted(self, state, indices, length, logits):
         sizes.append(len(indices))
-        together(self, cache, rows, indices, length, logits)
+        together(self, state, indices, length, logits)
 
-    monkeypatch.setattr(module.Engine, "_evict_together", counted)
+    monkeypatch.setattr(Engine, "evict", counted)
     found = {}
     for most, largest in ((2**16, range(3, 6)), (2 * 54, [2]), (1, [1])):
         sizes.clear()
-        monkeypatch.setattr(module, "GROUP_SLOTS", most)
+        monkeypatch.setattr(run_state, "GROUP_SLOTS", most)
         settings = fair(method) | {"max_new_tokens": 60}
         found[most] = tokens(kvrepro.generate(random_model, tokenizer, [PROMPTS[1]] * 5, method, BUDGET, **settings))
         assert max(sizes) in largest

@@ -12,11 +12,10 @@ import torch
 from transformers import LlamaConfig
 
 from kvrepro.bench import gpu as gpu_decode
-from kvrepro.bench.gpu import StepTimes, with_bound
+from kvrepro.bench.gpu import mean_ms, with_bound
 from kvrepro.cli import main
 from kvrepro.commands import gpu_check
 from kvrepro.errors import UnknownNameError
-from kvrepro.models import random_weights
 from kvrepro.models.random_weights import SHAPES, build, step_weight_bytes, true_shape
 from kvrepro.paths import PACKAGE
 
@@ -47,8 +46,8 @@ def test_an_unknown_shape_is_named():
 
 
 def test_time_over_a_cycle_is_the_mean_over_its_lengths():
-    assert StepTimes([10, 20, 40], [1.0, 2.0, 4.0]).mean_ms() == pytest.approx(2.5)
-    assert StepTimes([10], [3.0]).mean_ms() == 3.0
+    assert mean_ms([10, 20, 40], [1.0, 2.0, 4.0]) == pytest.approx(2.5)
+    assert mean_ms([10], [3.0]) == 3.0
 
 
 def test_the_bound_is_memory_over_the_copy_rate():
@@ -64,7 +63,7 @@ class Recorded(gpu_check.Report):
 
     def __init__(self, path):
         self.started, self.limit_s, self.deadline, self.path = 0.0, 1e12, float("inf"), path
-        self.data = {"checks": [], "kernels": [], "decode": [], "skipped": [], "errors": [], "copy_bytes_per_s": 1e10}
+        self.data = {"checks": [], "kernels": [], "decode": [], "skipped": [], "errors": []}
 
 
 @pytest.fixture
@@ -74,29 +73,29 @@ def small(monkeypatch):
         vocab_size=230, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=6,
         num_key_value_heads=2, max_position_embeddings=512,
     )  # fmt: skip
-    monkeypatch.setattr(random_weights, "true_shape", lambda name: LlamaConfig(**sizes))
+    monkeypatch.setattr(gpu_decode, "true_shape", lambda name: LlamaConfig(**sizes))
     monkeypatch.setattr(gpu_decode, "largest_batch", lambda model, capacity: 3)
-    monkeypatch.setattr(gpu_check, "BUDGETS", (60, 90))
-    monkeypatch.setattr(gpu_check, "OTHER_BUDGET", 90)
-    monkeypatch.setattr(gpu_check, "WINDOW", 40)
-    monkeypatch.setattr(gpu_check, "LONGEST", 144)
+    monkeypatch.setattr(gpu_decode, "BUDGETS", (60, 90))
+    monkeypatch.setattr(gpu_decode, "OTHER_BUDGET", 90)
+    monkeypatch.setattr(gpu_decode, "WINDOW", 40)
+    monkeypatch.setattr(gpu_decode, "LONGEST", 144)
 
 
 @pytest.mark.filterwarnings("ignore:this method reads the attention of every step")
 def test_every_decode_row_of_the_command_runs(small, tmp_path, capsys):
     report = Recorded(tmp_path / "report.json")
-    gpu_check._decode(report, "r1-llama-8b", 2, device="cpu")
+    gpu_decode.decode_rows("r1-llama-8b", 2, 1e10, report.part, device="cpu")
     assert report.data["errors"] == [] and report.data["skipped"] == []
     rows = json.loads(report.path.read_text())["decode"]
     assert (
-        len(rows) == len(capsys.readouterr().out.splitlines()) == 2 + 1 + 2 + 2 + len(gpu_check.OTHER_METHODS) + 1 + 4
+        len(rows) == len(capsys.readouterr().out.splitlines()) == 2 + 1 + 2 + 2 + len(gpu_decode.OTHER_METHODS) + 1 + 4
     )
     for row in rows:
         assert row["decode_tps"] > 0 and all(ms > 0 for ms in row["step_ms"])
         if "budget_tokens" in row:
             assert row["period_steps"] > 0 and row["kept_tokens"] <= row["step_lengths"][0]
             assert 0 < row["eviction_share"] < 1 and row["fraction_of_bound"] > 0
-    assert {row["method"] for row in rows} == {"dynts", "full", "eager", "generate", *gpu_check.OTHER_METHODS}
+    assert {row["method"] for row in rows} == {"dynts", "full", "eager", "generate", *gpu_decode.OTHER_METHODS}
 
 
 def test_what_breaks_or_comes_too_late_is_said(tmp_path, capsys):
@@ -152,7 +151,7 @@ def test_a_batch_that_does_not_fit_says_what_does(rows, monkeypatch):
 
     monkeypatch.setattr(gpu_decode, "largest_batch", lambda model, capacity, most: 3)
     with pytest.raises(gpu_decode.TooLargeError, match="5 rows of 90 slots do not fit.*; 3 do" if rows else "not even"):
-        gpu_decode.filled_cache(Model(), None, rows, 90)
+        gpu_decode.engine_loop(Model(), None, rows, 90)
 
 
 def test_arguments_have_defaults():

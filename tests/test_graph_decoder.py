@@ -51,7 +51,7 @@ def test_replies_are_those_of_the_fused_decoder(random_model, tokenizer, method,
     used, steps = [], []
     monkeypatch.setattr(engine, "make_decoder", lambda model, kind: used.append(GraphDecoder(model)) or used[-1])
     step = GraphDecoder.step
-    monkeypatch.setattr(GraphDecoder, "step", lambda self, tokens, cache: steps.append(1) or step(self, tokens, cache))
+    monkeypatch.setattr(GraphDecoder, "step", lambda self, *given: steps.append(1) or step(self, *given))
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         assert run() == expected
@@ -135,18 +135,18 @@ def test_errors_say_what_to_do(random_model):
         GraphDecoder(GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=16)))
 
 
-@pytest.mark.parametrize("lag", [0, 1, 4])
-def test_tokens_are_read_late_and_in_order(lag):
-    late, buffer, found = AsyncTokens(lag), torch.zeros(2, dtype=torch.int64), []
+@pytest.mark.parametrize("delay", [0, 1, 4])
+def test_tokens_are_read_late_and_in_order(delay):
+    late, buffer, found = AsyncTokens(delay), torch.zeros(2, dtype=torch.int64), []
     for step in range(6):
         buffer.fill_(step)
         read = late.push(buffer)
-        assert (read is None) == (step < lag)
+        assert (read is None) == (step < delay)
         if read is not None:
-            assert read == [step - lag] * 2
+            assert read == [step - delay] * 2
             found.append(read)
     assert found + late.drain() == [[step] * 2 for step in range(6)]
-    with pytest.raises(KvreproError, match="lag=-1"):
+    with pytest.raises(KvreproError, match="delay_steps=-1"):
         AsyncTokens(-1)
 
 

@@ -57,9 +57,14 @@ def forced_run(model, sequence, method):
     """Feed a known reply through the engine; nothing is drawn."""
     prompt, reply = sequence.token_ids[: sequence.n_prompt], sequence.token_ids[sequence.n_prompt :]
     engine = Engine(
-        model, method, ThinkTags.of(build_tokenizer()), [2], sampling=SamplingConfig(), batch_rows=1,
+        model,
+        method,
+        ThinkTags.of(build_tokenizer()),
+        [2],
+        sampling=SamplingConfig(),
+        batch_rows=1,
         max_new_tokens=len(reply),
-    )  # fmt: skip
+    )
     [completion] = engine.run([Request("0", 0, tuple(prompt), tuple(reply))])
     return completion
 
@@ -141,8 +146,11 @@ def test_hinge_equals_loops():
     future[0, 1] = future[0, 2]
     losses = [
         max(0.0, 0.01 + (scores[r, i] - scores[r, j]).item())
-        for r in range(2) for i in range(7) for j in range(7) if future[r, i] > future[r, j]
-    ]  # fmt: skip
+        for r in range(2)
+        for i in range(7)
+        for j in range(7)
+        if future[r, i] > future[r, j]
+    ]
     assert len(losses) == 2 * 21 - 1
     assert pairwise_hinge(scores, future, 0.01).item() == pytest.approx(sum(losses) / len(losses), rel=1e-5)
     # in the right order by more than the margin, nothing is left to learn

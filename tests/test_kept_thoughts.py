@@ -72,9 +72,13 @@ def test_a_tiny_model_answers_from_its_whole_thought_and_not_from_none():
     end = len(prompt) + len(thought)
     trace = Trace(ids, len(prompt), end, end + 1, "p", gold="817")
     frame = answers_from_parts(
-        model, tokenizer, [(trace, {"label": torch.rand(len(thought))})], [0.0, 1.0], max_new_tokens=60,
+        model,
+        tokenizer,
+        [(trace, {"label": torch.rand(len(thought))})],
+        [0.0, 1.0],
+        max_new_tokens=60,
         selections=[("top", "label")],
-    )  # fmt: skip
+    )
     assert dict(zip(frame.share, frame.n_kept, strict=True)) == {0.0: 0, 1.0: len(thought)}
     assert dict(zip(frame.share, frame.correct, strict=True)) == {0.0: False, 1.0: True}
     assert frame.has_ended[frame.share == 1].all()

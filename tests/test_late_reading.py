@@ -15,6 +15,7 @@ from kvrepro.engine.decoders.choose import make_decoder
 from kvrepro.engine.decoders.graph import GraphDecoder
 from kvrepro.engine.decoders.module import ModuleDecoder
 from kvrepro.engine.engine import Engine
+from kvrepro.engine.observer import KeptPositions, Observer
 from kvrepro.engine.requests import Request, SamplingConfig
 from kvrepro.errors import KvreproError
 from kvrepro.methods.query_window import QueryWindowMethod
@@ -29,7 +30,7 @@ EOS = tuple(range(30, 33))
 METHODS = ("full", "window", "dynts", "rkv", "h2o", "tova")
 
 
-def run(model, name, *, lag, **settings):
+def run(model, name, *, delay_steps, **settings):
     """Everything that a record holds, by problem, and the stats."""
     sizes = fair(name) if name != "full" else {}
     if name in ("window", "dynts"):
@@ -38,7 +39,7 @@ def run(model, name, *, lag, **settings):
     method = build(name, BUDGET if sizes else None, **sizes)
     engine = Engine(
         model, method, ThinkTags((51,)), EOS, sampling=SamplingConfig(temperature=1.5, top_k=0, top_p=1.0),
-        batch_rows=3, max_new_tokens=80, keep_positions=True, lag=lag, **settings,
+        batch_rows=3, max_new_tokens=80, delay_steps=delay_steps, **{"observer": KeptPositions()} | settings,
     )  # fmt: skip
     done = engine.run(Request(str(i), s, p) for i, p in enumerate(PROMPTS) for s in range(2))
     found = {
@@ -55,12 +56,12 @@ def run(model, name, *, lag, **settings):
 def test_replies_do_not_depend_on_when_tokens_are_read(random_model, name, decoder):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        expected, stats = run(random_model, name, lag=0, decoder=decoder)
+        expected, stats = run(random_model, name, delay_steps=0, decoder=decoder)
         assert {"ok"} < {status for _, status, *_ in expected.values()}
         assert name == "full" or sum(row[3] for row in expected.values()) > 5, "rows must evict"
         assert len({len(tokens) for tokens, *_ in expected.values()}) > 3, "rows must end at different steps"
-        for lag in (3, 30):
-            found, late = run(random_model, name, lag=lag, decoder=decoder)
+        for delay in (3, 30):
+            found, late = run(random_model, name, delay_steps=delay, decoder=decoder)
             assert found == expected
             # what was drawn in vain is not counted as decoded
             assert (late.decoded_tokens, late.evictions) == (stats.decoded_tokens, stats.evictions)
@@ -68,16 +69,16 @@ def test_replies_do_not_depend_on_when_tokens_are_read(random_model, name, decod
 
 
 def test_late_reading_really_steps_on(random_model):
-    steps = [run(random_model, "full", lag=lag)[1].steps for lag in (0, 8)]
+    steps = [run(random_model, "full", delay_steps=delay)[1].steps for delay in (0, 8)]
     assert steps[1] > steps[0]
 
 
-def test_forced_replies_end_with_their_last_token_at_any_lag(random_model):
+def test_forced_replies_end_with_their_last_token_at_any_delay(random_model):
     forced = [tuple(random.Random(i).choices(range(20, 200), k=3 + 7 * i)) for i in range(4)]
-    for lag in (0, 4):
+    for delay in (0, 4):
         engine = Engine(
             random_model, build("random", BUDGET, **fair("random")), ThinkTags(()), EOS, sampling=SamplingConfig(),
-            batch_rows=2, max_new_tokens=24, lag=lag,
+            batch_rows=2, max_new_tokens=24, delay_steps=delay,
         )  # fmt: skip
         done = {
             c.request.problem_id: c for c in engine.run(Request(str(i), 0, PROMPTS[0], f) for i, f in enumerate(forced))
@@ -86,10 +87,19 @@ def test_forced_replies_end_with_their_last_token_at_any_lag(random_model):
         assert {c.status for c in done.values()} == {"ok"}
 
 
-def test_a_trace_sees_every_step_at_once(random_model):
-    trace = []
-    _, stats = run(random_model, "window", lag=5, trace=trace)
-    assert stats.decoded_tokens == len(trace)
+def test_an_observer_of_logits_sees_every_token_at_once(random_model):
+    class Lengths(Observer):
+        def __init__(self):
+            self.found = []
+
+        def logits(self, rows, logits):
+            self.found += [(row.completion.request, len(row.completion.token_ids)) for row in rows]
+
+    observer = Lengths()
+    _, stats = run(random_model, "window", delay_steps=5, observer=observer)
+    # once with the prompt, once a step
+    assert stats.decoded_tokens == len(observer.found) - 2 * len(PROMPTS)
+    assert len(set(observer.found)) == len(observer.found)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 64])
@@ -104,15 +114,16 @@ def test_a_prompt_in_chunks_is_the_prompt(random_model, chunk):
     assert torch.equal(found.token_ids, torch.tensor(prompt))
 
 
-def test_replies_do_not_depend_on_the_chunk(random_model):
-    expected, _ = run(random_model, "rkv", lag=0)
-    assert run(random_model, "rkv", lag=0, prefill_chunk=4)[0] == expected
+def test_replies_do_not_depend_on_the_chunk(random_model, monkeypatch):
+    expected, _ = run(random_model, "rkv", delay_steps=0)
+    monkeypatch.setattr("kvrepro.engine.engine.PREFILL_CHUNK", 4)
+    assert run(random_model, "rkv", delay_steps=0)[0] == expected
 
 
 @pytest.mark.parametrize("name", ["snapkv", "rkv", "rkv_dynts"])
 def test_the_kernels_path_of_a_score_evicts_the_same_slots(random_model, name, monkeypatch):
     """On a GPU the scoring kernels run; their wrappers' torch twins stand for them here."""
-    expected, _ = run(random_model, name, lag=0)
+    expected, _ = run(random_model, name, delay_steps=0)
     assert any(evictions for _, _, _, evictions, *_ in expected.values())
     used = []
     from kvrepro.methods import query_window, rkv
@@ -121,7 +132,7 @@ def test_the_kernels_path_of_a_score_evicts_the_same_slots(random_model, name, m
         inner = getattr(module, wrapper)
         monkeypatch.setattr(module, wrapper, lambda *a, f=inner, w=wrapper, **k: used.append(w) or f(*a, **k))
     monkeypatch.setattr(QueryWindowMethod, "impl", "reference")
-    assert run(random_model, name, lag=0)[0] == expected
+    assert run(random_model, name, delay_steps=0)[0] == expected
     # what the kernels do not offer stays with torch: a causal softmax over all slots
     wanted = {
         "snapkv": {"window_scores_kernel"}, "rkv": {"window_scores_kernel", "key_redundancy_kernel"},
@@ -132,10 +143,8 @@ def test_the_kernels_path_of_a_score_evicts_the_same_slots(random_model, name, m
 
 def test_settings_that_cannot_work_are_refused(random_model):
     sizes = dict(sampling=SamplingConfig(), batch_rows=1, max_new_tokens=1)
-    with pytest.raises(KvreproError, match="lag=-1"):
-        Engine(random_model, build("full", None), ThinkTags(()), (), lag=-1, **sizes)
-    with pytest.raises(KvreproError, match="prefill_chunk=0"):
-        Engine(random_model, build("full", None), ThinkTags(()), (), prefill_chunk=0, **sizes)
+    with pytest.raises(KvreproError, match="delay_steps=-1"):
+        Engine(random_model, build("full", None), ThinkTags(()), (), delay_steps=-1, **sizes)
     with pytest.raises(KvreproError, match="request p/3: forced_ids is empty"):
         Request("p", 3, (1,), ())
 

@@ -24,7 +24,7 @@ DECODERS = ["fused", "module", "graph", *(["native"] if has_compiler() else [])]
 def run(model, method="full", *, forced=None, decoder="fused", **settings):
     """Replies by problem, three rows at a time, and the engine."""
     sizes = {} if method == "full" else {"budget": BUDGET, **fair(method)}
-    settings = {"lag": None, "sampling": SamplingConfig(1.0, 1.0, 0), "max_new_tokens": 44} | settings
+    settings = {"delay_steps": None, "sampling": SamplingConfig(1.0, 1.0, 0), "max_new_tokens": 44} | settings
     engine = Engine(model, create_method(method, **sizes), ThinkTags(()), (), batch_rows=3, decoder=decoder, **settings)
     requests = [Request(str(i), 0, tuple(p), None if forced is None else forced[i]) for i, p in enumerate(PROMPTS)]
     return {int(c.request.problem_id): c for c in engine.run(requests)}, engine
@@ -63,9 +63,9 @@ def test_only_the_row_without_finite_logits_ends(model, method, decoder):
     sound, _ = run(model, method, decoder=decoder)
     token = bad_token(sound)
     broken = poisoned(model, token)
-    for lag in (0, 4):
+    for delay in (0, 4):
         with pytest.warns(RuntimeWarning, match=r"[12] replies ended with status nan_logits .* float32 were not fin"):
-            found, engine = run(broken, method, decoder=decoder, lag=lag)
+            found, engine = run(broken, method, decoder=decoder, delay_steps=delay)
         assert {c.status for c in found.values()} == {NAN_LOGITS, "length_limit"}
         for i, completion in found.items():
             expected = sound[i].token_ids

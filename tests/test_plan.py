@@ -15,7 +15,7 @@ from kvrepro.models.shapes import model_size
 from kvrepro.models.table import model_entry
 from kvrepro.paths import PACKAGE
 from kvrepro.runs.config import CellConfig
-from kvrepro.runs.forecast import ASSUMED_PROMPT_TOKENS, cache_bytes, plan_cell
+from kvrepro.runs.forecast import ASSUMED_PROMPT_TOKENS, CellForecast, cache_bytes
 from kvrepro.runs.machines import GPUS, machine
 from kvrepro.runs.past_cells import ELSEWHERE, PastCell, expected_speed, expected_tokens, measurements
 from kvrepro.runs.profiles import load_profile
@@ -47,7 +47,7 @@ def paper(**changes) -> CellConfig:
 )
 def test_kv_bytes_equal_what_a_cell_allocates(tmp_path, changes):
     config = smoke(**changes)
-    plan = plan_cell(config, machine(None), [])
+    plan = CellForecast(config, machine(None), [])
     measured = run_cell(config, tmp_path / "cell")["stats"]
     assert plan.kv_bytes == measured["kv_bytes"]
     assert plan.kv_bytes_per_token == measured["bytes_per_slot"]
@@ -61,7 +61,7 @@ def test_kv_bytes_equal_the_published_table_of_the_tiny_profile():
     assert len(table) == len(cells)
     for row, config in zip(table.to_dict("records"), cells, strict=True):
         assert (row["model"], row["benchmark"], row["method"]) == (config.model, config.benchmark, config.method)
-        assert plan_cell(config, machine("h100"), []).kv_bytes == row["kv_bytes_peak"], config.cell_id
+        assert CellForecast(config, machine("h100"), []).kv_bytes == row["kv_bytes_peak"], config.cell_id
 
 
 def test_times_of_cells_left_out_of_the_table_are_met():
@@ -116,7 +116,7 @@ def test_parameters_are_those_that_the_models_are_published_with():
 
 def test_a_compressed_paper_cell_on_an_h100():
     config = paper(method="dynts", budget=5000, window=2000, ratio=0.4, pin_overflow="keep_first")
-    plan = plan_cell(config, machine("h100"), [])
+    plan = CellForecast(config, machine("h100"), [])
     assert plan.kv_bytes == 20 * 5001 * 56 * 1024
     assert plan.prompt_source == "exact", "the schedule alone sets the capacity"
     assert plan.problem is None
@@ -136,7 +136,7 @@ def test_a_compressed_paper_cell_on_an_h100():
 def test_a_head_is_counted_with_the_sizes_that_its_card_says():
     config = next(c for c in load_profile("tiny").cells if c.method == "dynts")
     stored = (Path(model_entry(config.model).source) / "importance" / "model.safetensors").stat().st_size
-    plan = plan_cell(config, machine("h100"), [])
+    plan = CellForecast(config, machine("h100"), [])
     # the file is the weights and a short header
     assert stored - 1000 < plan.predictor_bytes < stored
     assert cache_bytes(config) == plan.kv_bytes + plan.predictor_bytes
@@ -154,9 +154,9 @@ def test_a_head_in_the_local_copy_of_a_hub_repository_is_counted_with_its_own_si
     (copy / "snapshots" / commit / "card.json").write_text(json.dumps({"shape": shape}))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     cell = smoke(method="dynts", budget=120, window=32, predictor="me/head")
-    assert plan_cell(cell, machine("h100"), []).predictor_bytes == 4 * (192 * 7 + 7 * 3 + 3)
+    assert CellForecast(cell, machine("h100"), []).predictor_bytes == 4 * (192 * 7 + 7 * 3 + 3)
     absent = smoke(method="dynts", budget=120, window=32, predictor="me/absent")
-    assert plan_cell(absent, machine("h100"), []).predictor_bytes == 4 * (192 * 8192 + 8192 * 2048 + 2048)
+    assert CellForecast(absent, machine("h100"), []).predictor_bytes == 4 * (192 * 8192 + 8192 * 2048 + 2048)
 
 
 def test_the_notebook_and_the_plan_name_the_same_largest_batch(monkeypatch):
@@ -168,14 +168,14 @@ def test_the_notebook_and_the_plan_name_the_same_largest_batch(monkeypatch):
     for row in table.itertuples():
         name = {"R1-Llama": "r1-llama", "R1-Qwen": "r1-qwen"}[row.model]
         budget = {} if pd.isna(row.budget_tokens) else {**dynts, "budget": int(row.budget_tokens)}
-        plan = plan_cell(paper(model=name, **budget), machine("h100"), [])
+        plan = CellForecast(paper(model=name, **budget), machine("h100"), [])
         assert (row.rows, row.slots) == (plan.largest_batch, plan.capacity_tokens), row
 
 
 def test_a_larger_budget_costs_more_and_a_faster_gpu_less():
     def seconds(budget, gpu):
         config = paper(method="window", budget=budget, window=2000, ratio=0.4)
-        return plan_cell(config, machine(gpu), []).seconds
+        return CellForecast(config, machine(gpu), []).seconds
 
     assert seconds(2500, "h100") < seconds(5000, "h100") < seconds(5000, "a100-80g")
 
@@ -196,12 +196,12 @@ def test_a_larger_budget_costs_more_and_a_faster_gpu_less():
 def test_what_does_not_fit_says_why_and_what_would(gpu, changes, message):
     import re
 
-    problem = plan_cell(paper(**changes), machine(gpu), []).problem
+    problem = CellForecast(paper(**changes), machine(gpu), []).problem
     assert problem is not None and re.search(message, problem), problem
 
 
 def test_the_remedy_that_is_named_does_fit():
-    plan = plan_cell(paper(batch_rows=7), machine("rtx4090"), [])
+    plan = CellForecast(paper(batch_rows=7), machine("rtx4090"), [])
     assert plan.problem is None
     assert plan.prompt_source == "assumed"
     assert plan.capacity_tokens == ASSUMED_PROMPT_TOKENS + 16384
@@ -211,7 +211,7 @@ def test_cpu_measurements_are_not_taken_for_a_gpus_speed():
     profile = load_profile("tiny")
     known = measurements(profile)
     assert known
-    plan = plan_cell(profile.cells[1], machine("h100"), known)
+    plan = CellForecast(profile.cells[1], machine("h100"), known)
     assert plan.tokens_source == ELSEWHERE, "a reply has the same length everywhere"
     assert plan.time_source == "bound"
 
@@ -219,7 +219,7 @@ def test_cpu_measurements_are_not_taken_for_a_gpus_speed():
 @pytest.mark.parametrize("method", [m for m in METHODS if not m.startswith("oracle")])
 def test_every_method_can_be_planned(method):
     options = {} if method == "full" else {"budget": 512, "window": 1 if method == "dynts_nolocal" else 64}
-    plan = plan_cell(paper(method=method, **options), machine("h100"), [])
+    plan = CellForecast(paper(method=method, **options), machine("h100"), [])
     assert plan.kv_bytes > 0
     assert (method == "full") == (plan.capacity_tokens > 16384)
 
@@ -252,7 +252,7 @@ def test_rows_are_not_asked_for_where_the_tokenizer_is_missing(monkeypatch):
     monkeypatch.setattr(plan, "load_problems", lambda *a: pytest.fail("asked for rows"))
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", missing)
     assert plan.prompt_lengths(paper()) is None
-    plans = [plan_cell(paper(**sizes), machine("h100"), []) for sizes in ({}, {"seed": 1})]
+    plans = [CellForecast(paper(**sizes), machine("h100"), []) for sizes in ({}, {"seed": 1})]
     assert {p.prompt_source for p in plans} == {"assumed"} and plans[0].capacity_tokens == ASSUMED_PROMPT_TOKENS + 16384
     assert len(asked) == 1, "the cells of a panel ask once"
     plan._prompt_lengths.cache_clear()

@@ -127,10 +127,26 @@ def test_weights_do_not_enter_the_denominator():
 def test_the_published_recipe_is_the_repositorys(model, label_map):
     """docs/predictor.md#training-settings."""
     assert published_recipe(model) == PredictorRecipe(
-        name="published", label_map=label_map, label_dtype="bfloat16", widths=(8192, 2048), alpha=1.0, tau=0.5,
-        pairs=None, emphasis=(4.0, 5.0, 5.0), lr=5e-4, token_share=1.0, betas=(0.9, 0.95), weight_decay=0.01,
-        grad_clip=1.0, warmup_share=0.1, epochs=15, batch_traces=256, micro_traces=4, patience=None, seed=2025,
-    )  # fmt: skip
+        name="published",
+        label_map=label_map,
+        label_dtype="bfloat16",
+        widths=(8192, 2048),
+        alpha=1.0,
+        tau=0.5,
+        pairs=None,
+        emphasis=(4.0, 5.0, 5.0),
+        lr=5e-4,
+        token_share=1.0,
+        betas=(0.9, 0.95),
+        weight_decay=0.01,
+        grad_clip=1.0,
+        warmup_share=0.1,
+        epochs=15,
+        batch_traces=256,
+        micro_traces=4,
+        patience=None,
+        seed=2025,
+    )
 
 
 def test_recipes_refuse_what_does_not_exist():

@@ -38,14 +38,17 @@ def test_generated_questions_come_from_the_split_that_was_asked_for_and_never_re
 
 def test_a_file_is_read_in_order_with_its_repeats_counted(tmp_path):
     path = write(
-        tmp_path, {"question": "What is 1+1?", "answer": 2, "kind": "integer"},
+        tmp_path,
+        {"question": "What is 1+1?", "answer": 2, "kind": "integer"},
         {"problem": "what is  1+1", "gold": "2"},
-        "", {"question": "What is 2+2?", "answer": "4"},
-    )  # fmt: skip
+        "",
+        {"question": "What is 2+2?", "answer": "4"},
+    )
     questions, counts = read_questions(path, 0.5, 0)
     assert [(q.text, q.gold, q.kind) for q in questions] == [
-        ("What is 1+1?", "2", "integer"), ("What is 2+2?", "4", "latex"),
-    ]  # fmt: skip
+        ("What is 1+1?", "2", "integer"),
+        ("What is 2+2?", "4", "latex"),
+    ]
     assert counts == {"rows": 3, "repeated": 1}
 
 

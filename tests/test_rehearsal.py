@@ -20,7 +20,7 @@ from kvrepro.models.table import MODELS
 from kvrepro.models.tokens import ThinkTags, render_prompt
 from kvrepro.paths import hub_environment
 from kvrepro.runs.profiles import load_profile
-from kvrepro.runs.rehearsal import build_hub, build_tokenizer, stand_in_config, write_rows
+from kvrepro.runs.rehearsal import build_hub, build_tokenizer, stand_in_config, write_benchmarks
 
 TEXTS = ["Find the sum of all integer bases $b>9$ for which $17_b$ is a divisor of $97_b$.", "Let $x$ be real."] * 3
 # ids of the published tokenizers
@@ -63,7 +63,7 @@ def test_a_model_without_known_special_tokens_has_no_stand_in():
 
 
 def test_rows_have_the_real_format_and_number(tmp_path, monkeypatch):
-    origins = write_rows(tmp_path, None)
+    origins = write_benchmarks(tmp_path, None)
     assert set(origins) == set(REAL_BENCHMARKS) and set(origins.values()) == {"stand-in rows"}
     for name, entry in REAL_BENCHMARKS.items():
         assert len(load_real(name, data_dir=tmp_path)) == entry.n_problems
@@ -98,7 +98,7 @@ print(json.dumps(found))
 def offline(tmp_path_factory):
     """What a process sees that has nothing but the stand-in Hub."""
     root = tmp_path_factory.mktemp("rehearsal")
-    write_rows(root / "rows", None)
+    write_benchmarks(root / "rows", None)
     (root / "models.yaml").write_text(yaml.safe_dump(build_hub(root, ["r1-qwen"], TEXTS)))
     environment = {**os.environ, **hub_environment(root, root / "rows", root / "models.yaml"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

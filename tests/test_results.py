@@ -124,14 +124,14 @@ def test_cell_folder_lies_below_profile_and_cell_id():
 
 def test_a_cell_is_complete_only_with_all_three_files(tmp_path):
     for missing in (MANIFEST, RECORDS, NOTEBOOK):
-        folder = CellFolder(write_cell(tmp_path / missing).parent, missing)
+        folder = CellFolder(write_cell(tmp_path / missing), tmp_path)
         assert folder.is_complete
         (folder.path / missing).unlink()
         assert not folder.is_complete
 
 
 def test_publish_moves_everything_and_removes_the_working_folder(tmp_path):
-    folder = CellFolder(tmp_path, "hash")
+    folder = CellFolder(tmp_path / "hash", tmp_path)
     write_cell(folder.partial)
     (folder.partial / "lock").write_text("")
     folder.publish()
@@ -141,7 +141,7 @@ def test_publish_moves_everything_and_removes_the_working_folder(tmp_path):
 
 
 def test_publish_also_removes_folders_that_an_editor_left_behind(tmp_path):
-    folder = CellFolder(tmp_path, "hash")
+    folder = CellFolder(tmp_path / "hash", tmp_path)
     write_cell(folder.partial)
     (folder.partial / ".ipynb_checkpoints").mkdir()
     folder.publish()
@@ -151,7 +151,7 @@ def test_publish_also_removes_folders_that_an_editor_left_behind(tmp_path):
 
 @pytest.mark.parametrize("moves", [0, 1, 2])
 def test_a_crash_between_two_moves_leaves_the_cell_incomplete(tmp_path, monkeypatch, moves):
-    folder = CellFolder(tmp_path, "hash")
+    folder = CellFolder(tmp_path / "hash", tmp_path)
     write_cell(folder.partial)
     made = []
 

@@ -76,7 +76,7 @@ def generated(model, new_tokens: int) -> list[list[int]]:
 
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("kind", BY_LENGTH)
-def test_up_to_the_original_length_replies_are_transformers_own(kind, decoder):
+def test_up_to_the_original_length_replies_are_transformers_own(kind, decoder, monkeypatch):
     model = make(BY_LENGTH[kind])
     expected = generated(model, FITS)
     with torch.inference_mode():
@@ -84,7 +84,7 @@ def test_up_to_the_original_length_replies_are_transformers_own(kind, decoder):
         model(input_ids=torch.tensor([list(range(20, 120))]))
     for rows, chunk in ((1, 4096), (3, 7)):
         engine = engine_of(model, FITS, rows, decoder)
-        engine.prefill_chunk = chunk
+        monkeypatch.setattr("kvrepro.engine.engine.PREFILL_CHUNK", chunk)
         assert replies(engine) == expected
 
 
@@ -92,7 +92,7 @@ def test_up_to_the_original_length_replies_are_transformers_own(kind, decoder):
 def test_beyond_it_nothing_is_generated(family, kind):
     seen = []
     engine = engine_of(make(BY_LENGTH[kind], family), FITS + 1)
-    engine.on_logits = lambda rows, logits: seen.append(rows)
+    engine.observer.logits = lambda rows, logits: seen.append(rows)
     with pytest.raises(KvreproError, match=f"'{family}' has RoPE of type '{kind}'.* beyond 40 .* up to 41 .*max_new"):
         replies(engine)
     assert not seen

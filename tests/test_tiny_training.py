@@ -20,9 +20,17 @@ from kvrepro.training.tiny.batches import IGNORED, problem_batch, repeat_batch
 from kvrepro.training.tiny.train import Recipe, main, train
 
 RECIPE = Recipe(
-    "tiny-r1-llama", seed=1, repeat_steps=3, problem_steps=3, repeat_rows=3, repeat_length=40, batch_tokens=300,
-    first_largest=5, largest=6, warmup_steps=2,
-)  # fmt: skip
+    "tiny-r1-llama",
+    seed=1,
+    repeat_steps=3,
+    problem_steps=3,
+    repeat_rows=3,
+    repeat_length=40,
+    batch_tokens=300,
+    first_largest=5,
+    largest=6,
+    warmup_steps=2,
+)
 PIECES = {i: piece for piece, i in vocabulary().items()}
 
 

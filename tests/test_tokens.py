@@ -79,10 +79,10 @@ def test_the_engine_splits_thought_and_answer_at_a_tag_of_several_tokens(exaone,
         max_new_tokens=len(reply),
     )
     written = iter(reply)
-    monkeypatch.setattr("kvrepro.engine.engine.sample_tokens", lambda *args: torch.tensor([next(written)]))
+    monkeypatch.setattr("kvrepro.engine.sampling.sample_tokens", lambda *args: torch.tensor([next(written)]))
     # the model's vocabulary is smaller than the tokenizer's: what is fed does not matter here
     step = engine.decoder.step
-    engine.decoder.step = lambda tokens, cache: step(tokens % 200, cache)
+    engine.decoder.step = lambda tokens, *rest: step(tokens % 200, *rest)
     [done] = engine.run([Request("0", 0, (5, 6, 7))])
     assert exaone.decode(done.token_ids[: done.n_thinking_tokens]).startswith("so 7</thought>")
     assert exaone.decode(done.token_ids[done.n_thinking_tokens :]) == "7"

@@ -64,7 +64,7 @@ def test_finished_cells_are_no_outputs_of_snakemake():
     # it removes a job's outputs before the job starts, and after it failed
     rule = (workflow.project_root() / "Snakefile").read_text().split("rule cell:")[1].split("rule ")[0]
     outputs = [line.strip() for line in rule.splitlines() if line.strip().startswith("output:")]
-    assert outputs == ['output: touch(CellFolder(ROOT, "{cell}").mark)']
+    assert outputs == ['output: touch(CellFolder(ROOT / "{cell}", ROOT).mark)']
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,29 @@ import triton.language as tl
 
 @triton.jit
 def append_kernel(
-    qkv, cos, sin, query, keys, values, slots, span,
-    qkv_row, qkv_head, angle_row, key_row, key_head, key_slot, value_row, value_head, value_slot,
-    Q_HEADS: tl.constexpr, KV_HEADS: tl.constexpr, SIZE: tl.constexpr, SIZE_PAD: tl.constexpr, ROTATE: tl.constexpr,
-):  # fmt: skip
+    qkv,
+    cos,
+    sin,
+    query,
+    keys,
+    values,
+    slots,
+    span,
+    qkv_row,
+    qkv_head,
+    angle_row,
+    key_row,
+    key_head,
+    key_slot,
+    value_row,
+    value_head,
+    value_slot,
+    Q_HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    SIZE: tl.constexpr,
+    SIZE_PAD: tl.constexpr,
+    ROTATE: tl.constexpr,
+):
     """One head of one row: `rope(x)_d = x_d cos_d + sign_d x_(d +- D/2) sin_d`, sign -1 in the first half.
 
     Heads come as queries, keys, values. Rotation is computed in float32 and rounded once. A row whose slot is

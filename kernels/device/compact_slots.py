@@ -8,10 +8,25 @@ import triton.language as tl
 
 @triton.jit
 def compact_kernel(
-    storage, rows, slots, kept, n_rows, n_layers, n_heads,
-    part_stride, layer_stride, row_stride, head_stride, slot_stride, plan_layer, plan_row, plan_head,
-    SIZE: tl.constexpr, SIZE_PAD: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    storage,
+    rows,
+    slots,
+    kept,
+    n_rows,
+    n_layers,
+    n_heads,
+    part_stride,
+    layer_stride,
+    row_stride,
+    head_stride,
+    slot_stride,
+    plan_layer,
+    plan_row,
+    plan_head,
+    SIZE: tl.constexpr,
+    SIZE_PAD: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """`x[k] <- x[slots[k]]` for `k = 0 .. K-1`, in place, in blocks that load before they store.
 
     Safe although source and target overlap: kept slots ascend, so `slots[k] >= k`. A later block reads slots at or

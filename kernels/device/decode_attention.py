@@ -10,12 +10,35 @@ from .common import dot
 
 @triton.jit
 def split_kernel(
-    query, keys, values, lengths, logits, part_out, part_max, part_sum,
-    scale, span, n_splits,
-    query_row, query_head, key_row, key_head, key_slot, value_row, value_head, value_slot,
-    HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_PAD: tl.constexpr, SIZE: tl.constexpr, SIZE_PAD: tl.constexpr,
-    BLOCK: tl.constexpr, HAS_LENGTHS: tl.constexpr, WITH_LOGITS: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    query,
+    keys,
+    values,
+    lengths,
+    logits,
+    part_out,
+    part_max,
+    part_sum,
+    scale,
+    span,
+    n_splits,
+    query_row,
+    query_head,
+    key_row,
+    key_head,
+    key_slot,
+    value_row,
+    value_head,
+    value_slot,
+    HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    GROUP_PAD: tl.constexpr,
+    SIZE: tl.constexpr,
+    SIZE_PAD: tl.constexpr,
+    BLOCK: tl.constexpr,
+    HAS_LENGTHS: tl.constexpr,
+    WITH_LOGITS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """One part of the slots of one (row, KV head), all query heads of the group together.
 
     With `x_j = scale * q.k_j` in units of log 2 over the part: `m = max_j x_j`, `s = sum_j 2^(x_j - m)`,
@@ -77,9 +100,20 @@ def split_kernel(
 
 @triton.jit
 def combine_kernel(
-    part_out, part_max, part_sum, out, normaliser, n_splits, out_row, out_head,
-    Q_HEADS: tl.constexpr, SIZE: tl.constexpr, SIZE_PAD: tl.constexpr, SPLITS_PAD: tl.constexpr, CHUNK: tl.constexpr,
-):  # fmt: skip
+    part_out,
+    part_max,
+    part_sum,
+    out,
+    normaliser,
+    n_splits,
+    out_row,
+    out_head,
+    Q_HEADS: tl.constexpr,
+    SIZE: tl.constexpr,
+    SIZE_PAD: tl.constexpr,
+    SPLITS_PAD: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
     """Join the parts of one (row, query head): `o = sum_p 2^(m_p - m) o_p / sum_p 2^(m_p - m) s_p`, `m = max_p m_p`.
 
     Also stores `m + log2 s`, from which the side output normalises. A row without slots gives zeros and -inf.
@@ -111,9 +145,17 @@ def combine_kernel(
 
 @triton.jit
 def mass_kernel(
-    logits, normaliser, lengths, mass, span,
-    HEADS: tl.constexpr, GROUP: tl.constexpr, BLOCK: tl.constexpr, HAS_LENGTHS: tl.constexpr, REDUCE: tl.constexpr,
-):  # fmt: skip
+    logits,
+    normaliser,
+    lengths,
+    mass,
+    span,
+    HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    BLOCK: tl.constexpr,
+    HAS_LENGTHS: tl.constexpr,
+    REDUCE: tl.constexpr,
+):
     """Attention mass per slot: `p_gj = 2^(x_gj - z_g)` over the heads of a group, kept, averaged or maximised.
 
     `REDUCE`: 0 keeps all heads, 1 averages, 2 takes the maximum. Slots beyond a row's length get 0.

@@ -10,9 +10,21 @@ from .common import dot
 
 @triton.jit
 def norm_kernel(
-    keys, lengths, inverse, part_sum, span, n_blocks, key_row, key_head, key_slot,
-    HEADS: tl.constexpr, SIZE: tl.constexpr, SIZE_PAD: tl.constexpr, BLOCK: tl.constexpr, HAS_LENGTHS: tl.constexpr,
-):  # fmt: skip
+    keys,
+    lengths,
+    inverse,
+    part_sum,
+    span,
+    n_blocks,
+    key_row,
+    key_head,
+    key_slot,
+    HEADS: tl.constexpr,
+    SIZE: tl.constexpr,
+    SIZE_PAD: tl.constexpr,
+    BLOCK: tl.constexpr,
+    HAS_LENGTHS: tl.constexpr,
+):
     """`1 / max(|k_i|, 1e-12)` of one block of slots and the block's sum of unit keys; all in float32."""
     pair = tl.program_id(0).to(tl.int64)
     row = pair // HEADS
@@ -34,10 +46,25 @@ def norm_kernel(
 
 @triton.jit
 def latest_kernel(
-    keys, lengths, inverse, latest, cosine_at, threshold, span, key_row, key_head, key_slot,
-    HEADS: tl.constexpr, SIZE: tl.constexpr, SIZE_PAD: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    FEATURES: tl.constexpr, HAS_LENGTHS: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    keys,
+    lengths,
+    inverse,
+    latest,
+    cosine_at,
+    threshold,
+    span,
+    key_row,
+    key_head,
+    key_slot,
+    HEADS: tl.constexpr,
+    SIZE: tl.constexpr,
+    SIZE_PAD: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    FEATURES: tl.constexpr,
+    HAS_LENGTHS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """`m_i = max{j != i : cos(k_i, k_j) > threshold}`, 0 when there is none, and `C_(i, m_i)`, for a block of i.
 
     Columns are walked from the newest to the oldest and the walk ends as soon as every row has found its own. The
@@ -90,10 +117,26 @@ def latest_kernel(
 
 @triton.jit
 def column_kernel(
-    keys, lengths, inverse, part_sum, latest, cosine_at, out, span, n_blocks, key_row, key_head, key_slot,
-    HEADS: tl.constexpr, SIZE: tl.constexpr, SIZE_PAD: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
-    PARTS: tl.constexpr, HAS_LENGTHS: tl.constexpr,
-):  # fmt: skip
+    keys,
+    lengths,
+    inverse,
+    part_sum,
+    latest,
+    cosine_at,
+    out,
+    span,
+    n_blocks,
+    key_row,
+    key_head,
+    key_slot,
+    HEADS: tl.constexpr,
+    SIZE: tl.constexpr,
+    SIZE_PAD: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    PARTS: tl.constexpr,
+    HAS_LENGTHS: tl.constexpr,
+):
     """`c_j = (u_j . sum_i u_i - u_j . u_j - sum_(i : m_i = j) C_ij) / n` with unit keys `u`, for a block of j.
 
     The first two terms are the whole column without its diagonal, so the matrix is never formed; the third is

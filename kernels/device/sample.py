@@ -35,9 +35,18 @@ def _pack(value, token):
 
 @triton.jit
 def chunk_kernel(
-    logits, packed, chunk_max, chunk_sum, size, n_chunks, logit_row, scale,
-    TOP: tl.constexpr, CHUNK: tl.constexpr, WITH_SUM: tl.constexpr,
-):  # fmt: skip
+    logits,
+    packed,
+    chunk_max,
+    chunk_sum,
+    size,
+    n_chunks,
+    logit_row,
+    scale,
+    TOP: tl.constexpr,
+    CHUNK: tl.constexpr,
+    WITH_SUM: tl.constexpr,
+):
     """The `TOP` largest of one chunk of one row, packed with their tokens, in descending order.
 
     With `WITH_SUM` also `max x` and `sum exp(x - max x)` of the chunk, `x = logit / temperature`, for a nucleus that
@@ -66,9 +75,22 @@ def chunk_kernel(
 
 @triton.jit
 def draw_kernel(
-    packed, chunk_max, chunk_sum, keys, steps, tokens, n_candidates, n_chunks, scale, top_p,
-    TOP: tl.constexpr, TOP_PAD: tl.constexpr, BLOCK: tl.constexpr, CHUNKS_PAD: tl.constexpr, NUCLEUS: tl.constexpr,
-):  # fmt: skip
+    packed,
+    chunk_max,
+    chunk_sum,
+    keys,
+    steps,
+    tokens,
+    n_candidates,
+    n_chunks,
+    scale,
+    top_p,
+    TOP: tl.constexpr,
+    TOP_PAD: tl.constexpr,
+    BLOCK: tl.constexpr,
+    CHUNKS_PAD: tl.constexpr,
+    NUCLEUS: tl.constexpr,
+):
     """Merge the chunks of one row, apply temperature and top-p, and draw: `argmax_t (x_t + gumbel(key, step, t))`.
 
     `NUCLEUS`: 0 none, 1 measured within the top k, 2 measured on the whole distribution. A token stays while the

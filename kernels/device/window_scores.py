@@ -10,9 +10,21 @@ from .common import dot
 
 @triton.jit
 def _tile(
-    query_base, k, first, query_head, query_slot, scale, w, feature, ok,
-    MEMBERS: tl.constexpr, SIZE: tl.constexpr, WINDOW_PAD: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    query_base,
+    k,
+    first,
+    query_head,
+    query_slot,
+    scale,
+    w,
+    feature,
+    ok,
+    MEMBERS: tl.constexpr,
+    SIZE: tl.constexpr,
+    WINDOW_PAD: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """`max_g scale * q_gw . k_j` over `MEMBERS` heads from `first`, `[WINDOW_PAD, BLOCK]`."""
     x = tl.full([WINDOW_PAD, BLOCK], float("-inf"), tl.float32)
     for member in range(MEMBERS):
@@ -24,12 +36,34 @@ def _tile(
 
 @triton.jit
 def normaliser_kernel(
-    queries, keys, valid, lengths, part_max, part_sum, scale, span, chunk, n_chunks,
-    query_row, query_head, query_slot, key_row, key_head, key_slot,
-    HEADS: tl.constexpr, GROUP: tl.constexpr, MEMBERS: tl.constexpr, WINDOW: tl.constexpr, WINDOW_PAD: tl.constexpr,
-    SIZE: tl.constexpr, SIZE_PAD: tl.constexpr, BLOCK: tl.constexpr, HAS_LENGTHS: tl.constexpr,
-    HAS_VALID: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    queries,
+    keys,
+    valid,
+    lengths,
+    part_max,
+    part_sum,
+    scale,
+    span,
+    chunk,
+    n_chunks,
+    query_row,
+    query_head,
+    query_slot,
+    key_row,
+    key_head,
+    key_slot,
+    HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    MEMBERS: tl.constexpr,
+    WINDOW: tl.constexpr,
+    WINDOW_PAD: tl.constexpr,
+    SIZE: tl.constexpr,
+    SIZE_PAD: tl.constexpr,
+    BLOCK: tl.constexpr,
+    HAS_LENGTHS: tl.constexpr,
+    HAS_VALID: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Maximum and sum of `2^x` over one chunk of slots, per query of the window (and per head of the group).
 
     References: online normaliser, arXiv 1805.02867. Sums are float32.
@@ -57,9 +91,21 @@ def normaliser_kernel(
         mask = live[None, :] & (feature[:, None] < SIZE)
         k = tl.load(key_base + slot[None, :] * key_slot + feature[:, None], mask=mask, other=0.0)
         x = _tile(
-            query_base, k, first, query_head, query_slot, scale, w, feature, ok, MEMBERS, SIZE, WINDOW_PAD, BLOCK,
+            query_base,
+            k,
+            first,
+            query_head,
+            query_slot,
+            scale,
+            w,
+            feature,
+            ok,
+            MEMBERS,
+            SIZE,
+            WINDOW_PAD,
+            BLOCK,
             PRECISION,
-        )  # fmt: skip
+        )
         x = tl.where(live[None, :], x, float("-inf"))
         higher = tl.maximum(best, tl.max(x, 1))
         total = total * tl.exp2(best - higher) + tl.sum(tl.exp2(x - higher[:, None]), 1)
@@ -71,12 +117,35 @@ def normaliser_kernel(
 
 @triton.jit
 def score_kernel(
-    queries, keys, valid, lengths, part_max, part_sum, out, scale, span, n_chunks,
-    query_row, query_head, query_slot, key_row, key_head, key_slot,
-    HEADS: tl.constexpr, GROUP: tl.constexpr, MEMBERS: tl.constexpr, WINDOW: tl.constexpr, WINDOW_PAD: tl.constexpr,
-    SIZE: tl.constexpr, SIZE_PAD: tl.constexpr, BLOCK: tl.constexpr, HAS_LENGTHS: tl.constexpr,
-    HAS_VALID: tl.constexpr, TAKE_MAX: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    queries,
+    keys,
+    valid,
+    lengths,
+    part_max,
+    part_sum,
+    out,
+    scale,
+    span,
+    n_chunks,
+    query_row,
+    query_head,
+    query_slot,
+    key_row,
+    key_head,
+    key_slot,
+    HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    MEMBERS: tl.constexpr,
+    WINDOW: tl.constexpr,
+    WINDOW_PAD: tl.constexpr,
+    SIZE: tl.constexpr,
+    SIZE_PAD: tl.constexpr,
+    BLOCK: tl.constexpr,
+    HAS_LENGTHS: tl.constexpr,
+    HAS_VALID: tl.constexpr,
+    TAKE_MAX: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """`s_j = mean_w reduce_g softmax_j(x_gw)_j` for one block of slots.
 
     With `MEMBERS == GROUP` the maximum over the group was taken on the logits and there is one softmax; otherwise
@@ -102,9 +171,21 @@ def score_kernel(
     kept = tl.zeros([WINDOW_PAD, BLOCK], tl.float32)
     for turn in range(GROUP // MEMBERS):
         x = _tile(
-            query_base, k, turn * MEMBERS, query_head, query_slot, scale, w, feature, ok, MEMBERS, SIZE, WINDOW_PAD,
-            BLOCK, PRECISION,
-        )  # fmt: skip
+            query_base,
+            k,
+            turn * MEMBERS,
+            query_head,
+            query_slot,
+            scale,
+            w,
+            feature,
+            ok,
+            MEMBERS,
+            SIZE,
+            WINDOW_PAD,
+            BLOCK,
+            PRECISION,
+        )
         best = tl.full([WINDOW_PAD], float("-inf"), tl.float32)
         total = tl.zeros([WINDOW_PAD], tl.float32)
         for part in range(n_chunks):

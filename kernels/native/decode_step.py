@@ -1,7 +1,8 @@
 """One decode step of the Llama layout on a CPU: the weights as the model holds them, the cache's slots as they lie.
 
 Formulas are those of `kvrepro.engine.decoders.fused.FusedDecoder`, its torch twin. Activations and sums are float32
-whatever the weights are. A row's result is the same bit for bit whatever other rows there are, and however many threads.
+whatever the weights are. A row's result is the same bit for bit whatever other rows there are, and
+however many threads.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from collections.abc import Sequence
 from ctypes import CDLL, POINTER, Structure, byref, c_double, c_float, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +21,18 @@ PARTS = ("projections", "attention", "mlp")
 PRODUCTS = ("query", "key", "value", "out", "gate", "up", "down")
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
+CLOCKS = {"wall": "CLOCK_MONOTONIC", "cpu": "CLOCK_PROCESS_CPUTIME_ID"}
+
 Product = tuple[Tensor, Tensor | None]
+
+
+class Timer(Protocol):
+    """What takes the seconds of a step's parts (`PARTS` and `head`), by `clock`: `wall` or `cpu`."""
+
+    clock: str
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add the time of a part."""
 
 
 @dataclass(frozen=True)
@@ -51,28 +64,58 @@ class _Linear(Structure):
 
 class _Layer(Structure):
     _fields_ = [
-        ("input_norm", c_void_p), ("mlp_norm", c_void_p), *((name, _Linear) for name in PRODUCTS),
-        ("input_eps", c_float), ("mlp_eps", c_float), ("scaling", c_float),
-    ]  # fmt: skip
+        ("input_norm", c_void_p),
+        ("mlp_norm", c_void_p),
+        *((name, _Linear) for name in PRODUCTS),
+        ("input_eps", c_float),
+        ("mlp_eps", c_float),
+        ("scaling", c_float),
+    ]
 
 
 class _Step(Structure):
     _fields_ = [
-        ("layers", POINTER(_Layer)), ("first_layer", c_int32), ("end_layer", c_int32), ("rows", c_int32),
-        ("span", c_int32), ("threads", c_int32), ("hidden", c_int32), ("q_heads", c_int32), ("kv_heads", c_int32),
-        ("head_dim", c_int32), ("intermediate", c_int32), ("keys", c_void_p), ("values", c_void_p),
-        ("layer_stride", c_int64), ("row_stride", c_int64), ("head_stride", c_int64), ("slot_stride", c_int64),
-        ("slots", c_void_p), ("cos", c_void_p), ("sin", c_void_p), ("x", c_void_p), ("scratch", c_void_p),
-        ("queries", c_void_p), ("mass", c_void_p), ("seconds", POINTER(c_double)),
+        ("layers", POINTER(_Layer)),
+        ("first_layer", c_int32),
+        ("end_layer", c_int32),
+        ("rows", c_int32),
+        ("span", c_int32),
+        ("threads", c_int32),
+        ("hidden", c_int32),
+        ("q_heads", c_int32),
+        ("kv_heads", c_int32),
+        ("head_dim", c_int32),
+        ("intermediate", c_int32),
+        ("keys", c_void_p),
+        ("values", c_void_p),
+        ("layer_stride", c_int64),
+        ("row_stride", c_int64),
+        ("head_stride", c_int64),
+        ("slot_stride", c_int64),
+        ("slots", c_void_p),
+        ("cos", c_void_p),
+        ("sin", c_void_p),
+        ("x", c_void_p),
+        ("scratch", c_void_p),
+        ("queries", c_void_p),
+        ("mass", c_void_p),
+        ("seconds", POINTER(c_double)),
         ("clock", c_int32),
-    ]  # fmt: skip
+    ]
 
 
 class _Head(Structure):
     _fields_ = [
-        ("norm", c_void_p), ("eps", c_float), ("head", _Linear), ("rows", c_int32), ("threads", c_int32),
-        ("x", c_void_p), ("scratch", c_void_p), ("hidden", c_void_p), ("logits", c_void_p),
-    ]  # fmt: skip
+        ("norm", c_void_p),
+        ("eps", c_float),
+        ("head", _Linear),
+        ("rows", c_int32),
+        ("threads", c_int32),
+        ("x", c_void_p),
+        ("scratch", c_void_p),
+        ("hidden", c_void_p),
+        ("logits", c_void_p),
+    ]
 
 
 class DecodeStep:
@@ -84,20 +127,21 @@ class DecodeStep:
         norm, eps, head: of the end of the model; `head` as a pair of weight and bias.
         q_heads, kv_heads, head_dim: sizes of the attention.
 
-    While `part_ms` is a dict, every call adds its milliseconds by part to it (`PARTS` and `head`), by `part_clock` (a
-    clock of the module `time`).
-
     Raises:
         ValueError: a dtype or layout that the step does not serve; names it.
     """
 
-    part_ms: dict[str, float] | None = None
-    part_clock: int = time.CLOCK_MONOTONIC
-
     def __init__(
-        self, library: CDLL, layers: Sequence[LayerWeights], norm: Tensor, eps: float,
-        head: Product, q_heads: int, kv_heads: int, head_dim: int,
-    ):  # fmt: skip
+        self,
+        library: CDLL,
+        layers: Sequence[LayerWeights],
+        norm: Tensor,
+        eps: float,
+        head: Product,
+        q_heads: int,
+        kv_heads: int,
+        head_dim: int,
+    ):
         self.dtype = layers[0].query[0].dtype
         # the addresses below are of these tensors
         self.weights = (tuple(layers), norm, head)
@@ -114,26 +158,41 @@ class DecodeStep:
         self._layers = (_Layer * len(layers))(
             *(
                 _Layer(
-                    _address(w.input_norm), _address(w.mlp_norm), *(_Linear.of(getattr(w, name)) for name in PRODUCTS),
-                    w.input_eps, w.mlp_eps, w.scaling,
+                    _address(w.input_norm),
+                    _address(w.mlp_norm),
+                    *(_Linear.of(getattr(w, name)) for name in PRODUCTS),
+                    w.input_eps,
+                    w.mlp_eps,
+                    w.scaling,
                 )
                 for w in layers
             )
-        )  # fmt: skip
+        )
         self._norm, self._eps, self._head = _address(norm), eps, _Linear.of(head)
         name = DTYPES[self.dtype]
         self._run_layers, self._run_head = (
-            getattr(library, f"kvrepro_layers_{name}"), getattr(library, f"kvrepro_head_{name}"),
-        )  # fmt: skip
+            getattr(library, f"kvrepro_layers_{name}"),
+            getattr(library, f"kvrepro_head_{name}"),
+        )
         self._count_scratch = library.kvrepro_scratch_floats
         self._run_layers.restype = self._run_head.restype = None
         self._count_scratch.restype = c_int64
         self._scratch = torch.empty(0)
 
     def layers(
-        self, x: Tensor, kv: Tensor, slots: Tensor, span: int, cos: Tensor, sin: Tensor, first: int = 0,
-        end: int | None = None, queries: Tensor | None = None, mass: Tensor | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        x: Tensor,
+        kv: Tensor,
+        slots: Tensor,
+        span: int,
+        cos: Tensor,
+        sin: Tensor,
+        first: int = 0,
+        end: int | None = None,
+        queries: Tensor | None = None,
+        mass: Tensor | None = None,
+        timer: Timer | None = None,
+    ) -> None:
         """Run some layers over the newest token of every row.
 
         Args:
@@ -145,6 +204,7 @@ class DecodeStep:
             first, end: layers `first` to `end - 1`; default all.
             queries: `[layers done, B, Hq, D]` in the weights' dtype, receives the rotated queries; or None.
             mass: `[B, H, G, span]` float32, receives the attention of the one layer that is run; or None.
+            timer: told the seconds of `PARTS`.
 
         Raises:
             ValueError: tensors of another dtype, shape or layout.
@@ -168,23 +228,45 @@ class DecodeStep:
                 raise ValueError(f"decode_step: mass is of one layer, asked of {end - first}")
         _, layer_stride, row_stride, head_stride, slot_stride, _ = kv.stride()
         step = _Step(
-            self._layers, first, end, rows, span, torch.get_num_threads(), self.hidden, self.q_heads, self.kv_heads,
-            self.head_dim, self.intermediate, kv[0].data_ptr(), kv[1].data_ptr(), layer_stride, row_stride,
-            head_stride, slot_stride, slots.data_ptr(), cos.data_ptr(), sin.data_ptr(), x.data_ptr(), None,
-            None if queries is None else queries.data_ptr(), None if mass is None else mass.data_ptr(),
-        )  # fmt: skip
+            self._layers,
+            first,
+            end,
+            rows,
+            span,
+            torch.get_num_threads(),
+            self.hidden,
+            self.q_heads,
+            self.kv_heads,
+            self.head_dim,
+            self.intermediate,
+            kv[0].data_ptr(),
+            kv[1].data_ptr(),
+            layer_stride,
+            row_stride,
+            head_stride,
+            slot_stride,
+            slots.data_ptr(),
+            cos.data_ptr(),
+            sin.data_ptr(),
+            x.data_ptr(),
+            None,
+            None if queries is None else queries.data_ptr(),
+            None if mass is None else mass.data_ptr(),
+        )
         step.scratch = self._scratch_of(self._count_scratch(byref(step)))
-        if self.part_ms is not None:
-            step.seconds, step.clock = (c_double * len(PARTS))(), self.part_clock
+        if timer is not None:
+            step.seconds, step.clock = (c_double * len(PARTS))(), getattr(time, CLOCKS[timer.clock])
         self._run_layers(byref(step))
-        if self.part_ms is not None:
-            self._add(dict(zip(PARTS, step.seconds[: len(PARTS)], strict=True)))
+        if timer is not None:
+            for part, seconds in zip(PARTS, step.seconds[: len(PARTS)], strict=True):
+                timer.add(part, seconds)
 
-    def head(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def head(self, x: Tensor, timer: Timer | None = None) -> tuple[Tensor, Tensor]:
         """Final norm and vocabulary.
 
         Args:
             x: `[B, hidden]` float32.
+            timer: told the seconds, as `head`.
 
         Returns:
             Logits `[B, V]` float32, and hidden states after the norm `[B, hidden]` in the weights' dtype.
@@ -194,18 +276,24 @@ class DecodeStep:
         hidden = torch.empty(rows, self.hidden, dtype=self.dtype)
         logits = torch.empty(rows, self.vocabulary)
         head = _Head(
-            self._norm, self._eps, self._head, rows, torch.get_num_threads(), x.data_ptr(),
-            self._scratch_of(rows * self.hidden), hidden.data_ptr(), logits.data_ptr(),
-        )  # fmt: skip
-        started = time.clock_gettime(self.part_clock)
+            self._norm,
+            self._eps,
+            self._head,
+            rows,
+            torch.get_num_threads(),
+            x.data_ptr(),
+            self._scratch_of(rows * self.hidden),
+            hidden.data_ptr(),
+            logits.data_ptr(),
+        )
+        if timer is None:
+            self._run_head(byref(head))
+            return logits, hidden
+        clock = getattr(time, CLOCKS[timer.clock])
+        started = time.clock_gettime(clock)
         self._run_head(byref(head))
-        if self.part_ms is not None:
-            self._add({"head": time.clock_gettime(self.part_clock) - started})
+        timer.add("head", time.clock_gettime(clock) - started)
         return logits, hidden
-
-    def _add(self, seconds: dict[str, float]) -> None:
-        for part, value in seconds.items():
-            self.part_ms[part] = self.part_ms.get(part, 0.0) + 1e3 * value
 
     def _scratch_of(self, floats: int) -> int:
         if self._scratch.numel() < floats:

@@ -15,9 +15,14 @@ SIMILARITY_BLOCK = 2**24
 
 
 def window_scores(
-    queries: Tensor, keys: Tensor, valid: Tensor | None, scaling: float, *, group: str = "max_logits",
+    queries: Tensor,
+    keys: Tensor,
+    valid: Tensor | None,
+    scaling: float,
+    *,
+    group: str = "max_logits",
     lengths: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """As `kvrepro.kernels.window_scores.window_scores`.
 
     `queries` `[R, Hq, w, D]`, `keys` `[R, H, n, D]`, `valid` `[R, w]` bool or None, `lengths` `[R]` or None;

@@ -1,4 +1,4 @@
-"""How far a compressed cache bends the model: teacher-forced over a known trace, without sampling noise.
+"""How far a compressed cache bends the model: teacher-forced over a known text, without sampling noise.
 
 The trace of the full cache is fed token by token while the method evicts under its budget; at every position the
 next-token distribution is compared with that of the full cache. Works on any decoder and any text.
@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..engine.engine import Engine, Row
+from ..engine.batch import Row
+from ..engine.engine import Engine
+from ..engine.observer import Observer
 from ..engine.requests import NAN_LOGITS, Request, SamplingConfig
 from ..errors import KvreproError
 from ..methods.base import EvictionMethod
@@ -22,8 +24,8 @@ from ..models.tokens import ThinkTags
 from ..training.labels import label_sequence
 from .future_attention import future_maxima
 
-if TYPE_CHECKING:
-    import pandas as pd
+Key = tuple[str, int]  # problem and sample
+MEASURES = ("kl", "agrees", "answer_kl", "answer_log_likelihood")  # per trace
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class KnownTrace:
     answer_from: int | None = None
 
     @property
-    def key(self) -> tuple[str, int]:
+    def key(self) -> Key:
         """What an oracle finds its attention by."""
         return self.problem_id, self.sample_id
 
@@ -47,19 +49,19 @@ class KnownTrace:
         return [*self.prompt_ids, *self.reply_ids]
 
 
-class FidelityRecorder:
+class FidelityRecorder(Observer):
     """Collects, per row and position, how the next-token distribution differs from the full cache's.
 
     `hidden`: what `reference_hidden` gives for each trace, by key.
     """
 
-    def __init__(self, model: PreTrainedModel, hidden: Mapping[tuple[str, int], Tensor]):
+    def __init__(self, model: PreTrainedModel, hidden: Mapping[Key, Tensor]):
         self.head, self.hidden = model.get_output_embeddings(), hidden
-        self.rows: list[tuple[tuple[str, int], int, int, int]] = []
+        self.rows: list[tuple[str, int, int, int, int]] = []
         self.values: list[Tensor] = []
 
-    def __call__(self, rows: list[Row], logits: Tensor) -> None:
-        """`logits` `[B, V]` of the live rows, before their next token is taken."""
+    def logits(self, rows: list[Row], logits: Tensor) -> None:
+        """`[B, V]` of the live rows, before their next token is taken."""
         requests = [row.completion.request for row in rows]
         keys = [(r.problem_id, r.sample_id) for r in requests]
         steps = [len(row.completion.token_ids) for row in rows]
@@ -72,24 +74,14 @@ class FidelityRecorder:
         of_target = [t.gather(-1, target[:, None].to(t.device))[:, 0] for t in (mine, full)]
         self.values.append(torch.stack([kl, agrees, *of_target], dim=-1).cpu())
         for key, step, request, row in zip(keys, steps, requests, rows, strict=True):
-            self.rows.append((key, step, len(request.prompt_ids), row.completion.evictions))
+            self.rows.append((*key, step, len(request.prompt_ids) + step, row.completion.evictions))
 
     def frame(self, traces: Sequence[KnownTrace]) -> pd.DataFrame:
         """One row per trace and reply position."""
-        import pandas as pd
-
         answers = {t.key: len(t.reply_ids) if t.answer_from is None else t.answer_from for t in traces}
-        columns = torch.cat(self.values).numpy().T
-        keys, steps, prompts, evictions = zip(*self.rows, strict=True)
-        frame = pd.DataFrame(
-            {
-                "problem_id": [key[0] for key in keys], "sample_id": [key[1] for key in keys], "step": steps,
-                "position": [p + s for p, s in zip(prompts, steps, strict=True)], "evictions": evictions,
-                "kl": columns[0], "agrees": columns[1], "log_likelihood": columns[2],
-                "full_log_likelihood": columns[3],
-            }
-        )  # fmt: skip
-        frame["is_answer"] = frame.step >= [answers[key] for key in keys]
+        frame = pd.DataFrame(self.rows, columns=["problem_id", "sample_id", "step", "position", "evictions"])
+        frame[["kl", "agrees", "log_likelihood", "full_log_likelihood"]] = torch.cat(self.values).numpy()
+        frame["is_answer"] = [step >= answers[problem, sample] for problem, sample, step, *_ in self.rows]
         return frame.sort_values(["problem_id", "sample_id", "step"], ignore_index=True)
 
 
@@ -107,9 +99,15 @@ def reference_hidden(model: PreTrainedModel, trace: KnownTrace) -> Tensor:
 
 
 def measure_fidelity(
-    model: PreTrainedModel, traces: Sequence[KnownTrace], method: EvictionMethod, *, think: ThinkTags | None = None,
-    batch_rows: int = 32, seed: int = 0, reference: Mapping[tuple[str, int], Tensor] | None = None,
-) -> pd.DataFrame:  # fmt: skip
+    model: PreTrainedModel,
+    traces: Sequence[KnownTrace],
+    method: EvictionMethod,
+    *,
+    think: ThinkTags | None = None,
+    batch_rows: int = 32,
+    seed: int = 0,
+    reference: Mapping[Key, Tensor] | None = None,
+) -> pd.DataFrame:
     """Follow known traces under a method's budget and compare with the full cache at every position.
 
     Args:
@@ -133,12 +131,18 @@ def measure_fidelity(
         raise KvreproError("no traces were given; fidelity compares along known text")
     if len({trace.key for trace in traces}) < len(traces):
         raise KvreproError("two traces share problem and sample; give each a key of its own")
-    comparison = FidelityRecorder(model, reference or {trace.key: reference_hidden(model, trace) for trace in traces})
+    recorder = FidelityRecorder(model, reference or {trace.key: reference_hidden(model, trace) for trace in traces})
     engine = Engine(
-        model, method, think or ThinkTags(end=(-1,)), (), sampling=SamplingConfig(temperature=0.0),
-        batch_rows=min(batch_rows, len(traces)), max_new_tokens=max(len(t.reply_ids) for t in traces), seed=seed,
-        on_logits=comparison,
-    )  # fmt: skip
+        model,
+        method,
+        think or ThinkTags(end=(-1,)),
+        (),
+        sampling=SamplingConfig(temperature=0.0),
+        batch_rows=min(batch_rows, len(traces)),
+        max_new_tokens=max(len(t.reply_ids) for t in traces),
+        seed=seed,
+        observer=recorder,
+    )
     requests = [Request(t.problem_id, t.sample_id, t.prompt_ids, t.reply_ids) for t in traces]
     broken = [c.request.problem_id for c in engine.run(requests) if c.status == NAN_LOGITS]
     if broken:
@@ -146,7 +150,7 @@ def measure_fidelity(
             f"the logits along {len(broken)} of {len(traces)} traces ({', '.join(broken[:3])}) are not finite in "
             f"{model.dtype}: there is nothing to compare; load the model in bfloat16 or float32"
         )
-    return comparison.frame(traces)
+    return recorder.frame(traces)
 
 
 def oracle_traces(model: PreTrainedModel, name: str, traces: Sequence[KnownTrace], block: int = 16) -> dict:
@@ -169,19 +173,11 @@ def summarise_fidelity(frame: pd.DataFrame) -> pd.DataFrame:
     Columns: problem_id, sample_id, kl, agrees, answer_kl, answer_log_likelihood (sum over the answer's tokens, minus
     the full cache's), compressed_steps. A trace that never evicted has kl 0 and agrees 1 by definition of the method.
     """
-    import pandas as pd
-
     rows = []
     for (problem_id, sample_id), trace in frame.groupby(["problem_id", "sample_id"], sort=False):
         after, answer = trace[trace.evictions > 0], trace[trace.is_answer]
-        rows.append(
-            {
-                "problem_id": problem_id, "sample_id": sample_id,
-                "kl": after.kl.mean() if len(after) else 0.0, "agrees": after.agrees.mean() if len(after) else 1.0,
-                "answer_kl": answer.kl.mean(),
-                # without an answer part there is nothing to sum, which is not 0
-                "answer_log_likelihood": (answer.log_likelihood - answer.full_log_likelihood).sum(min_count=1),
-                "compressed_steps": len(after),
-            }
-        )  # fmt: skip
-    return pd.DataFrame(rows)
+        kl, agrees = (after.kl.mean(), after.agrees.mean()) if len(after) else (0.0, 1.0)
+        # without an answer part there is nothing to sum, which is not 0
+        likelihood = (answer.log_likelihood - answer.full_log_likelihood).sum(min_count=1)
+        rows.append((problem_id, sample_id, kl, agrees, answer.kl.mean(), likelihood, len(after)))
+    return pd.DataFrame(rows, columns=["problem_id", "sample_id", *MEASURES, "compressed_steps"])

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import pandas as pd
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from ..cache.attention import slot_attention
+from ..cache.prefill import prefill_prompt
 from ..cache.rotary import check_length
 from ..cache.slots import CompressedCache, KeepPlan
 from ..engine.decoders.choose import make_decoder
@@ -36,6 +37,7 @@ class KeptThought:
     """One row of the experiment: a trace, how its thinking tokens were chosen, and what the model answered."""
 
     trace: Trace
+    scores: str
     selection: str
     share: float
     n_kept: int
@@ -70,10 +72,16 @@ def choose_tokens(scores: Tensor, share: float, selection: str, key: str = "") -
 
 @torch.inference_mode()
 def answers_from_parts(
-    model, tokenizer, scored: Sequence[tuple[Trace, dict[str, Tensor]]], shares: Sequence[float], *,
-    selections: Iterable[tuple[str, str]] = (("top", "label"), ("random", "label"), ("bottom", "label")),
-    max_new_tokens: int = 256, batch_rows: int = 64, seed: int = 0, think: ThinkTags | None = None,
-) -> pd.DataFrame:  # fmt: skip
+    model,
+    tokenizer,
+    scored: Iterable[tuple[Trace, dict[str, Tensor]]],
+    shares: Sequence[float],
+    *,
+    selections: Sequence[tuple[str, str]] = (("top", "label"), ("random", "label"), ("bottom", "label")),
+    max_new_tokens: int = 256,
+    seed: int = 0,
+    think: ThinkTags | None = None,
+) -> pd.DataFrame:
     """Answer every trace from every part of its thought, greedily, and grade the answers.
 
     Source: the idea of DynTS, arXiv 2601.18383; docs/predictor.md#observations.
@@ -84,58 +92,43 @@ def answers_from_parts(
         scored: traces, each with named scores `[thinking tokens]`.
         shares: parts of the thought to keep, in [0, 1].
         selections: pairs of a selection and the name of the scores it looks at.
-        batch_rows: rows answered together.
         think: the model's tags (`model_entry(...).tags(tokenizer)`); None takes `<think>` and `</think>`.
 
     Returns:
-        Columns problem_id, scores, selection, share, n_kept, correct, status, text.
+        Columns problem_id, scores, selection, share, n_kept, correct, status, has_ended, text.
     """
     think, ends = think or ThinkTags.of(tokenizer), frozenset(end_token_ids(model, tokenizer))
-    check_length(model.config, max((len(t.token_ids) for t, _ in scored), default=0) + max_new_tokens)
-    selections = list(selections)
-    per_trace = max(1, len(shares) * len(selections))
-    group_size = max(1, batch_rows // per_trace)
-    frames = []
-    decoder = make_decoder(model)
-    for start in range(0, len(scored), group_size):
-        group = scored[start : start + group_size]
-        longest = max(trace.thinking_to for trace, _ in group) + len(think.end) + max_new_tokens
-        cache = CompressedCache(
-            model.config, per_trace * len(group), longest, "shared", model.dtype, model.device
-        )  # fmt: skip
+    decoder, rows = make_decoder(model), []
+    for trace, scores in scored:
+        longest = trace.thinking_to + len(think.end) + max_new_tokens
+        check_length(model.config, longest)
+        n_rows = len(shares) * len(selections)
+        cache = CompressedCache(model.config, n_rows, longest, "shared", model.dtype, model.device)
         with slot_attention(model, cache):
-            rows = [
-                row for trace, scores in group for row in _admit(model, cache, trace, scores, shares, selections, seed)
-            ]
-            done = _answer(decoder, cache, rows, think.end, ends, max_new_tokens)
-        frames.append(pd.DataFrame([_graded(row, name, think, tokenizer, ends) for row, name in done]))
-    return pd.concat(frames, ignore_index=True)
+            parts = _admit(model, cache, trace, scores, shares, selections, seed)
+            _answer(decoder, cache, parts, think.end, ends, max_new_tokens)
+        rows += [_graded(part, think, tokenizer, ends) for part in parts]
+    return pd.DataFrame(rows)
 
 
-def _admit(model, cache, trace, scores, shares, selections, seed) -> list[tuple[KeptThought, str]]:
+def _admit(model, cache, trace, scores, shares, selections, seed) -> list[KeptThought]:
     """Run a trace up to its think-end tag once and add one compacted row per part."""
-    prefix = torch.tensor([trace.token_ids[: trace.thinking_to]], device=model.device)
-    plain = DynamicCache()
-    model(input_ids=prefix, past_key_values=plain, use_cache=True, logits_to_keep=1)
-    keys = torch.stack([layer.keys[0] for layer in plain.layers])
-    values = torch.stack([layer.values[0] for layer in plain.layers])
-    rows = []
-    for selection, name in selections:
-        for share in shares:
-            chosen = choose_tokens(scores[name].float().cpu(), share, selection, f"{seed}\x1f{trace.problem_id}")
-            row = cache.admit(keys, values)
-            slots = torch.cat([torch.arange(trace.thinking_from), trace.thinking_from + chosen])
-            slots = slots.to(keys.device)[None, None, None]
-            cache.compact(KeepPlan(torch.tensor([row], device=keys.device), slots))
-            rows.append((KeptThought(trace, selection, share, len(chosen)), name))
-    return rows
+    prefill = prefill_prompt(model, trace.token_ids[: trace.thinking_to], chunk=trace.thinking_to)
+    device, parts = model.device, []
+    for (selection, name), share in product(selections, shares):
+        chosen = choose_tokens(scores[name].float().cpu(), share, selection, f"{seed}\x1f{trace.problem_id}")
+        row = cache.admit(prefill.keys, prefill.values)
+        slots = torch.cat([torch.arange(trace.thinking_from), trace.thinking_from + chosen]).to(device)
+        cache.compact(KeepPlan(torch.tensor([row], device=device), slots[None, None, None]))
+        parts.append(KeptThought(trace, name, selection, share, len(chosen)))
+    return parts
 
 
-def _answer(decoder, cache, rows, tag, ends, max_new_tokens) -> list[tuple[KeptThought, str]]:
+def _answer(decoder, cache, parts: list[KeptThought], tag, ends, max_new_tokens: int) -> None:
     """Feed the tag and decode greedily until every row has ended."""
-    live, done = list(rows), []
+    live, device = list(parts), cache.kv.device
     for token in tag:
-        logits, _ = decoder.step(torch.full((len(live),), token, device=cache.kv.device), cache)
+        logits, _ = decoder.step(torch.full((len(live),), token, device=device), cache)
     for step in range(max_new_tokens):
         tokens = where_finite(logits, logits.argmax(-1)).tolist()
         if NOT_FINITE in tokens:
@@ -144,27 +137,22 @@ def _answer(decoder, cache, rows, tag, ends, max_new_tokens) -> list[tuple[KeptT
                 "float32"
             )
         for index in reversed(range(len(live))):
-            live[index][0].answer.append(tokens[index])
+            live[index].answer.append(tokens[index])
             if tokens[index] in ends or step + 1 == max_new_tokens:
-                done.append(live[index])
                 # the last row moves into the gap, in the cache and here
                 live[index] = live[cache.release(index)]
                 live.pop()
         if not live:
             break
-        newest = torch.tensor([row.answer[-1] for row, _ in live], device=cache.kv.device)
-        logits, _ = decoder.step(newest, cache)
-    return done
+        logits, _ = decoder.step(torch.tensor([part.answer[-1] for part in live], device=device), cache)
 
 
-def _graded(row: KeptThought, name: str, think: ThinkTags, tokenizer, ends) -> dict[str, object]:
-    text, answer_start = reply_parts(tokenizer, [*think.end, *row.answer], len(think.end), think)
-    score = grade(text, row.trace.gold, row.trace.kind, answer_start=answer_start)
-    return {
-        "problem_id": row.trace.problem_id, "scores": name, "selection": row.selection, "share": row.share,
-        "n_kept": row.n_kept, "correct": bool(score.correct), "status": score.status,
-        "has_ended": row.answer[-1] in ends, "text": text,
-    }  # fmt: skip
+def _graded(part: KeptThought, think: ThinkTags, tokenizer, ends) -> dict[str, object]:
+    text, answer_start = reply_parts(tokenizer, [*think.end, *part.answer], len(think.end), think)
+    score = grade(text, part.trace.gold, part.trace.kind, answer_start=answer_start)
+    row = {name: getattr(part, name) for name in ("scores", "selection", "share", "n_kept")}
+    row |= {"correct": bool(score.correct), "status": score.status, "has_ended": part.answer[-1] in ends}
+    return {"problem_id": part.trace.problem_id, **row, "text": text}
 
 
 def accuracy_by_part(answers: pd.DataFrame) -> pd.DataFrame:
@@ -175,12 +163,8 @@ def accuracy_by_part(answers: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (name, selection, share), part in answers.groupby(["scores", "selection", "share"]):
         found = interval(part.correct.astype(float).tolist())
-        rows.append(
-            {
-                "choice": selection if name == "label" else f"{name} {selection}", "scores": name,
-                "selection": selection, "share": share, "accuracy": 100 * found.estimate,
-                "lo": 100 * found.lo, "hi": 100 * found.hi, "n_problems": found.n_problems,
-                "mean_kept_tokens": part.n_kept.mean(),
-            }
-        )  # fmt: skip
+        choice = selection if name == "label" else f"{name} {selection}"
+        row = {"choice": choice, "scores": name, "selection": selection, "share": share}
+        row |= {"accuracy": 100 * found.estimate, "lo": 100 * found.lo, "hi": 100 * found.hi}
+        rows.append({**row, "n_problems": found.n_problems, "mean_kept_tokens": part.n_kept.mean()})
     return pd.DataFrame(rows)

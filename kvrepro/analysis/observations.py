@@ -34,10 +34,8 @@ def sorted_share_curve(examples: Sequence[Example], shares: Sequence[float] | No
     rows = []
     for share in shares:
         values = [float(c[top_count(share, len(c)) - 1] / c[-1].clamp(min=1e-30)) for c in cumulative]
-        found = bootstrap(values)
-        rows.append({"share": share, "mass_mean": found["mean"], "mass_lo": found["lo"], "mass_hi": found["hi"],
-                     "n_traces": found["n_traces"]})  # fmt: skip
-    return pd.DataFrame(rows)
+        rows.append({"share": share, **bootstrap(values)})
+    return pd.DataFrame(rows).rename(columns={name: f"mass_{name}" for name in ("mean", "lo", "hi")})
 
 
 def attention_by_part(data: LabelledTraces, split: str) -> pd.DataFrame:
@@ -50,13 +48,10 @@ def attention_by_part(data: LabelledTraces, split: str) -> pd.DataFrame:
         labels, cuts = torch.tensor(row["labels"]), (0, row["thinking_from"], row["thinking_to"], row["answer_from"])
         for name, start, stop in zip(parts, cuts, (*cuts[1:], len(labels)), strict=True):
             parts[name].append((100 * float(labels[start:stop].sum()), stop - start))
-    rows = []
-    for name, values in parts.items():
-        found = bootstrap([mass for mass, _ in values])
-        tokens = np.mean([n for _, n in values])
-        rows.append({"part": name, "attention_percent": found["mean"], "lo": found["lo"], "hi": found["hi"],
-                     "tokens_mean": tokens, "percent_per_token": found["mean"] / tokens})  # fmt: skip
-    return pd.DataFrame(rows)
+    rows = [{"part": name, **bootstrap([mass for mass, _ in values])} for name, values in parts.items()]
+    frame = pd.DataFrame(rows).rename(columns={"mean": "attention_percent"}).drop(columns="n_traces")
+    tokens = [np.mean([n for _, n in values]) for values in parts.values()]
+    return frame.assign(tokens_mean=tokens, percent_per_token=frame.attention_percent / tokens)
 
 
 def head_shares(model, traces: Sequence[Trace]) -> Tensor:

@@ -6,7 +6,6 @@ package. Every loop samples alike (temperature 0.6, top-k 20, top-p 0.95) and re
 
 from __future__ import annotations
 
-import time
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,23 +13,19 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
-from .clock import Laps
+from .step_timer import Laps
 
 SAMPLING = dict(temperature=0.6, top_k=20, top_p=0.95)
 
 
-def sizes(model: PreTrainedModel) -> tuple[int, int, int]:
-    """Layers, KV heads and head size."""
-    config = model.config
-    return config.num_hidden_layers, config.num_key_value_heads, config.head_dim
-
-
 def filled_cache(model: PreTrainedModel, rows: int, length: int) -> DynamicCache:
     """A DynamicCache that already holds `length` tokens of noise in every row."""
-    cache, (layers, heads, width) = DynamicCache(), sizes(model)
-    for layer in range(layers):
+    cache, config = DynamicCache(), model.config
+    heads, width = config.num_key_value_heads, config.hidden_size // config.num_attention_heads
+    width = getattr(config, "head_dim", None) or width
+    for layer in range(config.num_hidden_layers):
         # one token's noise everywhere: values change no time, and drawing gigabytes of them takes longer than steps
-        noise = torch.randn(2, 1, heads, 1, width, dtype=model.dtype) / 2
+        noise = torch.randn(2, 1, heads, 1, width, dtype=model.dtype, device=model.device) / 2
         keys, values = (part.expand(rows, heads, length, width).contiguous() for part in noise)
         cache.update(keys, values, layer)
     return cache
@@ -50,18 +45,41 @@ def draw(logits: Tensor) -> Tensor:
     return tokens.gather(-1, torch.multinomial(probabilities, 1)).squeeze(-1)
 
 
+def generate_replies(
+    model: PreTrainedModel, ids: Tensor, cache: DynamicCache, new_tokens: int, stopping: Any = None
+) -> None:
+    """`transformers.generate` for `new_tokens` tokens after `ids` `[B, T]`, whatever they are."""
+    out = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        past_key_values=cache,
+        max_new_tokens=new_tokens,
+        do_sample=True,
+        eos_token_id=None,
+        pad_token_id=0,
+        stopping_criteria=stopping,
+        **SAMPLING,
+    )
+    if out.shape[1] != ids.shape[1] + new_tokens:
+        raise RuntimeError(f"generate made {out.shape[1] - ids.shape[1]} tokens instead of {new_tokens}")
+
+
 class Baseline:
     """A loop over a DynamicCache that transformers concatenates anew at every step.
 
     Args:
         model: a decoder of the Llama layout.
+        rows: rows decoded together.
         budget, evict_every: slots after an eviction and tokens between evictions; None for the full cache.
+
+    After a stretch, `kv_bytes` holds the bytes of K and V at its end.
     """
 
     attention = "sdpa"
 
-    def __init__(self, model: PreTrainedModel, budget: int | None = None, evict_every: int = 128):
-        self.model, self.budget, self.evict_every = model, budget, evict_every
+    def __init__(self, model: PreTrainedModel, rows: int, budget: int | None = None, evict_every: int = 128):
+        self.model, self.rows, self.budget, self.evict_every = model, rows, budget, evict_every
+        self.kv_bytes = 0
         model.set_attn_implementation(self.attention)
 
     def hooks(self) -> Any:
@@ -75,36 +93,36 @@ class Baseline:
         """Forget what a former run left."""
 
     @torch.inference_mode()
-    def stretch(self, rows: int, length: int, steps: int, warm_up: int) -> tuple[Laps, int]:
-        """Steps beginning at `length` slots; the laps after the warm-up, and the bytes of K and V at the end."""
-        cache, laps, tokens = filled_cache(self.model, rows, length), Laps(), [1] * rows
+    def stretch(self, length: int, steps: int, warm_up: int) -> Laps:
+        """Steps that begin at `length` slots, a lap each, the `warm_up` ones first and dropped."""
+        cache, tokens = filled_cache(self.model, self.rows, length), [1] * self.rows
         self.begin()
+        laps = Laps()
         with self.hooks():
             for number in range(warm_up + steps):
-                if number == warm_up:
-                    laps = Laps()
                 tokens = self._step(tokens, cache, length + number)
                 laps.lap()
-        return laps, cache_bytes(cache)
-
-    @torch.inference_mode()
-    def eviction(self, rows: int, repeats: int) -> Laps:
-        """Evictions of the whole batch, the first of which warms up and is dropped."""
-        laps = Laps()
-        for number in range(repeats + 1):
-            cache = filled_cache(self.model, rows, self.budget + self.evict_every)
-            if number == 1:
-                laps = Laps()
-            laps.start()
-            self.evict(cache)
-            laps.lap()
+        laps.drop(warm_up)
+        self.kv_bytes = cache_bytes(cache)
         return laps
 
     @torch.inference_mode()
-    def reply(self, rows: int, prompt: int, new_tokens: int) -> tuple[float, float]:
-        """Decode whole replies; wall and processor seconds, prefill included."""
-        started = time.perf_counter(), time.process_time()
-        cache, ids = DynamicCache(), torch.ones(rows, prompt, dtype=torch.int64)
+    def eviction(self, repeats: int) -> Laps:
+        """Evictions of the whole batch, the first of which warms up and is dropped."""
+        laps = Laps()
+        for _ in range(repeats + 1):
+            cache = filled_cache(self.model, self.rows, self.budget + self.evict_every)
+            laps.start()
+            self.evict(cache)
+            laps.lap()
+        laps.drop(1)
+        return laps
+
+    @torch.inference_mode()
+    def reply(self, prompt: int, new_tokens: int) -> Laps:
+        """Decode whole replies, prefill included: one lap."""
+        laps = Laps()
+        cache, ids = DynamicCache(), torch.ones(self.rows, prompt, dtype=torch.int64, device=self.model.device)
         logits = self.model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
         tokens = draw(logits[:, -1]).tolist()
         self.begin()
@@ -113,10 +131,11 @@ class Baseline:
                 tokens = self._step(tokens, cache, prompt + number)
                 if self.budget is not None and cache.get_seq_length() >= self.budget + self.evict_every:
                     self.evict(cache)
-        return time.perf_counter() - started[0], time.process_time() - started[1]
+        laps.lap()
+        return laps
 
     def _step(self, tokens: list[int], cache: DynamicCache, position: int) -> list[int]:
-        ids = torch.tensor(tokens)[:, None]
+        ids = torch.tensor(tokens, device=self.model.device)[:, None]
         out = self.model(ids, past_key_values=cache, position_ids=torch.full_like(ids, position), use_cache=True)
         return draw(out.logits[:, -1]).tolist()
 
@@ -133,12 +152,10 @@ class ReferenceLoop(Baseline):
         """As the published code compacts: one gather per layer, with an index of the keys' full shape."""
         for layer in cache.layers:
             length = layer.keys.shape[2]
-            kept = torch.arange(length - self.budget, length)[None, None, :, None]
+            kept = torch.arange(length - self.budget, length, device=layer.keys.device)[None, None, :, None]
             kept = kept.expand(*layer.keys.shape[:2], -1, layer.keys.shape[3])
-            layer.keys, layer.values = (
-                layer.keys.gather(2, kept).contiguous(),
-                layer.values.gather(2, kept).contiguous(),
-            )
+            layer.keys = layer.keys.gather(2, kept).contiguous()
+            layer.values = layer.values.gather(2, kept).contiguous()
 
 
 class KvpressLoop(Baseline):
@@ -148,8 +165,9 @@ class KvpressLoop(Baseline):
     it: the cheapest press there is.
     """
 
-    def __init__(self, model: PreTrainedModel, budget: int | None = None, evict_every: int = 128):
-        super().__init__(model, budget, evict_every)
+    def __init__(self, model: PreTrainedModel, rows: int, budget: int | None = None, evict_every: int = 128):
+        super().__init__(model, rows, budget, evict_every)
+        # an optional dependency, of an environment of its own
         from kvpress import DecodingPress, StreamingLLMPress
 
         self.press = DecodingPress(
@@ -170,13 +188,11 @@ class KvpressLoop(Baseline):
             module = self.model.model.layers[index].self_attn
             layer.keys, layer.values = self.press.compress(module, None, layer.keys, layer.values, None, {})
 
-    def reply(self, rows: int, prompt: int, new_tokens: int) -> tuple[float, float]:
+    def reply(self, prompt: int, new_tokens: int) -> Laps:
         """The press evicts by its own count of steps."""
-        evict, self.evict = self.evict, lambda cache: None
-        try:
-            return super().reply(rows, prompt, new_tokens)
-        finally:
-            self.evict = evict
+        # no second eviction by the loop
+        self.budget = None
+        return super().reply(prompt, new_tokens)
 
 
 class _EachToken(StoppingCriteria):
@@ -185,31 +201,29 @@ class _EachToken(StoppingCriteria):
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
         self.laps.lap()
-        return torch.zeros(len(input_ids), dtype=torch.bool)
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 class Generate(Baseline):
     """`transformers.generate` itself with SDPA and its DynamicCache; a stopping rule takes the time of each token."""
 
     @torch.inference_mode()
-    def stretch(self, rows: int, length: int, steps: int, warm_up: int) -> tuple[Laps, int]:
+    def stretch(self, length: int, steps: int, warm_up: int) -> Laps:
         """Tokens of one call over a filled cache."""
-        cache, laps = filled_cache(self.model, rows, length), Laps()
-        ids = torch.ones(rows, length + 1, dtype=torch.int64)
-        self._generate(ids, cache, warm_up + steps, StoppingCriteriaList([_EachToken(laps)]))
-        laps.wall, laps.cpu = laps.wall[warm_up:], laps.cpu[warm_up:]
-        return laps, cache_bytes(cache)
+        cache, laps = filled_cache(self.model, self.rows, length), Laps(self.model.device)
+        ids = torch.ones(self.rows, length + 1, dtype=torch.int64, device=self.model.device)
+        generate_replies(self.model, ids, cache, warm_up + steps, StoppingCriteriaList([_EachToken(laps)]))
+        laps.drop(warm_up)
+        self.kv_bytes = cache_bytes(cache)
+        return laps
 
-    def reply(self, rows: int, prompt: int, new_tokens: int) -> tuple[float, float]:
+    def reply(self, prompt: int, new_tokens: int) -> Laps:
         """One call."""
-        started = time.perf_counter(), time.process_time()
-        self._generate(torch.ones(rows, prompt, dtype=torch.int64), DynamicCache(), new_tokens, None)
-        return time.perf_counter() - started[0], time.process_time() - started[1]
+        laps = Laps()
+        ids = torch.ones(self.rows, prompt, dtype=torch.int64, device=self.model.device)
+        generate_replies(self.model, ids, DynamicCache(), new_tokens)
+        laps.lap()
+        return laps
 
-    def _generate(self, ids: Tensor, cache: DynamicCache, new_tokens: int, stopping: Any) -> None:
-        out = self.model.generate(
-            ids, attention_mask=torch.ones_like(ids), past_key_values=cache, max_new_tokens=new_tokens,
-            min_new_tokens=new_tokens, do_sample=True, pad_token_id=0, stopping_criteria=stopping, **SAMPLING,
-        )  # fmt: skip
-        if out.shape[1] != ids.shape[1] + new_tokens:
-            raise RuntimeError(f"generate made {out.shape[1] - ids.shape[1]} tokens instead of {new_tokens}")
+
+LOOPS = {"generate": Generate, "reference": ReferenceLoop, "kvpress": KvpressLoop}

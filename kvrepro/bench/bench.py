@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..errors import RunError
 from ..paths import PACKAGE
 from ..runs.processes import child_command
 from . import kvpress_environment
-from .settings import DYNTS, GENERATE, KVPRESS, VARIANTS, WINDOW, BenchSettings
+from .settings import DYNTS, GENERATE, KVPRESS, OURS, VARIANTS, WINDOW, BenchSettings
 
 # logits of the same weights in two versions of transformers may round differently
 SAME_LOGITS = {"float32": 1e-3, "bfloat16": 0.1}
@@ -28,20 +28,21 @@ class WorkerProcess:
 
     def __init__(self, variant: str, python: Path | str, model_folder: Path, dtype: str, threads: int):
         self.variant = variant
-        environment = os.environ | {
-            "PYTHONPATH": str(PACKAGE.parent), "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false",
-            "HF_HUB_OFFLINE": "1",
-        }  # fmt: skip
+        environment = {"PYTHONPATH": str(PACKAGE.parent), "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+        environment["TOKENIZERS_PARALLELISM"] = "false"
         if threads == 1:
             environment["GOMP_SPINCOUNT"] = "0"
+        module = "kvrepro.bench.engine_worker" if variant in OURS else "kvrepro.bench.worker"
+        command = [module, variant, str(model_folder), dtype, str(threads)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by `close`)
         self.process = subprocess.Popen(
-            child_command(
-                "kvrepro.bench.worker", variant, str(model_folder), dtype, str(threads), python=str(python)
-            ),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment,
+            child_command(*command, python=str(python)),
+            **pipes,
+            stderr=self.errors,
+            env=os.environ | environment,
             cwd=model_folder,
-        )  # fmt: skip
+        )
         self.hello = self._read()
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -77,74 +78,40 @@ def write_model(folder: Path, config: Any, dtype: str) -> None:
     build(config, "cpu", getattr(torch, dtype)).save_pretrained(folder)
 
 
-def run_bench(
-    plan: BenchSettings, config: Any, dtype: str, threads: int, variants: tuple[str, ...] = VARIANTS,
-    limit_s: float = float("inf"), say: Callable[[str], None] = print,
-    kvpress: Callable[[], tuple[Path | None, str]] = kvpress_environment.ensure,
-) -> dict[str, Any]:  # fmt: skip
-    """Measure everything in the plan.
-
-    Returns:
-        `points` (per variant, request and clock the rounds' milliseconds and the peak memory), `confirm` (real runs),
-        `split` (parts of a step), `workers` (versions), `skipped` (what was left out, and why).
-    """
-    started = time.perf_counter()
-    data: dict[str, Any] = {"points": [], "confirm": [], "split": [], "workers": {}, "skipped": []}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_model(folder, config, dtype)
-        workers = _start(variants, folder, dtype, threads, data, say, kvpress)
-        try:
-            if DYNTS in workers:
-                data["machine"] = workers[DYNTS].ask({"op": "machine"})
-            measure = Measure(plan, workers, data, started + limit_s, say)
-            for batch in plan.batches:
-                measure.batch(batch)
-                if DYNTS in workers:
-                    # neighbours of a shared machine come and go: the roof is the best that was seen
-                    again = workers[DYNTS].ask({"op": "machine"})
-                    data["machine"] = {name: max(rate, again[name]) for name, rate in data["machine"].items()}
-                if batch == plan.confirm_batch and plan.confirm_tokens:
-                    measure.confirm()
-        finally:
-            for worker in workers.values():
-                worker.close()
-    data["seconds"] = round(time.perf_counter() - started, 1)
-    return data
-
-
-def _start(
-    variants: tuple[str, ...], folder: Path, dtype: str, threads: int, data: dict, say: Callable[[str], None],
-    kvpress: Callable[[], tuple[Path | None, str]],
-) -> dict[str, WorkerProcess]:  # fmt: skip
-    workers: dict[str, WorkerProcess] = {}
-    for variant in variants:
-        python: Path | str | None = sys.executable
-        if variant == KVPRESS:
-            python, why = kvpress()
-        if python is None:
-            say(f"{variant}: {why}")
-            data["skipped"].append({"variant": variant, "why": why})
-            continue
-        workers[variant] = WorkerProcess(variant, python, folder, dtype, threads)
-        hello = data["workers"][variant] = workers[variant].hello
-        first = next(iter(data["workers"].values()))["fingerprint"]
-        gap = max(abs(a - b) for a, b in zip(hello["fingerprint"], first, strict=True))
-        if gap > SAME_LOGITS[dtype] * max(map(abs, first)):
-            raise RunError(
-                f"{variant} computes other logits than {next(iter(workers))} from the same weights (gap {gap:.3g})"
-            )
-    return workers
-
-
+@dataclass
 class Measure:
-    """Fills `data` batch by batch until the time is up."""
+    """A comparison under way; fills `data` until `deadline`, a time of `perf_counter`."""
 
-    def __init__(
-        self, plan: BenchSettings, workers: dict[str, WorkerProcess], data: dict[str, Any], deadline: float,
-        say: Callable[[str], None],
-    ):  # fmt: skip
-        self.plan, self.workers, self.data, self.deadline, self.say = plan, workers, data, deadline, say
+    plan: BenchSettings
+    workers: dict[str, WorkerProcess]
+    data: dict[str, Any]
+    deadline: float
+    say: Callable[[str], None]
+
+    def start(self, variant: str, python: Path | str, folder: Path, dtype: str, threads: int) -> None:
+        """Start a variant's worker.
+
+        Raises:
+            RunError: from the same weights it computes other logits than the first one.
+        """
+        worker = self.workers[variant] = WorkerProcess(variant, python, folder, dtype, threads)
+        self.data["workers"][variant] = worker.hello
+        base, first = next(iter(self.data["workers"].items()))
+        pairs = zip(worker.hello["fingerprint"], first["fingerprint"], strict=True)
+        gap = max(abs(a - b) for a, b in pairs)
+        if gap > SAME_LOGITS[dtype] * max(map(abs, first["fingerprint"])):
+            raise RunError(f"{variant} computes other logits than {base} from the same weights (gap {gap:.3g})")
+
+    def machine(self) -> None:
+        """What the machine can do; neighbours of a shared one come and go, so the roof is the best that was seen."""
+        if DYNTS in self.workers:
+            found, known = self.workers[DYNTS].ask({"op": "machine"}), self.data.get("machine", {})
+            self.data["machine"] = {name: max(rate, known.get(name, 0.0)) for name, rate in found.items()}
+
+    def skip(self, why: str, **what: Any) -> None:
+        """Note what was left out."""
+        self.say(f"{', '.join(f'{k} {v}' for k, v in what.items())}: {why}")
+        self.data["skipped"].append({**what, "why": why})
 
     def batch(self, batch: int) -> None:
         """All variants at one batch, round by round; variants take turns request by request."""
@@ -163,8 +130,8 @@ class Measure:
                     point = points.setdefault(
                         (variant, place), {"variant": variant, **queue[place], "wall_ms": [], "cpu_ms": []}
                     )
-                    point["wall_ms"].append(round(answer["wall"], 3))
-                    point["cpu_ms"].append(round(answer["cpu"], 3))
+                    for clock in ("wall", "cpu"):
+                        point[f"{clock}_ms"].append(round(answer[clock], 3))
                     for key in ("peak_rss_bytes", "kv_bytes", "is_own_peak"):
                         if key in answer:
                             point[key] = max(point.get(key, 0), answer[key])
@@ -172,9 +139,7 @@ class Measure:
         self.data["points"] += points.values()
 
     def _cut(self, batch: int, rounds: int, points: dict) -> None:
-        why = f"out of time after {rounds} of {self.plan.rounds} rounds"
-        self.say(f"batch {batch}: {why}")
-        self.data["skipped"].append({"batch": batch, "why": why})
+        self.skip(f"out of time after {rounds} of {self.plan.rounds} rounds", batch=batch)
         if rounds:
             # whole rounds only, so that all variants have met the same moments
             for point in points.values():
@@ -182,34 +147,60 @@ class Measure:
             self.data["points"] += points.values()
 
     def _split(self, batch: int) -> None:
-        plan = self.plan
-        if DYNTS not in self.workers or time.perf_counter() > self.deadline:
-            return
-        budget = plan.long_budget if plan.long_budget in plan.budgets else plan.budgets[-1]
-        request = {
-            "op": "split", "rows": batch, "budget": budget, "evict_every": plan.evict_every, "length": budget,
-            "steps": min(16, plan.evict_every - 1), "clock": plan.clock,
-        }  # fmt: skip
-        self.data["split"].append({"variant": DYNTS, **request, **self.workers[DYNTS].ask(request)})
+        if DYNTS in self.workers and time.perf_counter() < self.deadline:
+            request = self.plan.split_request(batch)
+            self.data["split"].append({"variant": DYNTS, **request, **self.workers[DYNTS].ask(request)})
 
     def confirm(self) -> None:
         """Whole replies beside what the stretches promise."""
-        plan = self.plan
         for variant in (WINDOW, GENERATE):
             if variant not in self.workers:
                 continue
             if time.perf_counter() > self.deadline:
-                self.data["skipped"].append({"variant": variant, "why": "out of time before the confirming run"})
+                self.skip("out of time before the confirming run", variant=variant)
                 continue
-            request = {
-                "op": "reply", "rows": plan.confirm_batch, "prompt": plan.prompt, "new_tokens": plan.confirm_tokens,
-                "budget": None if variant == GENERATE else plan.confirm_budget, "evict_every": plan.evict_every,
-            }  # fmt: skip
+            request = self.plan.reply_request(variant)
             answer = self.workers[variant].ask(request)
             self.data["confirm"].append({"variant": variant, **request, **answer})
-            self.say(f"{variant}: {plan.confirm_tokens} tokens for real in {answer['wall'] / 1e3:.1f} s")
+            self.say(f"{variant}: {self.plan.confirm_tokens} tokens for real in {answer['wall'] / 1e3:.1f} s")
 
 
-def median_ms(point: dict[str, Any], clock: str) -> float:
-    """Median of the rounds by `wall` or `cpu`."""
-    return statistics.median(point[f"{clock}_ms"])
+def run_bench(
+    plan: BenchSettings,
+    config: Any,
+    dtype: str,
+    threads: int,
+    variants: tuple[str, ...] = VARIANTS,
+    limit_s: float = float("inf"),
+    say: Callable[[str], None] = print,
+    kvpress: Callable[[], tuple[Path | None, str]] = kvpress_environment.ensure,
+) -> dict[str, Any]:
+    """Measure everything in the plan.
+
+    Returns:
+        `points` (per variant, request and clock the rounds' milliseconds and the peak memory), `confirm` (real runs),
+        `split` (parts of a step), `workers` (versions), `skipped` (what was left out, and why).
+    """
+    started = time.perf_counter()
+    data: dict[str, Any] = {"points": [], "confirm": [], "split": [], "workers": {}, "skipped": []}
+    measure = Measure(plan, {}, data, started + limit_s, say)
+    with tempfile.TemporaryDirectory() as name:
+        write_model(Path(name), config, dtype)
+        try:
+            for variant in variants:
+                python, why = kvpress() if variant == KVPRESS else (Path(sys.executable), "")
+                if python is None:
+                    measure.skip(why, variant=variant)
+                else:
+                    measure.start(variant, python, Path(name), dtype, threads)
+            measure.machine()
+            for batch in plan.batches:
+                measure.batch(batch)
+                measure.machine()
+                if batch == plan.confirm_batch and plan.confirm_tokens:
+                    measure.confirm()
+        finally:
+            for worker in measure.workers.values():
+                worker.close()
+    data["seconds"] = round(time.perf_counter() - started, 1)
+    return data

@@ -9,19 +9,16 @@ import pandas as pd
 
 from ..methods.budgets import Schedule
 from ..methods.learned.importance import PredictorShape
-from ..models.memory import RESERVE_BYTES, rows_that_fit
-from ..models.random_weights import true_shape
+from ..models.memory import RESERVE_BYTES, rows_that_fit, step_bytes
+from ..models.random_weights import SHAPES, true_shape
 from ..models.shapes import ModelSize, model_size
 from ..models.table import MODELS
 from ..runs.forecast import ASSUMED_PROMPT_TOKENS
 from ..runs.machines import GPUS
 from .head_cost import break_even
+from .settings import PAPER_RATIOS, PAPER_ROWS, PAPER_WINDOW
 
-# local window and ratio of the paper per model (docs/budgets.md#published-settings), and its batch
-WINDOW, RATIOS, PAPER_ROWS = 2000, {"r1-llama-8b": 0.3, "r1-qwen-7b": 0.4}, 20
-# rows of the model table that have these shapes
-ROWS = {"r1-llama-8b": MODELS["r1-llama"], "r1-qwen-7b": MODELS["r1-qwen"]}
-TITLES = {name: entry.title for name, entry in ROWS.items()}
+TITLES = {name: MODELS[row].title for name, row in SHAPES.items()}
 # copy rate assumed of an H100, bytes per second; its data sheet says 3.35e12
 H100_COPY = 3.0e12
 
@@ -37,12 +34,16 @@ class ModelBytes:
     @classmethod
     def of(cls, name: str) -> ModelBytes:
         """`r1-llama-8b` or `r1-qwen-7b`; no weight is allocated."""
-        return cls(name, model_size(ROWS[name]), true_shape(name))
+        return cls(name, model_size(MODELS[SHAPES[name]]), true_shape(name))
 
+    @property
+    def head_weights(self) -> int:
+        """Weights of the published importance head on this model."""
+        return PredictorShape.published(self.size.hidden).parameters
 
-def dynts_schedule(name: str, budget: int) -> Schedule:
-    """The paper's window and ratio under a budget."""
-    return Schedule(budget, WINDOW, RATIOS[name])
+    def schedule(self, budget: int) -> Schedule:
+        """The paper's window and ratio under a budget."""
+        return Schedule(budget, PAPER_WINDOW, PAPER_RATIOS[self.name])
 
 
 def bound_by_budget(
@@ -53,17 +54,13 @@ def bound_by_budget(
     Returns:
         Columns model, budget_tokens, mean_slots (between an eviction and the budget), bound_ms, bound_tps.
     """
-    found = []
+    columns, found = ["model", "budget_tokens", "mean_slots", "bound_ms", "bound_tps"], []
     for m in models:
         for budget in budgets:
-            schedule = dynts_schedule(m.name, budget)
-            slots = (schedule.kept_tokens + schedule.budget) / 2
-            seconds = (m.size.step_weights_bytes + m.size.kv_bytes_per_token * rows * slots) / bytes_per_s
-            found.append(
-                {"model": TITLES[m.name], "budget_tokens": budget, "mean_slots": slots, "bound_ms": 1e3 * seconds,
-                 "bound_tps": rows / seconds}
-            )  # fmt: skip
-    return pd.DataFrame(found)
+            slots = (m.schedule(budget).kept_tokens + budget) / 2
+            seconds = step_bytes(m.size.step_weights_bytes, m.size.kv_bytes_per_token, rows, slots) / bytes_per_s
+            found.append([TITLES[m.name], budget, slots, 1e3 * seconds, rows / seconds])
+    return pd.DataFrame(found, columns=columns)
 
 
 def largest_batch(
@@ -80,15 +77,12 @@ def largest_batch(
     found = []
     for m in models:
         room = GPUS[gpu].memory_bytes - RESERVE_BYTES["cuda"] - m.size.weights_bytes
-        head = PredictorShape.published(m.size.hidden).parameters * m.size.element_bytes
-        sizes = [(b, dynts_schedule(m.name, b).peak_tokens, room - head) for b in budgets]
-        for budget, slots, free in [*sizes, (None, ASSUMED_PROMPT_TOKENS + new_tokens, room)]:
+        head = m.head_weights * m.size.element_bytes
+        sizes = [(float(b), m.schedule(b).peak_tokens, room - head) for b in budgets]
+        for budget, slots, free in [*sizes, (float("nan"), ASSUMED_PROMPT_TOKENS + new_tokens, room)]:
             rows = rows_that_fit(free, m.size.kv_bytes_per_token, slots, m.size.vocabulary)
-            found.append(
-                {"model": TITLES[m.name], "budget_tokens": float("nan") if budget is None else float(budget),
-                 "slots": slots, "rows": rows}
-            )  # fmt: skip
-    return pd.DataFrame(found)
+            found.append([TITLES[m.name], budget, slots, rows])
+    return pd.DataFrame(found, columns=["model", "budget_tokens", "slots", "rows"])
 
 
 def head_break_even(models: Sequence[ModelBytes], batches: Sequence[int]) -> pd.DataFrame:
@@ -99,11 +93,7 @@ def head_break_even(models: Sequence[ModelBytes], batches: Sequence[int]) -> pd.
     """
     found = []
     for m in models:
-        weights = PredictorShape.published(m.size.hidden).parameters
         for rows in batches:
-            even = break_even(m.config, weights, rows, 2)
-            found.append(
-                {"model": TITLES[m.name], "rows": rows, "head_weights": weights, "by_operations": even.operations,
-                 "by_bytes": even.bytes_moved}
-            )  # fmt: skip
-    return pd.DataFrame(found)
+            even = break_even(m.config, m.head_weights, rows, 2)
+            found.append([TITLES[m.name], rows, m.head_weights, even.operations, even.bytes_moved])
+    return pd.DataFrame(found, columns=["model", "rows", "head_weights", "by_operations", "by_bytes"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +14,10 @@ from ..cache.shape import CacheShape
 from ..cache.slots import CompressedCache
 from ..engine.decoders.choose import make_decoder
 from ..errors import KvreproError
+from .step_timer import Laps
+
+# rounds that warm up
+WARM_UP = 2
 
 
 @dataclass(frozen=True)
@@ -46,41 +48,30 @@ def step_costs(model, head, lengths: Sequence[int], *, rows: int = 8, repeats: i
     if min(lengths) < 1 or repeats < 1:
         raise KvreproError(f"lengths={list(lengths)}, repeats={repeats}: both start at 1")
     generator = torch.Generator().manual_seed(seed)
-    shape, decoder = CacheShape.of(model.config), make_decoder(model)
-    sizes = (shape.layers, shape.kv_heads, max(lengths), shape.head_dim)
-    noise = torch.randn(2, *sizes, generator=generator).to(model.device, model.dtype)
+    decoder = make_decoder(model)
     cache = CompressedCache(model.config, rows, max(lengths) + 1, dtype=model.dtype, device=model.device)
+    shape = cache.shape
+    noise = torch.randn(2, shape.layers, shape.kv_heads, max(lengths), shape.head_dim, generator=generator)
+    noise = noise.to(model.device, model.dtype)
     tokens = torch.full((rows,), 5, device=model.device)
-    hidden = torch.randn(rows, head.shape.hidden, generator=generator)
-    hidden = hidden.to(next(head.parameters()))
-    steps: dict[int, list[float]] = {n: [] for n in lengths}
-    heads: list[float] = []
+    hidden = torch.randn(rows, head.shape.hidden, generator=generator).to(next(head.parameters()))
+    laps = {n: Laps(model.device) for n in (*lengths, "head")}
     with torch.inference_mode(), slot_attention(model, cache):
-        for repeat in range(repeats + 2):
+        for _ in range(repeats + WARM_UP):
             for n in lengths:
                 cache.reset()
                 for _ in range(rows):
                     cache.admit(noise[0, :, :, :n], noise[1, :, :, :n])
-                elapsed = _timed(lambda: decoder.step(tokens, cache), model.device)
-                if repeat >= 2:  # the first rounds warm up
-                    steps[n].append(elapsed)
-            elapsed = _timed(lambda: head(hidden), model.device)
-            if repeat >= 2:
-                heads.append(elapsed)
-    head_s = statistics.median(heads)
-    return pd.DataFrame(
-        [{"slots": n, "step_s": statistics.median(found), "head_s": head_s, "rows": rows} for n, found in steps.items()]
-    )
-
-
-def _timed(call, device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
+                laps[n].start()
+                decoder.step(tokens, cache)
+                laps[n].lap()
+            laps["head"].start()
+            head(hidden)
+            laps["head"].lap()
+    for lap in laps.values():
+        lap.drop(WARM_UP)
+    seconds = {n: lap.medians()["wall"] / 1e3 for n, lap in laps.items()}
+    return pd.DataFrame([{"slots": n, "step_s": seconds[n], "head_s": seconds["head"], "rows": rows} for n in lengths])
 
 
 def seconds_per_slot(costs: pd.DataFrame) -> tuple[float, float]:

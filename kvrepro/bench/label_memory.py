@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 
 import torch
 
 from ..cache.probes import AnswerAttention
-from .clock import peak_rss_bytes
+from .step_timer import Laps, peak_rss_bytes
 
 
 def measure(
@@ -27,14 +26,17 @@ def measure(
     # the product once in small, so that a library's own buffers are not taken for ours
     AnswerAttention(32).observe(0, query[:, :, :64], key[:, :, :64], head_dim**-0.5)
     # not the process's maximum by getrusage: a child begins with its parent's, which would hide what is measured
-    before, started = peak_rss_bytes(), time.perf_counter()
+    before, laps = peak_rss_bytes(), Laps()
     attention = AnswerAttention(n_tokens - answer_tokens)
     attention.observe(0, query, key, head_dim**-0.5)
     total = float(attention.labels.sum())
+    laps.lap()
     return {
-        "extra_bytes": peak_rss_bytes() - before, "seconds": round(time.perf_counter() - started, 2),
-        "label_sum": round(total, 4), "full_matrix_bytes": 4 * q_heads * n_tokens**2,
-    }  # fmt: skip
+        "extra_bytes": peak_rss_bytes() - before,
+        "seconds": round(laps.wall[0] / 1e3, 2),
+        "label_sum": round(total, 4),
+        "full_matrix_bytes": 4 * q_heads * n_tokens**2,
+    }
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..cache.shape import CacheShape
 from ..errors import KvreproError
+from ..models.memory import step_bytes
+from ..models.random_weights import bench_shape
 from ..scores.known_scores import PAPER_BUDGET_CURVES
 from .bounds import TITLES as MODEL_TITLES
-from .reply_time import Reply, step_at
+from .reply_time import step_at
 from .settings import DYNTS, GENERATE, TITLES, VARIANTS, BenchSettings
 from .table import Points
 
@@ -22,7 +25,7 @@ SPLIT_PARTS = ("attention", "projections", "mlp", "head", "other", "score", "evi
 
 
 @dataclass(frozen=True)
-class Reading:
+class Measurement:
     """One measured file."""
 
     path: Path
@@ -45,61 +48,48 @@ class Reading:
         threads = "1 thread" if threads == 1 else f"{threads} threads"
         return f"{self.device}, {threads}, {self.data['dtype']}, {clock}, {self.data['time'][:10]}"
 
+    @property
+    def settings(self) -> BenchSettings:
+        """What a CPU's measurement was asked for."""
+        return BenchSettings(**{k: tuple(v) if isinstance(v, list) else v for k, v in self.data["plan"].items()})
 
-def find_readings(folder: Path) -> list[Reading]:
+
+def find_measurements(folder: Path) -> list[Measurement]:
     """Every measurement in a folder, oldest first; other files are left alone."""
     found = []
     for path in sorted(folder.glob("*.json")):
         data = json.loads(path.read_text())
         kind = CPU if data.get("kind") == CPU else GPU if {"decode", "checks", "device"} <= set(data) else None
         if kind is not None:
-            found.append(Reading(path, kind, data))
-    return sorted(found, key=lambda r: r.data["time"])
+            found.append(Measurement(path, kind, data))
+    return sorted(found, key=lambda m: m.data["time"])
 
 
-def latest(readings: list[Reading], kind: str) -> Reading | None:
+def latest(found: list[Measurement], kind: str) -> Measurement | None:
     """The newest of a kind, or None."""
-    return next((r for r in reversed(readings) if r.kind == kind), None)
+    return next((m for m in reversed(found) if m.kind == kind), None)
 
 
-def overview(readings: list[Reading]) -> pd.DataFrame:
+def overview(found: list[Measurement]) -> pd.DataFrame:
     """Which files there are, and that there is no GPU's where there is none."""
-    rows = [
-        {
-            "file": r.path.name,
-            "kind": r.kind,
-            "device": r.device,
-            "time": r.data["time"],
-            "revision": r.data["revision"],
-        }
-        for r in readings
-    ]
-    if latest(readings, CPU) is None:
-        rows.append({"file": "none", "kind": CPU, "device": "no CPU measurement", "time": "", "revision": ""})
-    if latest(readings, GPU) is None:
-        rows.append(
-            {"file": "none", "kind": GPU, "device": "no GPU measurement: bounds only", "time": "", "revision": ""}
-        )
-    return pd.DataFrame(rows)
+    rows = [[m.path.name, m.kind, m.device, m.data["time"], m.data["revision"]] for m in found]
+    missing = {CPU: "no CPU measurement", GPU: "no GPU measurement: bounds only"}
+    rows += [["none", kind, text, "", ""] for kind, text in missing.items() if latest(found, kind) is None]
+    return pd.DataFrame(rows, columns=["file", "kind", "device", "time", "revision"])
 
 
-def label(reading: Reading | None) -> str:
+def label(measured: Measurement | None) -> str:
     """For captions, also of what has not been measured."""
-    return "not measured" if reading is None else reading.label
+    return "not measured" if measured is None else measured.label
 
 
-def table_of(reading: Reading | None, name: str) -> pd.DataFrame:
+def table_of(measured: Measurement | None, name: str) -> pd.DataFrame:
     """One of a CPU measurement's tables: `settings`, `bars` or `confirmed`; a line that says so where it is empty."""
-    rows = [] if reading is None else reading.data[name]
+    rows = [] if measured is None else measured.data[name]
     return pd.DataFrame(rows or [{name: "not measured"}])
 
 
-def _plan(reading: Reading) -> BenchSettings:
-    given = reading.data["plan"]
-    return BenchSettings(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
-
-
-def cost_by_step(reading: Reading | None, batch: int, budget: int, tokens: int, points: int = 400) -> pd.DataFrame:
+def cost_by_step(measured: Measurement | None, batch: int, budget: int, tokens: int, points: int = 400) -> pd.DataFrame:
     """Step time, tokens per second and K and V bytes against the decode step, per variant of a CPU measurement.
 
     Returns:
@@ -108,13 +98,13 @@ def cost_by_step(reading: Reading | None, batch: int, budget: int, tokens: int, 
     Raises:
         KvreproError: the measurement has other batches or budgets; names them.
     """
-    if reading is None:
+    if measured is None:
         return pd.DataFrame(columns=["variant", "title", "step", "step_ms", "tps", "kv_bytes"])
-    plan, data = _plan(reading), reading.data
-    measured, frames = Points(data, plan, data["clock"]), []
+    plan, data = measured.settings, measured.data
+    known, frames = Points(data, plan, data["clock"]), []
     for variant in VARIANTS:
-        reply = Reply(plan.prompt, tokens, None if variant == GENERATE else budget, plan.evict_every)
-        curve = measured.curve(variant, batch, reply.budget)
+        reply = plan.reply(variant, budget, tokens)
+        curve = known.curve(variant, batch, reply.budget)
         if not curve:
             continue
         steps = np.unique(np.linspace(0, tokens - 1, points).astype(int))
@@ -123,35 +113,29 @@ def cost_by_step(reading: Reading | None, batch: int, budget: int, tokens: int, 
         if variant == GENERATE:
             # nothing is drawn beyond what was measured
             steps, lengths = steps[lengths <= reach], lengths[lengths <= reach]
-        key = f"{data['clock']}_ms"
-        ms = step_at(measured.middles(curve), [float(np.median(p[key])) for p in curve], lengths)
-        frames.append(
-            pd.DataFrame(
-                {"variant": variant, "title": TITLES[variant], "step": steps + 1, "step_ms": ms,
-                 "tps": 1e3 * batch / ms, "kv_bytes": data["bytes_per_slot"] * batch * (lengths + 1)}
-            )
-        )  # fmt: skip
+        ms = step_at(known.middles(curve), [known.median_ms(p) for p in curve], lengths)
+        kv_bytes = data["bytes_per_slot"] * batch * (lengths + 1)
+        columns = {"step": steps + 1, "step_ms": ms, "tps": 1e3 * batch / ms, "kv_bytes": kv_bytes}
+        frames.append(pd.DataFrame({"variant": variant, "title": TITLES[variant], **columns}))
     if not frames:
         raise KvreproError(
-            f"{reading.path.name} holds nothing for batch={batch}, budget={budget}; it was measured with "
+            f"{measured.path.name} holds nothing for batch={batch}, budget={budget}; it was measured with "
             f"batches {plan.batches} and budgets {plan.budgets}"
         )
     return pd.concat(frames, ignore_index=True)
 
 
-def time_split(reading: Reading | None) -> pd.DataFrame:
+def time_split(measured: Measurement | None) -> pd.DataFrame:
     """Milliseconds of a step by part: columns rows (batch), part, ms, share."""
     rows = []
-    for split in reading.data["split"] if reading is not None else ():
+    for split in measured.data["split"] if measured is not None else ():
+        parts = {part: split["parts"][part] for part in SPLIT_PARTS if part in split["parts"]}
         total = sum(split["parts"].values())
-        rows += [
-            {"rows": split["rows"], "part": part, "ms": split["parts"][part], "share": split["parts"][part] / total}
-            for part in SPLIT_PARTS if part in split["parts"]
-        ]  # fmt: skip
+        rows += [[split["rows"], part, ms, ms / total] for part, ms in parts.items()]
     return pd.DataFrame(rows, columns=["rows", "part", "ms", "share"]).sort_values("rows", kind="stable")
 
 
-def roofline(reading: Reading | None, weights: int) -> pd.DataFrame:
+def roofline(measured: Measurement | None, weights: int) -> pd.DataFrame:
     """Every variant's step at its budget: operations per byte, operations a second, and the share of the roof.
 
     Args:
@@ -161,59 +145,50 @@ def roofline(reading: Reading | None, weights: int) -> pd.DataFrame:
         Columns variant, title, rows, slots, intensity (operations per byte), flops (per second), roof, share.
     """
     columns = ["variant", "title", "rows", "slots", "intensity", "flops", "roof", "share"]
-    if reading is None or "machine" not in reading.data:
+    if measured is None or "machine" not in measured.data:
         return pd.DataFrame(columns=columns)
-    plan, data = _plan(reading), reading.data
-    clock, (memory_rate, product_rate) = data["clock"], roof_rates(reading)
-    measured, found = Points(data, plan, clock), []
+    plan, data = measured.settings, measured.data
+    memory_rate, product_rate = roof_rates(measured)
+    known, shape, found = Points(data, plan, data["clock"]), CacheShape.of(bench_shape()), []
     width = 4 if data["dtype"] == "float32" else 2
-    shape = {"layers": 30, "q_heads": 9, "head_dim": 64}
     for batch in plan.batches:
         for variant in VARIANTS:
-            curve = measured.curve(variant, batch, plan.long_budget)
+            curve = known.curve(variant, batch, plan.long_budget)
             # compressed loops at one length, near their budget; the full cache where it is longest
             wanted = plan.long_tokens if variant == GENERATE else plan.long_budget + plan.evict_every
             for point in sorted(curve, key=lambda p: abs(p["length"] - wanted))[:1]:
-                slots = measured.middles([point])[0]
-                attention = 4 * shape["layers"] * shape["q_heads"] * shape["head_dim"] * slots
+                [slots] = known.middles([point])
+                attention = 4 * shape.layers * shape.q_heads * shape.head_dim * slots
                 operations = batch * (2 * weights + attention)
-                moved = weights * width + data["bytes_per_slot"] * batch * slots
-                seconds = float(np.median(point[f"{clock}_ms"])) / 1e3
-                intensity = operations / moved
+                intensity = operations / step_bytes(weights * width, data["bytes_per_slot"], batch, slots)
+                flops = 1e3 * operations / known.median_ms(point)
                 roof = min(product_rate, intensity * memory_rate)
-                found.append(
-                    {"variant": variant, "title": TITLES[variant], "rows": batch, "slots": slots,
-                     "intensity": intensity, "flops": operations / seconds, "roof": roof,
-                     "share": operations / seconds / roof}
-                )  # fmt: skip
+                found.append([variant, TITLES[variant], batch, slots, intensity, flops, roof, flops / roof])
     return pd.DataFrame(found, columns=columns)
 
 
-def roof_rates(reading: Reading | None) -> tuple[float, float]:
+def roof_rates(measured: Measurement | None) -> tuple[float, float]:
     """Bytes and operations a second that this machine reached, by the measurement's clock; NaN without one.
 
     Bytes are those of a copy or of a sum over numbers in memory, whichever is more: a step mostly reads.
     """
-    if reading is None or "machine" not in reading.data:
+    if measured is None or "machine" not in measured.data:
         return float("nan"), float("nan")
-    clock, machine = reading.data["clock"], reading.data["machine"]
+    clock, machine = measured.data["clock"], measured.data["machine"]
     bytes_per_s = max(machine.get(f"{kind}_bytes_per_s_{clock}", 0.0) for kind in ("copy", "read"))
     return bytes_per_s, machine[f"flops_{clock}"]
 
 
-def gpu_budget_rows(reading: Reading | None) -> pd.DataFrame:
+def gpu_budget_rows(measured: Measurement | None) -> pd.DataFrame:
     """Decode rows of `dynts` under a budget; empty without a GPU measurement.
 
     Returns:
         Columns model (the paper's title), budget_tokens, rows, decode_tps, bound_tps, fraction_of_bound, kv_bytes.
     """
     columns = ["model", "budget_tokens", "rows", "decode_tps", "bound_tps", "fraction_of_bound", "kv_bytes"]
-    decode = [] if reading is None else reading.data["decode"]
-    rows = [
-        {**row, "model": MODEL_TITLES.get(row["model"], row["model"])}
-        for row in decode if row.get("method") == DYNTS and "budget_tokens" in row and "eager" not in row["name"]
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
+    decode = [] if measured is None else measured.data["decode"]
+    rows = [r for r in decode if r.get("method") == DYNTS and "budget_tokens" in r and "eager" not in r["name"]]
+    return pd.DataFrame([r | {"model": MODEL_TITLES.get(r["model"], r["model"])} for r in rows], columns=columns)
 
 
 def paper_speeds() -> pd.DataFrame:

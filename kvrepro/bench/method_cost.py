@@ -13,8 +13,9 @@ from typing import Any
 
 from ..engine.requests import Request, SamplingConfig
 from ..errors import KvreproError
+from ..methods.learned.loading import load_learned
 from ..methods.table import create_method, method_class
-from ..models.tokens import ThinkTags
+from .engine_loop import run_replies
 
 BASE = "window"
 
@@ -68,32 +69,24 @@ def measure_costs(
 
 
 def _run(model, tokenizer, name: str, setting: CostSetting) -> dict[str, float]:
-    from ..engine.engine import Engine
-    from ..methods.learned.loading import load_learned
-
     cls = method_class(name)
     if "trace" in cls.needs:
         raise KvreproError(f"{name} looks into a finished trace; it has no cost of its own while generating")
-    sizes = {"budget": setting.budget, "window": setting.window, "evict_every": setting.evict_every, "protocol": "fair"}
-    if name == "full":
-        sizes = {}
     options = method_options(name, setting)
-    method = create_method(cls, **sizes, **{**options, **load_learned(cls, model, tokenizer, options)})
-    engine = Engine(
-        model, method, ThinkTags(()), (), sampling=SamplingConfig(temperature=0.0), batch_rows=setting.rows,
-        max_new_tokens=setting.new_tokens,
-    )  # fmt: skip
+    if name != "full":
+        options |= dict(budget=setting.budget, window=setting.window, evict_every=setting.evict_every, protocol="fair")
+    method = create_method(cls, **{**options, **load_learned(cls, model, tokenizer, options)})
     draw = random.Random(0)
     vocabulary = range(10, model.config.vocab_size)
     prompt = tuple(draw.choices(vocabulary, k=setting.prompt_tokens))
     requests = [
         Request(str(i), 0, prompt, tuple(draw.choices(vocabulary, k=setting.new_tokens))) for i in range(setting.rows)
     ]
-    done = list(engine.run(requests))
-    if any(len(c.token_ids) != setting.new_tokens for c in done):
-        raise KvreproError("rows ended at different lengths; the comparison would not be fair")
-    s = engine.stats
+    greedy = SamplingConfig(temperature=0.0)
+    s = run_replies(model, method, requests, setting.new_tokens, sampling=greedy)[1].stats
     return {
-        "step_ms": 1e3 * (s.forward_s + s.score_s) / s.steps, "evict_share": s.evict_s / s.decode_s,
-        "evict_ms": 1e3 * s.evict_s / max(1, s.evictions), "decode_tps": s.decode_tps,
-    }  # fmt: skip
+        "step_ms": 1e3 * (s.forward_s + s.score_s) / s.steps,
+        "evict_share": s.evict_s / s.decode_s,
+        "evict_ms": 1e3 * s.evict_s / max(1, s.evictions),
+        "decode_tps": s.decode_tps,
+    }

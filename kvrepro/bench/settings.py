@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from .reply_time import Reply
+
+# local window of DynTS, its ratio per model, and its batch (docs/budgets.md#published-settings)
+PAPER_WINDOW, PAPER_RATIOS, PAPER_ROWS = 2000, {"r1-llama-8b": 0.3, "r1-qwen-7b": 0.4}, 20
 
 GENERATE, REFERENCE, KVPRESS = "generate", "reference", "kvpress"
 WINDOW, DYNTS, TORCH_DYNTS = "window", "dynts", "dynts_torch"
@@ -15,9 +18,13 @@ OURS = {WINDOW: ("window", "auto"), DYNTS: ("dynts", "auto"), TORCH_DYNTS: ("dyn
 # a step at given positions is timed longer than the others: all that is asked there is whether it changes
 POSITION_STEPS = 4
 TITLES = {
-    GENERATE: "transformers.generate, full cache", REFERENCE: "reference-style loop", KVPRESS: "kvpress DecodingPress",
-    WINDOW: "kvrepro window", DYNTS: "kvrepro dynts (untrained head)", TORCH_DYNTS: "kvrepro dynts, torch's products",
-}  # fmt: skip
+    GENERATE: "transformers.generate, full cache",
+    REFERENCE: "reference-style loop",
+    KVPRESS: "kvpress DecodingPress",
+    WINDOW: "kvrepro window",
+    DYNTS: "kvrepro dynts (untrained head)",
+    TORCH_DYNTS: "kvrepro dynts, torch's products",
+}
 
 
 @dataclass(frozen=True)
@@ -64,40 +71,38 @@ class BenchSettings:
         Loops over a DynamicCache cost the same at a length whatever the budget, so their lengths serve all budgets;
         our storage has the size of its budget and is measured in each.
         """
-        base = {"rows": batch, "steps": self.steps, "warm_up": self.warm_up, "evict_every": self.evict_every}
+        base = {"rows": batch, "evict_every": self.evict_every}
         used = self.steps + self.warm_up
-        ends = [b + self.evict_every - used for b in self.budgets]
-        found: list[dict[str, Any]] = []
+
+        def steps(length: int, budget: int | None, steps: int = self.steps, **more: int) -> dict[str, Any]:
+            found = {"op": "steps", "length": length, "budget": budget, **more, **base}
+            return found | {"steps": steps, "warm_up": self.warm_up}
+
         if variant == GENERATE:
             lengths = [self.prompt, (self.prompt + self.new_tokens) // 2, self.prompt + self.new_tokens - used]
             if batch == self.long_batch and self.long_tokens > self.new_tokens:
                 half = (self.new_tokens + self.long_tokens) // 2
                 lengths += [half, self.prompt + self.long_tokens - used]
-            return [{"op": "steps", "length": n, "budget": None, **base} for n in lengths]
+            return [steps(n, None) for n in lengths]
+        ends = {b: b + self.evict_every - used for b in self.budgets}
         if variant in OURS:
-            for budget, end in zip(self.budgets, ends, strict=True):
-                found += [
-                    {"op": "steps", "length": n, "budget": budget, **base} for n in sorted({self.prompt, budget, end})
-                ]
+            found = [steps(n, b) for b, end in ends.items() for n in sorted({self.prompt, b, end})]
             if batch == self.long_batch:
                 half = self.evict_every // 2
-                longer = base | {"steps": max(1, min(POSITION_STEPS * self.steps, half - self.warm_up))}
-                found += [
-                    {"op": "steps", "length": self.long_budget + half, "budget": self.long_budget, "seen": n, **longer}
-                    for n in self.positions
-                ]
+                longer = max(1, min(POSITION_STEPS * self.steps, half - self.warm_up))
+                found += [steps(self.long_budget + half, self.long_budget, longer, seen=n) for n in self.positions]
         else:
-            budgets = [self.budgets[0], *self.budgets]
-            found += [
-                {"op": "steps", "length": n, "budget": b, **base}
-                for n, b in zip([self.prompt, *ends], budgets, strict=True)
-            ]
-        for budget in self.budgets:
-            found.append(
-                {"op": "eviction", "rows": batch, "budget": budget, "evict_every": self.evict_every, "repeats": 2}
-            )
-        return found
+            found = [steps(self.prompt, self.budgets[0]), *(steps(end, b) for b, end in ends.items())]
+        return found + [{"op": "eviction", "budget": budget, "repeats": 2, **base} for budget in self.budgets]
 
-    def as_dict(self) -> dict[str, Any]:
-        """For the JSON."""
-        return asdict(self)
+    def split_request(self, batch: int) -> dict[str, Any]:
+        """Where the time of a step of `dynts` goes, at a budget that is measured."""
+        budget = self.long_budget if self.long_budget in self.budgets else self.budgets[-1]
+        request = {"op": "split", "rows": batch, "budget": budget, "evict_every": self.evict_every, "length": budget}
+        return request | {"steps": min(16, self.evict_every - 1), "clock": self.clock}
+
+    def reply_request(self, variant: str) -> dict[str, Any]:
+        """The real run beside the integral."""
+        budget = None if variant == GENERATE else self.confirm_budget
+        request = {"op": "reply", "rows": self.confirm_batch, "prompt": self.prompt, "new_tokens": self.confirm_tokens}
+        return request | {"budget": budget, "evict_every": self.evict_every}

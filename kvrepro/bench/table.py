@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .reply_time import Reply, reply_ms
-from .settings import DYNTS, GENERATE, KVPRESS, OURS, REFERENCE, VARIANTS, WINDOW, BenchSettings
+from .settings import DYNTS, GENERATE, KVPRESS, OURS, REFERENCE, TITLES, VARIANTS, WINDOW, BenchSettings
 
 BASELINES = (GENERATE, REFERENCE, KVPRESS)
 FULL_BAR, EQUAL_BAR, FLAT_BAR = 2.0, 1.5, 0.10
@@ -40,6 +40,10 @@ class Points:
         """The length in the middle of each stretch."""
         return [p["length"] + p["warm_up"] + (p["steps"] - 1) / 2 for p in curve]
 
+    def median_ms(self, point: dict[str, Any]) -> float:
+        """Median of the rounds."""
+        return statistics.median(point[f"{self.clock}_ms"])
+
     def rounds(self, curve: Sequence[dict[str, Any]]) -> int:
         """Rounds that every point has."""
         return min((len(p[f"{self.clock}_ms"]) for p in curve), default=0)
@@ -62,18 +66,16 @@ class Points:
         """Peak of resident memory nearest to the reply's longest row, K and V at its peak, and as declared."""
         curve = self.curve(variant, batch, reply.budget)
         near = min(curve, key=lambda p: abs(p["length"] + p["warm_up"] + p["steps"] - reply.peak_slots))
-        # storage of ours has the size of its budget from the start
-        slots = reply.budget + reply.evict_every if variant in OURS else reply.peak_slots
-        declared = batch * slots * bytes_per_slot
-        held = near["kv_bytes"]
-        if variant not in OURS:
+        peak_rss = near["peak_rss_bytes"] if near.get("is_own_peak") else None
+        held, slots = near["kv_bytes"], reply.peak_slots
+        if variant in OURS:
+            # storage of ours has the size of its budget from the start
+            slots = reply.budget + reply.evict_every
+        else:
             # what a DynamicCache holds grows by a slot per step up to the peak
-            held = held // (near["length"] + near["warm_up"] + near["steps"])
-            held *= reply.peak_slots
-        return {
-            "peak_rss_bytes": near["peak_rss_bytes"] if near.get("is_own_peak") else None,
-            "kv_bytes_peak": held, "kv_bytes_declared": declared,
-        }  # fmt: skip
+            held = held // (near["length"] + near["warm_up"] + near["steps"]) * slots
+        declared = batch * slots * bytes_per_slot
+        return {"peak_rss_bytes": peak_rss, "kv_bytes_peak": held, "kv_bytes_declared": declared}
 
 
 def setting_rows(data: dict[str, Any], plan: BenchSettings, clock: str, bytes_per_slot: int) -> list[dict[str, Any]]:
@@ -111,14 +113,11 @@ def flatness(data: dict[str, Any], plan: BenchSettings, clock: str) -> dict[str,
         if len(mine) < 2:
             continue
         mine.sort(key=lambda p: p["seen"])
-        first = mine[0][f"{clock}_ms"]
         # a round's steps are set against that round's first position
-        shares = [statistics.median(a / b for a, b in zip(p[f"{clock}_ms"], first, strict=False)) for p in mine]
-        ms = [statistics.median(p[f"{clock}_ms"]) for p in mine]
-        found[variant] = {
-            "positions": [p["seen"] for p in mine], "step_ms": ms, "to_first": shares,
-            "spread": max(abs(s - 1) for s in shares),
-        }  # fmt: skip
+        rounds = [p[f"{clock}_ms"] for p in mine]
+        shares = [statistics.median(a / b for a, b in zip(ms, rounds[0], strict=False)) for ms in rounds]
+        found[variant] = {"positions": [p["seen"] for p in mine], "step_ms": [points.median_ms(p) for p in mine]}
+        found[variant] |= {"to_first": shares, "spread": max(abs(s - 1) for s in shares)}
     return found
 
 
@@ -130,40 +129,34 @@ def confirmations(data: dict[str, Any], plan: BenchSettings, clock: str) -> list
         promised = points.reply_seconds(real["variant"], real["rows"], reply)
         if promised:
             seconds, middle = real[clock] / 1e3, statistics.median(promised)
-            rows.append(
-                {"variant": real["variant"], "rows": real["rows"], "budget": real["budget"],
-                 "new_tokens": real["new_tokens"], "real_s": seconds, "integrated_s": middle, "ratio": seconds / middle}
-            )  # fmt: skip
+            row = {name: real[name] for name in ("variant", "rows", "budget", "new_tokens")}
+            rows.append(row | {"real_s": seconds, "integrated_s": middle, "ratio": seconds / middle})
     return rows
 
 
 def bars(rows: list[dict[str, Any]], flat: dict[str, Any], plan: BenchSettings) -> list[dict[str, Any]]:
     """Every bar that this package sets itself, with what was found; `held` is None where nothing was measured."""
-
-    def bar(name: str, wanted: str, found: float | None, held: bool | None) -> dict[str, Any]:
-        return {"bar": name, "wanted": wanted, "found": found, "held": held}
-
     result = []
+
+    def add(name: str, wanted: str, found: float | None, held: bool | None) -> None:
+        result.append({"bar": name, "wanted": wanted, "found": found, "held": None if found is None else held})
+
     for variant in (WINDOW, DYNTS):
         mine = [r for r in rows if r["variant"] == variant]
         at = (plan.long_batch, plan.long_budget, plan.long_tokens)
-        (found,) = [r.get(f"ratio_to_{GENERATE}") for r in mine if (r["rows"], r["budget"], r["new_tokens"]) == at] or [
-            None
-        ]
+        long = [r for r in mine if (r["rows"], r["budget"], r["new_tokens"]) == at]
+        found = long[0].get(f"ratio_to_{GENERATE}") if long else None
         name = f"{variant}: {at[2]} tokens, budget {at[1]}, batch {at[0]}, to {GENERATE}"
-        result.append(bar(name, f">= {FULL_BAR}", found, None if found is None else found >= FULL_BAR))
+        add(name, f">= {FULL_BAR}", found, found is not None and found >= FULL_BAR)
         for base in (REFERENCE, KVPRESS):
-            ratios = [r[f"ratio_to_{base}"] for r in mine if f"ratio_to_{base}" in r]
-            least = min(ratios, default=None)
-            held = None if least is None else least >= EQUAL_BAR
-            result.append(bar(f"{variant}: smallest ratio to {base} of any setting", f">= {EQUAL_BAR}", least, held))
+            least = min((r[f"ratio_to_{base}"] for r in mine if f"ratio_to_{base}" in r), default=None)
+            name = f"{variant}: smallest ratio to {base} of any setting"
+            add(name, f">= {EQUAL_BAR}", least, least is not None and least >= EQUAL_BAR)
         spread = flat[variant]["spread"] if variant in flat else None
         name = f"{variant}: step time from {plan.positions[0]} to {plan.positions[-1]} output tokens"
-        result.append(bar(name, f"within {FLAT_BAR:.0%}", spread, None if spread is None else spread <= FLAT_BAR))
+        add(name, f"within {FLAT_BAR:.0%}", spread, spread is not None and spread <= FLAT_BAR)
         exact = [r["kv_bytes_peak"] == r["kv_bytes_declared"] for r in mine]
-        result.append(
-            bar(f"{variant}: K and V bytes as declared", "all", float(sum(exact)), all(exact) if exact else None)
-        )
+        add(f"{variant}: K and V bytes as declared", "all", float(sum(exact)), all(exact) if exact else None)
     return result
 
 
@@ -184,3 +177,32 @@ def final_line(rows: list[dict[str, Any]]) -> dict[str, Any]:
         if ratios:
             result["ratios"].setdefault(name, {})[variant] = ratios
     return result
+
+
+def render(report: dict[str, Any]) -> str:
+    """The table that is printed."""
+    mib = 2**20
+    lines = [
+        f"{'B':>3} {'budget':>6} {'tokens':>6} {'variant':34} {'tokens/s':>9} {'RSS MiB':>8} {'KV MiB':>7}  ratio to"
+    ]
+    for r in report["settings"]:
+        rss = f"{r['peak_rss_bytes'] / mib:8.0f}" if r["peak_rss_bytes"] else f"{'-':>8}"
+        ratios = [f"{b} {r[f'ratio_to_{b}']:.2f}" for b in BASELINES if f"ratio_to_{b}" in r]
+        lines.append(
+            f"{r['rows']:3} {r['budget']:6} {r['new_tokens']:6} {TITLES[r['variant']]:34} {r['tps']:9.1f} {rss} "
+            f"{r['kv_bytes_peak'] / mib:7.0f}  {', '.join(ratios)}"
+        )
+    for variant, flat in report["flat"].items():
+        steps = ", ".join(f"{ms:.1f} ms at {n}" for n, ms in zip(flat["positions"], flat["step_ms"], strict=True))
+        lines.append(f"{variant} by output tokens: {steps}")
+    for c in report["confirmed"]:
+        lines.append(
+            f"{c['variant']}: {c['new_tokens']} tokens took {c['real_s']:.1f} s, integrated {c['integrated_s']:.1f} s"
+        )
+    for s in report["skipped"]:
+        lines.append("left out: " + ", ".join(f"{k} {v}" for k, v in s.items()))
+    for b in report["bars"]:
+        found = "not measured" if b["found"] is None else f"{b['found']:.3g}"
+        verdict = {True: "held", False: "MISSED", None: "open"}[b["held"]]
+        lines.append(f"{verdict:6} {b['bar']}: {found}, wanted {b['wanted']}")
+    return "\n".join(lines)

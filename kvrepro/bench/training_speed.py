@@ -9,14 +9,12 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from statistics import median
 
 import torch
 
-from ..cache.slots import CacheShape
+from ..cache.shape import CacheShape
 from ..errors import KvreproError
 from ..methods.learned.importance import ImportancePredictor
 from ..models.loading import load_model
@@ -27,6 +25,7 @@ from ..training.dataset import Example
 from ..training.importance.recipe import PredictorRecipe, make_recipe
 from ..training.importance.training import PredictorTraining
 from ..training.questions import HELD_OUT, TRAIN
+from .step_timer import Laps
 
 # a trace of tiny-r1-llama in the mean of its 496: question, thought and answer, and the thought alone
 TRACE_TOKENS, THINKING_TOKENS = 394, 232
@@ -40,13 +39,11 @@ class _MadeUp:
     def __init__(self, n_traces: int, thinking: int, width: int):
         generator = torch.Generator().manual_seed(0)
         self.width = width
-        self._all = [
-            Example(
-                f"p{i}", torch.randn(thinking, width, generator=generator), torch.rand(thinking, generator=generator),
-                torch.zeros(thinking).long(), torch.arange(thinking), 0, thinking,
-            )
-            for i in range(n_traces)
-        ]  # fmt: skip
+        self._all = [self._example(f"p{i}", thinking, generator) for i in range(n_traces)]
+
+    def _example(self, name: str, n: int, generator: torch.Generator) -> Example:
+        hidden, labels = torch.randn(n, self.width, generator=generator), torch.rand(n, generator=generator)
+        return Example(name, hidden, labels, torch.zeros(n).long(), torch.arange(n), 0, n)
 
     def count(self, split: str) -> int:
         return {TRAIN: len(self._all), HELD_OUT: 2}[split]
@@ -73,9 +70,14 @@ def backbone_operations(model, trace_tokens: int) -> float:
 
 
 def epoch_costs(
-    model, recipe: PredictorRecipe, *, n_traces: int = 16, trace_tokens: int = TRACE_TOKENS,
-    thinking_tokens: int = THINKING_TOKENS, repeats: int = 5,
-) -> dict[str, float]:  # fmt: skip
+    model,
+    recipe: PredictorRecipe,
+    *,
+    n_traces: int = 16,
+    trace_tokens: int = TRACE_TOKENS,
+    thinking_tokens: int = THINKING_TOKENS,
+    repeats: int = 5,
+) -> dict[str, float]:
     """Seconds of one epoch of the head and of the backbone's pass over the same traces, timed in turn.
 
     The backbone's pass is the least that an epoch without a cache needs on top: hidden states of whole traces, without
@@ -115,34 +117,27 @@ def epoch_costs(
         training.train_epoch()
         training.epoch += 1
 
-    times: dict[str, list[float]] = {"head": [], "backbone": []}
-    for repeat in range(repeats + 1):
-        for name, call in (("head", head), ("backbone", backbone)):
-            elapsed = _timed(call, device)
-            if repeat:  # the first round warms up
-                times[name].append(elapsed)
-    head_s, backbone_s = median(times["head"]), median(times["backbone"])
+    laps = {head: Laps(device), backbone: Laps(device)}
+    for _ in range(repeats + 1):
+        for call, lap in laps.items():
+            lap.start()
+            call()
+            lap.lap()
+    for lap in laps.values():
+        lap.drop(1)  # the first round warms up
+    # processor time on a CPU: other processes of a shared machine do not count
+    clock = "wall" if device.type == "cuda" else "cpu"
+    head_s, backbone_s = (lap.medians()[clock] / 1e3 for lap in laps.values())
     drawn = n_traces * max(1, round(recipe.token_share * thinking_tokens))
     operations = head_operations(training.head, drawn), n_traces * backbone_operations(model, trace_tokens)
-    return {
-        "n_traces": n_traces, "trace_tokens": trace_tokens, "thinking_tokens": thinking_tokens,
-        "token_share": recipe.token_share, "head_s": round(head_s, 4), "backbone_s": round(backbone_s, 4),
+    sizes = {"n_traces": n_traces, "trace_tokens": trace_tokens, "thinking_tokens": thinking_tokens}
+    return sizes | {
+        "token_share": recipe.token_share,
+        "head_s": round(head_s, 4),
+        "backbone_s": round(backbone_s, 4),
         "times_faster": round((backbone_s + head_s) / head_s, 1),
         "times_faster_by_operations": round(sum(operations) / operations[0], 1),
-    }  # fmt: skip
-
-
-def _timed(call: Callable[[], None], device: torch.device) -> float:
-    if device.type != "cuda":
-        # processor time: other processes of a shared machine do not count
-        started = time.process_time()
-        call()
-        return time.process_time() - started
-    torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    call()
-    torch.cuda.synchronize(device)
-    return time.perf_counter() - started
+    }
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -150,20 +145,18 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m kvrepro.bench.training_speed", description=__doc__)
     parser.add_argument("model", help="a name from `kvrepro list models`")
     parser.add_argument("--random", action="store_true", help="the model's shape with random weights")
-    for name, default in (("n-traces", 16), ("trace-tokens", TRACE_TOKENS), ("thinking-tokens", THINKING_TOKENS),
-                          ("repeats", 5), ("threads", 1)):  # fmt: skip
-        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--threads", type=int, default=1)
+    sizes = {"n_traces": 16, "trace_tokens": TRACE_TOKENS, "thinking_tokens": THINKING_TOKENS, "repeats": 5}
+    for name, default in sizes.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    model = _random(args.model) if args.random else _loaded(args.model)
+    model = _model(args.model, args.random)
     best = make_recipe("best", args.model)
     recipes = {"recipe: best": best, "every token at every step": replace(best, token_share=1.0)}
     rows = {}
     for name, recipe in recipes.items():
-        rows[name] = found = epoch_costs(
-            model, recipe, n_traces=args.n_traces, trace_tokens=args.trace_tokens,
-            thinking_tokens=args.thinking_tokens, repeats=args.repeats,
-        )  # fmt: skip
+        rows[name] = found = epoch_costs(model, recipe, **{size: getattr(args, size) for size in sizes})
         print(
             f"{args.model}, {name}: head {found['head_s']:.3f} s, backbone {found['backbone_s']:.3f} s an epoch of "
             f"{found['n_traces']} traces; {found['times_faster']:.1f} times faster with cached states "
@@ -173,11 +166,9 @@ def main(argv: list[str] | None = None) -> None:
     print(json.dumps({"model": args.model, "random_weights": args.random, **rows}))
 
 
-def _loaded(name: str):
-    return load_model(model_entry(name))[0]
-
-
-def _random(name: str):
+def _model(name: str, with_random_weights: bool):
+    if not with_random_weights:
+        return load_model(model_entry(name))[0]
     config = copy.deepcopy(model_config(model_entry(name)))
     return build(config, "cuda" if torch.cuda.is_available() else "cpu", torch.float32)
 

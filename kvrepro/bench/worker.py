@@ -1,7 +1,7 @@
-"""One variant in a process of its own, so that its peak memory is its own: JSON requests in, JSON answers out.
+"""One baseline in a process of its own, so that its peak memory is its own: JSON requests in, JSON answers out.
 
 `python -m kvrepro.bench.worker VARIANT MODEL_FOLDER DTYPE THREADS`; also run by the Python of kvpress'
-environment, so only what that environment has is imported here.
+environment, so only what that environment has is imported here. `engine_worker` is the same for our engine.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ import ctypes
 import gc
 import json
 import sys
+from importlib.metadata import version
 from typing import Any
 
-from .clock import Laps, peak_rss_bytes, reset_peak_rss
-from .settings import GENERATE, KVPRESS, OURS, REFERENCE
+import torch
+import transformers
+
+from .baselines import LOOPS
+from .settings import KVPRESS
+from .step_timer import Laps, peak_rss_bytes, reset_peak_rss
 
 
 class Worker:
-    """Answers requests for one variant and one model."""
+    """Answers requests for one baseline and one model."""
 
     def __init__(self, variant: str, folder: str, dtype: str, threads: int):
-        import torch
-        import transformers
-
         torch.set_num_threads(threads)
         torch.manual_seed(0)
         transformers.logging.set_verbosity_error()
@@ -32,59 +34,33 @@ class Worker:
             logits = self.model(torch.arange(1, 17)[None]).logits[0, -1].float()
         self.hello = {
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-            "threads": torch.get_num_threads(), "fingerprint": [float(x) for x in logits[:8]],
-        }  # fmt: skip
-        if variant in OURS:
-            from ..engine.decoders.choose import make_decoder
-
-            self.hello["decoder"] = make_decoder(self.model, OURS[variant][1]).name
+            "threads": torch.get_num_threads(),
+            "fingerprint": logits[:8].tolist(),
+        }
         if variant == KVPRESS:
-            from importlib.metadata import version
-
             self.hello["versions"]["kvpress"] = version("kvpress")
-
-    def loop(self, budget: int | None, evict_every: int, capacity: int) -> Any:
-        """The loop of this variant under a budget."""
-        if self.variant in OURS:
-            from .step_timer import OurEngine
-
-            method, decoder = OURS[self.variant]
-            return OurEngine(self.model, method, budget, evict_every, capacity, decoder)
-        from . import baselines
-
-        kinds = {GENERATE: "Generate", REFERENCE: "ReferenceLoop", KVPRESS: "KvpressLoop"}
-        return getattr(baselines, kinds[self.variant])(self.model, budget, evict_every)
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """`op` is `steps`, `eviction`, `reply`, `split` or `machine`."""
         if request["op"] == "machine":
             return machine_rates(self.model.dtype)
-        rows, op = request["rows"], request["op"]
-        loop = self.loop(request.get("budget"), request.get("evict_every", 128), request.get("capacity", 0))
         _release()
         is_own_peak = reset_peak_rss()
-        if op == "steps":
-            seen = {"seen": request["seen"]} if request.get("seen") else {}
-            laps, held = loop.stretch(rows, request["length"], request["steps"], request["warm_up"], **seen)
-            held = held if isinstance(held, int) else held.kv_bytes
-            found: dict[str, Any] = {**laps.medians(), "kv_bytes": held}
-        elif op == "eviction":
-            laps: Laps = loop.eviction(rows, request["repeats"])
-            found = laps.medians()
-        elif op == "reply":
-            wall, cpu = loop.reply(rows, request["prompt"], request["new_tokens"])
-            found = {"wall": 1e3 * wall, "cpu": 1e3 * cpu}
-        elif op == "split":
-            found = {"parts": loop.split(rows, request["length"], request["steps"], request["clock"])}
-        else:
-            raise ValueError(f"op={op!r}: known are steps, eviction, reply, split, machine")
-        return {**found, "peak_rss_bytes": peak_rss_bytes(), "is_own_peak": is_own_peak}
+        return {**self.measure(request), "peak_rss_bytes": peak_rss_bytes(), "is_own_peak": is_own_peak}
+
+    def measure(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What was asked for, milliseconds by either clock."""
+        loop = LOOPS[self.variant](self.model, request["rows"], request.get("budget"), request["evict_every"])
+        if request["op"] == "steps":
+            laps = loop.stretch(request["length"], request["steps"], request["warm_up"])
+            return {**laps.medians(), "kv_bytes": loop.kv_bytes}
+        if request["op"] == "eviction":
+            return loop.eviction(request["repeats"]).medians()
+        return loop.reply(request["prompt"], request["new_tokens"]).medians()
 
 
 def machine_rates(dtype: Any, mib: int = 128, size: int = 1024) -> dict[str, float]:
     """Bytes a second of a copy (read and write counted) and of a sum, operations of a product; by either clock."""
-    import torch
-
     source, square = torch.ones(mib * 2**20, dtype=torch.int8), torch.ones(size, size, dtype=dtype)
     target, found = torch.empty_like(source), {}
     for name, work, amount in (
@@ -94,12 +70,11 @@ def machine_rates(dtype: Any, mib: int = 128, size: int = 1024) -> dict[str, flo
     ):
         laps = Laps()
         for _ in range(6):
-            laps.start()
             work()
             laps.lap()
-        for clock, values in (("wall", laps.wall), ("cpu", laps.cpu)):
-            # the best of a few: what the machine can do
-            found[f"{name}_{clock}"] = amount / (min(values[1:]) / 1e3)
+        laps.drop(1)
+        # the best of a few: what the machine can do
+        found |= {f"{name}_{clock}": 1e3 * amount / min(ms) for clock, ms in (("wall", laps.wall), ("cpu", laps.cpu))}
     return found
 
 
@@ -112,16 +87,16 @@ def _release() -> None:
         return
 
 
-def main(arguments: list[str]) -> None:
-    """Serve until the input ends."""
+def serve(kind: type[Worker], arguments: list[str]) -> None:
+    """Answer until the input ends."""
     # only answers go to the real output; what libraries print must not get between them
     answers, sys.stdout = sys.stdout, sys.stderr
     variant, folder, dtype, threads = arguments
-    worker = Worker(variant, folder, dtype, int(threads))
+    worker = kind(variant, folder, dtype, int(threads))
     print(json.dumps(worker.hello), file=answers, flush=True)
     for line in sys.stdin:
         print(json.dumps(worker.answer(json.loads(line))), file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    serve(Worker, sys.argv[1:])

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import time
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..bench.bench import run_bench
-from ..bench.method_cost import CostSetting, measure_costs
-from ..bench.settings import TITLES, VARIANTS, BenchSettings
-from ..bench.table import BASELINES, bars, confirmations, final_line, flatness, setting_rows
-from ..bench.whole_replies import compare_replies
+from ..bench.settings import VARIANTS, BenchSettings
+from ..bench.table import bars, confirmations, final_line, flatness, render, setting_rows
 from ..errors import UnknownNameError
+from ..files import write_json
 from ..methods.table import METHODS, method_class
 from ..models.table import model_entry
 from ..runs.provenance import git_revision, hardware, package_versions
@@ -36,9 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of all sides")
     parser.add_argument(
-        "--clock", default="wall", choices=("wall", "cpu"),
+        "--clock",
+        default="wall",
+        choices=("wall", "cpu"),
         help="seconds of what: on a machine shared with other work take `cpu` with --threads 1",
-    )  # fmt: skip
+    )
     parser.add_argument("--variants", nargs="+", help="some of the variants only")
     parser.add_argument("--long-tokens", type=int, default=8192, help="length to which the reply grows in one setting")
     parser.add_argument("--confirm-tokens", type=int, default=512, help="of the real run beside the integral, 0: none")
@@ -59,36 +61,45 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     plan = _plan(args)
     print(
         f"135M Llama shape, random weights, {args.dtype}, {args.threads} threads, {args.clock} clock, prompt of "
-        f"{plan.prompt} tokens, an eviction every {plan.evict_every}, medians of {plan.rounds} rounds", flush=True,
-    )  # fmt: skip
-    data = run_bench(
-        plan, bench_shape(), args.dtype, args.threads, tuple(args.variants or VARIANTS), args.limit_s,
-        lambda text: print(text, flush=True),
-    )  # fmt: skip
+        f"{plan.prompt} tokens, an eviction every {plan.evict_every}, medians of {plan.rounds} rounds",
+        flush=True,
+    )
+    variants = tuple(args.variants or VARIANTS)
+    data = run_bench(plan, bench_shape(), args.dtype, args.threads, variants, args.limit_s, partial(print, flush=True))
     report = make_report(data, plan, args)
     print(render(report))
     file = {} if args.out is None else {"file": str(_write(report, args.out))}
     return {
-        **final_line(report["settings"]), "bars": report["bars"], "confirm": report["confirmed"],
-        "skipped": data["skipped"], "seconds": data["seconds"], **file,
-    }  # fmt: skip
+        **final_line(report["settings"]),
+        "bars": report["bars"],
+        "confirm": report["confirmed"],
+        "skipped": data["skipped"],
+        "seconds": data["seconds"],
+        **file,
+    }
 
 
-def _plan(args: argparse.Namespace) -> Any:
-    given = {
-        "batches": args.rows, "budgets": args.budget, "new_tokens": args.new_tokens, "rounds": args.repeats,
-        "long_tokens": args.long_tokens, "confirm_tokens": args.confirm_tokens, "steps": args.steps,
-        "clock": args.clock,
-    }  # fmt: skip
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if v is not None}
-    batches, budgets = given.get("batches", BenchSettings.batches), given.get("budgets", BenchSettings.budgets)
-    if BenchSettings.long_batch not in batches:
-        given |= {"long_batch": batches[0], "confirm_batch": batches[0]}
-    if BenchSettings.long_budget not in budgets:
-        given["long_budget"] = budgets[0]
-    if BenchSettings.confirm_budget not in budgets:
-        given["confirm_budget"] = budgets[0]
-    return BenchSettings(**given)
+def _plan(args: argparse.Namespace) -> BenchSettings:
+    default = BenchSettings()
+    batches, budgets = tuple(args.rows or default.batches), tuple(args.budget or default.budgets)
+
+    def among(wanted: int, known: tuple[int, ...]) -> int:
+        return wanted if wanted in known else known[0]
+
+    return BenchSettings(
+        batches=batches,
+        budgets=budgets,
+        new_tokens=args.new_tokens or default.new_tokens,
+        rounds=args.repeats or default.rounds,
+        long_tokens=args.long_tokens,
+        long_batch=among(default.long_batch, batches),
+        long_budget=among(default.long_budget, budgets),
+        confirm_tokens=args.confirm_tokens,
+        confirm_batch=among(default.confirm_batch, batches),
+        confirm_budget=among(default.confirm_budget, budgets),
+        steps=args.steps,
+        clock=args.clock,
+    )
 
 
 def make_report(data: dict[str, Any], plan: Any, args: argparse.Namespace) -> dict[str, Any]:
@@ -100,49 +111,26 @@ def make_report(data: dict[str, Any], plan: Any, args: argparse.Namespace) -> di
     bytes_per_slot *= {"float32": 4, "bfloat16": 2}[args.dtype]
     rows = setting_rows(data, plan, args.clock, bytes_per_slot)
     flat = flatness(data, plan, args.clock)
+    found = {"settings": rows, "flat": flat, "confirmed": confirmations(data, plan, args.clock)}
+    asked = {"dtype": args.dtype, "clock": args.clock, "plan": asdict(plan), "bytes_per_slot": bytes_per_slot}
     return {
-        "kind": "bench", "device": {**hardware("cpu"), "threads": args.threads},
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "versions": package_versions(), "revision": git_revision(),
-        "dtype": args.dtype, "clock": args.clock, "plan": plan.as_dict(), "bytes_per_slot": bytes_per_slot,
-        "settings": rows, "flat": flat, "confirmed": confirmations(data, plan, args.clock),
-        "bars": bars(rows, flat, plan), **data,
-    }  # fmt: skip
-
-
-def render(report: dict[str, Any]) -> str:
-    """The table that is printed."""
-    mib = 2**20
-    lines = [
-        f"{'B':>3} {'budget':>6} {'tokens':>6} {'variant':34} {'tokens/s':>9} {'RSS MiB':>8} {'KV MiB':>7}  ratio to"
-    ]
-    for r in report["settings"]:
-        rss = f"{r['peak_rss_bytes'] / mib:8.0f}" if r["peak_rss_bytes"] else f"{'-':>8}"
-        ratios = [f"{b} {r[f'ratio_to_{b}']:.2f}" for b in BASELINES if f"ratio_to_{b}" in r]
-        lines.append(
-            f"{r['rows']:3} {r['budget']:6} {r['new_tokens']:6} {TITLES[r['variant']]:34} {r['tps']:9.1f} {rss} "
-            f"{r['kv_bytes_peak'] / mib:7.0f}  {', '.join(ratios)}"
-        )
-    for variant, flat in report["flat"].items():
-        steps = ", ".join(f"{ms:.1f} ms at {n}" for n, ms in zip(flat["positions"], flat["step_ms"], strict=True))
-        lines.append(f"{variant} by output tokens: {steps}")
-    for c in report["confirmed"]:
-        lines.append(
-            f"{c['variant']}: {c['new_tokens']} tokens took {c['real_s']:.1f} s, integrated {c['integrated_s']:.1f} s"
-        )
-    for s in report["skipped"]:
-        lines.append("left out: " + ", ".join(f"{k} {v}" for k, v in s.items()))
-    for b in report["bars"]:
-        found = "not measured" if b["found"] is None else f"{b['found']:.3g}"
-        verdict = {True: "held", False: "MISSED", None: "open"}[b["held"]]
-        lines.append(f"{verdict:6} {b['bar']}: {found}, wanted {b['wanted']}")
-    return "\n".join(lines)
+        "kind": "bench",
+        "device": {**hardware("cpu"), "threads": args.threads},
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": package_versions(),
+        "revision": git_revision(),
+        **asked,
+        **found,
+        "bars": bars(rows, flat, plan),
+        **data,
+    }
 
 
 def _write(report: dict[str, Any], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^a-z0-9]+", "-", report["device"]["cpu"].lower()).strip("-")
     path = folder / f"bench-{name}-{report['dtype']}-{time.strftime('%Y%m%d-%H%M%S')}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    write_json(path, report)
     return path
 
 
@@ -150,27 +138,28 @@ def _tiny(args: argparse.Namespace) -> dict[str, Any]:
     """Whole replies, or the cost of methods, on a model of the table."""
     import torch
 
+    from ..bench.whole_replies import compare_replies
     from ..models.loading import load_model
 
     torch.set_num_threads(args.threads)
     name, repeats = args.model or "tiny-r1-llama", args.repeats or 3
-    model, tokenizer = load_model(model_entry(name))
+    loaded = load_model(model_entry(name))
+    labels = {"model": name, "threads": args.threads}
     if args.methods is not None:
-        return _methods(args, name, repeats, model, tokenizer)
-
+        return labels | _methods(args, name, repeats, loaded)
     new_tokens, budget = args.new_tokens or 1536, (args.budget or [192])[0]
     print(f"{name}, {new_tokens} new tokens, {args.threads} threads, median of {repeats}")
-    rows = compare_replies(model, tokenizer, args.rows or [32, 64], new_tokens, budget, repeats)
-    return {"model": name, "new_tokens": new_tokens, "threads": args.threads, "results": rows}
+    rows = compare_replies(*loaded, args.rows or [32, 64], new_tokens, budget, repeats)
+    return labels | {"new_tokens": new_tokens, "results": rows}
 
 
-def _methods(args: argparse.Namespace, name: str, repeats: int, model, tokenizer) -> dict[str, Any]:
+def _methods(args: argparse.Namespace, name: str, repeats: int, loaded: tuple) -> dict[str, Any]:
     """Decode step and eviction cost per method."""
-    from dataclasses import asdict
+    from ..bench.method_cost import CostSetting, measure_costs
 
     names = args.methods or [n for n in METHODS if "trace" not in method_class(n).needs and n != "dynts_nolocal"]
     setting = CostSetting()
-    rows = measure_costs(model, tokenizer, names, setting, repeats)
+    rows = measure_costs(*loaded, names, setting, repeats)
     print(f"{name}, {setting}, {args.threads} threads, median of {repeats}")
     print(f"{'method':20} {'step ms':>8} {'to window':>10} {'evict %':>8} {'evict ms/row':>13} {'tokens/s':>9}")
     for row in rows:
@@ -178,4 +167,4 @@ def _methods(args: argparse.Namespace, name: str, repeats: int, model, tokenizer
             f"{row['method']:20} {row['step_ms']:8.2f} {row['step_ratio']:9.2f}x {100 * row['evict_share']:7.1f}% "
             f"{row['evict_ms']:13.3f} {row['decode_tps']:9.0f}"
         )
-    return {"model": name, "setting": asdict(setting), "threads": args.threads, "methods": rows}
+    return {"setting": asdict(setting), "methods": rows}

@@ -9,13 +9,13 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from ..errors import KvreproError, UnknownNameError
+from ..errors import KvreproError
 from ..files import held
 from ..kernels.native.library import NativeUnavailableError, ensure_library
 from ..paths import native_folder, results_root
 from ..runs import workflow
 from ..runs.folder import CellFolder
-from ..runs.profiles import Profile, load_profile, profile_names
+from ..runs.profiles import Profile, load_profile
 
 NAME = "grid"
 HELP = "run every cell of a profile that is not done, then its figures"
@@ -26,13 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("profile")
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="cells that run side by side")
     parser.add_argument("--gpus", type=int, default=None, help="GPUs that cells may take, one each")
-    parser.add_argument(
-        "--only", action="append", default=[], metavar="PREFIX",
-        help="only cells whose id starts so, for example r1-qwen/aime24; repeatable, to split a grid over machines",
-    )  # fmt: skip
-    parser.add_argument(
-        "--dry-run", action="store_true", help="show what would run, without looking at rows and weights"
-    )
+    only = "only cells whose id starts so, for example r1-qwen/aime24; repeatable, to split a grid over machines"
+    parser.add_argument("--only", action="append", default=[], metavar="PREFIX", help=only)
+    dry = "show what would run, without looking at rows and weights"
+    parser.add_argument("--dry-run", action="store_true", help=dry)
     parser.add_argument("--snakemake", default="", help="more Snakemake flags, one quoted string")
 
 
@@ -43,11 +40,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         KvreproError: nothing was started: another grid of this profile runs, or cells lack something.
         RunError: Snakemake itself failed.
     """
-    if args.profile not in profile_names():
-        raise UnknownNameError("profile", args.profile, profile_names())
+    whole = load_profile(args.profile)
     if args.cores < 1:
         raise KvreproError(f"--cores {args.cores}: must be at least 1")
-    whole = load_profile(args.profile)
     profile = _part(whole, args.only)
     command = workflow.snakemake_command(
         profile.name, profile.cells if args.only else None, args.cores, args.gpus, args.snakemake
@@ -90,9 +85,13 @@ def _run(args: argparse.Namespace, whole: Profile, profile: Profile, command: li
     if not missing:
         print(f"{n_cells} cells done; open {index}")
     return {
-        "profile": args.profile, "cells": n_cells, "done": n_done, "index": str(index),
-        "wall_s": round(time.monotonic() - started, 1), "exit_code": int(bool(missing)),
-    }  # fmt: skip
+        "profile": args.profile,
+        "cells": n_cells,
+        "done": n_done,
+        "index": str(index),
+        "wall_s": round(time.monotonic() - started, 1),
+        "exit_code": int(bool(missing)),
+    }
 
 
 def _compile_once() -> None:

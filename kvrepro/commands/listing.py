@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from typing import Any
 
 from ..benchmarks.table import benchmark_entry, benchmark_names
@@ -44,21 +45,16 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
 
 
 def _models() -> list[dict[str, Any]]:
-    return [
-        {"name": e.name, "title": e.title, "dtype": e.dtype, "think_end": e.think_end, "source": e.source,
-         "revision": e.revision}
-        for e in model_table().values()
-    ]  # fmt: skip
+    names = ("name", "title", "dtype", "think_end", "source", "revision")
+    return [{name: getattr(entry, name) for name in names} for entry in model_table().values()]
 
 
 def _benchmarks() -> list[dict[str, Any]]:
-    entries = [benchmark_entry(name) for name in benchmark_names()]
-    return [{"name": e.name, "kind": e.kind, "n_problems": e.n_problems, "source": e.source} for e in entries]
+    names = ("name", "kind", "n_problems", "source")
+    return [{name: getattr(benchmark_entry(b), name) for name in names} for b in benchmark_names()]
 
 
 def _methods() -> list[dict[str, Any]]:
-    from dataclasses import fields
-
     rows = []
     for name in METHODS:
         cls = method_class(name)
@@ -67,11 +63,15 @@ def _methods() -> list[dict[str, Any]]:
         sinks = [f"{switches['sinks']} sinks"] if switches["sinks"] else []
         rows.append(
             {
-                "name": name, "never evicted": ", ".join([*sinks, *pinned]) or "-",
-                "granularity": switches["granularity"], "state": cls.state, "needs": ", ".join(cls.needs) or "-",
-                "attention": cls.attention, "source": cls.source,
+                "name": name,
+                "never evicted": ", ".join([*sinks, *pinned]) or "-",
+                "granularity": switches["granularity"],
+                "state": cls.state,
+                "needs": ", ".join(cls.needs) or "-",
+                "attention": cls.attention,
+                "source": cls.source,
             }
-        )  # fmt: skip
+        )
     return rows
 
 

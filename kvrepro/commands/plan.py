@@ -9,7 +9,6 @@ from typing import Any
 from ..errors import KvreproError
 from ..models.memory import GIB
 from ..runs.machines import GPUS, machine
-from ..runs.past_cells import measurements
 from ..runs.profiles import load_profile
 
 NAME = "plan"
@@ -20,25 +19,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The profile, the GPU, and tables of measured cells."""
     parser.add_argument("--profile", required=True)
     parser.add_argument("--gpu", help=f"plan for this GPU: {', '.join(GPUS)} (default: this machine)")
-    parser.add_argument(
-        "--measured",
-        type=Path,
-        action="append",
-        default=[],
-        help="a summary.csv of finished cells, measured on the GPU that is planned for",
-    )
+    measured = "a summary.csv of finished cells, measured on the GPU that is planned for"
+    parser.add_argument("--measured", type=Path, action="append", default=[], help=measured)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Print a line per cell, what does not fit and why, and the totals."""
-    from ..runs.forecast import plan_cell
+    from ..runs.forecast import CellForecast
+    from ..runs.past_cells import measurements
 
     for path in args.measured:
         if not path.is_file():
             raise KvreproError(f"--measured {path}: no such file; give the summary.csv of a profile")
     profile, on = load_profile(args.profile), machine(args.gpu)
     known = measurements(profile, args.measured)
-    plans = [plan_cell(config, on, known) for config in profile.cells]
+    plans = [CellForecast(config, on, known) for config in profile.cells]
     print(f"{profile.name} on {on.name}, {on.memory_bytes / GIB:.0f} GiB")
     print(f"{'cell':44} {'weights':>8} {'KV':>9} {'rows':>5} {'most':>6} {'tokens':>8} {'TPS':>7} {'time':>9}  from")
     for p in plans:
@@ -53,7 +48,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for p in plans:
         if p.problem:
             print(f"does not fit: {p.cell_id}: {p.problem}")
-    return {"profile": profile.name, "machine": on.name, **_totals(plans), "cells": [_row(p) for p in plans]}
+    return {"profile": profile.name, "machine": on.name, **_totals(plans), "cells": [p.row() for p in plans]}
 
 
 def _totals(plans: list) -> dict[str, Any]:
@@ -63,11 +58,15 @@ def _totals(plans: list) -> dict[str, Any]:
     seconds = sum(p.seconds for p in known)
     weights = {p.config.model: p.weights_bytes for p in plans}
     totals = {
-        "n_cells": len(plans), "fits": sum(p.problem is None for p in plans), "timed_cells": len(known),
-        "hours": round(seconds / 3600, 3) if known else None, "time_from": kinds,
-        "weights_bytes": sum(weights.values()), "results_bytes": sum(p.disk_bytes for p in plans),
+        "n_cells": len(plans),
+        "fits": sum(p.problem is None for p in plans),
+        "timed_cells": len(known),
+        "hours": round(seconds / 3600, 3) if known else None,
+        "time_from": kinds,
+        "weights_bytes": sum(weights.values()),
+        "results_bytes": sum(p.disk_bytes for p in plans),
         "largest_kv_bytes": max(p.kv_bytes for p in plans),
-    }  # fmt: skip
+    }
     print(
         f"total: {totals['n_cells']} cells, {totals['fits']} fit; "
         + (f"{_duration(seconds)} for {len(known)} of them ({', '.join(kinds)})" if known else "no time is known")
@@ -83,15 +82,6 @@ def _totals(plans: list) -> dict[str, Any]:
     if {"bound", "limit"} <= set(kinds):
         print("together: too few seconds a token times too many tokens, so the total bounds the real time on no side.")
     return totals
-
-
-def _row(p: Any) -> dict[str, Any]:
-    names = (
-        "cell_id", "weights_bytes", "predictor_bytes", "kv_bytes", "memory_bytes", "batch_rows", "capacity_tokens",
-        "largest_batch", "prompt_source", "new_tokens", "tokens_source", "tps", "seconds", "time_source", "disk_bytes",
-        "problem",
-    )  # fmt: skip
-    return {name: getattr(p, name) for name in names}
 
 
 def _gib(n: int) -> str:

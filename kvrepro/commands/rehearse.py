@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ..errors import KvreproError
-from ..files import lines_of
+from ..files import lines_of, write_json
 from ..paths import hub_environment, results_root
 from ..runs.processes import child_command
 from ..runs.profiles import load_profile
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Build the stand-ins once, run the grid on them offline, say what it took."""
-    from ..runs.rehearsal import NOTE, build_hub, write_rows
+    from ..runs.rehearsal import NOTE, build_hub, write_benchmarks
 
     profile = load_profile(args.profile)
     if profile.rehearses is None:
@@ -49,13 +49,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     card = folder / "rehearsal.json"
     if not card.is_file():
         hub.mkdir(parents=True, exist_ok=True)
-        origins = write_rows(rows, args.data)
+        origins = write_benchmarks(rows, args.data)
         files = sorted(rows.glob("*.jsonl"))
         texts = [line for path in files for line in lines_of(path.read_bytes(), str(path)) if line]
         models = build_hub(hub, sorted({c.model for c in profile.cells}), texts)
         table.write_text(yaml.safe_dump(models))
         content = {"note": NOTE, "rehearses": profile.rehearses, "overrides": profile.overrides, "rows": origins}
-        card.write_text(json.dumps(content, indent=1) + "\n")
+        write_json(card, content)
     print(f"stand-ins in {hub}: {NOTE}", file=sys.stderr)
     # a process of its own: where the Hub is, is read once, when its library is imported
     command = child_command("kvrepro", "grid", profile.name, "--cores", str(args.cores), "--json")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ..errors import KvreproError, UnknownNameError
+from ..files import read_yaml
 from ..models.table import generation_defaults
 from ..runs.config import CellConfig
 from ..runs.folder import CellFolder, read_manifest
@@ -91,16 +93,7 @@ def _config(args: argparse.Namespace) -> CellConfig:
             raise KvreproError("--cell names a cell of a profile: give --profile as well")
         values = load_profile(args.profile).cell(args.cell).resolved()
     if args.params:
-        try:
-            with open(args.params) as file:
-                loaded = yaml.safe_load(file)
-        except yaml.YAMLError as error:
-            raise KvreproError(f"{args.params} is not valid YAML: {error}") from error
-        except OSError as error:
-            raise KvreproError(f"--params {args.params}: {error.strerror}; expected a YAML file") from error
-        if not isinstance(loaded, dict):
-            raise KvreproError(f"{args.params} holds {type(loaded).__name__}, expected a mapping of parameters")
-        values |= loaded
+        values |= read_yaml(Path(args.params), "a mapping of parameters")
     values |= set_values(args.set, "budget=192")
     if args.profile and "model" not in values:
         shown = [c.cell_id for c in load_profile(args.profile).cells[:3]]

@@ -19,10 +19,10 @@ class Row:
         ended: the completion is finished; what the row drew since is dropped.
     """
 
-    def __init__(self, request: Request, seed: int, keep_positions: bool):
+    def __init__(self, request: Request, seed: int):
         key = (seed, request.problem_id, request.sample_id)
         self.sampling_key, self.eviction_key = row_key(*key, SAMPLING), row_key(*key, EVICTION)
-        self.completion = Completion(request, kept_positions=[] if keep_positions else None)
+        self.completion = Completion(request)
         self.entered = 0
         self.answer_from = NEVER
         self.ended = False
@@ -73,7 +73,7 @@ class ActiveBatch:
         """`[B]` int64: index in the reply of the token that each row draws next."""
         return self._state[2, : len(self.rows)]
 
-    def drawn(self, row: Row) -> int:
+    def n_drawn(self, row: Row) -> int:
         """Tokens that a live row has drawn; the last ones may not have reached the host, and so not its completion."""
         return self.n_steps - row.entered + 1
 

@@ -19,7 +19,25 @@ from ..methods.table import create_method, method_class
 from ..models.prompt_forms import Prompt, listed, token_ids
 from ..models.tokens import THINK_END_TEXT, ThinkTags, render_prompt, reply_parts
 from .engine import Engine
+from .observer import KeptPositions
 from .requests import Completion, Request, SamplingConfig
+
+# arguments of `generate` whose type is checked
+_SETTINGS = (
+    "budget",
+    "n_samples",
+    "batch_rows",
+    "max_new_tokens",
+    "seed",
+    "temperature",
+    "top_p",
+    "top_k",
+    "sampling_order",
+    "think_end",
+    "think_start",
+    "open_thought",
+    "keep_positions",
+)  # fmt: skip  (a list of names, read as one)
 
 
 def end_token_ids(model: PreTrainedModel, tokenizer) -> list[int]:
@@ -36,8 +54,9 @@ def end_token_ids(model: PreTrainedModel, tokenizer) -> list[int]:
         warnings.warn(
             f"generation_config.json ends replies at {_shown(tokenizer, ids)}, but {named}. The one of "
             "generation_config.json is used; correct eos_token_id there if replies run on or stop early",
-            RuntimeWarning, stacklevel=2,
-        )  # fmt: skip
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return ids or _as_list(tokenizer.eos_token_id)
 
 
@@ -50,12 +69,27 @@ def _shown(tokenizer, ids: Sequence[int]) -> str:
 
 
 def generate(
-    model: PreTrainedModel, tokenizer, prompts: Prompt | Iterable[Prompt],
-    method: str | type[EvictionMethod] | EvictionMethod = "full", budget: int | None = None, *, n_samples: int = 1,
-    batch_rows: int = 32, max_new_tokens: int = 1024, seed: int = 0, temperature: float = 0.6, top_p: float = 0.95,
-    top_k: int = 20, sampling_order: str = "hf", think_end: str | None = THINK_END_TEXT, think_start: str | None = None,
-    open_thought: str | None = None, keep_positions: bool = False, engine: list | None = None, **options: object,
-) -> list[Completion]:  # fmt: skip
+    model: PreTrainedModel,
+    tokenizer,
+    prompts: Prompt | Iterable[Prompt],
+    method: str | type[EvictionMethod] | EvictionMethod = "full",
+    budget: int | None = None,
+    *,
+    n_samples: int = 1,
+    batch_rows: int = 32,
+    max_new_tokens: int = 1024,
+    seed: int = 0,
+    temperature: float = 0.6,
+    top_p: float = 0.95,
+    top_k: int = 20,
+    sampling_order: str = "hf",
+    think_end: str | None = THINK_END_TEXT,
+    think_start: str | None = None,
+    open_thought: str | None = None,
+    keep_positions: bool = False,
+    engine: list | None = None,
+    **options: object,
+) -> list[Completion]:
     """Generate replies under a KV budget.
 
     Args:
@@ -82,11 +116,7 @@ def generate(
             method; names what was given and what was expected.
     """
     _check_loaded(model, tokenizer)
-    settings = _typed_settings(
-        budget=budget, n_samples=n_samples, batch_rows=batch_rows, max_new_tokens=max_new_tokens, seed=seed,
-        temperature=temperature, top_p=top_p, top_k=top_k, sampling_order=sampling_order, think_end=think_end,
-        think_start=think_start, open_thought=open_thought, keep_positions=keep_positions,
-    )  # fmt: skip
+    settings = _typed_settings(locals())
     if not isinstance(engine, list | None):
         raise KvreproError(f"engine={engine!r}: expected an empty list, which receives the Engine")
     sampling = SamplingConfig(*(settings[name] for name in ("temperature", "top_p", "top_k", "sampling_order")))
@@ -94,14 +124,10 @@ def generate(
     vocab_size = model.get_input_embeddings().num_embeddings
     think = ThinkTags.of(tokenizer, *(settings[name] for name in ("think_end", "think_start", "open_thought")))
     prompt_ids = token_ids(listed(prompts), lambda prompt: render_prompt(tokenizer, prompt, think), vocab_size)
-    runner = Engine(
-        model,
-        chosen,
-        think,
-        end_token_ids(model, tokenizer),
-        sampling=sampling,
-        **{name: settings[name] for name in ("batch_rows", "max_new_tokens", "seed", "keep_positions")},
-    )
+    sizes = {name: settings[name] for name in ("batch_rows", "max_new_tokens", "seed")}
+    observer = KeptPositions() if settings["keep_positions"] else None
+    ends = end_token_ids(model, tokenizer)
+    runner = Engine(model, chosen, think, ends, sampling=sampling, observer=observer, **sizes)
     if engine is not None:
         engine.append(runner)
     requests = [
@@ -124,10 +150,10 @@ def _check_loaded(model: object, tokenizer: object) -> None:
         raise KvreproError(f"tokenizer={tokenizer!r} is {type(tokenizer).__name__}, expected a tokenizer: {loading}")
 
 
-def _typed_settings(**given: object) -> dict[str, Any]:
+def _typed_settings(given: dict[str, object]) -> dict[str, Any]:
     """The numbers and texts among `generate`'s arguments, each of its declared type."""
     hints = get_type_hints(generate)
-    settings = {name: typed(name, value, hints[name]) for name, value in given.items()}
+    settings = {name: typed(name, given[name], hints[name]) for name in _SETTINGS}
     if settings["n_samples"] < 1:
         raise KvreproError(f"n_samples={settings['n_samples']}: must be at least 1")
     return settings

@@ -72,8 +72,8 @@ class Completion:
     `status`: `ok` (ended by itself), `length_limit` (cut inside the answer), `truncated` (cut inside the thought) or
     `nan_logits` (the model gave logits that no token can be drawn from: NaN, +inf, or -inf alone). `token_ids` holds
     the reply, its end token included. `has_closed`: the closing tag came; `answer_start`: where the answer begins in
-    `text` (see `tokens.reply_parts`), None for an open thought. `kept_positions`, when asked for, lists the
-    positions that each eviction kept (first layer and head).
+    `text` (see `tokens.reply_parts`), None for an open thought. `kept_positions` lists the positions that
+    each eviction kept (first layer and head) where that was asked for, else nothing.
     """
 
     request: Request
@@ -86,7 +86,7 @@ class Completion:
     evictions: int = 0
     peak_tokens: int = 0
     pin_overflow_tokens: int = 0
-    kept_positions: list[list[int]] | None = None
+    kept_positions: list[list[int]] = field(default_factory=list)
 
     @property
     def n_closed(self) -> int | None:
@@ -97,21 +97,6 @@ class Completion:
     def n_answer_tokens(self) -> int:
         """Tokens after the think-end tag."""
         return len(self.token_ids) - self.n_thinking_tokens
-
-
-@dataclass(frozen=True)
-class RowStep:
-    """One row in one decode step, after a possible eviction.
-
-    `seen_tokens` is the logical length (it never shrinks), `slots` what the cache holds of it.
-    """
-
-    step: int
-    problem_id: str
-    sample_id: int
-    seen_tokens: int
-    slots: int
-    evictions: int
 
 
 @dataclass

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..kernels.reference.sampling import NOT_FINITE, where_finite
 from ..kernels.sample import sample
+from .batch import Row
 from .requests import SamplingConfig
 
-__all__ = ["NOT_FINITE", "sample_tokens", "where_finite"]
+__all__ = ["NOT_FINITE", "next_tokens", "sample_tokens", "where_finite"]
 
 
 def sample_tokens(logits: Tensor, config: SamplingConfig, keys: Tensor, steps: Tensor) -> Tensor:
@@ -26,3 +28,19 @@ def sample_tokens(logits: Tensor, config: SamplingConfig, keys: Tensor, steps: T
     """
     settings = dict(temperature=config.temperature, top_k=config.top_k, top_p=config.top_p, order=config.order)
     return sample(logits, keys, steps, **settings)
+
+
+def next_tokens(
+    logits: Tensor, config: SamplingConfig, rows: list[Row], n_drawn: list[int], keys: Tensor, steps: Tensor
+) -> Tensor:
+    """The next token of each row, `[B]`: drawn, or given by a request that forces it (`n_drawn`: its index).
+
+    `NOT_FINITE` for a row whose logits are not finite, forced or not; the host notices when it reads the token.
+    """
+    if not any(row.forced for row in rows):
+        return sample_tokens(logits, config, keys, steps)
+    forced = [-1 if r.forced is None else r.forced[n] for r, n in zip(rows, n_drawn, strict=True)]
+    given = where_finite(logits, torch.tensor(forced, device=logits.device), logits.argmax(-1))
+    if all(row.forced for row in rows):
+        return given
+    return torch.where(given < 0, sample_tokens(logits, config, keys, steps), given)

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: sections of a step, added up under the names of the run's stats."""
+"""Where the time of a run goes: sections of a step, added up by name."""
 
 from __future__ import annotations
 
@@ -9,32 +9,38 @@ from contextlib import contextmanager
 
 import torch
 
-from .requests import RunStats
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 class StageTimer:
-    """Adds the time of sections to fields of the stats, in seconds.
+    """Adds the seconds of sections to a mapping.
 
-    On a CPU the wall clock is read. On a GPU a section is the time between two events in its stream, idle time
-    included, and is read once the device has passed them: no step waits for the host's sake.
+    On a CPU a clock is read. On a GPU a section is the time between two events in its stream, idle time included, and
+    is read once the device has passed them: no step waits for the host's sake.
 
     Args:
-        stats: what the seconds are added to.
+        seconds: what is added to, by the sections' names; `vars(stats)` for the fields of a run's stats.
         device: where the work runs.
+        clock: `wall`, or `cpu`: processor time of all threads of this process.
     """
 
-    def __init__(self, stats: RunStats, device: torch.device):
-        self.stats = stats
+    def __init__(self, seconds: dict[str, float], device: torch.device, clock: str = "wall"):
+        self.seconds, self.clock = seconds, clock
+        self._now = CLOCKS[clock]
         self._stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
         self._open: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = deque()
 
+    def add(self, name: str, seconds: float) -> None:
+        """Add time that was measured elsewhere."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
     @contextmanager
     def section(self, name: str) -> Iterator[None]:
-        """Time a block under `name`, a field of the stats."""
+        """Time a block under `name`."""
         if self._stream is None:
-            started = time.perf_counter()
+            started = self._now()
             yield
-            self._add(name, time.perf_counter() - started)
+            self.add(name, self._now() - started)
             return
         first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         first.record(self._stream)
@@ -52,7 +58,4 @@ class StageTimer:
 
     def _settle_one(self) -> None:
         name, first, last = self._open.popleft()
-        self._add(name, first.elapsed_time(last) / 1e3)
-
-    def _add(self, name: str, seconds: float) -> None:
-        setattr(self.stats, name, getattr(self.stats, name) + seconds)
+        self.add(name, first.elapsed_time(last) / 1e3)

@@ -25,6 +25,19 @@ def rows_that_fit(room: int, slot_bytes: int, capacity: int, vocabulary: int) ->
     return max(0, room // (slot_bytes * capacity + _LOGITS_COPIES * 4 * vocabulary))
 
 
+def step_bytes(weights_bytes: int, slot_bytes: int, rows: int, slots: float) -> float:
+    """Bytes that a decode step must read: the weights once, and K and V of every row's slots.
+
+    Over a device's bandwidth this is the least time that a step can take.
+
+    Args:
+        weights_bytes: all but an embedding table that is not the head as well.
+        slot_bytes: K and V of one token over all layers.
+        slots: mean per row.
+    """
+    return weights_bytes + rows * slots * slot_bytes
+
+
 def free_bytes(device: str, all_devices: bool = False) -> int:
     """Bytes that can still be allocated on a device; on all GPUs together with `all_devices`."""
     import torch

@@ -31,51 +31,35 @@ RECORD_FIELDS = (
 
 
 @dataclass(frozen=True)
-class CellFolder:
-    """The folder of one cell, the one beside it where an unfinished run works, and the rest of a grid's files on it.
-
-    Attributes:
-        root: the profile's folder.
-        cell_id: the cell's folder below it.
-    """
+class CellFolder(ResultFolder):
+    """The folder of one cell, and what else a grid keeps of the cell in its profile's folder `root`."""
 
     root: Path
-    cell_id: str
 
     @classmethod
     def of(cls, profile: str, config: CellConfig) -> CellFolder:
         """`results/<profile>/<model>/<benchmark>/<method>-<budget>/<hash8>`."""
-        return cls(results_root() / profile, config.cell_id)
+        root = results_root() / profile
+        return cls(root / config.cell_id, root)
 
     @property
-    def path(self) -> Path:
-        """Where the finished cell lies."""
-        return self.root / self.cell_id
-
-    @property
-    def partial(self) -> Path:
-        """Where a run works until it is complete."""
-        return ResultFolder(self.path).partial
-
-    @property
-    def lock(self) -> Path:
-        """The lock of an unfinished run; beside its folder, which is removed while the lock is held."""
-        return ResultFolder(self.path).lock
+    def _name(self) -> str:
+        return str(self.path.relative_to(self.root)).replace("/", "_")
 
     @property
     def failed_notebook(self) -> Path:
         """What is left of a run that failed."""
-        return self.root / "failed" / f"{self.cell_id.replace('/', '_')}.ipynb"
+        return self.root / "failed" / f"{self._name}.ipynb"
 
     @property
     def log(self) -> Path:
         """What the cell's process in a grid wrote."""
-        return self.root / "logs" / f"{self.cell_id.replace('/', '_')}.log"
+        return self.root / "logs" / f"{self._name}.log"
 
     @property
     def mark(self) -> Path:
         """The empty file that stands for the finished cell in a grid."""
-        return self.root / ".done" / self.cell_id
+        return self.root / ".done" / self.path.relative_to(self.root)
 
     @property
     def is_complete(self) -> bool:

@@ -8,13 +8,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import pandas as pd
+
 from ..paths import project_root
 from .config import CellConfig
 from .profiles import Profile
+from .summary import summarise_profile
 
-MEASURED, ELSEWHERE, GIVEN, LIMIT, BOUND, NOTHING = (
-    "measured", "measured elsewhere", "measured (given table)", "limit", "bound", "unknown",
-)  # fmt: skip
+MEASURED, ELSEWHERE, GIVEN = "measured", "measured elsewhere", "measured (given table)"
+LIMIT, BOUND, NOTHING = "limit", "bound", "unknown"
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,20 @@ class PastCell:
         replies = row["n_problems"] * row["n_samples"]
         decode_s = row["mean_new_tokens"] * replies / row["decode_tps"]
         return cls(
-            row["model"], row["benchmark"], row["method"], None if budget != budget or budget is None else int(budget),
-            row["mean_new_tokens"], row["decode_tps"], max(0.0, row["wall_s"] - decode_s), source,
-        )  # fmt: skip
+            model=row["model"],
+            benchmark=row["benchmark"],
+            method=row["method"],
+            budget=None if budget != budget or budget is None else int(budget),
+            new_tokens=row["mean_new_tokens"],
+            tps=row["decode_tps"],
+            overhead_s=max(0.0, row["wall_s"] - decode_s),
+            source=source,
+        )
+
+    @property
+    def cell(self) -> tuple[str, str, str, int | None]:
+        """What it was measured on."""
+        return self.model, self.benchmark, self.method, self.budget
 
 
 def measurements(profile: Profile, files: Iterable[Path] = ()) -> list[PastCell]:
@@ -52,17 +65,13 @@ def measurements(profile: Profile, files: Iterable[Path] = ()) -> list[PastCell]
 
     The published table is `notebooks/images/<profile>-summary.csv`, where the profile has one.
     """
-    import pandas as pd
-
-    from .summary import summarise_profile
-
     found = [PastCell.of(row, MEASURED) for row in summarise_profile(profile).to_dict("records")]
     published = project_root() / "notebooks" / "images" / f"{profile.name}-summary.csv"
     tables = [(path, GIVEN) for path in files] + ([(published, ELSEWHERE)] if published.is_file() else [])
     for path, source in tables:
-        known = {(m.model, m.benchmark, m.method, m.budget) for m in found}
+        known = {m.cell for m in found}
         rows = [PastCell.of(row, source) for row in pd.read_csv(path).to_dict("records")]
-        found += [m for m in rows if (m.model, m.benchmark, m.method, m.budget) not in known]
+        found += [m for m in rows if m.cell not in known]
     return found
 
 
@@ -104,14 +113,13 @@ def _nearest(config: CellConfig, known: list[PastCell], tokens: float = 0.0) -> 
     Args:
         tokens: the reply length that stands for the size of a full cache.
     """
-    if not known:
-        return []
     order, size = (MEASURED, GIVEN, ELSEWHERE), config.budget or tokens
-    ranked = sorted(
-        known, key=lambda m: (m.method != config.method, order.index(m.source), abs(m.size_tokens - size))
-    )  # fmt: skip
-    first = ranked[0]
-    return [m for m in ranked if (m.method, m.source) == (first.method, first.source)][:2]
+
+    def distance(m: PastCell) -> tuple[bool, int, float]:
+        return m.method != config.method, order.index(m.source), abs(m.size_tokens - size)
+
+    ranked = sorted(known, key=distance)
+    return [m for m in ranked if (m.method, m.source) == (ranked[0].method, ranked[0].source)][:2]
 
 
 def _weighted(close: list[PastCell], size: float, name: str) -> float:

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..errors import KvreproError, UnknownNameError
+from ..files import read_yaml
 from ..models.table import generation_defaults
 from ..paths import profiles_folder, project_root
 from .config import CellConfig
@@ -71,17 +70,10 @@ def load_profile(name: str) -> Profile:
 
 def parse_profile(name: str, path: Path) -> Profile:
     """Parse one YAML file into a profile."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise KvreproError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise KvreproError(f"{path}: expected a mapping with `panels`, given {type(content).__name__}")
+    content = read_yaml(path, "a mapping with `panels`")
     if "rehearses" in content:
         return _rehearsal(name, path, content)
-    for key in content:
-        if key not in _KEYS:
-            raise UnknownNameError(f"key of {path.name}", key, _KEYS)
+    _check_keys(path, content, _KEYS)
     panels = content.get("panels")
     if not isinstance(panels, list) or not panels:
         raise KvreproError(
@@ -99,9 +91,14 @@ def parse_profile(name: str, path: Path) -> Profile:
     notebook = content.get("notebook", Profile.notebook)
     if not (project_root() / "notebooks" / f"{notebook}.ipynb").is_file():
         raise KvreproError(f"{path.name}: notebook={notebook!r}: there is no notebooks/{notebook}.ipynb")
-    return Profile(
-        name, content.get("title", name), tuple(cells), bool(content.get("paper_marks", False)), notebook
-    )  # fmt: skip
+    marks = bool(content.get("paper_marks", False))
+    return Profile(name, content.get("title", name), tuple(cells), marks, notebook)
+
+
+def _check_keys(path: Path, content: Mapping[str, Any], known: set[str]) -> None:
+    for key in content:
+        if key not in known:
+            raise UnknownNameError(f"key of {path.name}", key, known)
 
 
 def _rehearsal(name: str, path: Path, content: dict[str, Any]) -> Profile:
@@ -109,9 +106,7 @@ def _rehearsal(name: str, path: Path, content: dict[str, Any]) -> Profile:
 
     A method that must not be shrunk below its own sizes fails here, as any cell that cannot exist.
     """
-    for key in content:
-        if key not in _REHEARSAL_KEYS:
-            raise UnknownNameError(f"key of {path.name}", key, _REHEARSAL_KEYS)
+    _check_keys(path, content, _REHEARSAL_KEYS)
     scale, fixed = content.get("scale_tokens", 1.0), content.get("set") or {}
     if not isinstance(scale, int | float) or not 0 < scale <= 1 or not isinstance(fixed, dict):
         raise KvreproError(
@@ -130,9 +125,13 @@ def _rehearsal(name: str, path: Path, content: dict[str, Any]) -> Profile:
             raise KvreproError(f"{path.name}, {cell.cell_id}: {error}") from error
     title = f"REHEARSAL of {original.name} on random stand-in models, no result"
     return Profile(
-        name, content.get("title", title), tuple(cells), notebook=original.notebook, rehearses=original.name,
+        name,
+        content.get("title", title),
+        tuple(cells),
+        notebook=original.notebook,
+        rehearses=original.name,
         overrides={"scale_tokens": scale, "set": fixed},
-    )  # fmt: skip
+    )
 
 
 def _panel_cells(content: dict[str, Any], panel: Any) -> list[CellConfig]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from ..benchmarks.sources import REAL_BENCHMARKS
 from ..errors import KvreproError
+from ..files import write_rows
 from ..methods.learned.importance import ImportancePredictor, PredictorShape, save_predictor
 from ..models.shapes import CONFIGS
 from ..models.table import MODELS, ModelEntry
@@ -87,9 +88,13 @@ def build_tokenizer(name: str, texts: list[str]):
         # as published: the roles and the thought tags are not "special", or decoding a reply would drop them
         full.add_tokens([AddedToken(token, special=token in (_BOS, _EOS), normalized=False)])
     return PreTrainedTokenizerFast(
-        tokenizer_object=full, bos_token=_BOS, eos_token=_EOS, pad_token=_EOS, chat_template=CHAT_TEMPLATE,
+        tokenizer_object=full,
+        bos_token=_BOS,
+        eos_token=_EOS,
+        pad_token=_EOS,
+        chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+    )
 
 
 def write_checkpoint(name: str, folder: Path, texts: list[str]) -> None:
@@ -106,10 +111,8 @@ def write_checkpoint(name: str, folder: Path, texts: list[str]) -> None:
         # so that some stand-ins close their thought; which of them do depends on the seed
         for token in ("</think>", _EOS):
             head[tokenizer.convert_tokens_to_ids(token)] *= 2.2
-    model.generation_config = GenerationConfig(
-        do_sample=True, temperature=0.6, top_p=0.95, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    model.generation_config = GenerationConfig(do_sample=True, temperature=0.6, top_p=0.95, **ends)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -154,7 +157,7 @@ def _into_hub(root: Path, hub_id: str, folder: Path, revision: str | None) -> No
         link.symlink_to(Path("..") / ".." / "blobs" / blob.name)
 
 
-def write_rows(target: Path, real: Path | None) -> dict[str, str]:
+def write_benchmarks(target: Path, real: Path | None) -> dict[str, str]:
     """One JSONL file per real benchmark: the published rows where `real` has them, else stand-ins of the same format.
 
     Returns:
@@ -169,7 +172,7 @@ def write_rows(target: Path, real: Path | None) -> dict[str, str]:
             origins[name] = "published rows"
             continue
         rows = [_choice_row(i) if entry.kind == "choice" else _row(i) for i in range(entry.n_problems)]
-        (target / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(target / f"{name}.jsonl", rows)
         origins[name] = "stand-in rows"
     return origins
 
@@ -186,7 +189,10 @@ def _row(i: int) -> Mapping[str, str]:
 def _choice_row(i: int) -> Mapping[str, str]:
     n = 10 + i
     return {
-        "Record ID": f"stand-in-{i}", "Question": f"A body moves at {n} m/s. How far does it get in {i + 2} s?",
-        "Correct Answer": f"{n * (i + 2)} m", "Incorrect Answer 1": f"{n + i + 2} m",
-        "Incorrect Answer 2": f"{n * (i + 3)} m", "Incorrect Answer 3": f"{2 * n * (i + 2)} m",
-    }  # fmt: skip
+        "Record ID": f"stand-in-{i}",
+        "Question": f"A body moves at {n} m/s. How far does it get in {i + 2} s?",
+        "Correct Answer": f"{n * (i + 2)} m",
+        "Incorrect Answer 1": f"{n + i + 2} m",
+        "Incorrect Answer 2": f"{n * (i + 3)} m",
+        "Incorrect Answer 3": f"{2 * n * (i + 2)} m",
+    }

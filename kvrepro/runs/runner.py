@@ -19,9 +19,10 @@ from ..benchmarks.prompts import prompt_hash
 from ..benchmarks.table import benchmark_entry, load_with_origin, rows_hash
 from ..engine.engine import Engine
 from ..engine.generate import end_token_ids
+from ..engine.observer import KeptPositions
 from ..engine.requests import Completion, Request, RunStats
 from ..errors import KvreproError
-from ..files import append_row, read_rows, write_json, write_rows
+from ..files import append_row, rows_so_far, write_json, write_rows
 from ..graders import REVISION
 from ..methods.base import EvictionMethod
 from ..models.loading import load_model, resolved_revision
@@ -165,7 +166,7 @@ def replay_cell(config: CellConfig, model, tokenizer, n_problems: int) -> list[t
     problems, _ = load_with_origin(config.benchmark, config.n_problems, config.prompt_style)
     problems = problems[:n_problems]
     engine, requests = _prepare(config, model, tokenizer, problems)
-    engine.keep_positions = True
+    engine.observer = KeptPositions()
     done = {c.request.problem_id: c for c in engine.run([r for r in requests if r.sample_id == 0])}
     completions = [done[p.problem_id] for p in problems]
     rows = [_completion_row(completion, tokenizer, engine.think) for completion in completions]
@@ -180,13 +181,10 @@ def _same_cell(folder: Path, found: str, config: CellConfig) -> None:
 
 
 def _finished(path: Path, config: CellConfig) -> dict[tuple[str, int], dict[str, Any]]:
-    """Replies that an earlier, killed run left behind; a line it was cut in is generated again."""
-    if not path.is_file():
-        return {}
-    rows = list(read_rows(path, drop_cut_tail=True))
+    """Replies that an earlier, killed run left behind."""
+    rows = rows_so_far(path)
     for row in rows:
         _same_cell(path.parent, row.get("cell_id", "without a name"), config)
-    write_rows(path, rows)
     return {(row["problem_id"], row["sample_id"]): row for row in rows}
 
 

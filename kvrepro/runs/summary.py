@@ -15,6 +15,7 @@ from .config import CellConfig
 from .folder import CellFolder, read_manifest
 from .profiles import Profile
 
+# read from left to right, as the table is
 COLUMNS = (
     "model", "benchmark", "method", "label", "protocol", "budget_tokens", "window", "ratio", "n_problems", "n_samples",
     "pass_at_1", "pass_at_1_lo", "pass_at_1_hi", "truncated_share", "mean_new_tokens", "decode_tps", "kv_tokens_peak",
@@ -30,17 +31,13 @@ def summary_row(config: CellConfig, manifest: dict[str, Any]) -> dict[str, Any]:
     capacity is budget + slack unless no reply could have grown that long.
     """
     score, stats = manifest["score"], manifest["stats"]
-    return {
-        "model": config.model, "benchmark": config.benchmark, "method": config.method,
-        "label": config.label, "protocol": config.protocol, "window": config.window, "ratio": config.ratio,
-        "budget_tokens": config.budget, "n_problems": score["n_problems"], "n_samples": score["n_samples"],
-        **{name: 100 * score[name] for name in ("pass_at_1", "pass_at_1_lo", "pass_at_1_hi", "truncated_share")},
-        "mean_new_tokens": score["mean_new_tokens"], "decode_tps": stats["decode_tps"],
-        "kv_tokens_peak": manifest["kv_tokens_peak"], "slack_tokens": manifest["method"].get("slack_tokens", 0),
-        "kv_bytes_peak": stats["kv_bytes"], "evictions": manifest["evictions"], "wall_s": manifest["wall_s"],
-        "batch_rows": stats["batch_rows"], "capacity_tokens": stats["capacity_tokens"],
-        "bytes_per_slot": stats["bytes_per_slot"], "cell_id": manifest["cell_id"],
-    }  # fmt: skip
+    # what was run stands before what was asked for, and the cell's own totals before those of its last session
+    known = {**manifest, **config.resolved(), **stats, **score}
+    known |= {name: manifest[name] for name in ("evictions", "kv_tokens_peak")}
+    known |= {name: 100 * score[name] for name in ("pass_at_1", "pass_at_1_lo", "pass_at_1_hi", "truncated_share")}
+    known |= {"label": config.label, "budget_tokens": config.budget, "kv_bytes_peak": stats["kv_bytes"]}
+    known["slack_tokens"] = manifest["method"].get("slack_tokens", 0)
+    return {name: known[name] for name in COLUMNS}
 
 
 def summarise_profile(profile: Profile) -> pd.DataFrame:
@@ -48,25 +45,27 @@ def summarise_profile(profile: Profile) -> pd.DataFrame:
     rows, older = [], []
     for config in profile.cells:
         folder = CellFolder.of(profile.name, config)
-        if folder.is_complete:
-            manifest = read_manifest(folder.path)
-            if broken := manifest.get("status", {}).get(NAN_LOGITS):
-                warnings.warn(
-                    f"{config.cell_id}: {broken} of {manifest['n_records']} replies ended with status {NAN_LOGITS} and "
-                    "count as wrong; the model's logits were not finite in its dtype",
-                    RuntimeWarning, stacklevel=2,
-                )  # fmt: skip
-            if manifest.get("grader_revision", 1) != REVISION:
-                older.append(config.cell_id)
-            rows.append(summary_row(config, manifest))
+        if not folder.is_complete:
+            continue
+        manifest = read_manifest(folder.path)
+        rows.append(summary_row(config, manifest))
+        if broken := manifest.get("status", {}).get(NAN_LOGITS):
+            _warn(
+                f"{config.cell_id}: {broken} of {manifest['n_records']} replies ended with status {NAN_LOGITS} and "
+                "count as wrong; the model's logits were not finite in its dtype"
+            )
+        if manifest.get("grader_revision", 1) != REVISION:
+            older.append(config.cell_id)
     if older:
-        warnings.warn(
+        _warn(
             f"{len(older)} cells, {older[0]} first, were scored by another revision of the grader than this one "
-            f"({REVISION}): `kvrepro grade {results_root() / profile.name}` says what it would change",
-            RuntimeWarning, stacklevel=2,
-        )  # fmt: skip
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    return frame.astype({"budget_tokens": "Int64"})
+            f"({REVISION}): `kvrepro grade {results_root() / profile.name}` says what it would change"
+        )
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"budget_tokens": "Int64"})
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
 def write_summary(profile: Profile) -> pd.DataFrame:

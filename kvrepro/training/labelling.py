@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from tqdm import tqdm
 
 from ..errors import KvreproError
 from ..files import replacing, write_atomic
@@ -75,20 +76,18 @@ def label_traces(
     folder: Path,
     options: LabelOptions,
     workers: Workers = Workers(),
-    progress: Callable[[int], object] = lambda n: None,
 ) -> None:
     """Write one part per trace into `folder`, skipping parts that are there already.
 
     Args:
         think_end: ids of the closing tag in the model's tokenizer; traces must hold them where they say.
-        progress: is told of every trace.
     """
     for name in (PARTS, HIDDEN, *([HEADS] if options.keep_heads else [])):
         (folder / name).mkdir(exist_ok=True)
-    for index in range(workers.rank, len(traces), workers.count):
+    share = range(workers.rank, len(traces), workers.count)
+    for index in tqdm(share, desc="labels", disable=not workers.is_main):
         if not (folder / PARTS / f"{index:05d}.json").is_file():
             _label_one(model, traces[index], think_end, folder, index, options)
-        progress(1)
 
 
 def unsound(trace: Trace, think_end: tuple[int, ...], vocabulary: int) -> str | None:

@@ -18,39 +18,19 @@ class StatisticsProbe:
     """Sums unrotated queries while sequences run through a model; a `cache.probes.Probe`."""
 
     def __init__(self, rotary: Rotary):
-        self.rotary = rotary
-        self.sums: list[Tensor] = []
-        self.sizes: list[Tensor] = []
-        self.count = 0
+        self.rotary, self.n_tokens = rotary, 0
+        self.sums: dict[int, Tensor] = {}
+        self.sizes: dict[int, Tensor] = {}
 
     def observe(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
         """Add one layer of one sequence: `query` `[1, Hq, n, D]`, rotated."""
-        n_tokens = query.shape[2]
-        positions = torch.arange(n_tokens, device=query.device)
+        positions = torch.arange(query.shape[2], device=query.device)
         plain = self.rotary.unrotate(query.float(), positions, layers=slice(layer, layer + 1))[0]
         # double: the sums run over any number of tokens
-        left, right = self.rotary.halves(plain).double().chunk(2, dim=-1)
-        pairs = torch.complex(left, right)
-        if layer == len(self.sums):
-            self.sums.append(torch.zeros_like(pairs[:, 0]))
-            self.sizes.append(torch.zeros_like(left[:, 0]))
-        self.sums[layer] += pairs.sum(1)
-        self.sizes[layer] += pairs.abs().sum(1)
-
-    def next_sequence(self, n_tokens: int) -> None:
-        """Close a sequence."""
-        self.count += n_tokens
-
-    def finish(self) -> QueryStatistics:
-        """The means over all tokens seen.
-
-        Raises:
-            KvreproError: there were none.
-        """
-        if not self.count:
-            raise KvreproError("query statistics need at least one token and there is none: give more text or problems")
-        mean, size = torch.stack(self.sums) / self.count, torch.stack(self.sizes) / self.count
-        return QueryStatistics(mean.to(torch.complex64), size.float())
+        pairs = torch.complex(*self.rotary.halves(plain).double().chunk(2, dim=-1))
+        self.sums[layer] = self.sums.get(layer, 0) + pairs.sum(1)
+        self.sizes[layer] = self.sizes.get(layer, 0) + pairs.abs().sum(1)
+        self.n_tokens += len(positions) if layer == 0 else 0
 
 
 @torch.no_grad()
@@ -67,5 +47,7 @@ def measure_statistics(model: PreTrainedModel, sequences: Iterable[Sequence[int]
     probe = StatisticsProbe(Rotary.of(model))
     for tokens in sequences:
         observe_sequence(model, tokens, probe)
-        probe.next_sequence(len(tokens))
-    return probe.finish()
+    if not probe.n_tokens:
+        raise KvreproError("query statistics need at least one token and there is none: give more text or problems")
+    mean, size = (torch.stack(list(sums.values())) / probe.n_tokens for sums in (probe.sums, probe.sizes))
+    return QueryStatistics(mean.to(torch.complex64), size.float())

@@ -7,17 +7,15 @@ import random
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..benchmarks.chains.problems import TASKS, sample_problem, split_of
-from ..benchmarks.generated import GENERATED
 from ..benchmarks.problem import ANSWER_KINDS
-from ..benchmarks.table import benchmark_names, load_problems
+from ..benchmarks.table import benchmark_names, is_local, load_problems
 from ..errors import KvreproError
 from ..files import read_objects
-from ..paths import data_dir
 
 TRAIN, HELD_OUT = "train", "held_out"
 _TEXT_KEYS, _GOLD_KEYS = ("question", "problem"), ("answer", "gold")
@@ -113,7 +111,7 @@ def _fields(row: Mapping[str, Any], place: str) -> tuple[str, str, str]:
 def check_leakage(
     questions: list[Question], must_check: tuple[str, ...] = (), *, ask_hub: bool = False
 ) -> dict[str, object]:
-    """Make sure that no question is a benchmark's, by exact and by normalised text.
+    """Make sure that no question is a benchmark's, by normalised text.
 
     A benchmark problem that begins with a question (its options follow) counts as the same.
 
@@ -127,13 +125,11 @@ def check_leakage(
     Raises:
         KvreproError: a question is in a benchmark, or a benchmark of `must_check` could not be read.
     """
-    texts = {q.text for q in questions}
-    keys = {normalised(q.text): q for q in questions}
+    keys = {normalised(q.text) for q in questions}
     long_keys = tuple(k for k in keys if len(k) >= _LEAST_PREFIX)
     checked, unchecked, leaks = [], {}, []
     for name in benchmark_names():
-        folder = data_dir()
-        if name not in GENERATED and not ask_hub and (folder is None or not (folder / f"{name}.jsonl").is_file()):
+        if not ask_hub and not is_local(name):
             unchecked[name] = "no rows: KVREPRO_DATA holds none and the Hub was not asked"
             continue
         try:
@@ -144,7 +140,7 @@ def check_leakage(
         checked.append(name)
         for p in problems:
             key = normalised(p.question)
-            if p.question in texts or key in keys or (len(key) >= _LEAST_PREFIX and key.startswith(long_keys)):
+            if key in keys or (len(key) >= _LEAST_PREFIX and key.startswith(long_keys)):
                 leaks.append(f"{name}/{p.problem_id}")
     if leaks:
         raise KvreproError(
@@ -162,7 +158,5 @@ def check_leakage(
 
 def questions_hash(questions: list[Question]) -> str:
     """SHA-256 over all fields, in order; part of a trace folder's identity."""
-    digest = hashlib.sha256()
-    for q in questions:
-        digest.update("\x1f".join((q.problem_id, q.text, q.gold, q.kind, q.split, "")).encode())
-    return digest.hexdigest()
+    text = "".join("\x1f".join((*astuple(q), "")) for q in questions)
+    return hashlib.sha256(text.encode()).hexdigest()

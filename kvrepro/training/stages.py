@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..errors import KvreproError, RunError
-from ..files import ResultFolder, append_row, held, read_rows, replacing, write_atomic
+from ..files import ResultFolder, append_row, held, replacing, rows_so_far, write_json
 from ..paths import results_root
 from ..runs.provenance import git_revision, hardware, package_versions
 
@@ -83,7 +83,7 @@ class StageFolder(ResultFolder):
                     f"{self.partial} holds unfinished work of other settings: give another folder, or delete it"
                 )
             if is_main:
-                write_atomic(known, json.dumps(self.identity))
+                write_json(known, self.identity)
             self.started = time.monotonic()
             try:
                 yield self.partial
@@ -97,21 +97,19 @@ class StageFolder(ResultFolder):
         Returns:
             The manifest with its `folder`.
         """
-        sessions = self.partial / SESSIONS
-        earlier = list(read_rows(sessions, drop_cut_tail=True)) if sessions.is_file() else []
-        wall_s = sum((row["wall_s"] for row in earlier), time.monotonic() - self.started)
+        earlier = sum(row["wall_s"] for row in rows_so_far(self.partial / SESSIONS))
         manifest = {
             **content,
             "identity": self.identity,
             "hash8": identity_hash(self.identity),
-            "wall_s": round(wall_s, 2),
+            "wall_s": round(earlier + time.monotonic() - self.started, 2),
             "versions": package_versions(),
             "git": git_revision(),
             "hardware": hardware(device),
         }
         for name in (IDENTITY, SESSIONS):
             (self.partial / name).unlink(missing_ok=True)
-        write_atomic(self.partial / self.manifest, json.dumps(manifest, indent=1) + "\n")
+        write_json(self.partial / self.manifest, manifest)
         old = self.path.with_name(f".{self.path.name}.old")
         if self.path.exists():
             # a head that is trained anew replaces the one before; the old one is gone only after the new one stands

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from ..engine.engine import Engine
 from ..engine.generate import end_token_ids
 from ..engine.requests import TRUNCATED, Completion, Request, SamplingConfig
 from ..errors import KvreproError
-from ..files import append_row, read_rows, write_rows
+from ..files import append_row, rows_so_far
 from ..graders import grade
 from ..methods.table import create_method
 from ..models.tokens import ThinkTags, render_prompt, reply_parts
@@ -109,13 +111,7 @@ def trace_outcome(completion: Completion, question: Question, think: ThinkTags, 
 
 
 def generate_traces(
-    model,
-    tokenizer,
-    questions: list[Question],
-    path: Path,
-    options: TraceOptions,
-    think: ThinkTags,
-    progress: Callable[[int], object] = lambda n: None,
+    model, tokenizer, questions: list[Question], path: Path, options: TraceOptions, think: ThinkTags
 ) -> None:
     """Append one row per reply to `path`; replies that it already holds are not generated again.
 
@@ -123,7 +119,6 @@ def generate_traces(
 
     Args:
         think: the tags of the model's thought.
-        progress: is told how many replies are new.
 
     Raises:
         KvreproError: a model that does not think and no `answer_share` to cut its replies by.
@@ -133,11 +128,7 @@ def generate_traces(
             "the model does not think, so its replies have no answer part: say which last share of a reply counts as "
             "its answer, for example traces.answer_share=0.25"
         )
-    rows = list(read_rows(path, drop_cut_tail=True)) if path.is_file() else []
-    # without the line that a kill cut off: the next one starts on its own line
-    write_rows(path, rows)
-    progress(len(rows))
-    done = {(row["problem_id"], row["sample_id"]) for row in rows}
+    done = {(row["problem_id"], row["sample_id"]) for row in rows_so_far(path)}
     by_id = {q.problem_id: q for q in questions}
     requests = [
         Request(q.problem_id, s, tuple(render_prompt(tokenizer, q.text, think)))
@@ -155,11 +146,10 @@ def generate_traces(
         max_new_tokens=options.max_new_tokens,
         seed=options.seed,
     )
-    for completion in engine.run(requests):
+    for completion in tqdm(engine.run(requests), total=len(requests), desc="traces"):
         question = by_id[completion.request.problem_id]
         outcome = trace_outcome(completion, question, think, tokenizer)
         append_row(path, _row(completion, question, outcome, think, options.answer_share))
-        progress(1)
 
 
 def _row(

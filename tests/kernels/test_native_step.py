@@ -15,6 +15,7 @@ from kvrepro.cache.slots import CompressedCache
 from kvrepro.engine.decoders import native as native_decoder
 from kvrepro.engine.decoders.fused import FusedDecoder
 from kvrepro.engine.decoders.native import NativeDecoder
+from kvrepro.engine.stage_timer import StageTimer
 
 from ..conftest import has_compiler, make_random_model
 
@@ -213,11 +214,12 @@ def test_weights_are_read_where_the_model_holds_them():
 def test_time_by_part_is_there_when_asked_for():
     model = model_of("llama", SHAPES["H96-Q6-K3-D64-I200"])
     decoder, cache = NativeDecoder(model), filled(model, LENGTHS, 0.0)
-    decoder.compiled.part_ms = {}
-    for _ in range(3):
-        decoder.step(torch.arange(len(LENGTHS)), cache)
-    assert set(decoder.compiled.part_ms) == {"projections", "attention", "mlp", "head"}
-    assert all(ms > 0 for ms in decoder.compiled.part_ms.values())
+    for clock in ("wall", "cpu"):
+        timer = StageTimer({}, torch.device("cpu"), clock)
+        for _ in range(3):
+            decoder.step(torch.arange(len(LENGTHS)), cache, timer)
+        assert set(timer.seconds) == {"projections", "attention", "mlp", "head"}
+        assert all(seconds > 0 for seconds in timer.seconds.values())
 
 
 @torch.inference_mode()

@@ -1,8 +1,11 @@
 """Which decode step a model gets: through the model itself, or one of the faster ones where its layout is known.
 
-A decoder has `step(tokens, cache)`, and says with `batch_invariant` whether a row gets the same bits whatever its
-neighbours. torch's products do not promise that: they sum in another order for one row than for several, and attention
-for another longest row. In float32 that is far below what moves a draw; in bfloat16 and float16 some replies differ.
+A decoder has `step(tokens, cache, timer=None)`: it feeds `[B]` tokens and returns logits `[B, V]` and last hidden
+states `[B, hidden]` after the final norm. A timer is told the seconds of `projections`, `attention`, `mlp` and `head`
+by those decoders that can tell them apart (`native`, `fused`). `batch_invariant` says whether a row gets the same bits
+whatever its neighbours. torch's products do not promise that: they sum in another order for one row than for several,
+and attention for another longest row. In float32 that is far below what moves a draw; in bfloat16 and float16 some
+replies differ.
 """
 
 from __future__ import annotations
@@ -48,7 +51,6 @@ def make_decoder(
         )
     if kind == "fused":
         return FusedDecoder(model)
-
     if reason := refusal(model):
         raise KvreproError(f"decoder='native' cannot run: {reason}; use decoder='auto'")
     return NativeDecoder(model)
@@ -57,25 +59,21 @@ def make_decoder(
 def _fastest(model: PreTrainedModel, is_known: bool) -> str:
     """What `auto` stands for; a choice that costs speed is said."""
     on_gpu = model.device.type == "cuda"
-    if not is_known:
-        if on_gpu:
-            warnings.warn(
-                f"{type(model).__name__} (model type {model.config.model_type!r}) decodes through its own forward, "
-                f"launch by launch: CUDA graphs serve plain linear layers of {', '.join(FUSED_TYPES)} on one device. "
-                "Speeds are not those of the graph decoder",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-        return "module"
-    if on_gpu:
+    if is_known and on_gpu:
         return "graph"
-
-    reason = refusal(model)
-    if reason is None:
-        return "native"
-    warnings.warn(
-        f"the compiled decode step cannot run ({reason}); torch's products decode instead, slower",
-        RuntimeWarning,
-        stacklevel=4,
-    )
-    return "fused"
+    if not is_known and not on_gpu:
+        return "module"
+    if is_known:
+        reason = refusal(model)
+        if reason is None:
+            return "native"
+        kind, slow = "fused", f"the compiled decode step cannot run ({reason}); torch's products decode instead, slower"
+    else:
+        kind = "module"
+        slow = (
+            f"{type(model).__name__} (model type {model.config.model_type!r}) decodes through its own forward, launch "
+            f"by launch: CUDA graphs serve plain linear layers of {', '.join(FUSED_TYPES)} on one device. Speeds are "
+            "not those of the graph decoder"
+        )
+    warnings.warn(slow, RuntimeWarning, stacklevel=4)
+    return kind

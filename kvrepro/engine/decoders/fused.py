@@ -7,15 +7,19 @@ runs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear, rms_norm, silu
 from transformers import PreTrainedModel
 
 from ...cache.slots import CompressedCache
-from ...kernels import reference
+from ...kernels.reference.attention import biased_attention
+from ..stage_timer import StageTimer
 
 FUSED_TYPES = ("llama", "qwen2")
 
@@ -45,11 +49,14 @@ class FusedDecoder:
             _Layer(
                 layer.input_layernorm,
                 _fuse(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
-                layer.self_attn.o_proj, layer.post_attention_layernorm,
-                _fuse(layer.mlp.gate_proj, layer.mlp.up_proj), layer.mlp.down_proj, layer.self_attn.scaling,
+                layer.self_attn.o_proj,
+                layer.post_attention_layernorm,
+                _fuse(layer.mlp.gate_proj, layer.mlp.up_proj),
+                layer.mlp.down_proj,
+                layer.self_attn.scaling,
             )
             for layer in body.layers
-        ]  # fmt: skip
+        ]
 
     @staticmethod
     def serves(model: PreTrainedModel) -> bool:
@@ -61,34 +68,64 @@ class FusedDecoder:
         devices = {p.device for p in model.parameters()}
         return all(type(m) is nn.Linear for m in linears) and len(devices) == 1
 
-    def step(self, tokens: Tensor, cache: CompressedCache) -> tuple[Tensor, Tensor]:
-        """As `ModuleDecoder.step`."""
+    def step(self, tokens: Tensor, cache: CompressedCache, timer: StageTimer | None = None) -> tuple[Tensor, Tensor]:
+        """See `choose`."""
         shape = cache.shape
-        x = self.embed(tokens)
-        cos, sin = self.rotary(x, cache.next_positions())
-        rows = len(tokens)
-        for index, layer in enumerate(self.layers):
-            qkv = nn.functional.linear(rms(x, layer.input_norm), *layer.qkv).view(rows, -1, shape.head_dim)
+        cos, sin = self.rotary(self.embed.weight, cache.next_positions())
+
+        def attend(index: int, qkv: Tensor) -> Tensor:
             # queries and keys are rotated together, by their own position
             turned = qkv[:, : shape.q_heads + shape.kv_heads]
             left, right = turned.chunk(2, dim=-1)
             turned = turned * cos + torch.cat((-right, left), dim=-1) * sin
             query, key = turned.split((shape.q_heads, shape.kv_heads), dim=1)
             keys, values = cache.append(index, key[:, :, None], qkv[:, -shape.kv_heads :, None])
-            out, mass = reference.decode_attention(
-                query, keys, values, cache.attention_bias, layer.scaling, with_mass=cache.on_mass is not None
+            out, mass = biased_attention(
+                query,
+                keys,
+                values,
+                cache.attention_bias,
+                self.layers[index].scaling,
+                with_mass=cache.on_mass is not None,
             )
             cache.observe(index, query, mass)
-            x = x + nn.functional.linear(out.reshape(rows, -1), layer.out.weight, layer.out.bias)
-            gate, up = nn.functional.linear(rms(x, layer.mlp_norm), *layer.gate_up).chunk(2, dim=-1)
-            x = x + nn.functional.linear(nn.functional.silu(gate) * up, layer.down.weight, layer.down.bias)
-        x = rms(x, self.norm)
-        return nn.functional.linear(x, self.head.weight, self.head.bias), x
+            return out
+
+        return self.run(tokens, shape.head_dim, attend, timer)
+
+    def run(
+        self, tokens: Tensor, head_dim: int, attend: Callable[[int, Tensor], Tensor], timer: StageTimer | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The model around its attention: embedding, layers, norm, head.
+
+        Args:
+            tokens: `[B]`.
+            attend: given a layer's index and its projections `[B, Hq + 2H, D]` before rotation (queries, keys, values);
+                writes the new slot and returns `[B, Hq, D]`.
+
+        Returns:
+            Logits `[B, V]`, and last hidden states `[B, hidden]` after the final norm.
+        """
+        timed = nullcontext if timer is None else timer.section
+        rows, x = len(tokens), self.embed(tokens)
+        for index, layer in enumerate(self.layers):
+            with timed("projections"):
+                qkv = linear(_rms(x, layer.input_norm), *layer.qkv).view(rows, -1, head_dim)
+            with timed("attention"):
+                attended = attend(index, qkv).reshape(rows, -1)
+            with timed("projections"):
+                x = x + linear(attended, layer.out.weight, layer.out.bias)
+            with timed("mlp"):
+                gate, up = linear(_rms(x, layer.mlp_norm), *layer.gate_up).chunk(2, dim=-1)
+                x = x + linear(silu(gate) * up, layer.down.weight, layer.down.bias)
+        with timed("head"):
+            x = _rms(x, self.norm)
+            return linear(x, self.head.weight, self.head.bias), x
 
 
-def rms(x: Tensor, norm: nn.Module) -> Tensor:
+def _rms(x: Tensor, norm: nn.Module) -> Tensor:
     """Root-mean-square norm with the weight and epsilon of a Llama norm layer."""
-    return nn.functional.rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
+    return rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
 
 
 def _fuse(*linears: nn.Linear) -> tuple[Tensor, Tensor | None]:

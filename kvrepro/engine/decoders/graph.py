@@ -1,6 +1,6 @@
 """A decode step for a GPU: static buffers, device-side counters, one CUDA graph per batch size, the Triton kernels.
 
-The interface is that of `FusedDecoder`: `step(tokens, cache)`. A cache of fixed capacity never changes its shapes, so
+The layers are those of `FusedDecoder`, with another attention. A cache of fixed capacity never changes its shapes, so
 one captured graph serves every step of a batch size; evictions, admissions and releases happen between replays and
 only change what the counters say. On a CPU the same step runs uncaptured with the kernels' torch twins, which is how
 the tests hold it to `FusedDecoder`. It has not run on a GPU yet; `kvrepro gpu-check` is what will measure it.
@@ -14,14 +14,15 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from ...cache.slots import CompressedCache
 from ...errors import KvreproError
 from ...kernels.append_kv import append_kv
 from ...kernels.decode_attention import decode_attention
-from .fused import FUSED_TYPES, FusedDecoder, rms
+from ..stage_timer import StageTimer
+from .fused import FUSED_TYPES, FusedDecoder
 
 # steps before a capture, so that kernels are compiled and workspaces allocated outside of it
 WARM_UPS = 2
@@ -70,8 +71,8 @@ class GraphDecoder:
         return self._cache_of()
 
     @torch.inference_mode()
-    def step(self, tokens: Tensor, cache: CompressedCache) -> tuple[Tensor, Tensor]:
-        """Feed `[B]` tokens; returns logits `[B, V]` and last hidden states `[B, hidden]` after the final norm.
+    def step(self, tokens: Tensor, cache: CompressedCache, timer: StageTimer | None = None) -> tuple[Tensor, Tensor]:
+        """See `choose`; a graph is replayed whole, so no timer is told its parts.
 
         Raises:
             KvreproError: rows and tokens differ in number, or a row is full.
@@ -175,21 +176,19 @@ class GraphDecoder:
         live = lengths >= 0
         # what a method may look at while the step runs; a captured graph keeps reading these tensors
         cache.step_rows, cache.step_slots, cache.step_positions = rows, slots.clamp(min=0), seen
-        x = fused.embed(self._tokens[:batch])
         turned_by = slots.clamp(min=0) if cache.reindexed else seen
-        cos, sin = (angle.view(batch, -1) for angle in fused.rotary(x, turned_by[:, None]))
-        for index, layer in enumerate(fused.layers):
-            qkv = nn.functional.linear(rms(x, layer.input_norm), *layer.qkv).view(batch, -1, shape.head_dim)
+        cos, sin = (angle.view(batch, -1) for angle in fused.rotary(fused.embed.weight, turned_by[:, None]))
+        wanted = None if cache.on_mass is None else "all"
+
+        def attend(index: int, qkv: Tensor) -> Tensor:
             keys, values = cache.kv[0, index, :batch], cache.kv[1, index, :batch]
             query = append_kv(qkv, cos, sin, keys, values, slots, impl=self.impl)
-            wanted = None if cache.on_mass is None else "all"
-            out, mass = decode_attention(query, keys, values, after, layer.scaling, mass=wanted, impl=self.impl)
+            scaling = fused.layers[index].scaling
+            out, mass = decode_attention(query, keys, values, after, scaling, mass=wanted, impl=self.impl)
             cache.observe(index, query, mass)
-            x = x + nn.functional.linear(out.reshape(batch, -1), layer.out.weight, layer.out.bias)
-            gate, up = nn.functional.linear(rms(x, layer.mlp_norm), *layer.gate_up).chunk(2, dim=-1)
-            x = x + nn.functional.linear(nn.functional.silu(gate) * up, layer.down.weight, layer.down.bias)
-        x = rms(x, fused.norm)
-        logits = nn.functional.linear(x, fused.head.weight, fused.head.bias)
+            return out
+
+        logits, x = fused.run(self._tokens[:batch], shape.head_dim, attend)
         at = slots.clamp(min=0)
         # a row that is not live puts back what is there: picking rows by a condition would read the device
         new = torch.where(live[:, None, None], seen[:, None, None], cache.positions[:, rows, :, at])

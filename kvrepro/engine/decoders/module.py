@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ...cache.slots import CompressedCache
+from ..stage_timer import StageTimer
 
 
 class ModuleDecoder:
@@ -19,15 +20,18 @@ class ModuleDecoder:
     def __init__(self, model: PreTrainedModel):
         self.model = model
 
-    def step(self, tokens: Tensor, cache: CompressedCache) -> tuple[Tensor, Tensor]:
-        """Feed `[B]` tokens; returns logits `[B, V]` and last hidden states `[B, hidden]` after the final norm."""
+    def step(self, tokens: Tensor, cache: CompressedCache, timer: StageTimer | None = None) -> tuple[Tensor, Tensor]:
+        """See `choose`; the parts of a step lie inside the model, so no timer is told them."""
         caught: list[Tensor] = []
         hook = self.model.get_output_embeddings().register_forward_pre_hook(lambda _, args: caught.append(args[0]))
         try:
             out = self.model(
-                input_ids=tokens[:, None], position_ids=cache.next_positions(), past_key_values=cache, use_cache=True,
+                input_ids=tokens[:, None],
+                position_ids=cache.next_positions(),
+                past_key_values=cache,
+                use_cache=True,
                 slots=cache,
-            )  # fmt: skip
+            )
         finally:
             hook.remove()
         # a model spread over several GPUs ends on the last one; what the engine does next happens on the first

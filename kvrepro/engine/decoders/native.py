@@ -18,6 +18,7 @@ from ...cache.slots import CompressedCache
 from ...kernels.native.decode_step import DTYPES, DecodeStep, LayerWeights
 from ...kernels.native.library import NativeUnavailableError, load_library
 from ...paths import native_folder
+from ..stage_timer import StageTimer
 
 
 class NativeDecoder:
@@ -43,14 +44,19 @@ class NativeDecoder:
         self.model, self.embed, self.rotary = model, body.embed_tokens, body.rotary_emb
         heads = config.num_attention_heads
         self.compiled = DecodeStep(
-            load_library(native_folder()), [_weights(layer) for layer in body.layers], body.norm.weight.data,
-            body.norm.variance_epsilon, _pair(model.get_output_embeddings()), heads, config.num_key_value_heads,
+            load_library(native_folder()),
+            [_weights(layer) for layer in body.layers],
+            body.norm.weight.data,
+            body.norm.variance_epsilon,
+            _pair(model.get_output_embeddings()),
+            heads,
+            config.num_key_value_heads,
             body.layers[0].self_attn.q_proj.weight.shape[0] // heads,
-        )  # fmt: skip
+        )
 
     @torch.inference_mode()
-    def step(self, tokens: Tensor, cache: CompressedCache) -> tuple[Tensor, Tensor]:
-        """Feed `[B]` tokens; returns logits `[B, V]` float32 and last hidden states `[B, hidden]` after the norm.
+    def step(self, tokens: Tensor, cache: CompressedCache, timer: StageTimer | None = None) -> tuple[Tensor, Tensor]:
+        """See `choose`.
 
         Raises:
             KvreproError: rows and tokens differ in number, or a row is full.
@@ -59,22 +65,22 @@ class NativeDecoder:
         cache.open_step(len(tokens))
         x = self.embed(tokens).float()
         cos, sin = (angle[:, 0].contiguous() for angle in self.rotary(x, cache.next_positions()))
-        slots, span = cache.step_slots, cache.span
+        where = (x, cache.kv, cache.step_slots, cache.span, cos, sin)
         sizes = dict(rows=len(tokens), q_heads=shape.q_heads, head_dim=shape.head_dim)
         if cache.on_mass is None:
             queries = None if cache.query_ring is None else self._queries(shape.layers, **sizes)
-            step.layers(x, cache.kv, slots, span, cos, sin, queries=queries)
+            step.layers(*where, queries=queries, timer=timer)
             if queries is not None:
                 cache.query_ring.write_layers(queries, cache.step_rows, cache.step_positions)
         else:
             # a method looks at the attention of every layer before the next one runs
-            mass = torch.empty(len(tokens), shape.kv_heads, shape.q_heads // shape.kv_heads, span)
+            mass = torch.empty(len(tokens), shape.kv_heads, shape.q_heads // shape.kv_heads, cache.span)
             queries = self._queries(1, **sizes)
             for layer in range(shape.layers):
-                step.layers(x, cache.kv, slots, span, cos, sin, layer, layer + 1, queries, mass)
+                step.layers(*where, layer, layer + 1, queries, mass, timer)
                 cache.observe(layer, queries[0], mass)
         cache.close_step()
-        return step.head(x)
+        return step.head(x, timer)
 
     def _queries(self, layers: int, rows: int, q_heads: int, head_dim: int) -> Tensor:
         return torch.empty(layers, rows, q_heads, head_dim, dtype=self.compiled.dtype)
@@ -105,11 +111,19 @@ def _weights(layer: nn.Module) -> LayerWeights:
     attention, mlp = layer.self_attn, layer.mlp
     norms = layer.input_layernorm, layer.post_attention_layernorm
     return LayerWeights(
-        input_norm=norms[0].weight.data, query=_pair(attention.q_proj), key=_pair(attention.k_proj),
-        value=_pair(attention.v_proj), out=_pair(attention.o_proj), mlp_norm=norms[1].weight.data,
-        gate=_pair(mlp.gate_proj), up=_pair(mlp.up_proj), down=_pair(mlp.down_proj),
-        input_eps=norms[0].variance_epsilon, mlp_eps=norms[1].variance_epsilon, scaling=attention.scaling,
-    )  # fmt: skip
+        input_norm=norms[0].weight.data,
+        query=_pair(attention.q_proj),
+        key=_pair(attention.k_proj),
+        value=_pair(attention.v_proj),
+        out=_pair(attention.o_proj),
+        mlp_norm=norms[1].weight.data,
+        gate=_pair(mlp.gate_proj),
+        up=_pair(mlp.up_proj),
+        down=_pair(mlp.down_proj),
+        input_eps=norms[0].variance_epsilon,
+        mlp_eps=norms[1].variance_epsilon,
+        scaling=attention.scaling,
+    )
 
 
 def _pair(linear: nn.Linear) -> tuple[Tensor, Tensor | None]:

@@ -6,13 +6,12 @@ Loads without torch, so that a cell finds its folders anywhere.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import KvreproError
-from ...files import write_atomic
+from ...files import replacing, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,15 +49,11 @@ def write_learned(folder: Path, tensors: Mapping[str, Tensor], card: Mapping[str
     from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / f".{WEIGHTS_FILE}.{os.getpid()}.tmp"
-    try:
+    with replacing(folder / WEIGHTS_FILE) as beside:
         # written here and not by safetensors, which makes files that only their owner can read
         beside.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
         # the old card must not describe the new tensors, not even for a moment
         (folder / CARD_FILE).unlink(missing_ok=True)
-        os.replace(beside, folder / WEIGHTS_FILE)
-    finally:
-        beside.unlink(missing_ok=True)
     write_atomic(folder / CARD_FILE, json.dumps(card, indent=1) + "\n")
 
 

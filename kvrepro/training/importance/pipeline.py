@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 from transformers import AutoTokenizer
 
 from ...errors import KvreproError
@@ -87,9 +86,7 @@ def make_traces(
         return done
     with target.session() as partial:
         model, tokenizer = loaded.pair
-        with tqdm(total=len(questions) * options.n_samples, desc="traces") as bar:
-            think = plan.entry.tags(tokenizer)
-            generate_traces(model, tokenizer, questions, partial / TRACES, options, think, bar.update)
+        generate_traces(model, tokenizer, questions, partial / TRACES, options, plan.entry.tags(tokenizer))
         _, counts = select_traces(read_rows(partial / TRACES))
         if not counts[TRAIN][KEPT]:
             raise KvreproError(f"no reply of {plan.model} is a usable trace: {counts}; nothing to learn from")
@@ -122,10 +119,7 @@ def make_labels(
     selected, _ = select_traces(read_rows(traces / TRACES))
     with target.session(is_main=workers.is_main) as partial:
         model, tokenizer = loaded.pair
-        think = plan.entry.tags(tokenizer)
-        share = len(selected[workers.rank :: workers.count])
-        with tqdm(total=share, desc="labels", disable=not workers.is_main) as bar:
-            label_traces(model, selected, think.end, partial, plan.labels, workers, bar.update)
+        label_traces(model, selected, plan.entry.tags(tokenizer).end, partial, plan.labels, workers)
         workers.wait()
         manifest: dict[str, Any] = {"folder": str(target.path)}
         if workers.is_main:
@@ -166,8 +160,7 @@ def make_head(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with target.session() as partial:
         training = PredictorTraining(data, recipe, partial, device)
-        with tqdm(total=recipe.epochs, desc="head") as bar:
-            head = training.run(bar).cpu()
+        head = training.run().cpu()
         card = {
             "stage": "train",
             "model": plan.entry.name,
@@ -210,7 +203,7 @@ def compare_recipes(plan: TrainingSettings, data: LabelledTraces, changes: dict[
         Columns recipe, metric, mean, lo, hi, n_traces, epochs_run.
     """
     frames = []
-    for name, change in tqdm(changes.items(), desc="recipes"):
+    for name, change in changes.items():
         training = PredictorTraining(data, replace(plan, training={**plan.training, **change}).recipe(data.width))
         frame = score_traces({name: head_scorer(training.run())}, data.examples(HELD_OUT, data.scoring_order()))
         frames.append(summarise_scores(frame).assign(epochs_run=training.epoch))

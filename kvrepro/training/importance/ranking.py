@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import kendalltau
 from torch import Tensor
 
 from ...scores.statistics import bootstrap_interval
@@ -15,7 +16,6 @@ from ..dataset import Example
 
 TOP_SHARE = 0.2
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
-BASELINES = ("random", "position", "identity")
 PLACE_BINS = 40
 METRICS = ("kendall_tau", "top20_overlap", "top20_mass_found")
 
@@ -33,8 +33,6 @@ def rank_metrics(predicted: Tensor, labels: Tensor) -> dict[str, float]:
         predicted top of the same size), `top20_overlap` and `top20_mass_found` (label mass of the predicted top 20 %
         over that of the true one).
     """
-    from scipy.stats import kendalltau
-
     predicted, labels = predicted.float().cpu(), labels.float().cpu()
     tau = float(kendalltau(predicted.numpy(), labels.numpy()).statistic)
     metrics = {"kendall_tau": 0.0 if np.isnan(tau) else tau}
@@ -75,30 +73,35 @@ def fit_baselines(train: Iterable[Example], seed: int = 0) -> dict[str, Scorer]:
 
     Ranks within a trace, because raw labels of short traces would outweigh those of long ones.
     """
-    by_bin, by_token = np.zeros((PLACE_BINS, 2)), {}
-    for example in train:
-        ranks = (example.labels.argsort().argsort().double() / max(1, len(example.labels) - 1)).numpy()
-        bins = (example.relative_places * PLACE_BINS).long().numpy()
-        np.add.at(by_bin, bins, np.stack([ranks, np.ones_like(ranks)], axis=1))
-        for token, rank in zip(example.token_ids.tolist(), ranks, strict=True):
-            total = by_token.setdefault(token, [0.0, 0])
-            total[0] += rank
-            total[1] += 1
-    overall = by_bin[:, 0].sum() / max(1.0, by_bin[:, 1].sum())
-    place_means = torch.tensor(np.where(by_bin[:, 1] > 0, by_bin[:, 0] / np.maximum(1, by_bin[:, 1]), overall))
-    token_means = {token: total / count for token, (total, count) in by_token.items()}
+    found = [
+        (_place_bins(e), e.token_ids, e.labels.argsort().argsort().double() / max(1, len(e.labels) - 1)) for e in train
+    ]
+    bins, tokens, ranks = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+    overall = np.bincount(bins, ranks).sum() / len(ranks)
+    by_place, by_token = _means(bins, ranks, PLACE_BINS, overall), _means(tokens, ranks, 0, overall)
 
     def random(example: Example) -> Tensor:
         key = int.from_bytes(hashlib.sha256(f"{seed}\x1f{example.problem_id}".encode()).digest()[:7], "big")
         return torch.rand(len(example.labels), generator=torch.Generator().manual_seed(key))
 
     def position(example: Example) -> Tensor:
-        return place_means[(example.relative_places * PLACE_BINS).long()].float()
+        return by_place[_place_bins(example)].float()
 
     def identity(example: Example) -> Tensor:
-        return torch.tensor([token_means.get(token, overall) for token in example.token_ids.tolist()])
+        # the last place stands for every id beyond those seen
+        return by_token[example.token_ids.clamp(max=len(by_token) - 1)]
 
     return {"random": random, "position": position, "identity": identity}
+
+
+def _means(keys: np.ndarray, ranks: np.ndarray, size: int, overall: float) -> Tensor:
+    """Mean rank by key, `[max(size, largest key + 1) + 1]` float64; `overall` for keys that do not occur, and last."""
+    counts, sums = (np.bincount(keys, weights, size) for weights in (None, ranks))
+    return torch.from_numpy(np.append(np.where(counts > 0, sums / np.maximum(1, counts), overall), overall))
+
+
+def _place_bins(example: Example) -> Tensor:
+    return (example.relative_places * PLACE_BINS).long()
 
 
 def score_traces(scorers: dict[str, Scorer], examples: Iterable[Example]) -> pd.DataFrame:
@@ -113,11 +116,8 @@ def score_traces(scorers: dict[str, Scorer], examples: Iterable[Example]) -> pd.
 
 def summarise_scores(frame: pd.DataFrame, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     """Mean and 95 % bootstrap interval over traces: columns predictor, metric, mean, lo, hi, n_traces."""
-    rows = []
-    for name, part in frame.groupby("predictor", sort=False):
-        for metric in metrics:
-            rows.append({"predictor": name, "metric": metric, **bootstrap(part[metric])})
-    return pd.DataFrame(rows)
+    parts = frame.groupby("predictor", sort=False)
+    return pd.DataFrame([{"predictor": n, "metric": m, **bootstrap(part[m])} for n, part in parts for m in metrics])
 
 
 def overlap_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -127,21 +127,20 @@ def overlap_table(frame: pd.DataFrame) -> pd.DataFrame:
     return table.assign(k_percent=table.metric.str.removeprefix("overlap_").astype(int)).drop(columns="metric")
 
 
-def lead_over(frame: pd.DataFrame, ours: str, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+def lead_over(frame: pd.DataFrame, ours: str) -> pd.DataFrame:
     """By how much `ours` beats every other scorer on the same traces: paired differences with 95 % intervals."""
     own = frame[frame.predictor == ours].set_index("problem_id")
     rows = []
     for name, part in frame[frame.predictor != ours].groupby("predictor", sort=False):
         other = part.set_index("problem_id").loc[own.index]
-        for metric in metrics:
-            rows.append({"over": name, "metric": metric, **bootstrap(own[metric] - other[metric])})
+        rows += [{"over": name, "metric": metric, **bootstrap(own[metric] - other[metric])} for metric in METRICS]
     return pd.DataFrame(rows)
 
 
-def bootstrap(values: Sequence[float], seed: int = 0) -> dict[str, float]:
-    """`mean`, `lo`, `hi` (percentile bootstrap over traces, 95 %) and `n_traces`; one trace has no interval."""
+def bootstrap(values: Sequence[float], confidence: float = 0.95) -> dict[str, float]:
+    """`mean`, `lo`, `hi` (percentile bootstrap over traces) and `n_traces`; one trace has no interval, none no mean."""
     array = np.asarray(values, dtype=float)
     if len(array) < 2:
-        return {"mean": float(array.mean()), "lo": float("nan"), "hi": float("nan"), "n_traces": len(array)}
-    found = bootstrap_interval(array, seed=seed)
+        return {"mean": array[0] if len(array) else np.nan, "lo": np.nan, "hi": np.nan, "n_traces": len(array)}
+    found = bootstrap_interval(array, confidence)
     return {"mean": found.estimate, "lo": found.lo, "hi": found.hi, "n_traces": len(array)}

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 from ...errors import KvreproError, RunError
 from ...files import write_atomic
@@ -79,22 +80,20 @@ class PredictorTraining:
             return self.recipe.lr * (step + 1) / warmup
         return self.recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
-    def run(self, progress: Any = None) -> ImportancePredictor:
+    def run(self) -> ImportancePredictor:
         """Train to the end and return the head: the best epoch's with early stopping, else the last."""
-        if progress is not None:
-            progress.update(self.epoch)
-        while not self.is_finished:
-            row = self._epoch()
-            self.log.append(row)
-            self.epoch += 1
-            tau = row["held_out_kendall_tau"]
-            if self.recipe.patience is None or not self.best or tau > self.best["kendall_tau"]:
-                weights = {k: v.detach().cpu().clone() for k, v in self.head.state_dict().items()}
-                self.best = {"epoch": self.epoch, "kendall_tau": tau, "weights": weights}
-            self._save()
-            if progress is not None:
-                progress.update(1)
-                progress.set_postfix(loss=f"{row['train_loss']:.3f}", tau=f"{tau:.3f}")
+        with tqdm(total=self.recipe.epochs, initial=self.epoch, desc="head") as bar:
+            while not self.is_finished:
+                row = self._epoch()
+                self.log.append(row)
+                self.epoch += 1
+                tau = row["held_out_kendall_tau"]
+                if self.recipe.patience is None or not self.best or tau > self.best["kendall_tau"]:
+                    weights = {k: v.detach().cpu().clone() for k, v in self.head.state_dict().items()}
+                    self.best = {"epoch": self.epoch, "kendall_tau": tau, "weights": weights}
+                self._save()
+                bar.update()
+                bar.set_postfix(loss=f"{row['train_loss']:.3f}", tau=f"{tau:.3f}")
         self.head.load_state_dict(self.best["weights"])
         return self.head.eval()
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from ...cache.shape import CacheShape
@@ -75,8 +76,6 @@ def collect_examples(
     Raises:
         KvreproError: no sequence is long enough for an eviction.
     """
-    from tqdm import tqdm
-
     rng = random.Random(seed)
     found = [m for sequence in tqdm(sequences, desc="evictions") for m in drawn_examples(model, sequence, recipe, rng)]
     if not found:
@@ -97,8 +96,6 @@ def train_judge(
     Raises:
         KvreproError: no sequence is long enough for an eviction.
     """
-    from tqdm import tqdm
-
     started = time.monotonic()
     shape = CacheShape.of(model.config)
     examples = collect_examples(model, train, recipe, recipe.seed)
@@ -122,11 +119,13 @@ def train_judge(
         if step % max(1, recipe.steps // 20) == 0 or step == recipe.steps - 1:
             curve.append(round(total, 5))
     card = {
-        "recipe": asdict(recipe), "n_train_sequences": len(train), "n_train_examples": len(examples),
+        "recipe": asdict(recipe),
+        "n_train_sequences": len(train),
+        "n_train_examples": len(examples),
         "loss_by_twentieth": curve,
         "held_out": {"n_sequences": len(held_out), **score_judge(judge, scored_on, recipe.seed)},
         "train_s": round(time.monotonic() - started, 1),
-    }  # fmt: skip
+    }
     return judge.eval(), card
 
 
@@ -140,16 +139,15 @@ def score_judge(judge: EvictionJudge, examples: list[EvictionExample], seed: int
         competes; `oracle` is the least possible), means over evictions, layers and heads.
     """
     generator = torch.Generator().manual_seed(seed)
-    rows: dict[str, list[Tensor]] = {}
+    found: dict[str, list[Tensor]] = {}
     for example in examples:
         for name, scores in _rules(judge, example, generator).items():
-            rows.setdefault(name, []).append(_agreement(scores, example))
-    means = {name: torch.stack(found).mean(0).tolist() for name, found in rows.items()}
-    return {
-        "n_evictions": len(examples),
-        "pairwise_accuracy": {name: round(mean[0], 4) for name, mean in means.items() if name != "oracle"},
-        "lost_share": {name: round(mean[1], 4) for name, mean in means.items()},
-    }  # fmt: skip
+            found.setdefault(name, []).append(_agreement(scores, example))
+    accuracy, lost = (
+        {name: round(torch.stack(rows).mean(0)[i].item(), 4) for name, rows in found.items()} for i in (0, 1)
+    )
+    del accuracy["oracle"]
+    return {"n_evictions": len(examples), "pairwise_accuracy": accuracy, "lost_share": lost}
 
 
 def _rules(judge: EvictionJudge, example: EvictionExample, generator: torch.Generator) -> dict[str, Tensor]:

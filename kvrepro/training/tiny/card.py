@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...benchmarks.generated import GENERATED
+from ...files import write_json
 from ...paths import CHECKPOINTS
 from ...runs.config import CellConfig
 from ...runs.runner import run_cell
@@ -126,8 +127,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     folder = CHECKPOINTS / args.model
     if not args.keep_scores:
-        scores = score_model(args.model, args.samples, args.threads)
-        (folder / SCORES_FILE).write_text(json.dumps(scores, indent=1) + "\n")
+        write_json(folder / SCORES_FILE, score_model(args.model, args.samples, args.threads))
     training, scores, head = (
         json.loads(path.read_text()) if path.is_file() else None
         for path in (folder / CARD_FILE, folder / SCORES_FILE, folder / "importance" / "card.json")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from ...benchmarks.chains.language import BOS, EOS, PAD, build_tokenizer, vocabulary
+from ...files import write_json
 
 TINY_MODELS = {"tiny-r1-llama": (LlamaConfig, LlamaForCausalLM), "tiny-r1-qwen": (Qwen2Config, Qwen2ForCausalLM)}
 CARD_FILE = "training.json"
@@ -52,4 +52,4 @@ def save_checkpoint(model, folder: Path, card: dict[str, object]) -> None:
     model.generation_config = GenerationConfig(do_sample=True, temperature=0.6, top_p=0.95, top_k=20, **ids)
     model.to(torch.float32).save_pretrained(folder, safe_serialization=True)
     build_tokenizer().save_pretrained(folder)
-    (folder / CARD_FILE).write_text(json.dumps(card, indent=1) + "\n")
+    write_json(folder / CARD_FILE, card)
