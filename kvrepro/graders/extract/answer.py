@@ -143,6 +143,6 @@ def _first_value(tail: str) -> str | None:
             r"^\s*(?:%|\\%|[a-z²³^0-9/ ]{1,30}$)", last_sentence.SENTENCE_END.split(tail[position:], maxsplit=1)[0]
         )
         return " , ".join(formulas) + (f" \\text{{{unit[0].strip()}}}" if unit and len(formulas) == 1 else "")
-    sentence, remark = last_sentence.without_remark(last_sentence.SENTENCE_END.split(tail, maxsplit=1)[0])
-    said = last_sentence.conversion(sentence, remark) or REASON.sub("", CONTRAST.sub("", sentence))
+    sentence = last_sentence.REMARKS.sub("", last_sentence.SENTENCE_END.split(tail, maxsplit=1)[0])
+    said = REASON.sub("", CONTRAST.sub("", sentence))
     return _POLITE.sub("", said).strip(" *:`\"'") or None

@@ -76,11 +76,11 @@ _UNIT = re.compile(
     r"|((?:square |cubic )?[A-Za-z]{1,12}(?:/[A-Za-z]{1,6})?(?:\^\{?-?\d\}?)?)(?![\w{]))"
 )
 _WORD_OF_NUMBER = re.compile(r"(?i)hundred|thousand|and|a|half|thirds?|quarters?")
-# words in parentheses behind a value, unless they belong to it; those anywhere
-_REMARK = re.compile(
-    r"^(.*\d.*?)\s+\((?!\W*(?:mod|base|or|not|if|unless|maybe|perhaps)\b)((?:[^()]|\([^()]*\))*)\)[\s.*]*$"
+# in parentheses, with words or an equality; `(1, 2)`, `f(x)`, `(mod 7)` and `(or 6)` belong to the value
+REMARKS = re.compile(
+    r"\s*(?<!\\)\((?!\W*(?:mod|base|or|not|if|unless|maybe|perhaps)\b)"
+    r"(?=[^()]*(?:(?<![\\A-Za-z])[A-Za-z]{3}|=|\\equiv|\\approx))[^()]{6,}\)"
 )
-_REMARKS = re.compile(r"\s*(?<!\\)\((?!\\|[-\d\s,./]*\))[^()]{6,}\)")
 _ROWS = re.compile(
     r"(?s)\\begin\{(?P<name>align|aligned|gather|gathered|equation|split|eqnarray)(\*?)\}"
     r"((?:(?!\\begin).)*)\\end\{(?P=name)\2\}[\s$.\]\\]*$"
@@ -91,21 +91,6 @@ _EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)|\\approx(?![A-Za-z])")
 def formula_in(match: re.Match[str]) -> str:
     """What a match of `MATHS` holds between its delimiters."""
     return next(filter(None, match.groups()))
-
-
-def without_remark(text: str) -> tuple[str, str]:
-    """(text, remark) of a text that ends in a remark in parentheses: `204 minutes (3 hours and 24 minutes)`.
-
-    Only what has words or an equality is a remark; `(1, 2)`, `f(x)` and `(mod 7)` are none.
-    """
-    match = _REMARK.match(text) if len(text) < 1000 else None
-    says = match and re.search(r"(?<![\\A-Za-z])[A-Za-z]{3,}|=|\\equiv|\\approx", match[2])
-    return (match[1], match[2]) if match and says else (text, "")
-
-
-def conversion(text: str, remark: str) -> str | None:
-    """The remark of `3 hours 24 minutes (204 minutes)`, which says the same as one number."""
-    return remark.strip(" $=") if _VALUE.fullmatch(remark.strip(" $=")) and find_quantity(text) else None
 
 
 def _lines_of(text: str) -> list[str]:
@@ -126,10 +111,7 @@ def concluded(text: str, is_numeric: bool = False) -> str | None:
         return None
     if lines[-1].startswith("|"):
         return _table_value(lines[-1])
-    marked, remark = without_remark(lines[-1])
-    if converted := conversion(marked, remark):
-        return converted
-    line = re.sub(r"^[>#\-*\s]+(?=\S)", "", marked).strip(" *`")
+    line = re.sub(r"^[>#\-*\s]+(?=\S)", "", REMARKS.sub("", lines[-1])).strip(" *`")
     line = re.sub(rf"{_TOTAL.pattern}[^:$\\\d]{{0,30}}:[\s*]*(?=\S)", "", line)
     if (value := _whole_line(text, lines, line.rstrip(".").strip(" *"))) is not None:
         return value
@@ -250,7 +232,7 @@ def last_value(text: str) -> str | None:
     lines = _lines_of(text)
     if not lines or (len(lines) > 1 and all(map(_ENTRY.match, lines[-2:])) and not _TOTAL.match(lines[-1])):
         return None
-    line = _REMARKS.sub("", re.sub(r"^[>#\-*\s]+(?=\S)|\*\*|__", "", lines[-1])).strip(" *`")
+    line = REMARKS.sub("", re.sub(r"^[>#\-*\s]+(?=\S)|\*\*|__", "", lines[-1])).strip(" *`")
     last = next((s.strip() for s in reversed(SENTENCE_END.split(line)) if s.strip(" .,;")), "")
     if CHECK.match(last) or line.endswith("?") or len(last) > 400:
         return None
