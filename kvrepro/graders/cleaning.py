@@ -17,25 +17,26 @@ def _table(text: str) -> dict[str, str]:
 
 # signs and the command or the ASCII that each stands for
 _SIGNS = _table(r"""
-− - – - — - ‐ - ‑ - × \times ✕ \times ÷ \div · \cdot ⋅ \cdot ∙ \cdot √ \sqrt ∞ \infty ≤ \le ≥ \ge ⩽ \le ⩾ \ge ≠ \ne ∪ \cup
-∩ \cap ∈ \in ° ^\circ º ^\circ ≈ \approx ± \pm ∓ \mp → \to ⇒ \Rightarrow ∅ \emptyset ℝ \mathbb{R} ℤ \mathbb{Z} ∖ \setminus
-⟨ \langle ⟩ \rangle ≡ \equiv ∠ \angle ′ ' ’ ' ‘ ' “ " ” " ⁄ / ∕ / 。 ._ 、 ,_
+− - – - — - ‐ - ‑ - × \times ✕ \times ÷ \div · \cdot ⋅ \cdot ∙ \cdot √ \sqrt ∞ \infty ≤ \le ≥ \ge ⩽ \le ⩾ \ge ≠ \ne ∪
+\cup ∩ \cap ∈ \in ° ^\circ º ^\circ ≈ \approx ± \pm ∓ \mp → \to ⇒ \Rightarrow ∅ \emptyset ℝ \mathbb{R} ℤ \mathbb{Z} ∖
+\setminus ⟨ \langle ⟩ \rangle ≡ \equiv ∠ \angle ′ ' ’ ' ‘ ' “ " ” " ⁄ / ∕ / 。 ._ 、 ,_
 """)
 _GREEK = _table("""
-α alpha β beta γ gamma δ delta ε epsilon θ theta λ lambda μ mu ρ rho σ sigma τ tau φ phi ϕ phi ω omega π pi Δ Delta Ω Omega
-Σ Sigma
+α alpha β beta γ gamma δ delta ε epsilon θ theta λ lambda μ mu ρ rho σ sigma τ tau φ phi ϕ phi ω omega π pi Δ Delta Ω
+Omega Σ Sigma
 """)
 # one name for the commands that mean the same
 _RENAMED = _table("""
-dfrac frac tfrac frac cfrac frac dbinom binom tbinom binom leq le leqslant le geq ge geqslant ge neq ne lt < gt > lbrace {
-rbrace } lbrack [ rbrack ] varnothing emptyset degree circ implies Rightarrow Longrightarrow Rightarrow iff Rightarrow
-rightarrow to simeq approx lvert | rvert | vert | lVert | rVert | backslash setminus wedge land vee lor ast cdot infin infty
-colon : lparen ( rparen ) bmod pmod mod pmod varphi phi varepsilon epsilon tg tan ctg cot dots ldots cdots ldots
+dfrac frac tfrac frac cfrac frac dbinom binom tbinom binom leq le leqslant le geq ge geqslant ge neq ne lt < gt >
+lbrace { rbrace } lbrack [ rbrack ] varnothing emptyset degree circ implies Rightarrow Longrightarrow Rightarrow iff
+Rightarrow rightarrow to simeq approx lvert | rvert | vert | lVert | rVert | backslash setminus wedge land vee lor ast
+cdot infin infty colon : lparen ( rparen ) bmod pmod mod pmod varphi phi varepsilon epsilon tg tan ctg cot dots ldots
+cdots ldots
 """)
 _INVISIBLE = re.compile("[\u0000-\u0008\u000e-\u001f\u007f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 _DROPPED = re.compile(
-    r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|limits|nolimits|boldmath|bf|rm|it|tt|sf"
-    r"|large|Large|LARGE|huge|Huge|small|normalsize|centering|relax|mleft|mright|middle|nonumber|notag|protect)(?![A-Za-z])"
+    r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|limits|nolimits|boldmath|bf|rm|it|tt|sf|large"
+    r"|Large|LARGE|huge|Huge|small|normalsize|centering|relax|mleft|mright|middle|nonumber|notag|protect)(?![A-Za-z])"
     r"|\\(?:color|textcolor|colorbox|bbox)\s*(?:\{[A-Za-z0-9#!]*\}|\[[^\]]*\])"
 )
 _TEXT_WRAPPER = re.compile(
@@ -50,7 +51,7 @@ _SYSTEM = re.compile(
     r"(?s)\\(?:left\s*\\\{\s*\\)?begin\s*\{(cases|aligned|align\*?|gathered|split)\}(.*?)\\end\s*\{\1\}"
 )
 _SPACES = re.compile(
-    r"\\[;: ]|\\q?quad(?![A-Za-z])|~|\\hspace\*?\{[^{}]*\}|\\(?:thinspace|enspace|nobreakspace)(?![A-Za-z])|\\hfill"
+    r"\\[;: ]|\\q?quad(?![A-Za-z])|~|\\hspace\*?\{[^{}]*\}|\\(?:thinspace|enspace|nobreakspace)(?![A-Za-z])|\\hfill|\\$"
 )
 _GROUPED = re.compile(r"(?<![\d.,}])([1-9]\d{0,2}(?: \d{3})+)(?![\d/]|\s*\\frac)")
 

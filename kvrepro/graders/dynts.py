@@ -24,8 +24,8 @@ _UNITS = (
     "degrees?|cm|meters?|metres?|inch(?:es)?|feet|foot|ft|miles?|mph|km|hours?|hrs?|minutes?|seconds?|days?|weeks?|months?"
     "|years?|dollars?|cents?|pounds?|kg|grams?|points?|units?|square|cubic|percent|students?|people|ways?|[acdghlmost]"
 )
-# what the clean-up of strings takes away and what it puts there, in order. Its known damage is kept: stand-alone letters
-# of the unit list vanish
+# what the clean-up of strings takes away and what it puts there, in order; its known damage is kept: stand-alone
+# letters of the unit list vanish
 _CLEAN_UP = (
     (r"(?<=\d),(?=\d{3})", ""),
     (rf"(?<![A-Za-z\\])(?:{_UNITS})(?![A-Za-z])(?:\^\{{?\d\}}?)?", ""),

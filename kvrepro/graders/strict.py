@@ -1,4 +1,4 @@
-"""The strict grader: what the reply says after its thought, compared by value.
+"""The strict grader: what the reply says after its thought, compared by value; `docs/grading.md` lists its rules.
 
 Deviates from DynTS: no answer without the end of the thought, no last number of the text, no percent slack, no relative
 tolerance, no letters from articles.
@@ -21,7 +21,8 @@ from kvrepro.graders.score import Score
 from kvrepro.graders.words import is_wording
 
 _GOLD_CHOICE = re.compile(
-    r"(?s)^[\s$]*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)*\s*\(?\s*([A-K])\s*\)?\s*\}*[\s$]*(?:$|[).:,]+\s*(.+?)\s*\}*$)",
+    r"(?s)^[\s$]*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)*\s*\(?\s*([A-K])\s*\)?\s*\}*[\s$]*(?:$"
+    r"|[).:,]+\s*(.+?)\s*\}*$)",
 )
 _BOLD = re.compile(r"\*\*([^*\n]{3,80})\*\*")
 _PLAIN_ANSWER = re.compile(r"^[\s$]*([-+]?[0-9]{1,30})(?:\.0*)?[\s.$]*$")

@@ -15,8 +15,8 @@ def word_set(text: str) -> frozenset[str]:
 
 
 _FILLERS = word_set("""
-a an the is are it its was be of that this so thus therefore hence answer final correct condition but and we get have to in
-which has will
+a an the is are it its was be of that this so thus therefore hence answer final correct condition but and we get have
+to in which has will
 """)
 _OPPOSITES = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
 _TURNING = word_set("not no neither nor never isn't cannot can't or either none without except")

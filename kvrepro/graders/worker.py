@@ -1,8 +1,8 @@
 """The child process that reads replies and compares answers: JSON lines in and out, under the limits of the system.
 
-Started as `python -m kvrepro.graders.worker`. It imports what reading needs and then forks a process that serves request
-after request; a reply that takes too long, too much memory or the whole interpreter ends that one only, and the next is
-forked in milliseconds, with everything imported.
+Started as `python -m kvrepro.graders.worker`. It imports what reading needs and then forks a process that serves
+request after request; a reply that takes too long, too much memory or the whole interpreter ends that one only, and the
+next is forked in milliseconds, with everything imported.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Verdicts of both graders, frozen: what they say of the case table, and of probes made from its golds and replies.
 
 `python -m tests.graders.frozen_verdicts record` writes them, `... compare` reports by kind which ones have changed
-since (exit status 1 if one of the case table did); `--all` shows each, `--table` leaves the probes out. Run it before and after a change
-of the graders: the case table says what is right, the probes only what is so.
+since (exit status 1 if one of the case table did); `--all` shows each, `--table` leaves the probes out. Run it before
+and after a change of the graders: the case table says what is right, the probes only what is so.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ def same_reading(gold: ParsedValue, answer: ParsedValue, is_integer: bool) -> bo
 
 
 def _terminates(value: object) -> bool:
-    return isinstance(value, Fraction) and 10 ** value.denominator.bit_length() % value.denominator == 0
+    return isinstance(value, Fraction) and pow(10, value.denominator.bit_length(), value.denominator) == 0
 
 
 def _base_number(text: str) -> tuple[str, int] | None:

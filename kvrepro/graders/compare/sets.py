@@ -1,7 +1,7 @@
 """Sets of real numbers: intervals, unions, inequalities, set-builder notation, compared however they are written.
 
-A set is the list of its ends, as expression trees, and a rule that says from the place of a number among them whether it
-belongs; two sets are equal if they agree at every end and in every gap between two ends.
+A set is the list of its ends, as expression trees, and a rule that says from the place of a number among them whether
+it belongs; two sets are equal if they agree at every end and in every gap between two ends.
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ from kvrepro.graders.words import plain
 
 MAX_LENGTH = 400
 # towers of powers and factorials would only burn the time limit, and of a chain `a > b > c` it reads a part
-_UNFIT = re.compile(r"[<>].*[<>]|\^\s*\{?\s*\w+\s*\}?\s*\^|\^\s*\{[^{}]*\^[^{}]*\^|\d{5,}\s*!|!\s*!")
+_UNFIT = re.compile(
+    r"[a-z]\s*[<>]\s*[a-z]\s*[<>]\s*[a-z]|\^\s*\{?\s*\w+\s*\}?\s*\^|\^\s*\{[^{}]*\^[^{}]*\^|\d{5,}\s*!|!\s*!"
+)
 
 
 class SymbolicNeededError(Exception):

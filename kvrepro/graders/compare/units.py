@@ -15,8 +15,8 @@ from kvrepro.graders.words import plain, word_set
 # dimension, then per unit its size and its names; the last line's units have no fixed size in another
 _TABLE = """
 length, 1 m meter metre, 1/100 cm centimeter centimetre, 1/1000 mm millimeter millimetre, 1000 km kilometer kilometre
-length, 127/5000 in inch inche, 381/1250 ft foot feet, 1143/1250 yd yard, 201168/125 mi mile, 1/10 dm decimeter decimetre
-length, 1/1000000000 nm nanometer, 1/1000000 um micrometer
+length, 127/5000 in inch inche, 381/1250 ft foot feet, 1143/1250 yd yard, 201168/125 mi mile
+length, 1/10 dm decimeter decimetre, 1/1000000000 nm nanometer, 1/1000000 um micrometer
 time, 1 s sec second, 60 min minute, 3600 h hr hour, 86400 day, 604800 week, 1/1000 ms millisecond
 calendar, 1 month, 12 year yr
 money, 1 dollar usd buck, 1/100 cent penny pennie

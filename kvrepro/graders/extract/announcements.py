@@ -43,5 +43,8 @@ def _any(words: str) -> str:
     return "|".join(words.replace("_", r"\s+").split())
 
 
-_FOREIGN = rf"\b(?:{_any(_NOUNS)})(?:\s+(?:{_any(_ADJECTIVES)}))?(?:\s*(?:[:=]|-\s)|\s+(?:{_any(_VERBS)})\b(?:\s+l?a(?=\s+\w))?\s*:?)"
+_FOREIGN = (
+    rf"\b(?:{_any(_NOUNS)})(?:\s+(?:{_any(_ADJECTIVES)}))?"
+    rf"(?:\s*(?:[:=]|-\s)|\s+(?:{_any(_VERBS)})\b(?:\s+l?a(?=\s+\w))?\s*:?)"
+)
 ANSWER_PHRASE = re.compile("(?i)(?:" + "|".join((*_ENGLISH, _FOREIGN, *_OTHERS)) + r")[\s*:]{0,12}")

@@ -24,7 +24,8 @@ _MARKER = rf"[ \t*>\-(\[|]*({LETTER})[)\].:*| \t]+"
 # a verdict behind the letter of an option, a sign behind its text, before its letter, or several on a line
 _TICKED = (
     re.compile(
-        rf"(?i)(?:^|\n){_MARKER}(true|false|correct|incorrect|right|wrong|yes|no|[{_UP}{_DOWN}])\ufe0f?[.*| \t]*(?=\n|$)",
+        rf"(?i)(?:^|\n){_MARKER}(true|false|correct|incorrect|right|wrong|yes|no|[{_UP}{_DOWN}])\ufe0f?[.*| \t]*(?=\n"
+        rf"|$)",
     ),
     re.compile(rf"(?:^|\n){_MARKER}[^\n{_UP}{_DOWN}]{{0,200}}?([{_UP}{_DOWN}])\ufe0f?[^\w\n]*(?=\n|$)"),
     re.compile(rf"(?:^|\n)[ \t*\-|]*([{_UP}{_DOWN}])\ufe0f?[*| \t]*[(\[]?({LETTER})(?![A-Za-z'])"),
@@ -34,8 +35,9 @@ _ARROW_LAST = re.compile(rf"(?:\\to|\\Rightarrow|=>|->)\s*[(\[*$]{{0,3}}({LETTER
 _WORD = rf"(?:{CHOICE_WORD}|optie|antwoord|respuesta|resposta|risposta|odpowied[zź]|svar(?:et)?|ответ)"
 _WRAPPED = rf"(?:\({LETTER}\)|\[{LETTER}\]|\*\*\(?{LETTER}\)?\.?\*\*|__{LETTER}__|`\(?{LETTER}\)?`|[\"']{LETTER}[\"'])"
 _ENDING = re.compile(
-    rf"(?i)(?:(?:\b{_WORD}(?:\b[^.;?]{{0,60}}?\sis)?|\b(?:remain\w*|left|survivor|verdict|pick|conclusion)\s*:)[\s*:=(\[$`\"']{{0,6}}"
-    rf"(?P<named>{LETTER}(?![A-Za-z]))|(?P<wrapped>{_WRAPPED}))(?:\sonly)?[\s.*)\]$`\"'}}\\]*$",
+    rf"(?i)(?:(?:\b{_WORD}(?:\b[^.;?]{{0,60}}?\sis)?|\b(?:remain\w*|left|survivor|verdict|pick"
+    rf"|conclusion)\s*:)[\s*:=(\[$`\"']{{0,6}}(?P<named>{LETTER}(?![A-Za-z]))"
+    rf"|(?P<wrapped>{_WRAPPED}))(?:\sonly)?[\s.*)\]$`\"'}}\\]*$",
 )
 _MENTIONED = re.compile(
     rf"(?i)\b{_WORD}s?\s+[*(\[]{{0,3}}{LETTER}\b|{_WRAPPED}|(?<![A-Za-z]){LETTER}\)?\s*(?:,|/|&|and|or)\s*$"
@@ -43,8 +45,8 @@ _MENTIONED = re.compile(
 _SENTENCE = re.compile(r"(?<=[\w)\]*~`\"'])[.;!]\s+(?=\S)")
 _CONCLUDES = re.compile(r"(?i)^\s*(?:and\s+)?(?:so|thus|hence|therefore|which|this|that|it|we|making|giving|leaving)\b")
 _REFERENCE = re.compile(
-    r"(?i)\b(?:in|from|by|of|see|eq\w*\.?|parts?|case|step|figure|line|like|with|statement|rule|law|form\w*|at|structures?"
-    r"|schemes?|diagram|graph|table)[\s*]*$",
+    r"(?i)\b(?:in|from|by|of|see|eq\w*\.?|parts?|case|step|figure|line|like|with|statement|rule|law|form\w*|at"
+    r"|structures?|schemes?|diagram|graph|table)[\s*]*$",
 )
 _OPTION_LINE = re.compile(
     rf"(?:^|\n)[ \t>*\-•]{{0,8}}[(\[]?({LETTER})[)\].:](?:\*\*)?[ \t]*(?:\*\*)?(\S[^\n]{{0,300}}?)\s*(?=\n|$)"

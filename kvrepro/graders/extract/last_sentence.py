@@ -1,13 +1,14 @@
 """The answer of a reply that neither boxes nor announces one: the value of its last line or of its last sentence.
 
-Each rule reads one shape of a conclusion: a line that is nothing but a value, a table's last row, a count in front of the
-list of what it counts, a bold value, a sentence with exactly one value or that ends in one. Hedged, negated, conditional
-and checking sentences give none (`hedging`): no answer is better than a number that the reply did not commit to.
+Each rule reads one shape of a conclusion: a line that is nothing but a value, a table's last row, a count in front of
+the list of what it counts, a bold value, a sentence with exactly one value or that ends in one. Hedged, negated,
+conditional and checking sentences give none (`hedging`): no answer is better than one that the reply did not commit to.
 """
 
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from kvrepro.graders.cleaning import unify_unicode
 from kvrepro.graders.compare.units import find_quantity, read_unit
@@ -30,18 +31,21 @@ _TIME_OF_DAY = re.compile(r"(?i)(?<![\d:])\d{1,2}:\d{2}(?!\d|:)(?:\s*[ap]\.?\s?m
 _BOLD = re.compile(r"(?:\*\*|__)(?!\s)(.+?)\s?(?:\*\*|__)")
 # between two values of a sentence: what makes the second one the conclusion of the first
 _LEADING = (
-    r"is|are|equals?|be|becomes?|gives?|giving|yields?|yielding|makes?|making|gets?|obtain|find|leaves?|leaving|to|ist|est|es"
-    r"|son|è|é|sono"
+    r"is|are|equals?|be|becomes?|gives?|giving|yields?|yielding|makes?|making|gets?|obtain|find|leaves?|leaving|to|ist"
+    r"|est|es|son|è|é|sono"
 )
 _LEADS = re.compile(rf"(?i)=|\\approx|\b(?:{_LEADING}|so|thus|hence|therefore|altogether|total|sum|which)\b|[是为得]")
 _VERBS = (
-    rf"(?:\b(?:{_LEADING}|was|have|has|contains?|holds?|takes?|costs?|weighs?|measures?|totals?|needs?|used?|sells?|runs?"
-    r"|walks?|rides?|comes? out|arrives?|at|of|as|sind|beträgt|vale|wynosi|равн\w+|составляет)\b|等于|得到?|就是|[是为有共は])"
+    rf"(?:\b(?:{_LEADING}|was|have|has|contains?|holds?|takes?|costs?|weighs?|measures?|totals?|needs?|used?|sells?"
+    rf"|runs?"
+    r"|walks?|rides?|comes? out|arrives?|at|of|as|sind|beträgt|vale|wynosi|равн\w+|составляет)\b"
+    r"|等于|得到?|就是|[是为有共は])"
 )
 _VERB = re.compile(rf"(?i){_VERBS}")
 # a sentence that names a value right behind its verb: `The total is 48`, `o valor é 18`
 _STATED = re.compile(
-    rf"(?i)(?:{_VERBS}|=)[\s:*]*(?:(?:exactly|about|approximately|roughly|only|just|therefore|thus|simply)\s+)?[\s*(\\$]*$"
+    rf"(?i)(?:{_VERBS}|=)[\s:*]*(?:(?:exactly|about|approximately|roughly|only|just|therefore|thus"
+    rf"|simply)\s+)?[\s*(\\$]*$"
 )
 # a verb of the third person, a comma or a colon lets a value stand for itself: `the jug holds **3** litres`
 _LEADS_TO_BOLD = re.compile(
@@ -68,7 +72,7 @@ _ENTRY = re.compile(r"^\s*(?:[-+*•]\s|\d+[.)]\s|\|)|^\s*\**[A-Z][^:.\n]{0,30}:
 # the exponent of a unit, which is no number of the sentence: `15 cm^{2}`
 _UNIT_POWER = re.compile(r"(\d\s*(?:sq\.?\s)?[A-Za-z]{1,12}(?:/[A-Za-z]{1,6})?)\s*\^\{?-?\d\}?(?![\w}])")
 _UNIT = re.compile(
-    r"^\s*(?:([ap]\.?m\b|percent|o'clock(?:\s+(?:in the|at)\s+[a-z]+)?)"
+    r"^\s*(?:([ap]\.?m\b|percent|[bmtr]+illion|hundred|thousand|dozen|o'clock(?:\s+(?:in the|at)\s+[a-z]+)?)"
     r"|((?:square |cubic )?[A-Za-z]{1,12}(?:/[A-Za-z]{1,6})?(?:\^\{?-?\d\}?)?)(?![\w{]))"
 )
 _WORD_OF_NUMBER = re.compile(r"(?i)hundred|thousand|and|a|half|thirds?|quarters?")
@@ -207,7 +211,7 @@ def _sentence_value(last: str, is_alone: bool) -> str | None:
     if DOUBT.search(last):
         return None
     if formulas:
-        gaps = [last[a.end() : b.start()] for a, b in zip(formulas, formulas[1:], strict=False)]
+        gaps = [last[a.end() : b.start()] for a, b in pairwise(formulas)]
         return " , ".join(map(formula_in, formulas)) if is_conclusion and all(map(is_joined, gaps)) else None
     if is_conclusion and (quantity := find_quantity(last)):
         return quantity
@@ -218,9 +222,8 @@ def _sentence_value(last: str, is_alone: bool) -> str | None:
     chances = re.findall(r"\b\d+ (?:in|out of) \d+\b", last)
     if len(chances) == 1 and len(numbers) == 2 and _STATED.search(last.partition(chances[0])[0]):
         return chances[0]
-    before, unit = last.partition(numbers[0])[0], _unit_behind(flat.partition(numbers[0])[2])
-    is_stated = is_plain and len(numbers) == 1 and (_STATED.search(before) or (unit and _LEADS_TO_BOLD.search(before)))
-    return numbers[0] + unit if len(set(numbers)) == 1 and (is_conclusion or is_stated) else None
+    unit = _unit_behind(flat.partition(numbers[0])[2])
+    return numbers[0] + unit if is_conclusion and len(set(numbers)) == 1 else None
 
 
 def _number_word(sentence: str) -> str | None:
@@ -237,8 +240,8 @@ def _number_word(sentence: str) -> str | None:
 def last_value(text: str) -> str | None:
     """The value that the last sentence ends in, behind a verb or an equals sign; None where it commits to none.
 
-    A reply that ends `... so 9/2 expressed as a decimal is 4.5.` commits to 4.5 as much as one that boxes it. A few words
-    or a remark in parentheses may follow.
+    A reply that ends `... so 9/2 expressed as a decimal is 4.5.` commits to 4.5 as much as one that boxes it. A few
+    words or a remark in parentheses may follow.
     """
     text = unify_unicode(text).rstrip()
     if rows := _ROWS.search(text):

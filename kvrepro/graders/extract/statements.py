@@ -21,48 +21,50 @@ MAX_BOXES = 200
 _OPENING, _CLOSING = r"(?:\\text\{)?[(\[*$]{0,4}", r"[)\]*$}]{0,4}"
 _NAMED = r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ss]tatement)"
 _PICKED = re.compile(
-    r"(?im)(?:\b(?:i|we|i'm|i am|i'd|i would|i'll|let's|you should|one should)\s+(?:(?:will|would|therefore|should|must)\s+)?"
-    r"(?:choose|pick|select|go with|going with|say)|\b(?:choose|pick|select)\b(?!\s+(?:from|between|one|any))"
-    r"|\b(?:so|thus|hence|therefore|consequently|making|it must be|it is|it's|this is|that is|that's|which is|which means"
-    r"|(?:best\s+)?(?:described|explained|given|represented|supported|answered|captured|identified)\s+(?:best\s+)?(?:by|as)"
-    r"|corresponds to|closest to|match(?:es|ing)?|corresponding to|leads to|points to|leaves|leaving|leaves us with|gives)"
-    r"(?:\s+only|,? (?:however|therefore|thus|indeed))?,?\s*(?:it is |it's |it must be |this is )?"
-    r"(?=(?:\*\*|\\\(|\$|\s){0,4}(?:[(\[]?(?:the\s+)?(?:correct\s+)?(?:option|choice|answer choice|statement)\b"
-    r"|[(\[][A-K][)\]]|\\text(?:bf)?\{\s*\(?[A-K]|\*\*[A-K]\*\*|[A-K]\s*\.?\s*(?:$|\n))))\s*"
+    r"(?im)(?:\b(?:i|we|i'm|i am|i'd|i would|i'll|let's|you should|one should)\s+(?:(?:will|would|therefore|should"
+    r"|must)\s+)?(?:choose|pick|select|go with|going with|say)|\b(?:choose|pick|select)\b(?!\s+(?:from|between|one"
+    r"|any))|\b(?:so|thus|hence|therefore|consequently|making|it must be|it is|it's|this is|that is|that's|which is"
+    r"|which means|(?:best\s+)?(?:described|explained|given|represented|supported|answered|captured"
+    r"|identified)\s+(?:best\s+)?(?:by|as)|corresponds to|closest to|match(?:es|ing)?|corresponding to|leads to"
+    r"|points to|leaves|leaving|leaves us with|gives)(?:\s+only|,? (?:however|therefore|thus|indeed))?,?\s*(?:it is "
+    r"|it's |it must be |this is )?(?=(?:\*\*|\\\(|\$|\s){0,4}(?:[(\[]?(?:the\s+)?(?:correct\s+)?(?:option|choice"
+    r"|answer choice|statement)\b|[(\[][A-K][)\]]|\\text(?:bf)?\{\s*\(?[A-K]|\*\*[A-K]\*\*|[A-K]\s*\.?\s*(?:$"
+    r"|\n))))\s*"
 )
 # `Should I go with B?`, and what makes `choose A` a report of somebody's mistake
 _INVERTED = re.compile(r"(?i)\b(?:should|shall|could|can|would|may|do)\s*$")
 _OTHERS = re.compile(r"(?i)\b(?:error|avoid|someone|students?|people|many|others|some|most)\b")
 # a letter as the subject of a sentence or behind `option`; behind brackets it may stand anywhere
 _SUBJECT = (
-    rf"(?:{_NAMED}\s+|(?:^|(?<=[.;,:]\s)|(?<=\b[Oo]nly\s)|(?<=\bthat\s)|(?<=\b[Bb]ut\s)|(?<=\b[Ss]o\s)|(?<=\b[Hh]ence\s)"
-    rf"|(?<=\b[Tt]hus\s)))(?:[*$]{{0,3}}\((?=[A-K]\)))?[\[*$]{{0,4}}([A-K])\b{_CLOSING}"
+    rf"(?:{_NAMED}\s+|(?:^|(?<=[.;,:]\s)|(?<=\b[Oo]nly\s)|(?<=\bthat\s)|(?<=\b[Bb]ut\s)|(?<=\b[Ss]o\s)"
+    rf"|(?<=\b[Hh]ence\s)|(?<=\b[Tt]hus\s)))(?:[*$]{{0,3}}\((?=[A-K]\)))?[\[*$]{{0,4}}([A-K])\b{_CLOSING}"
 )
 _RIGHT = re.compile(
-    rf"(?m)(?:(?:\b(?:option|choice|answer|statement|opción|вариант)\s*|(?<![A-Za-z\\*$]))(?:\*\*|\$|\\text(?:bf)?\{{){{0,3}}"
-    rf"[(\[]([A-K])[)\]](?:\*\*|\$|\}}){{0,3}}|{_SUBJECT})"
-    r"\s{0,3}(?:is|are|must be|would be|seems(?: to be)?|appears(?: to be)?|looks(?: like)?|being|remains)"
-    r"\s+(?:therefore |thus |clearly |indeed |definitely |then )?(?:the\s+)?(?:only\s+)?(?:one\s+(?:that is|which is)\s+)?"
-    r"(?:best |most |factually )?(?:correct|right|true|answer|accurate|valid|best choice|appropriate|plausible|likely|suitable"
-    r"|reasonable|consistent|one|option|choice|possibility|better(?:\s+(?:answer|choice|option|fit|one|supported))?(?=\s*(?:[.!]|$)))"
-    r"(?!\s+(?:about|that|in|but|for)\b)"
+    rf"(?m)(?:(?:\b(?:option|choice|answer|statement|opción|вариант)\s*|(?<![A-Za-z\\*$]))(?:\*\*|\$"
+    rf"|\\text(?:bf)?\{{){{0,3}}[(\[]([A-K])[)\]](?:\*\*|\$|\}}){{0,3}}|{_SUBJECT})"
+    r"\s{0,3}(?:is|are|must be|would be|seems(?: to be)?|appears(?: to be)?|looks(?: like)?|being"
+    r"|remains)\s+(?:therefore |thus |clearly |indeed |definitely |then )?(?:the\s+)?(?:only\s+)?(?:one\s+(?:that is"
+    r"|which is)\s+)?(?:best |most |factually )?(?:correct|right|true|answer|accurate|valid|best choice|appropriate"
+    r"|plausible|likely|suitable|reasonable|consistent|one|option|choice|possibility|better(?:\s+(?:answer|choice"
+    r"|option|fit|one|supported))?(?=\s*(?:[.!]|$)))(?!\s+(?:about|that|in|but|for)\b)"
 )
 _FITS = "satisfies|works|fits|matches|passes|remains|meets|holds|makes sense|agrees|is left|is consistent|survives|wins"
-# the one option that others are set against: `Only C satisfies both`, `All options except C are wrong`; a small letter is a
-# choice only where `the answer` follows
+# the one option that others are set against: `Only C satisfies both`, `All options except C are wrong`; a small letter
+# is a choice only where `the answer` follows
 _SOLE = re.compile(
     rf"(?m)\b[Oo]nly\s+(?:(?:option|choice|answer|statement)\s+)?{_OPENING}([A-K]){_CLOSING}\s+(?:{_FITS})"
     rf"|[;,]\s+(?:so\s+|and\s+|thus\s+|hence\s+)?(?:only\s+)?{_OPENING}([A-K]){_CLOSING}\s+(?:remains|is left)\b"
-    rf"|\b(?:[Aa]ll|[Ee]very)\b[^.\n]{{0,30}}\b(?:except|but|other than)\s+(?:for\s+)?(?:(?:option|choice)\s+)?{_OPENING}"
-    rf"([A-K]){_CLOSING}\s+(?:are|is|can be|were)\s+(?:clearly\s+)?(?:wrong|incorrect|false|eliminated|ruled out)"
-    rf"|(?:^|(?<=[.;,:]\s)){_OPENING}([a-k]){_CLOSING}\s+(?:is|must be)\s+(?:therefore\s+|clearly\s+)?"
+    rf"|\b(?:[Aa]ll|[Ee]very)\b[^.\n]{{0,30}}\b(?:except|but|other than)\s+(?:for\s+)?(?:(?:option"
+    rf"|choice)\s+)?{_OPENING}([A-K]){_CLOSING}\s+(?:are|is|can be|were)\s+(?:clearly\s+)?(?:wrong|incorrect|false"
+    rf"|eliminated|ruled out)|(?:^|(?<=[.;,:]\s)){_OPENING}([a-k]){_CLOSING}\s+(?:is|must be)\s+(?:therefore\s+"
+    rf"|clearly\s+)?"
     r"(?:the|our|my)\s+(?:correct\s+|right\s+|best\s+|final\s+)?(?:answer|choice|option)\b"
 )
 # `choice (B) fits.`, `B works best.`: nothing may follow that takes some of it back
 _FITTING = re.compile(
     rf"(?m){_SUBJECT}\s+(?:clearly\s+|alone\s+|indeed\s+)?(?:{_FITS})\b"
-    r"(?:\s+(?:best|perfectly|exactly|better|all|both|every|everything|here|the (?:data|description|evidence|observations?"
-    r"|spectrum|facts|conditions?|definition))\b(?:\s+(?:the|of the)?\s*[a-z]+){0,2})?\s*(?:[.;!*]|$)"
+    r"(?:\s+(?:best|perfectly|exactly|better|all|both|every|everything|here|the (?:data|description|evidence"
+    r"|observations?|spectrum|facts|conditions?|definition))\b(?:\s+(?:the|of the)?\s*[a-z]+){0,2})?\s*(?:[.;!*]|$)"
 )
 _ASKED = re.compile(
     rf"(?i)^[)\]}}*$`'\"\s]{{0,4}}\?+[*\s]*(?:(?P<no>no|not|wrong|but|cannot)\b|(?:(?:or|and|maybe|perhaps|possibly"
@@ -74,14 +76,16 @@ _LETTER_AFTER = re.compile(
 )
 # `est donc la réponse A`, `ist somit Antwort B`, `é portanto a alternativa C`
 _CONNECTIVE = re.compile(
-    r"^\s*(?:(?:clearly|definitely|therefore|thus|probably|most likely|likely|indeed|simply|just|donc|alors|also|somit|daher"
-    r"|folglich|quindi|dunque|entonces|pues|portanto|logo|dus)\b,?\s*)?"
+    r"^\s*(?:(?:clearly|definitely|therefore|thus|probably|most likely|likely|indeed|simply|just|donc|alors|also|somit"
+    r"|daher|folglich|quindi|dunque|entonces|pues|portanto|logo|dus)\b,?\s*)?"
     rf"(?:(?:la|le|el|die|der|das|a|o|het|de)\s+(?=[*\s]*(?:{CHOICE_WORD})\b|[*(]{{0,3}}{LETTER}\W*$))?"
 )
 _SYMBOL_TAIL = re.compile(
     r"^(?!['’](?:s\b|[dt][iıuü]r))(?:[A-Za-z0-9_^]|[=≡+'’²₂]|-[A-Za-z0-9]|\s*(?:=|\\to|→|<|>)\s*\S)"
 )
 _JOINED = re.compile(rf"[(\[{{*$]?\b({LETTER})\b[)\]}}*$]*\s*{JOINER}\s*(?:option |choice )?$")
+# the same sentence withdraws it
+_TORN = re.compile(r"(?i)[^.\n]{0,40}\btorn between\b")
 _NEGATED = re.compile(r"^\s*(?:definitely |clearly |probably )?not\b\s*")
 _INSTEAD = re.compile(
     r"\b(?:but|rather|instead|it is|it's|so|hence|thus|therefore|leaving)\b,?\s*(?:it is|it's|the answer is)?\s*"
@@ -155,7 +159,7 @@ def _after_phrase(text: str, start: int, end: int) -> list[Statement]:
             if not REJECTED.match(after):
                 asked = _ASKED.match(after)
                 # `A? No.` takes it back, `A? Or perhaps B?` weighs; `A?` alone answers
-                is_several = (asked and asked["other"]) or ANOTHER.match(after)
+                is_several = (asked and asked["other"]) or ANOTHER.match(after) or _TORN.match(after)
                 said = Statement(start, AMBIGUOUS if is_several else letter.upper(), tail[:60].strip())
                 return [] if asked and asked["no"] else [said]
         instead = _INSTEAD.search(after)
