@@ -12,7 +12,13 @@ import pytest
 
 import kvrepro
 from kvrepro.figures.budget_curves import budget_curves, paper_values, reply_lengths
-from kvrepro.figures.predictor import accuracy_by_budget, fidelity_by_budget, overlap_by_k, sorted_curve
+from kvrepro.figures.predictor import (
+    accuracy_by_budget,
+    fidelity_by_budget,
+    kept_part_accuracy,
+    overlap_by_k,
+    sorted_curve,
+)
 from kvrepro.figures.theme import interval_lines, spread
 
 
@@ -91,6 +97,13 @@ def test_the_top_share_is_read_off_the_curve(ax):
     share = np.array([0.1, 0.2, 1.0])
     sorted_curve(pd.DataFrame({"share": share, "mass_mean": [0.4, 0.6, 1.0], "mass_lo": 0.3, "mass_hi": 1.0}), ax=ax)
     assert [text.get_text() for text in ax.texts] == ["top 20 %: 60.0 %"]
+
+
+def test_choices_of_any_scores_have_a_line(ax):
+    names = ["oracle top", "bottom", "top"]
+    frame = pd.DataFrame({"choice": names, "share": 0.1, "accuracy": 50.0, "lo": 40.0, "hi": 60.0})
+    kept_part_accuracy(frame, ax=ax)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["top", "bottom", "oracle top"]
 
 
 def test_reply_lengths_are_stacked_by_verdict(ax):

@@ -62,7 +62,8 @@ def kept_part_accuracy(frame: pd.DataFrame, *, full: float | None = None, ax: Ax
         frame: columns choice, share, accuracy, lo, hi.
         full: accuracy with the whole thought, percent.
     """
-    order = ["top", "predicted top", "random", "bottom"]
+    known = ["top", "predicted top", "random", "bottom"]
+    order = [*known, *sorted(set(frame.choice) - set(known))]
     shown = frame.assign(percent=100 * frame.share).sort_values("choice", key=lambda c: c.map(order.index))
     interval_lines(shown, "percent", "accuracy", "choice", ax=ax, colours=COLOURS, apart=0.7)
     _draw_full(ax, full, "whole thought")
