@@ -16,6 +16,7 @@ from .errors import KvreproError, RunError, did_you_mean
 from .paths import pin_folders
 from .runs.processes import Stopped, stopped_by_signals
 
+# in the order of `kvrepro --help`; a list that is read, so it is not stretched over a page
 COMMANDS = (
     "list", "fetch", "plan", "rehearse", "run", "grid", "status", "summary", "traces", "labels", "train", "calibrate",
     "train-judge", "bench", "gpu-check", "grade", "power",

@@ -6,6 +6,8 @@ import signal
 
 import pytest
 
+from kvrepro.cli import main
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _signals_of_a_foreground_job():
@@ -58,3 +60,15 @@ def random_model(request):
 def random_models():
     """Both families by name, for tests that spread their cases over them."""
     return {kind: make_random_model(kind) for kind in ("llama", "qwen2")}
+
+
+@pytest.fixture
+def call(capsys):
+    """Run the command line in this process: `(exit code, stdout, stderr)`."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main(list(arguments))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

@@ -14,7 +14,8 @@ import pytest
 from kvrepro.errors import KvreproError, RunError, UnknownNameError
 from kvrepro.models import fetching
 from kvrepro.models.fetching import FETCHED_MODELS, fetch
-from kvrepro.models.table import model_entry, weights_fingerprint
+from kvrepro.models.identity import weights_fingerprint
+from kvrepro.models.table import model_entry
 from kvrepro.paths import CHECKPOINTS, fetched_folder
 
 WEIGHTS = b"pretend these are GGUF weights"

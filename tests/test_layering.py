@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 from functools import cache
@@ -131,7 +132,8 @@ def test_no_command_calls_another_one():
 
 
 def test_only_paths_knows_the_names_of_environment_variables():
-    users = [module for module, path in FILES.items() if '"KVREPRO_' in path.read_text().replace("'", '"')]
+    # a message may mention one; a text that is nothing but the name is a look-up
+    users = [module for module, path in FILES.items() if re.search(r"""["']KVREPRO_\w+["']""", path.read_text())]
     assert users == ["kvrepro.paths"]
 
 

@@ -11,6 +11,7 @@ from huggingface_hub import errors as hub_errors
 
 from kvrepro.errors import KvreproError, UnknownNameError
 from kvrepro.models import loading, memory
+from kvrepro.models.identity import weights_fingerprint
 from kvrepro.models.loading import load_model
 from kvrepro.models.table import (
     MODELS,
@@ -19,7 +20,6 @@ from kvrepro.models.table import (
     model_entry,
     model_table,
     predictor_source,
-    weights_fingerprint,
 )
 from kvrepro.paths import CHECKPOINTS
 

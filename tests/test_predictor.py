@@ -189,7 +189,8 @@ def test_summaries_have_intervals_over_traces():
 def test_the_cards_of_the_shipped_heads_say_that_they_beat_every_baseline(model):
     import json
 
-    from kvrepro.models.table import model_entry, weights_fingerprint
+    from kvrepro.models.identity import weights_fingerprint
+    from kvrepro.models.table import model_entry
     from kvrepro.paths import CHECKPOINTS
 
     card = json.loads((CHECKPOINTS / model / "importance" / "card.json").read_text())

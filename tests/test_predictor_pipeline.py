@@ -132,7 +132,7 @@ def test_a_plan_file_with_a_mistake_is_refused(tmp_path):
         ("model: tiny-r1-llama\nlables: {}", "unknown key of p.yaml 'lables'"),
         ("model: tiny-r1-llama\ntraining: {lr: 1e-3}", "training.lr='1e-3' is str, expected float"),
         ("model: tiny-r1-llama\ntraces: [1]", "expected a mapping of settings"),
-        ("model: [", "cannot be read"),
+        ("model: [", "is not valid YAML"),
     ):
         (tmp_path / "p.yaml").write_text(content)
         with pytest.raises(KvreproError, match=message):

@@ -144,7 +144,8 @@ def test_commands_say_what_is_missing(command, tmp_path, capsys):
 @pytest.mark.model
 @pytest.mark.parametrize("name", TINY)
 def test_shipped_statistics_and_judge_belong_to_the_shipped_weights(name):
-    from kvrepro.models.table import model_entry, weights_fingerprint
+    from kvrepro.models.identity import weights_fingerprint
+    from kvrepro.models.table import model_entry
 
     weights = weights_fingerprint(model_entry(name))
     for folder in ("query_statistics", "judge"):

@@ -17,7 +17,8 @@ from kvrepro.benchmarks.prompts import DEEPSEEK_SUFFIX, prompt_hash, user_messag
 from kvrepro.benchmarks.real import load_real, load_with_provenance
 from kvrepro.benchmarks.sources import REAL_BENCHMARKS
 from kvrepro.errors import KvreproError, UnknownNameError
-from kvrepro.scores.known_scores import deviation, known_scores
+from kvrepro.scores.known_scores import is_far, known_scores
+from kvrepro.scores.statistics import Interval
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the data sets lie beside the checkout and are not there")
@@ -238,14 +239,12 @@ def test_prompt_hash_is_that_of_the_joined_prompts():
 
 def test_known_scores_flag_only_what_is_far_and_outside():
     assert {entry.benchmark for entry in known_scores()} <= set(REAL_BENCHMARKS)
-    math500 = known_scores("r1-qwen", "math500")
-    near = deviation(0.90, 0.88, 0.915, math500)
-    assert near.known.score == 92.8
-    assert not near.is_flagged
-    assert deviation(0.80, 0.77, 0.83, math500).is_flagged
-    assert not deviation(0.40, 0.23, 0.58, known_scores("r1-qwen", "aime24")).is_flagged
     assert known_scores("r1-qwen", "gk23en") == []
-    assert deviation(0.4, 0.3, 0.5, []) is None
+    [card] = (s for s in known_scores("r1-qwen", "math500") if s.score == 92.8)
+    # inside the tolerance, outside it, and outside it with an interval that holds the score
+    runs = [(0.90, 0.88, 0.915), (0.80, 0.77, 0.83), (0.80, 0.66, 0.94)]
+    found = [is_far(card, Interval(*run, None, 500, 0.95, "wilson")) for run in runs]
+    assert found == [False, True, False]
 
 
 def test_four_sets_are_pinned_to_a_commit_and_two_are_known_not_to_be():

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from kvrepro.errors import KvreproError, RunError
 from kvrepro.files import read_rows
 from kvrepro.paths import CHECKPOINTS
-from kvrepro.runs import notebooks as execution
-from kvrepro.runs.config import CellConfig
-from kvrepro.runs.folder import COMPLETIONS, MANIFEST, RECORD_FIELDS, RECORDS, CellFolder, read_records
+from kvrepro.runs.folder import COMPLETIONS, MANIFEST, RECORD_FIELDS, RECORDS, read_records
 
+from .cells import HAS_MODEL, SETTINGS, WINDOW, build
 from .conftest import has_compiler
 
-HAS_MODEL = (CHECKPOINTS / "tiny-r1-llama" / "model.safetensors").is_file()
 pytestmark = [
     pytest.mark.model,
-    pytest.mark.skipif(not HAS_MODEL, reason="kvrepro/tiny/checkpoints/tiny-r1-llama is not in this checkout"),
+    pytest.mark.skipif(not HAS_MODEL, reason="tiny-r1-llama is not in this checkout"),
 ]
-# prompts have about 80 tokens, so 24 new tokens make `window` at 90 evict
-SETTINGS = {"model": "tiny-r1-llama", "benchmark": "chain-12", "n_problems": 3, "max_new_tokens": 24, "batch_rows": 2}
-WINDOW = {**SETTINGS, "method": "window", "budget": 90, "window": 32, "ratio": 0.75}
-
-
-def build(values, **changes) -> CellConfig:
-    return CellConfig.from_mapping({**values, **changes})
 
 
 def run_cell(config, folder):
@@ -228,119 +216,6 @@ def test_dynts_without_a_head_says_how_to_train_one(tmp_path):
     config = build(WINDOW, method="dynts", budget=192, predictor=str(tmp_path / "none"))
     with pytest.raises(KvreproError, match="kvrepro train"):
         run_cell(config, tmp_path / "cell")
-
-
-def test_a_parameter_that_the_notebook_does_not_have_is_refused(tmp_path):
-    source = execution.project_root() / "notebooks" / "cell.ipynb"
-    with pytest.raises(KvreproError, match=r"cell\.ipynb has no parameter budgett; it has model, benchmark"):
-        execution.execute_notebook(source, tmp_path / "run.ipynb", {"model": "tiny-r1-llama", "budgett": 3})
-    assert not (tmp_path / "run.ipynb").exists()
-
-
-def test_a_kernel_that_dies_is_a_failed_cell_and_no_traceback(monkeypatch):
-    # what nbclient raises when the kernel is killed, for example for memory; it is no PapermillExecutionError
-    from nbclient.exceptions import DeadKernelError
-
-    def die(*args, **kwargs):
-        raise DeadKernelError("Kernel died")
-
-    monkeypatch.setattr("papermill.execute_notebook", die)
-    config = build(WINDOW)
-    with pytest.raises(RunError, match=f"{config.hash8} failed: .*Kernel died"):
-        execution.run_cell_notebook("single", config)
-
-
-HOLD_LOCK = """
-import pathlib, sys, time
-from kvrepro.files import held
-with held(pathlib.Path(sys.argv[1]), "x"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_cell_that_another_process_runs_is_refused_and_shown_as_running():
-    config = build(WINDOW)
-    folder = CellFolder.of("single", config)
-    holder = subprocess.Popen([sys.executable, "-c", HOLD_LOCK, str(folder.lock)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout.readline().strip() == "held"
-        assert folder.is_running
-        with pytest.raises(KvreproError, match=f"{config.hash8} is being run by another process, pid {holder.pid} "):
-            execution.run_cell_notebook("single", config)
-    finally:
-        holder.kill()
-        holder.wait()
-    # the lock dies with its process
-    assert not folder.is_running
-
-
-def test_a_cell_runs_as_a_notebook_and_is_published_whole():
-    config = build(WINDOW, n_problems=1)
-    path = execution.run_cell_notebook("single", config)
-    folder = CellFolder.of("single", config)
-    assert path == folder.path
-    assert folder.is_complete
-    assert not folder.partial.exists()
-    notebook = json.loads((path / "run.ipynb").read_text())
-    assert notebook["metadata"]["papermill"]["exception"] is None
-    assert any("image/png" in out.get("data", {}) for cell in notebook["cells"] for out in cell.get("outputs", []))
-
-
-def test_a_failed_cell_is_named_kept_and_shown_as_failed():
-    from kvrepro.runs.profiles import Profile
-    from kvrepro.runs.status import profile_state
-
-    config = build(WINDOW, budget=40, window=16)
-    with pytest.raises(RunError, match="the prompt has") as caught:
-        execution.run_cell_notebook("single", config)
-    assert config.cell_id in str(caught.value)
-    failed = Path(str(caught.value).split("executed notebook: ")[1])
-    assert "KvreproError" in failed.read_text()
-    assert not CellFolder.of("single", config).is_complete
-    assert [s.state for s in profile_state(Profile("single", "", (config,)))] == ["failed"]
-
-
-def test_the_text_of_an_option_counts_as_its_letter():
-    from types import SimpleNamespace
-
-    from kvrepro.benchmarks.problem import Problem
-    from kvrepro.runs.runner import _graded
-
-    problem = Problem("p", "How high?\nA) 12 m\nB) 14 m\nC) 16 m\nD) 18 m", "C", ("12 m", "14 m", "16 m", "18 m"))
-    row = {"problem_id": "p", "sample_id": 0, "status": "ok", "text": "x</think>It is \\boxed{16\\text{ m}} high."}
-    [graded] = _graded([problem], [row], SimpleNamespace(benchmark="gpqa_d"))
-    assert (graded["correct"], graded["answer"]) == (True, "C")
-    assert "12 m" not in json.dumps(graded)
-
-
-@pytest.mark.parametrize(("status", "is_right"), [("ok", True), ("truncated", False), ("nan_logits", False)])
-def test_a_reply_that_has_no_answer_is_never_correct(status, is_right):
-    """Whatever its text holds: a thought that mentions the closing tag and a box is still a thought."""
-    from types import SimpleNamespace
-
-    from kvrepro.benchmarks.problem import Problem
-    from kvrepro.runs.runner import _graded
-
-    row = {"problem_id": "p", "sample_id": 0, "status": status, "text": "x</think>It is \\boxed{7}.", "answer_start": 9}
-    [graded] = _graded([Problem("p", "?", "7")], [row], SimpleNamespace(benchmark="chain-12"))
-    assert (graded["correct"], graded["answer"], graded["status"]) == (is_right, "7" if is_right else None, status)
-
-
-def test_the_answer_is_graded_from_where_the_token_ids_say():
-    from types import SimpleNamespace
-
-    from kvrepro.benchmarks.problem import Problem
-    from kvrepro.runs.runner import _graded
-
-    text = "x</think>It is \\boxed{7}, after </think> as they say."
-    rows = [
-        {"problem_id": "p", "sample_id": i, "status": "ok", "text": text, "answer_start": start}
-        for i, start in enumerate((9, text.index("after")))
-    ]
-    first, second = _graded([Problem("p", "?", "7")], rows, SimpleNamespace(benchmark="chain-12"))
-    assert (first["answer"], first["correct"], first["answer_start"]) == ("7", True, 9)
-    assert (second["answer"], second["correct"]) == (None, False)
 
 
 def test_records_and_manifest_say_where_answers_begin_and_who_opened_the_thought(finished):

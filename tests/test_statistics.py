@@ -13,6 +13,7 @@ from kvrepro.errors import KvreproError, UnknownNameError
 from kvrepro.scores import statistics
 
 N, K = 30, 5
+NAN = float("nan")
 
 
 def simulated(p, concentration, n_cells, seed):
@@ -240,9 +241,6 @@ def test_every_number_is_a_value(values):
     assert statistics.clustered_stderr(values) == statistics.clustered_stderr([1.0, 0.0, 1.0])
 
 
-NAN = float("nan")
-
-
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
@@ -290,9 +288,7 @@ def test_shared_problems_are_drawn_together():
 @pytest.mark.parametrize(
     ("values", "arguments", "error"),
     [
-        ([], {}, KvreproError),
-        ([0.5, float("nan")], {}, KvreproError),
-        ([0.5, 2.0], {}, KvreproError),
+        *(([], {}, KvreproError), ([0.5, NAN], {}, KvreproError), ([0.5, 2.0], {}, KvreproError)),
         ([0.5, 0.1], {"confidence": 95}, KvreproError),
         ([0.5, 0.1], {"method": "normal"}, UnknownNameError),
     ],

@@ -14,9 +14,9 @@ from ..engine.requests import LENGTH_LIMIT, OK, TRUNCATED
 from ..graders.equivalence import equivalence
 from ..graders.grading import grade_many
 from ..graders.score import KINDS, THOUGHT_END
-from ..runs.grading import LIMIT_STATUSES, grading_item, kind_beside, options_of, read_records
-from ..scores.known_scores import deviation, known_scores
-from ..scores.metrics import metric_rows
+from ..runs.grading import grading_item, kind_beside, options_of, read_records
+from ..scores.known_scores import is_far, known_scores
+from ..scores.metrics import LIMIT_STATUSES, metric_rows
 from ..scores.statistics import interval
 
 TAIL_CHARACTERS = 160
@@ -116,10 +116,10 @@ def against_published(path: Path | None, frame: pd.DataFrame) -> pd.DataFrame:
     if not known or config.get("method") != "full":
         return table
     score = interval(frame.groupby("problem_id").strict.mean().astype(float))
-    found = [deviation(score.estimate, score.lo, score.hi, [entry]) for entry in known]
     run = {"run": 100 * score.estimate, "lo": 100 * score.lo, "hi": 100 * score.hi}
     size = {"n": score.n_problems, "k": len(frame) / score.n_problems}
-    return table.assign(**run, **size, distance=[d.distance for d in found], flagged=[d.is_flagged for d in found])
+    distance = 100 * score.estimate - table.score
+    return table.assign(**run, **size, distance=distance, flagged=[is_far(entry, score) for entry in known])
 
 
 def filterable(frame: pd.DataFrame, height_px: int = 420) -> str:

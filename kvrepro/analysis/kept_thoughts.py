@@ -6,7 +6,6 @@ tokens; then the tag is fed and the answer generated.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -26,7 +25,7 @@ from ..errors import KvreproError, UnknownNameError
 from ..graders import grade
 from ..models.tokens import ThinkTags, reply_parts
 from ..scores.statistics import interval
-from ..training.importance.ranking import top_count
+from ..training.importance.ranking import keyed_noise, top_count
 from ..training.traces import Trace
 
 SELECTIONS = ("top", "random", "bottom")
@@ -63,8 +62,7 @@ def choose_tokens(scores: Tensor, share: float, selection: str, key: str = "") -
     if not scores.isfinite().all():
         raise KvreproError(f"{int((~scores.isfinite()).sum())} of {len(scores)} scores are not finite")
     if selection == "random":
-        seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")
-        scores = torch.rand(len(scores), generator=torch.Generator().manual_seed(seed))
+        scores = keyed_noise(key, len(scores))
     order = scores.sort(descending=selection != "bottom", stable=True).indices
     count = 0 if share == 0 else top_count(share, len(scores))
     return order[:count].sort().values

@@ -49,17 +49,9 @@ def generate_replies(
     model: PreTrainedModel, ids: Tensor, cache: DynamicCache, new_tokens: int, stopping: Any = None
 ) -> None:
     """`transformers.generate` for `new_tokens` tokens after `ids` `[B, T]`, whatever they are."""
-    out = model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        past_key_values=cache,
-        max_new_tokens=new_tokens,
-        do_sample=True,
-        eos_token_id=None,
-        pad_token_id=0,
-        stopping_criteria=stopping,
-        **SAMPLING,
-    )
+    sizes = {"max_new_tokens": new_tokens, "eos_token_id": None, "pad_token_id": 0, "stopping_criteria": stopping}
+    mask = torch.ones_like(ids)
+    out = model.generate(ids, attention_mask=mask, past_key_values=cache, do_sample=True, **sizes, **SAMPLING)
     if out.shape[1] != ids.shape[1] + new_tokens:
         raise RuntimeError(f"generate made {out.shape[1] - ids.shape[1]} tokens instead of {new_tokens}")
 

@@ -160,13 +160,5 @@ def run_replies(
 
 def _engine(model, method, rows: int, new_tokens: int, decoder: str, sampling: SamplingConfig | None = None) -> Engine:
     """An engine whose replies nothing but their length ends."""
-    return Engine(
-        model,
-        method,
-        ThinkTags(()),
-        (),
-        sampling=sampling or SamplingConfig(),
-        batch_rows=rows,
-        max_new_tokens=new_tokens,
-        decoder=decoder,
-    )
+    sizes = {"batch_rows": rows, "max_new_tokens": new_tokens, "decoder": decoder}
+    return Engine(model, method, ThinkTags(()), (), sampling=sampling or SamplingConfig(), **sizes)

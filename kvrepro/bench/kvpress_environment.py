@@ -38,18 +38,8 @@ def ensure(
         return python_of(folder), ""
     say(f"making kvpress' environment in {folder} (once, some minutes)")
     torch_pin = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
-    install = [
-        str(python_of(folder)),
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--constraint",
-        str(CONSTRAINTS),
-        torch_pin,
-        "kvpress",
-    ]
+    options = ["--quiet", "--disable-pip-version-check", "--constraint", str(CONSTRAINTS)]
+    install = [str(python_of(folder)), "-m", "pip", "install", *options, torch_pin, "kvpress"]
     for command in ([sys.executable, "-m", "venv", "--clear", str(folder)], install):
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_s)

@@ -19,7 +19,7 @@ def option_order(problem_id: str, n_options: int = 4, seed: int = OPTION_SEED) -
 
 
 def shuffled_question(
-    question: str, correct: str, incorrect: Sequence[str], problem_id: str, seed: int = OPTION_SEED
+    question: str, correct: str, incorrect: Sequence[str], problem_id: str
 ) -> tuple[str, str, tuple[str, ...]]:
     """(question with lettered options, gold letter, options in the order shown).
 
@@ -28,7 +28,7 @@ def shuffled_question(
     options = [correct, *incorrect]
     if len(options) != len(LETTERS) or not all(option.strip() for option in options):
         raise KvreproError(f"problem {problem_id!r} needs {len(LETTERS)} non-empty options, found {len(options)}")
-    order = option_order(problem_id, len(options), seed)
+    order = option_order(problem_id, len(options))
     shown = tuple(options[i].strip() for i in order)
     lines = [f"{letter}) {text}" for letter, text in zip(LETTERS, shown, strict=True)]
     return question.strip() + "\n\n" + "\n".join(lines), LETTERS[order.index(0)], shown

@@ -25,14 +25,14 @@ def load_real(name: str, **options: Any) -> list[Problem]:
 
 
 def load_with_provenance(
-    name: str, *, data_dir: str | Path | None = None, prompt_style: str | None = None, revision: str | None = None
+    name: str, *, data_dir: str | Path | None = None, prompt_style: str = "dynts", revision: str | None = None
 ) -> tuple[list[Problem], dict[str, Any]]:
     """Load `<data_dir>/<name>.jsonl`, or the Hub where no folder is given.
 
     Args:
         data_dir: folder with one JSON object a line and the keys id, problem, answer (for gpqa_d also the original
             columns). None asks the Hub.
-        prompt_style: one of `prompts.PROMPT_STYLES`; None takes the table's.
+        prompt_style: one of `prompts.PROMPT_STYLES`.
         revision: commit, tag or branch of the data set on the Hub; None takes the table's, and the newest if the table
             names none. The commit that it stood for is recorded. A folder has no revisions.
 
@@ -46,16 +46,15 @@ def load_with_provenance(
     if name not in REAL_BENCHMARKS:
         raise UnknownNameError("benchmark", name, REAL_BENCHMARKS)
     entry = REAL_BENCHMARKS[name]
-    style = prompt_style or entry.prompt_style
     rows, origin = _read_hub(entry, revision) if data_dir is None else _read_local(entry, Path(data_dir))
-    problems = [_problem(entry, row, number, style) for number, row in enumerate(rows)]
+    problems = [_problem(entry, row, number, prompt_style) for number, row in enumerate(rows)]
     _check(entry, problems, origin["source"])
     return problems, {
         "benchmark": name,
         **origin,
         "n_rows": len(problems),
         "rows_sha256": prompt_hash(f"{p.problem_id}\x1f{p.question}\x1f{p.gold}" for p in problems),
-        "prompt_style": style,
+        "prompt_style": prompt_style,
         "prompts_sha256": prompt_hash(p.question for p in problems),
         "option_seed": OPTION_SEED if entry.kind == "choice" else None,
     }
@@ -65,8 +64,8 @@ def _read_local(entry: RealBenchmark, folder: Path) -> tuple[list[dict[str, Any]
     path = folder / f"{entry.name}.jsonl"
     if not path.is_file():
         raise KvreproError(
-            f"{path} is missing: put the rows there as JSON lines with the keys id, problem, answer, or unset "
-            f"KVREPRO_DATA to load {entry.hub.hub_id} from the Hub"
+            f"{path} is missing: put the rows there as JSON lines with the keys id, problem, answer, "
+            f"or unset KVREPRO_DATA to load {entry.hub.hub_id} from the Hub"
         )
     rows = [
         _renamed(entry, row, f"{path.name}, line {number}", "Question" in row and entry.kind == "choice")
@@ -82,8 +81,8 @@ def _read_hub(entry: RealBenchmark, revision: str | None) -> tuple[list[dict[str
         import datasets
     except ImportError as error:
         raise KvreproError(
-            f"loading {entry.name} from the Hub needs the package datasets: pip install 'kvrepro[hub]', or set "
-            f"KVREPRO_DATA to a folder with {entry.name}.jsonl (keys id, problem, answer) to work offline"
+            f"loading {entry.name} from the Hub needs the package datasets: pip install 'kvrepro[hub]', "
+            f"or set KVREPRO_DATA to a folder with {entry.name}.jsonl (keys id, problem, answer) to work offline"
         ) from error
     source, asked = entry.hub, revision or entry.hub.revision
     commit, unresolved = resolved_commit(source.hub_id, asked)

@@ -30,8 +30,6 @@ class RealBenchmark(Benchmark):
     """A published benchmark. `reference_sha256` is of the normalised local file that the golds were checked with."""
 
     hub: HubSource = field(kw_only=True)
-    grader: str = "strict"
-    prompt_style: str = "dynts"
     reference_sha256: str | None = None
     # row number -> (gold as published, gold used); for rows whose published gold is broken
     gold_fixes: Mapping[int, tuple[str, str]] = field(default_factory=lambda: MappingProxyType({}))

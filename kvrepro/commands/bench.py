@@ -86,20 +86,11 @@ def _plan(args: argparse.Namespace) -> BenchSettings:
     def among(wanted: int, known: tuple[int, ...]) -> int:
         return wanted if wanted in known else known[0]
 
-    return BenchSettings(
-        batches=batches,
-        budgets=budgets,
-        new_tokens=args.new_tokens or default.new_tokens,
-        rounds=args.repeats or default.rounds,
-        long_tokens=args.long_tokens,
-        long_batch=among(default.long_batch, batches),
-        long_budget=among(default.long_budget, budgets),
-        confirm_tokens=args.confirm_tokens,
-        confirm_batch=among(default.confirm_batch, batches),
-        confirm_budget=among(default.confirm_budget, budgets),
-        steps=args.steps,
-        clock=args.clock,
-    )
+    given = {name: getattr(args, name) for name in ("new_tokens", "long_tokens", "confirm_tokens", "steps", "clock")}
+    given |= {"rounds": args.repeats, "batches": batches, "budgets": budgets}
+    given |= {name: among(getattr(default, name), batches) for name in ("long_batch", "confirm_batch")}
+    given |= {name: among(getattr(default, name), budgets) for name in ("long_budget", "confirm_budget")}
+    return BenchSettings(**{name: value for name, value in given.items() if value is not None})
 
 
 def make_report(data: dict[str, Any], plan: Any, args: argparse.Namespace) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import argparse
 from typing import Any
 
 from ..methods.learned.folder import LEARNED
-from ..models.table import model_entry, weights_fingerprint
+from ..models.identity import weights_fingerprint
+from ..models.table import model_entry
 from .arguments import add_source_arguments, asset_home, collect, set_threads
 
 NAME = "train-judge"

@@ -22,23 +22,6 @@ from .engine import Engine
 from .observer import KeptPositions
 from .requests import Completion, Request, SamplingConfig
 
-# arguments of `generate` whose type is checked
-_SETTINGS = (
-    "budget",
-    "n_samples",
-    "batch_rows",
-    "max_new_tokens",
-    "seed",
-    "temperature",
-    "top_p",
-    "top_k",
-    "sampling_order",
-    "think_end",
-    "think_start",
-    "open_thought",
-    "keep_positions",
-)  # fmt: skip  (a list of names, read as one)
-
 
 def end_token_ids(model: PreTrainedModel, tokenizer) -> list[int]:
     """Tokens that end a reply: the generation config's, else the tokenizer's.
@@ -152,8 +135,9 @@ def _check_loaded(model: object, tokenizer: object) -> None:
 
 def _typed_settings(given: dict[str, object]) -> dict[str, Any]:
     """The numbers and texts among `generate`'s arguments, each of its declared type."""
-    hints = get_type_hints(generate)
-    settings = {name: typed(name, given[name], hints[name]) for name in _SETTINGS}
+    hints, parameters = get_type_hints(generate), inspect.signature(generate).parameters
+    by_name = [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY and p.name != "engine"]
+    settings = {name: typed(name, given[name], hints[name]) for name in ("budget", *by_name)}
     if settings["n_samples"] < 1:
         raise KvreproError(f"n_samples={settings['n_samples']}: must be at least 1")
     return settings

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from ..scores.known_scores import PAPER_BUDGET_CURVES
-from .theme import BAR, BAR_EDGE, FULL, LINE, spread
+from .theme import BAR, BAR_EDGE, FULL, LINE, finish, spread
 
 # hollow: values from the paper are never drawn as our result
 _PAPER_MARKS = {"linestyle": "none", "markerfacecolor": "none", "markersize": 6.5, "zorder": 5}
@@ -115,6 +115,4 @@ def reply_lengths(records: pd.DataFrame, *, max_new_tokens: int, ax: Axes) -> Ax
         shown, x="new_tokens", hue="verdict", hue_order=list(palette), palette=palette, multiple="stack", ax=ax
     )
     ax.axvline(max_new_tokens, color=FULL, linestyle="--", linewidth=1)
-    ax.set(xlabel="reply length (tokens; dashed: the limit)", ylabel="replies")
-    sns.despine(ax=ax)
-    return ax
+    return finish(ax, xlabel="reply length (tokens; dashed: the limit)", ylabel="replies")

@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .theme import BAR_EDGE, FULL, LINE, legend_below, legend_beside, not_measured
+from .theme import BAR_EDGE, FULL, LINE, finish, legend_below, not_measured
 
 COLOURS = {"generate": FULL, "window": BAR_EDGE, "dynts": LINE}
 COLOURS |= {"reference": "#9c755f", "kvpress": "#59a14f", "dynts_torch": "#b07aa1"}
@@ -34,8 +34,7 @@ def cost_by_step(frame: pd.DataFrame, *, title: str) -> Figure:
         for variant, part in frame.groupby("variant", sort=False):
             style = {"color": COLOURS[variant], "linestyle": (0, (4, 2)) if variant in _DASHED else "-"}
             ax.plot(part.step, part[column], label=part.title.iloc[0], linewidth=1.6, **style)
-        ax.set(xlabel="decode step", ylabel=label, ylim=(0, None), xlim=(0, None))
-        sns.despine(ax=ax)
+        finish(ax, xlabel="decode step", ylabel=label, ylim=(0, None), xlim=(0, None))
     figure.suptitle(title, fontsize=10)
     legend_below(figure, axes[0])
     return figure
@@ -55,10 +54,9 @@ def time_split(frame: pd.DataFrame, *, title: str, ax: Axes) -> Axes:
     for place, milliseconds in enumerate(frame.groupby("rows").ms.sum()):
         ax.text(101, place, f"{milliseconds:.0f} ms", va="center", size=8)
     ax.set_yticks(range(len(shares)), [f"batch {rows}" for rows in shares.index])
-    ax.set(xlabel="share of a decode step (%)", ylabel="", xlim=(0, 112), xticks=range(0, 101, 20), title=title)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12 - 0.24 / len(shares)), ncols=5, fontsize=8)
-    sns.despine(ax=ax)
-    return ax
+    ticks = range(0, 101, 20)
+    return finish(ax, xlabel="share of a decode step (%)", ylabel="", xlim=(0, 112), xticks=ticks, title=title)
 
 
 def speed_by_budget(bounds: pd.DataFrame, paper: pd.DataFrame, measured: pd.DataFrame) -> Figure:
@@ -83,8 +81,7 @@ def speed_by_budget(bounds: pd.DataFrame, paper: pd.DataFrame, measured: pd.Data
             part = frame[frame.model == model]
             if len(part):
                 ax.plot(part.budget_tokens, part[column], label=label, **style)
-        ax.set(title=model, xlabel="KV budget (tokens)", ylim=(0, None))
-        sns.despine(ax=ax)
+        finish(ax, title=model, xlabel="KV budget (tokens)", ylim=(0, None))
     axes[0][0].set_ylabel("throughput (tokens/s), 20 rows")
     legend_below(figure, axes[0][0])
     return figure
@@ -103,10 +100,8 @@ def roofline(frame: pd.DataFrame, bytes_per_s: float, flops: float, *, title: st
     sns.scatterplot(
         shown, x="intensity", y="gflops", hue="variant", palette=colours, style="batch", markers=marks, s=40, ax=ax
     )
-    ax.set(xscale="log", yscale="log", xlabel="operations per byte moved", ylabel="Gflop/s", title=title)
-    legend_beside(ax, fontsize=8)
-    sns.despine(ax=ax)
-    return ax
+    names = {"xlabel": "operations per byte moved", "ylabel": "Gflop/s", "title": title}
+    return finish(ax, "beside", xscale="log", yscale="log", **names)
 
 
 def sizes_on_a_gpu(even: pd.DataFrame, batches: pd.DataFrame) -> Figure:
@@ -120,11 +115,9 @@ def sizes_on_a_gpu(even: pd.DataFrame, batches: pd.DataFrame) -> Figure:
         budgets, full = rows.dropna(subset="budget_tokens"), rows[rows.budget_tokens.isna()].iloc[0]
         right.plot(budgets.budget_tokens, budgets.rows, color=colour, label=f"{model}, budget", **dots)
         right.axhline(full.rows, color=colour, linestyle="--", label=f"{model}, full cache at {full.slots:,}")
-    left.set(xscale="log", yscale="log", xlabel="batch (rows)", ylabel="evicted slots that pay for the head")
+    names = {"xlabel": "batch (rows)", "ylabel": "evicted slots that pay for the head"}
+    finish(left, "best", xscale="log", yscale="log", **names)
     left.set_xticks(sorted(even.rows.unique()), [str(n) for n in sorted(even.rows.unique())])
     left.minorticks_off()
-    right.set(xlabel="KV budget (tokens)", ylabel="rows that fit into 80 GB", ylim=(0, None))
-    for ax, place in ((left, "best"), (right, "upper right")):
-        ax.legend(fontsize=8, loc=place)
-        sns.despine(ax=ax)
+    finish(right, "upper right", xlabel="KV budget (tokens)", ylabel="rows that fit into 80 GB", ylim=(0, None))
     return figure

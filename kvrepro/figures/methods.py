@@ -11,7 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .theme import BAR, BAR_EDGE, LINE, legend_below, spread
+from .theme import BAR, BAR_EDGE, LINE, finish, legend_below, spread
 
 
 def average_bars(averages: pd.DataFrame, *, title: str) -> Axes:
@@ -56,11 +56,10 @@ def pinning_dumbbells(pairs: pd.DataFrame, *, title: str) -> Figure:
         ax.hlines(y, panel.alone, panel.question, color="0.6", linewidth=1.4, zorder=1)
         ax.scatter(panel.alone, y, s=30, facecolor="white", edgecolor=BAR_EDGE, zorder=2, label="score alone")
         ax.scatter(panel.question, y, s=30, color=LINE, zorder=2, label="question pinned")
-        ax.set_title(f"{model}\n{benchmark}, budget {int(panel.budget_tokens.iloc[0])}")
-        ax.set(xlim=(-4, 104), xlabel="Pass@1 (%)")
         ax.set_yticks(range(len(scores)), scores)
         ax.grid(axis="x", color="0.9")
-        sns.despine(ax=ax)
+        name = f"{model}\n{benchmark}, budget {int(panel.budget_tokens.iloc[0])}"
+        finish(ax, title=name, xlim=(-4, 104), xlabel="Pass@1 (%)")
     axes[0][0].invert_yaxis()
     legend_below(figure, axes[0][0], size=9.35)
     figure.suptitle(title, size=10)
@@ -120,8 +119,6 @@ def fidelity_curves(table: pd.DataFrame, measure: str, labels: Sequence[str], *,
         # twenty bands on top of each other hide the lines
         faint = {"alpha": min(0.08, 0.6 / len(labels)), "linewidth": 0}
         ax.fill_between(line.budget_tokens, low, line[f"{measure}_hi"], color=colour, **faint)
-    ax.set(xlabel="KV budget (tokens)", ylabel=text, title=title)
     ax.set_yscale(scale, **({"linthresh": 1.0} if scale == "symlog" else {}))
-    ax.set_xticks(sorted(table.budget_tokens.unique()))
-    sns.despine(ax=ax)
-    return ax
+    ticks = sorted(table.budget_tokens.unique())
+    return finish(ax, xlabel="KV budget (tokens)", ylabel=text, title=title, xticks=ticks)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 from ..bench.head_cost import break_even_length
-from .theme import BAR_EDGE, FULL, LINE, interval_lines, legend_beside, spread
+from .theme import BAR_EDGE, FULL, LINE, finish, interval_lines, spread
 
 _OURS, _OTHER = "#1f6fb4", "#4a9c5d"
 COLOURS = (
@@ -43,11 +43,8 @@ def sorted_curve(frame: pd.DataFrame, *, share: float = 0.2, ax: Axes) -> Axes:
     outlined = {"size": 9, "color": LINE, "path_effects": [withStroke(linewidth=3, foreground="white")]}
     beside = {"xytext": (8, -11), "textcoords": "offset points"}
     ax.annotate(f"top {round(top)} %: {mass:.1f} %", (top, mass), **beside, **outlined)
-    ax.set(xlabel="thinking tokens, most attended first (%)", ylabel="attention on them (%)")
-    ax.set(xlim=(0, 100), ylim=(0, 100))
-    ax.legend(loc="lower right")
-    sns.despine(ax=ax)
-    return ax
+    names = {"xlabel": "thinking tokens, most attended first (%)", "ylabel": "attention on them (%)"}
+    return finish(ax, "lower right", **names, xlim=(0, 100), ylim=(0, 100))
 
 
 def head_map(shares, *, ax: Axes) -> Axes:
@@ -65,20 +62,19 @@ def kept_part_accuracy(frame: pd.DataFrame, *, full: float | None = None, ax: Ax
         frame: columns choice, share, accuracy, lo, hi.
         full: accuracy with the whole thought, percent.
     """
-    order = ["top", "predicted top", "random", "bottom"]
+    known = ["top", "predicted top", "random", "bottom"]
+    order = [*known, *sorted(set(frame.choice) - set(known))]
     shown = frame.assign(percent=100 * frame.share).sort_values("choice", key=lambda c: c.map(order.index))
     interval_lines(shown, "percent", "accuracy", "choice", ax=ax, colours=COLOURS, apart=0.7)
-    ax.set(xlabel="part of the thought kept before </think> (%)", ylabel="correct answers (%)")
-    return _percent_with_full(ax, full, "whole thought")
+    _draw_full(ax, full, "whole thought")
+    names = {"xlabel": "part of the thought kept before </think> (%)", "ylabel": "correct answers (%)"}
+    return finish(ax, "beside", **names, ylim=(-3, 104))
 
 
-def _percent_with_full(ax: Axes, full: float | None, name: str) -> Axes:
-    """Percent on the vertical axis, what nothing left out reaches as a dashed line."""
+def _draw_full(ax: Axes, full: float | None, name: str) -> None:
+    """What is reached with nothing left out, as a dashed line."""
     if full is not None:
         ax.axhline(full, color=FULL, linestyle="--", linewidth=1, label=name)
-    ax.set_ylim(-3, 104)
-    legend_beside(ax)
-    return ax
 
 
 def training_curves(log: pd.DataFrame) -> tuple[Axes, Axes]:
@@ -86,14 +82,12 @@ def training_curves(log: pd.DataFrame) -> tuple[Axes, Axes]:
     _, (loss, ranking) = plt.subplots(1, 2, figsize=(8.4, 3), layout="constrained")
     loss.plot(log.epoch, log.train_mse, color=COLOURS["head"], marker=".", label="training")
     loss.plot(log.epoch, log.held_out_mse, color=LINE, marker=".", label="held out")
-    loss.set(xlabel="epoch", ylabel="squared error (mapped label²)", yscale="log")
     ranking.plot(log.epoch, log.held_out_kendall_tau, color=COLOURS["head"], marker=".", label="Kendall tau")
     ranking.plot(log.epoch, log.held_out_top20_overlap, color=LINE, marker=".", label="top-20 % overlap")
-    ranking.set(xlabel="epoch", ylabel="held-out traces (fraction)", ylim=(0, 1))
-    for ax, place in ((loss, "best"), (ranking, "lower right")):
-        ax.legend(loc=place)
+    finish(loss, "best", xlabel="epoch", ylabel="squared error (mapped label²)", yscale="log")
+    finish(ranking, "lower right", xlabel="epoch", ylabel="held-out traces (fraction)", ylim=(0, 1))
+    for ax in (loss, ranking):
         ax.xaxis.get_major_locator().set_params(integer=True)
-        sns.despine(ax=ax)
     return loss, ranking
 
 
@@ -104,9 +98,8 @@ def overlap_by_k(frame: pd.DataFrame, *, ax: Axes) -> Axes:
         frame: columns predictor, k_percent, mean, lo, hi (fractions).
     """
     interval_lines(_percent(frame), "k_percent", "mean", "predictor", ax=ax, colours=COLOURS, labels=_NAMES)
-    ax.set(xlabel="k (% of the thinking tokens)", ylabel="overlap of the top k % (%)", ylim=(0, 100))
-    legend_beside(ax)
-    return ax
+    names = {"xlabel": "k (% of the thinking tokens)", "ylabel": "overlap of the top k % (%)"}
+    return finish(ax, "beside", **names, ylim=(0, 100))
 
 
 def _percent(frame: pd.DataFrame) -> pd.DataFrame:
@@ -127,10 +120,7 @@ def predicted_and_true(frame: pd.DataFrame, *, ax: Axes) -> Axes:
     )
     ends = [shown[["true", "predicted"]].min().min(), shown[["true", "predicted"]].max().max()]
     ax.plot(ends, ends, color=FULL, linestyle=":", linewidth=1)
-    ax.set(xlabel="true label (mapped)", ylabel="predicted")
-    ax.legend(loc="upper left")
-    sns.despine(ax=ax)
-    return ax
+    return finish(ax, "upper left", xlabel="true label (mapped)", ylabel="predicted")
 
 
 def recipe_comparison(frame: pd.DataFrame, *, metric: str, ax: Axes) -> Axes:
@@ -143,10 +133,9 @@ def recipe_comparison(frame: pd.DataFrame, *, metric: str, ax: Axes) -> Axes:
     places = np.arange(len(part))[::-1]
     ax.errorbar(part["mean"], places, xerr=spread(part, "mean"), fmt="o", capsize=3, color=COLOURS["head"])
     ax.set_yticks(places, part.recipe)
-    ax.set(xlabel=_METRIC_LABELS.get(metric, metric) + ", held-out traces", ylim=(-0.6, len(part) - 0.4))
     ax.grid(axis="x", color="0.9")
-    sns.despine(ax=ax)
-    return ax
+    label = _METRIC_LABELS.get(metric, metric) + ", held-out traces"
+    return finish(ax, xlabel=label, ylim=(-0.6, len(part) - 0.4))
 
 
 def cost_of_the_head(costs: pd.DataFrame, even: dict[str, float | None], *, ax: Axes) -> Axes:
@@ -164,11 +153,8 @@ def cost_of_the_head(costs: pd.DataFrame, even: dict[str, float | None], *, ax: 
     for (name, value), style in zip(even.items(), _ACCOUNT_STYLES, strict=False):
         if value is not None:
             ax.axvline(value, color=FULL, linestyle=style, linewidth=1, label=f"{name}: {value:,.0f} slots")
-    ax.set(xlabel="cached slots per row", ylabel=f"milliseconds per step, {costs.rows.iloc[0]} rows")
-    ax.set(xlim=(0, None), ylim=(0, None))
-    legend_beside(ax)
-    sns.despine(ax=ax)
-    return ax
+    names = {"xlabel": "cached slots per row", "ylabel": f"milliseconds per step, {costs.rows.iloc[0]} rows"}
+    return finish(ax, "beside", **names, xlim=(0, None), ylim=(0, None))
 
 
 def break_even_lengths(saved: pd.DataFrame, even: dict[str, float | None], *, ax: Axes) -> Axes:
@@ -187,10 +173,8 @@ def break_even_lengths(saved: pd.DataFrame, even: dict[str, float | None], *, ax
         ax.axhline(value, color=FULL, linestyle=style, linewidth=1, label=label)
         if paid:
             ax.plot([paid], [value], marker="o", markersize=5, color=LINE, linestyle="none")
-    ax.set(xlabel="reply length (tokens)", ylabel="slots per row at that step", xlim=(0, None), ylim=(0, None))
-    legend_beside(ax)
-    sns.despine(ax=ax)
-    return ax
+    names = {"xlabel": "reply length (tokens)", "ylabel": "slots per row at that step"}
+    return finish(ax, "beside", **names, xlim=(0, None), ylim=(0, None))
 
 
 def accuracy_by_budget(frame: pd.DataFrame, *, full: float | None = None, ax: Axes) -> Axes:
@@ -201,8 +185,8 @@ def accuracy_by_budget(frame: pd.DataFrame, *, full: float | None = None, ax: Ax
         full: Pass@1 of the full cache, percent.
     """
     _lines_by_budget(frame, "pass_at_1", ax)
-    ax.set_ylabel("Pass@1 (%)")
-    return _percent_with_full(ax, full, "full cache")
+    _draw_full(ax, full, "full cache")
+    return finish(ax, "beside", ylabel="Pass@1 (%)", ylim=(-3, 104))
 
 
 def fidelity_by_budget(frame: pd.DataFrame, measure: str, *, ax: Axes) -> Axes:
@@ -213,8 +197,7 @@ def fidelity_by_budget(frame: pd.DataFrame, measure: str, *, ax: Axes) -> Axes:
     """
     shown = frame[frame.measure == measure]
     _lines_by_budget(_percent(shown) if measure == "agrees" else shown, "mean", ax)
-    ax.set_ylabel(_FIDELITY_LABELS[measure])
-    return ax
+    return finish(ax, ylabel=_FIDELITY_LABELS[measure])
 
 
 def _lines_by_budget(frame: pd.DataFrame, y: str, ax: Axes) -> None:

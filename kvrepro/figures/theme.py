@@ -45,7 +45,6 @@ def interval_lines(
         ax.errorbar(
             part[x] + shift, part[y], spread(part, y), marker="o", markersize=4, capsize=2, elinewidth=0.9, **style
         )
-    sns.despine(ax=ax)
     return ax
 
 
@@ -55,9 +54,18 @@ def spread(frame: pd.DataFrame, y: str, lo: str = "lo", hi: str = "hi") -> np.nd
     return np.clip([frame[y] - frame[lo], frame[hi] - frame[y]], 0, None)
 
 
-def legend_beside(ax: Axes, **options) -> None:
-    """The legend to the right of the Axes, where it covers nothing."""
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), **options)
+def finish(ax: Axes, legend: str | None = None, **settings) -> Axes:
+    """Labels and limits (`settings`, as of `Axes.set`), the legend, and no box around; returns the Axes.
+
+    Args:
+        legend: a place inside the Axes, or `beside`: to their right, where it covers nothing.
+    """
+    ax.set(**settings)
+    if legend is not None:
+        place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if legend == "beside" else {"loc": legend}
+        ax.legend(**place)
+    sns.despine(ax=ax)
+    return ax
 
 
 def legend_below(figure: Figure, ax: Axes, size: float = 8) -> None:

@@ -63,14 +63,14 @@ class ExpectedAttentionMethod(QueryWindowMethod):
         cos, sin = (f(angles).mean(1)[:, None, None] * rotary.scaling for f in (torch.cos, torch.sin))
         queries, positions = view.queries(layers, self.ring_width)
         # the first tokens are outliers: as queries they are not counted, as keys they are not ranked
-        there = (positions >= self.sinks).float()[None, :, None, None, :, None]
-        plain = rotary.unrotate(queries.float(), positions[None, :, None, None], layers=layers) * there
-        count = there.sum(-2, keepdim=True).clamp(min=1)
+        is_counted = (positions >= self.sinks).float()[None, :, None, None, :, None]
+        plain = rotary.unrotate(queries.float(), positions[None, :, None, None], layers=layers) * is_counted
+        count = is_counted.sum(-2, keepdim=True).clamp(min=1)
         mean = plain.sum(-2, keepdim=True) / count
         at_coming = rotary.rotate_pairs(mean[..., 0, :], cos, sin, layers)
         if not self.use_covariance:
             return at_coming, None
-        centred = (plain - mean) * there
+        centred = (plain - mean) * is_counted
         covariance = centred.transpose(-1, -2) @ centred / count
         average = cos[:, :, :, None], sin[:, :, :, None]
         turned = rotary.rotate_pairs(covariance, *average, layers)

@@ -92,7 +92,7 @@ class ForesightKVMethod(QueryWindowMethod):
             nothing = torch.zeros_like(rows)
             view = EvictionView(step.cache, rows, length, nothing, nothing, nothing, nothing)
             for layers in self.layer_blocks(view):
-                self._see_block(view, layers)
+                self._observe_block(view, layers)
             step.cache.row_state[COUNTED][rows] = view.seen
 
     @torch.no_grad()
@@ -113,14 +113,14 @@ class ForesightKVMethod(QueryWindowMethod):
 
     def score_layers(self, view: EvictionView, layers: slice) -> Tensor:
         """The judge's score, `[l, R, H, S]`; carries the sums over the block."""
-        features = attention_features(*self._see_block(view, layers))
+        features = attention_features(*self._observe_block(view, layers))
         return self.judge(judge_features(view.keys(layers), view.values(layers), features), layers)
 
     def values_per_slot(self, shape: CacheShape) -> int:
         """Attention of the block, or keys and values."""
         return max(shape.q_heads * self.ring_width, shape.kv_heads * shape.head_dim * 2)
 
-    def _see_block(self, view: EvictionView, layers: slice) -> tuple[Tensor, Tensor, Tensor]:
+    def _observe_block(self, view: EvictionView, layers: slice) -> tuple[Tensor, Tensor, Tensor]:
         """Attention of the last block `[l, R, H, G, q, S]` and the two sums with it `[l, R, H, G, S]`, now carried."""
         queries, positions = view.queries(layers, self.ring_width)
         unseen = layers_of(view.positions, layers)[:, :, :, None, None] > positions[None, :, None, None, :, None]

@@ -118,8 +118,8 @@ class StreamingLLMMethod(WindowMethod):
         has_moved = (before < first)[None, :, None, :, None]
         keys = torch.where(has_moved, stored.gather(3, index), cache.kv[0][:, plan.rows, :, :kept])
         cache.row_state[FIRST_KEYS][plan.rows, :, :, :kept] = keys.transpose(0, 1)
-        turns = torch.arange(kept, device=first.device) - first
-        cache.kv[0][:, plan.rows, :, :kept] = cache.rotary.rotate(keys, turns[None, :, None], scaled=False)
+        moved_by = torch.arange(kept, device=first.device) - first
+        cache.kv[0][:, plan.rows, :, :kept] = cache.rotary.rotate(keys, moved_by[None, :, None], scaled=False)
 
 
 class StreamingDynTSMethod(WindowMethod):

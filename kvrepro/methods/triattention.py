@@ -44,10 +44,10 @@ def trigonometric_scores(
     # the sum over channels of |E q||k| cos(w (age + distance) + phase) is the real part of E q conj(k) e^(iw(age +
     # distance)), where the average over distances is one complex number per channel
     distances = torch.tensor(DISTANCES, device=keys.device, dtype=torch.float32)
-    turns = torch.polar(torch.ones_like(frequencies[..., None]), frequencies[..., None] * distances).mean(-1)
+    mean_phase = torch.polar(torch.ones_like(frequencies[..., None]), frequencies[..., None] * distances).mean(-1)
     angles = ages[..., None].float() * frequencies
-    moved = key.conj() * torch.polar(torch.ones_like(angles), angles) * (turns * scaling**2)
-    wave = torch.einsum("lhgf,lrhsf->lrhgs", mean, moved).real
+    shifted = key.conj() * torch.polar(torch.ones_like(angles), angles) * (mean_phase * scaling**2)
+    wave = torch.einsum("lhgf,lrhsf->lrhgs", mean, shifted).real
     return wave + torch.einsum("lhgf,lrhsf->lrhgs", mean_size - mean.abs(), key.abs() * scaling**2)
 
 

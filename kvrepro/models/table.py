@@ -11,8 +11,6 @@ from typing import Any
 
 from ..errors import KvreproError, UnknownNameError
 from ..paths import CHECKPOINTS, fetched_folder, user_models_file
-from .checkpoint_files import folder_fingerprint
-from .fetching import FETCHED_MODELS
 from .tokens import OPEN_THOUGHT, THINK_END_TEXT, ThinkTags, opening_tag
 
 _KNOWN_VALUES = {
@@ -25,7 +23,7 @@ FETCHED = "fetched:"
 # what R1's model card and DynTS' recipes use (docs/benchmarks.md#sampling)
 _R1_GENERATION = {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
 _DEEPSEEK = "deepseek-ai/DeepSeek-R1-Distill-"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ def model_entry(name: str) -> ModelEntry:
         raise KvreproError(
             f"{folder} has no config.json: expected a checkpoint folder (config.json, weights, tokenizer)"
         )
-    if _HUB_ID.fullmatch(hub_id):
+    if HUB_ID.fullmatch(hub_id):
         title = hub_id.split("/")[1]
         return ModelEntry(title, title, hub_id, "auto", revision or None, open_thought=None)
     known = [*table, "a folder with config.json, weights and tokenizer", "a Hub id OWNER/NAME[@REVISION]"]
@@ -172,23 +170,6 @@ def generation_defaults(name: object) -> dict[str, Any]:
     return {**entry.generation, **style}
 
 
-def weights_fingerprint(entry: ModelEntry) -> str:
-    """What identifies the weights in a cell's hash.
-
-    A hash over a local folder's weights, tokenizer and configuration; `hub:id@revision` for the Hub; the hash of the
-    published file for a fetched model, so that a cell has the same name before and after the download.
-    """
-    row = MODELS.get(entry.name)
-    changed = "" if entry.quantisation is None else f"+{entry.quantisation}"
-    if row is not None and entry.dtype != row.dtype:
-        changed += f"+{entry.dtype}"
-    if (name := fetched_name(entry)) is not None:
-        return FETCHED_MODELS[name].identity + changed
-    if not entry.is_folder:
-        return f"hub:{entry.source}@{entry.revision or 'main'}{changed}"
-    return folder_fingerprint(Path(entry.source), ("*.safetensors", "tokenizer.json", "config.json")) + changed
-
-
 def fetched_name(entry: ModelEntry) -> str | None:
     """The name under which `kvrepro fetch` makes this model; None for a model from elsewhere."""
     row = MODELS.get(entry.name)
@@ -202,20 +183,6 @@ def predictor_source(entry: ModelEntry, given: str | None = None) -> str | None:
     """The importance head's folder or Hub id: the cell's own, the row's, or `importance/` in the model's folder."""
     own = Path(entry.source) / "importance"
     return given or entry.predictor or (str(own) if own.is_dir() else None)
-
-
-def asset_location(text: str) -> str:
-    """A folder as an absolute path, so that it means the same everywhere; a Hub id stays as it is."""
-    path = Path(text).expanduser()
-    return text if _HUB_ID.fullmatch(text.partition("@")[0]) and not path.exists() else str(path.resolve())
-
-
-def predictor_fingerprint(entry: ModelEntry, folder: str | None = None) -> str | None:
-    """SHA-256 over the head's weights, `hub:id` for one on the Hub, None where there is none."""
-    source = predictor_source(entry, folder)
-    if source is None or Path(source).is_dir():
-        return None if source is None else folder_fingerprint(Path(source), ("*.safetensors",))
-    return f"hub:{source}" if _HUB_ID.fullmatch(source.partition("@")[0]) else None
 
 
 def _user_rows(path: Path) -> dict[str, ModelEntry]:

@@ -12,7 +12,8 @@ from ..engine.requests import SamplingConfig
 from ..errors import KvreproError, UnknownNameError
 from ..methods.budgets import PIN_OVERFLOW, resolve_protocol
 from ..methods.table import cell_options, check_method_name, create_schedule, idle_sizes
-from ..models.table import asset_location, model_entry
+from ..models.identity import absolute_source
+from ..models.table import model_entry
 from .identity import cell_hash
 
 # short names of the switches that tables compare
@@ -76,7 +77,7 @@ class CellConfig:
         # a folder or a Hub id: notebooks run elsewhere, so a path must not depend on where the caller stands
         self._set("model", model_entry(self.model).reference)
         for name, folder in self.asset_folders().items():
-            self._set(name, folder if folder is None else asset_location(folder))
+            self._set(name, folder if folder is None else absolute_source(folder))
         known = benchmark_entry(self.benchmark).n_problems
         check_prompt_style(self.benchmark, self.prompt_style)
         if self.n_problems is not None and self.n_problems > known:

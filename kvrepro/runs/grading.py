@@ -12,9 +12,9 @@ from ..errors import KvreproError, RunError
 from ..files import read_objects
 from ..graders.grading import grade_many
 from ..graders.score import GRADERS, KINDS, Score
+from ..scores.metrics import LIMIT_STATUSES
 from .folder import MANIFEST, RECORDS, read_manifest
 
-LIMIT_STATUSES = (TRUNCATED, LENGTH_LIMIT)
 # how generation ended: kept by a new grade
 ENDED_STATUSES = (*LIMIT_STATUSES, NAN_LOGITS)
 NEEDED = ("problem_id", "sample_id", "status", "text", "gold")

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ..benchmarks.table import rows_identity
 from ..methods.learned.folder import LEARNED
 from ..methods.table import METHODS
-from ..models.checkpoint_files import folder_fingerprint
-from ..models.identity import model_identity
-from ..models.table import ModelEntry, model_entry, predictor_fingerprint
+from ..models.identity import folder_fingerprint, model_identity, predictor_fingerprint
+from ..models.table import ModelEntry, model_entry
 
 if TYPE_CHECKING:
     from .config import CellConfig

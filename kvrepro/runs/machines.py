@@ -18,15 +18,22 @@ class Machine:
     bandwidth: float | None
 
 
-# nominal sizes; what a driver leaves free is a little less, which the reserve of `memory` covers
-GPUS: dict[str, Machine] = {
-    name: Machine(name, memory * GB, bandwidth * GB)
-    for name, memory, bandwidth in (
-        ("b200", 180, 8000), ("h200", 141, 4800), ("h100", 80, 3350), ("h100-pcie", 80, 2000), ("a100-80g", 80, 2039),
-        ("a100-40g", 40, 1555), ("l40s", 48, 864), ("a6000", 48, 768), ("a10g", 24, 600), ("rtx4090", 24, 1008),
-        ("rtx3090", 24, 936), ("t4", 16, 320),
-    )
-}  # fmt: skip
+# name: (memory in GB, GB a second); nominal sizes: what a driver leaves free is a little less, which the reserve covers
+_DATA_SHEETS = {
+    "b200": (180, 8000),
+    "h200": (141, 4800),
+    "h100": (80, 3350),
+    "h100-pcie": (80, 2000),
+    "a100-80g": (80, 2039),
+    "a100-40g": (40, 1555),
+    "l40s": (48, 864),
+    "a6000": (48, 768),
+    "a10g": (24, 600),
+    "rtx4090": (24, 1008),
+    "rtx3090": (24, 936),
+    "t4": (16, 320),
+}
+GPUS = {name: Machine(name, memory * GB, speed * GB) for name, (memory, speed) in _DATA_SHEETS.items()}
 
 
 def machine(name: str | None) -> Machine:

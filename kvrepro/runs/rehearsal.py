@@ -21,7 +21,7 @@ from ..benchmarks.sources import REAL_BENCHMARKS
 from ..errors import KvreproError
 from ..files import write_rows
 from ..methods.learned.importance import ImportancePredictor, PredictorShape, save_predictor
-from ..models.shapes import CONFIGS
+from ..models.shapes import CONFIGS, published_config
 from ..models.table import MODELS, ModelEntry
 
 NOTE = "stand-in with random weights, made by kvrepro rehearse; not the published model"
@@ -58,14 +58,11 @@ CHAT_TEMPLATE = (
 
 def stand_in_config(name: str):
     """The published configuration of a table model, narrowed; says in itself that it is a stand-in."""
-    from transformers import AutoConfig
-
     if name not in CONFIGS or CONFIGS[name]["model_type"] not in SPECIAL:
         known = [n for n in CONFIGS if CONFIGS[n]["model_type"] in SPECIAL]
         raise KvreproError(f"no stand-in for model {name!r}: its special tokens are not known; known: {known}")
-    values = dict(CONFIGS[name])
     narrow = {"hidden_size": HIDDEN, "intermediate_size": HIDDEN, "head_dim": HEAD_DIM, "kvrepro_stand_in": NOTE}
-    return AutoConfig.for_model(values.pop("model_type"), **{**values, **narrow})
+    return published_config(name, **narrow)
 
 
 def build_tokenizer(name: str, texts: list[str]):

@@ -25,8 +25,9 @@ from ..errors import KvreproError
 from ..files import append_row, rows_so_far, write_json, write_rows
 from ..graders import REVISION
 from ..methods.base import EvictionMethod
+from ..models.identity import predictor_fingerprint, weights_fingerprint
 from ..models.loading import load_model, resolved_revision
-from ..models.table import model_entry, predictor_fingerprint, weights_fingerprint
+from ..models.table import model_entry
 from ..models.tokens import ThinkTags, opened_by_us, render_prompt, reply_parts
 from ..scores.metrics import summarise
 from .config import CellConfig

@@ -15,7 +15,7 @@ from .config import CellConfig
 from .folder import CellFolder, read_manifest
 from .profiles import Profile
 
-# read from left to right, as the table is
+# read from left to right as the table is, so it is not stretched over a page
 COLUMNS = (
     "model", "benchmark", "method", "label", "protocol", "budget_tokens", "window", "ratio", "n_problems", "n_samples",
     "pass_at_1", "pass_at_1_lo", "pass_at_1_hi", "truncated_share", "mean_new_tokens", "decode_tps", "kv_tokens_peak",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from .statistics import Interval
 
 _FILE = Path(__file__).with_name("known_scores.csv")
 # read off the paper's figures: model, benchmark, kv_budget_tokens, pass_at_1_percent, throughput_tps
@@ -25,15 +26,6 @@ class KnownScore:
     source: str
 
 
-@dataclass(frozen=True)
-class Deviation:
-    """A run against the closest published number. `distance` is ours - published, in points."""
-
-    known: KnownScore
-    distance: float
-    is_flagged: bool
-
-
 def known_scores(model: str | None = None, benchmark: str | None = None) -> list[KnownScore]:
     """Published pass@1 scores that match; an empty list if there are none."""
     with _FILE.open(encoding="utf-8", newline="") as file:
@@ -45,19 +37,11 @@ def known_scores(model: str | None = None, benchmark: str | None = None) -> list
     ]
 
 
-def deviation(score: float, lo: float, hi: float, known: Sequence[KnownScore]) -> Deviation | None:
-    """Compare a full-cache run with the closest published score; None if nothing is published.
+def is_far(published: KnownScore, run: Interval) -> bool:
+    """Is a full-cache run so far from a published score that something must be wrong?
 
-    Args:
-        score, lo, hi: pass@1 and its interval as fractions.
-        known: of `known_scores`, for the run's model and benchmark.
-
-    Flagged only if the published score is outside the interval *and* more than `TOLERANCE_POINTS` away. At 16k tokens a
-    few points less than published are expected on AIME: read the truncated share beside it.
+    Only if the score is outside the run's interval *and* more than `TOLERANCE_POINTS` away. At 16k tokens a few points
+    less than published are expected on AIME: read the truncated share beside it.
     """
-    if not known:
-        return None
-    nearest = min(known, key=lambda entry: abs(100 * score - entry.score))
-    distance = 100 * score - nearest.score
-    is_outside = not 100 * lo <= nearest.score <= 100 * hi
-    return Deviation(nearest, distance, is_outside and abs(distance) > TOLERANCE_POINTS)
+    is_outside = not 100 * run.lo <= published.score <= 100 * run.hi
+    return is_outside and abs(100 * run.estimate - published.score) > TOLERANCE_POINTS

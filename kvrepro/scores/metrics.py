@@ -107,38 +107,27 @@ def answer_of(record: Record) -> str | None:
     raise KvreproError(f"problem {record.get('problem_id')!r} has the answer {answer!r}; expected text or None")
 
 
-def answer_classes(samples: Sequence[Record], equivalent: Equivalence) -> list[list[Record]]:
-    """Samples with an answer, grouped without looking at the gold.
+def maj_value(samples: Sequence[Record], equivalent: Equivalence) -> float:
+    """maj@k of one problem: is the largest class of answers right? Samples without an answer do not vote.
 
-    Each answer is compared with the first member of each class, in order, so that the outcome is defined although
-    equivalence is not transitive in practice.
+    Classes are made without looking at the gold. Each answer is compared with the first member of each class, in
+    order, so that the outcome is defined although equivalence is not transitive in practice. A class is right if its
+    first member is. Tie rule: among t tied classes of which r are right the credit is r / t, so neither order nor gold
+    decides.
     """
     classes: list[list[Record]] = []
     for record in samples:
         answer = answer_of(record)
         if answer is None:
             continue
-        for members in classes:
-            if members[0]["answer"] == answer or equivalent(members[0]["answer"], answer):
-                members.append(record)
-                break
+        same = (c for c in classes if c[0]["answer"] == answer or equivalent(c[0]["answer"], answer))
+        if (mine := next(same, None)) is not None:
+            mine.append(record)
         else:
             classes.append([record])
-    return classes
-
-
-def maj_value(samples: Sequence[Record], equivalent: Equivalence) -> float:
-    """maj@k of one problem: is the largest class of answers right?
-
-    Tie rule: among t tied classes of which r are right the credit is r / t, so neither order nor gold decides. A
-    class is right if its first member is. No answer at all is 0; samples without answer do not vote.
-    """
-    classes = answer_classes(samples, equivalent)
-    if not classes:
-        return 0.0
-    top = max(len(members) for members in classes)
-    tied = [members for members in classes if len(members) == top]
-    return sum(bool(members[0]["correct"]) for members in tied) / len(tied)
+    largest = max(map(len, classes), default=0)
+    tied = [bool(members[0]["correct"]) for members in classes if len(members) == largest]
+    return sum(tied) / len(tied) if tied else 0.0
 
 
 def metric_rows(records: Iterable[Record], equivalent: Equivalence) -> list[dict[str, Any]]:

@@ -34,6 +34,14 @@ class _Layer:
     down: nn.Linear
     scaling: float
 
+    @classmethod
+    def of(cls, layer: nn.Module) -> _Layer:
+        """A layer of the model, its projections fused in place."""
+        attention, mlp = layer.self_attn, layer.mlp
+        qkv = _fuse(attention.q_proj, attention.k_proj, attention.v_proj)
+        gate_up, norms = _fuse(mlp.gate_proj, mlp.up_proj), (layer.input_layernorm, layer.post_attention_layernorm)
+        return cls(norms[0], qkv, attention.o_proj, norms[1], gate_up, mlp.down_proj, attention.scaling)
+
 
 class FusedDecoder:
     """Steps of the Llama layout with fused projections; equal to the model up to rounding (tested)."""
@@ -45,18 +53,7 @@ class FusedDecoder:
         body = model.model
         self.model, self.embed, self.rotary, self.norm = model, body.embed_tokens, body.rotary_emb, body.norm
         self.head = model.get_output_embeddings()
-        self.layers = [
-            _Layer(
-                layer.input_layernorm,
-                _fuse(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
-                layer.self_attn.o_proj,
-                layer.post_attention_layernorm,
-                _fuse(layer.mlp.gate_proj, layer.mlp.up_proj),
-                layer.mlp.down_proj,
-                layer.self_attn.scaling,
-            )
-            for layer in body.layers
-        ]
+        self.layers = [_Layer.of(layer) for layer in body.layers]
 
     @staticmethod
     def serves(model: PreTrainedModel) -> bool:
@@ -80,14 +77,9 @@ class FusedDecoder:
             turned = turned * cos + torch.cat((-right, left), dim=-1) * sin
             query, key = turned.split((shape.q_heads, shape.kv_heads), dim=1)
             keys, values = cache.append(index, key[:, :, None], qkv[:, -shape.kv_heads :, None])
-            out, mass = biased_attention(
-                query,
-                keys,
-                values,
-                cache.attention_bias,
-                self.layers[index].scaling,
-                with_mass=cache.on_mass is not None,
-            )
+            bias, scaling = cache.attention_bias, self.layers[index].scaling
+            with_mass = cache.on_mass is not None
+            out, mass = biased_attention(query, keys, values, bias, scaling, with_mass=with_mass)
             cache.observe(index, query, mass)
             return out
 

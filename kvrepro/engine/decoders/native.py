@@ -40,19 +40,13 @@ class NativeDecoder:
     batch_invariant: ClassVar[bool] = True
 
     def __init__(self, model: PreTrainedModel):
-        body, config = model.model, model.config
+        body, heads = model.model, model.config.num_attention_heads
         self.model, self.embed, self.rotary = model, body.embed_tokens, body.rotary_emb
-        heads = config.num_attention_heads
-        self.compiled = DecodeStep(
-            load_library(native_folder()),
-            [_weights(layer) for layer in body.layers],
-            body.norm.weight.data,
-            body.norm.variance_epsilon,
-            _pair(model.get_output_embeddings()),
-            heads,
-            config.num_key_value_heads,
-            body.layers[0].self_attn.q_proj.weight.shape[0] // heads,
-        )
+        layers, norm = [_weights(layer) for layer in body.layers], body.norm
+        head_dim = layers[0].query[0].shape[0] // heads
+        sizes = (heads, model.config.num_key_value_heads, head_dim)
+        end = (norm.weight.data, norm.variance_epsilon, _pair(model.get_output_embeddings()))
+        self.compiled = DecodeStep(load_library(native_folder()), layers, *end, *sizes)
 
     @torch.inference_mode()
     def step(self, tokens: Tensor, cache: CompressedCache, timer: StageTimer | None = None) -> tuple[Tensor, Tensor]:
@@ -108,22 +102,13 @@ def refusal(model: PreTrainedModel) -> str | None:
 
 
 def _weights(layer: nn.Module) -> LayerWeights:
-    attention, mlp = layer.self_attn, layer.mlp
-    norms = layer.input_layernorm, layer.post_attention_layernorm
-    return LayerWeights(
-        input_norm=norms[0].weight.data,
-        query=_pair(attention.q_proj),
-        key=_pair(attention.k_proj),
-        value=_pair(attention.v_proj),
-        out=_pair(attention.o_proj),
-        mlp_norm=norms[1].weight.data,
-        gate=_pair(mlp.gate_proj),
-        up=_pair(mlp.up_proj),
-        down=_pair(mlp.down_proj),
-        input_eps=norms[0].variance_epsilon,
-        mlp_eps=norms[1].variance_epsilon,
-        scaling=attention.scaling,
-    )
+    attention, before, after = layer.self_attn, layer.input_layernorm, layer.post_attention_layernorm
+    letters = {"query": "q", "key": "k", "value": "v", "out": "o"}
+    products = {name: _pair(getattr(attention, f"{letter}_proj")) for name, letter in letters.items()}
+    products |= {name: _pair(getattr(layer.mlp, f"{name}_proj")) for name in ("gate", "up", "down")}
+    norms = {"input_norm": before.weight.data, "mlp_norm": after.weight.data}
+    eps = {"input_eps": before.variance_epsilon, "mlp_eps": after.variance_epsilon}
+    return LayerWeights(**products, **norms, **eps, scaling=attention.scaling)
 
 
 def _pair(linear: nn.Linear) -> tuple[Tensor, Tensor | None]:

@@ -17,9 +17,8 @@ from ...errors import KvreproError
 from ...files import read_rows
 from ...methods.learned.folder import CARD_FILE, LEARNED
 from ...methods.learned.importance import save_predictor
-from ...models.identity import model_identity
+from ...models.identity import model_identity, weights_fingerprint
 from ...models.loading import load_model
-from ...models.table import weights_fingerprint
 from ..dataset import Example, LabelledTraces
 from ..labelling import PARTS, Workers, build_dataset, label_traces, require_datasets
 from ..questions import HELD_OUT, TRAIN, Question, check_leakage, questions_hash, read_questions, tiny_questions

@@ -81,8 +81,7 @@ def fit_baselines(train: Iterable[Example], seed: int = 0) -> dict[str, Scorer]:
     by_place, by_token = _means(bins, ranks, PLACE_BINS, overall), _means(tokens, ranks, 0, overall)
 
     def random(example: Example) -> Tensor:
-        key = int.from_bytes(hashlib.sha256(f"{seed}\x1f{example.problem_id}".encode()).digest()[:7], "big")
-        return torch.rand(len(example.labels), generator=torch.Generator().manual_seed(key))
+        return keyed_noise(f"{seed}\x1f{example.problem_id}", len(example.labels))
 
     def position(example: Example) -> Tensor:
         return by_place[_place_bins(example)].float()
@@ -102,6 +101,12 @@ def _means(keys: np.ndarray, ranks: np.ndarray, size: int, overall: float) -> Te
 
 def _place_bins(example: Example) -> Tensor:
     return (example.relative_places * PLACE_BINS).long()
+
+
+def keyed_noise(key: str, n: int) -> Tensor:
+    """Uniform noise `[n]` that depends on `key` alone."""
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")
+    return torch.rand(n, generator=torch.Generator().manual_seed(seed))
 
 
 def score_traces(scorers: dict[str, Scorer], examples: Iterable[Example]) -> pd.DataFrame:

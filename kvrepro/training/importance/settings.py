@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...checks import changed_fields
 from ...errors import KvreproError, UnknownNameError
+from ...files import read_yaml
 from ...models.table import MODELS, ModelEntry, model_entry
 from ...paths import profiles_folder
 from ..labelling import LabelOptions
@@ -102,12 +101,10 @@ def load_plan(name: str) -> TrainingSettings:
 
 def read_plan(path: Path) -> TrainingSettings:
     """Read one YAML file; a relative name of problems is looked for here first, then beside the file."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise KvreproError(f"{path} cannot be read: {error}") from error
-    if not isinstance(content, dict) or "model" not in content:
-        raise KvreproError(f"{path}: expected a mapping with `model`, and optionally {', '.join(_SECTIONS)}")
+    expected = f"a mapping with `model`, and optionally {', '.join(_SECTIONS)}"
+    content = read_yaml(path, expected)
+    if "model" not in content:
+        raise KvreproError(f"{path}: expected {expected}, given {', '.join(map(str, content)) or 'nothing'}")
     for key in content:
         if key not in ("model", *_SECTIONS):
             raise UnknownNameError(f"key of {path.name}", key, ("model", *_SECTIONS))
