@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from .problem import Problem
 
-# Source: the row numbers are a finding about the published data sets, checked by tests/test_real_benchmarks.py
+# Source: a finding about the published data sets, checked by tests/benchmarks/test_real_benchmarks.py
 GK23EN_AMC_ROWS = range(296, 360)
 # of the shorter text's word triples: copied, the last sentence reworded
 _LEAST_COPIED = 0.55

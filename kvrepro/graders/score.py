@@ -11,7 +11,7 @@ from kvrepro.errors import KvreproError, UnknownNameError
 KINDS = ("integer", "number", "latex", "choice")
 GRADERS = ("strict", "dynts_compat")
 # of `strict`; raised when a verdict changes, so that a table can say which of its scores are of an older grader
-REVISION = 2
+REVISION = 3
 FINISH_REASONS = ("stop", "length")
 THOUGHT_START, THOUGHT_END = "<think>", "</think>"
 # `answer_start` of a reply of which nobody recorded where its answer begins

@@ -66,7 +66,7 @@ def interval(values: Sequence[float], confidence: float = 0.95, method: str = "w
         method: `wilson` is the score interval with the clustered effective number of replies and the t quantile;
             `t` is mean +- t SE, cut at 0 and 1.
     Deviates: the default is not the t interval, because that covers only 90-92 % at n = 30 problems and p = 0.9
-        (see tests/test_statistics.py); the score form covers 93-97 % for p from 0.2 to 0.9.
+        (see tests/scores/test_statistics.py); the score form covers 93-97 % for p from 0.2 to 0.9.
     Where all values are equal the variance says nothing: the exact binomial bound with n problems is used instead, so
     that no interval has width zero.
     """

@@ -1,0 +1,121 @@
+"""The grid for real, on a project of two short cells: stopped, failing, in parts, beside another one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from kvrepro.cli import main
+from kvrepro.runs.profiles import load_profile
+
+from ..kill_grid import Grid, small_project
+
+pytestmark = pytest.mark.slow
+WAIT_S = 240  # for what a loaded machine does slowly
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """The project of this test; its results go below `tmp_path` as those of all tests do."""
+    root = small_project(tmp_path / "project")
+    monkeypatch.setenv("KVREPRO_ROOT", str(root))
+    return root
+
+
+@pytest.fixture
+def grid(project, tmp_path):
+    running = Grid(project, tmp_path / "results", cores=1)
+    yield running
+    for process in running.processes():
+        process.kill()
+
+
+def until(condition, grid):
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert grid.process.poll() is None, (grid.results / "output").read_text()
+        assert time.monotonic() < deadline, "it did not get there"
+        time.sleep(0.1)
+
+
+def has_kernel(grid):
+    return any("ipykernel_launcher" in p.cmdline() for p in grid.processes() if p.is_running())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_grid_that_is_stopped_leaves_no_process(grid, name):
+    grid.start()
+    until(lambda: has_kernel(grid), grid)
+    grid.process.send_signal(getattr(signal, name))
+    assert grid.left() == []
+    assert grid.process.wait() == 128 + getattr(signal, name)
+    output = (grid.results / "output").read_text()
+    assert "what was finished is kept" in output and "Traceback" not in output
+    # stopped is not failed
+    assert not (grid.results / "two" / "failed").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="children learn at once of a killed parent on Linux only")
+def test_a_grid_that_is_killed_keeps_its_cells_and_the_second_run_completes(grid):
+    grid.start()
+    until(lambda: len(grid.complete()) == 1 and has_kernel(grid), grid)
+    before = grid.complete()
+    grid.process.kill()
+    assert grid.left() == []
+    assert grid.start().wait(WAIT_S) == 0, (grid.results / "output").read_text()
+    assert len(grid.complete()) == 2
+    # neither deleted nor run again
+    assert all(grid.complete()[cell] == state for cell, state in before.items())
+
+
+def test_a_second_grid_beside_a_running_one_is_refused_with_its_pid(grid):
+    grid.start()
+    until(lambda: has_kernel(grid), grid)
+    second = subprocess.run(grid.command, env=grid.environment, capture_output=True, text=True, check=False)
+    assert second.returncode == 2
+    assert f"the grid two is being run by another process, pid {grid.process.pid} " in second.stderr
+    assert grid.process.poll() is None
+
+
+def test_a_part_is_run_and_drawn(project, capfd):
+    # for this it was called through another command's `run`, with arguments that did not fit
+    code = main(["grid", "two", "--cores", "1", "--only", "tiny-r1-llama/chain-12/full", "--json"])
+    out, err = capfd.readouterr()
+    assert code == 0, err
+    shown = json.loads(out)
+    assert (shown["cells"], shown["done"]) == (1, 1)
+    with open(shown["index"]) as page:
+        assert "1 of 2 cells" in page.read()
+
+
+def test_a_failed_cell_is_one_line_with_its_reason_and_the_rest_is_drawn(project, capfd):
+    notebook = project / "notebooks" / "cell.ipynb"
+    content = json.loads(notebook.read_text())
+    code_cells = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+    code_cells[1]["source"] = ["assert method != 'window', 'no windows today'\n", *code_cells[1]["source"]]
+    notebook.write_text(json.dumps(content))
+    code = main(["grid", "two", "--cores", "1", "--json"])
+    out, err = capfd.readouterr()
+    assert code == 1
+    assert json.loads(out)["done"] == 1
+    failed = [line for line in err.splitlines() if line.startswith("failed: ")]
+    window = next(cell for cell in load_profile("two").cells if cell.method == "window")
+    assert len(failed) == 1 and failed[0].startswith(f"failed: {window.cell_id}: ")
+    assert "AssertionError: no windows today (log: " in failed[0]
+    assert "Snakemake" not in err and "Traceback" not in err
+
+
+def test_flags_that_snakemake_does_not_know_are_one_message(project, capfd):
+    (project / "nbs_params" / "one.yaml").write_text((project / "nbs_params" / "two.yaml").read_text())
+    code = main(["grid", "one", "--snakemake=--no-such-flag"])
+    _, err = capfd.readouterr()
+    assert code == 1
+    assert "unrecognized arguments: --no-such-flag (log: " in err
+    assert "Traceback" not in err
