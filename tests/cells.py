@@ -24,9 +24,14 @@ def write_finished(profile: str, config: CellConfig) -> CellFolder:
     folder = CellFolder.of(profile, config)
     folder.path.mkdir(parents=True)
     score = {
-        "pass_at_1": 0.5, "pass_at_1_lo": 0.25, "pass_at_1_hi": 0.75, "n_problems": 4, "n_samples": 1,
-        "truncated_share": 0.0, "mean_new_tokens": 9.0,
-    }  # fmt: skip
+        "pass_at_1": 0.5,
+        "pass_at_1_lo": 0.25,
+        "pass_at_1_hi": 0.75,
+        "n_problems": 4,
+        "n_samples": 1,
+        "truncated_share": 0.0,
+        "mean_new_tokens": 9.0,
+    }
     manifest = {"n_records": 0, "wall_s": 10.0, "score": score, "stats": {"decode_tps": 100.0}}
     write_rows(folder.path / RECORDS, [])
     write_atomic(folder.path / NOTEBOOK, "{}")

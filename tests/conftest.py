@@ -41,10 +41,21 @@ def make_random_model(kind: str, **overrides):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-    sizes = dict(
-        vocab_size=230, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=6,
-        num_key_value_heads=2, initializer_range=0.15, eos_token_id=2, bos_token_id=1, pad_token_id=0,
-    ) | overrides  # fmt: skip
+    sizes = (
+        dict(
+            vocab_size=230,
+            hidden_size=48,
+            intermediate_size=96,
+            num_hidden_layers=2,
+            num_attention_heads=6,
+            num_key_value_heads=2,
+            initializer_range=0.15,
+            eos_token_id=2,
+            bos_token_id=1,
+            pad_token_id=0,
+        )
+        | overrides
+    )
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**sizes)) if kind == "llama" else Qwen2ForCausalLM(Qwen2Config(**sizes))
     return model.eval()

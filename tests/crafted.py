@@ -16,16 +16,29 @@ from kvrepro.methods.views import NEVER, EvictionView
 def config(layers: int = 2, q_heads: int = 6, kv_heads: int = 2, head_dim: int = 8) -> LlamaConfig:
     """The sizes of the random models."""
     return LlamaConfig(
-        vocab_size=230, hidden_size=q_heads * head_dim, num_hidden_layers=layers, num_attention_heads=q_heads,
-        num_key_value_heads=kv_heads, head_dim=head_dim,
-    )  # fmt: skip
+        vocab_size=230,
+        hidden_size=q_heads * head_dim,
+        num_hidden_layers=layers,
+        num_attention_heads=q_heads,
+        num_key_value_heads=kv_heads,
+        head_dim=head_dim,
+    )
 
 
 def crafted_view(
-    method: EvictionMethod, length: int, *, n_prompt: int = 6, rows: int = 2, seed: int = 0, dtype=torch.float32,
-    sizes: LlamaConfig | None = None, scale_keys: float = 1.0, repeat_queries: bool = False, answer_from: int = NEVER,
+    method: EvictionMethod,
+    length: int,
+    *,
+    n_prompt: int = 6,
+    rows: int = 2,
+    seed: int = 0,
+    dtype=torch.float32,
+    sizes: LlamaConfig | None = None,
+    scale_keys: float = 1.0,
+    repeat_queries: bool = False,
+    answer_from: int = NEVER,
     evictions: int = 0,
-) -> EvictionView:  # fmt: skip
+) -> EvictionView:
     """`rows` rows of `length` slots, all of them admitted as prompts, of which `n_prompt` count as the question.
 
     With `repeat_queries` all query heads of a KV head ask the same.
@@ -59,9 +72,14 @@ def crafted_view(
         state[..., :length] = torch.rand(1, rows, 1, length, generator=generator).expand(state[..., :length].shape)
     every = torch.arange(rows)
     return EvictionView(
-        cache, every, length, torch.full((rows,), n_prompt), torch.full((rows,), answer_from), every + 11,
+        cache,
+        every,
+        length,
+        torch.full((rows,), n_prompt),
+        torch.full((rows,), answer_from),
+        every + 11,
         torch.full_like(every, evictions),
-    )  # fmt: skip
+    )
 
 
 def kept(method: EvictionMethod, view: EvictionView) -> torch.Tensor:

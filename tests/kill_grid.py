@@ -51,9 +51,12 @@ class Grid:
         self.results, self.profile = results, profile
         paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.environment = {
-            **os.environ, "KVREPRO_ROOT": str(root), "KVREPRO_RESULTS": str(results), "OMP_NUM_THREADS": "1",
+            **os.environ,
+            "KVREPRO_ROOT": str(root),
+            "KVREPRO_RESULTS": str(results),
+            "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(paths),
-        }  # fmt: skip
+        }
         self.command = [sys.executable, "-m", "kvrepro", "grid", profile, "--cores", str(cores)]
         self.process: subprocess.Popen[str] | None = None
 
@@ -111,9 +114,17 @@ def trial(root: Path, results: Path, name: str, moment: float, profile: str, cor
     second = grid.start().wait()
     redone = [cell for cell, state in before.items() if grid.complete().get(cell) != state]
     return {
-        "signal": name, "moment": round(moment, 1), "finished": len(before), "lost": lost, "left": left,
-        "ended_s": round(took, 2), "code": code, "second": second, "redone": redone, "complete": len(grid.complete()),
-    }  # fmt: skip
+        "signal": name,
+        "moment": round(moment, 1),
+        "finished": len(before),
+        "lost": lost,
+        "left": left,
+        "ended_s": round(took, 2),
+        "code": code,
+        "second": second,
+        "redone": redone,
+        "complete": len(grid.complete()),
+    }
 
 
 def is_good(row: dict[str, object], cells: int) -> bool:

@@ -120,8 +120,12 @@ def record(model, method: EvictionMethod, requests: list[Request], *, with_oracl
             evictions[row][-1].tags = cache.slot_state[TAG][:, row, :, : plan.slots.shape[-1]].clone()
 
     for name, around in (
-        ("prepare", prepare), ("admit", admit), ("observe", observe), ("plans", plans), ("after_compact", moved),
-    ):  # fmt: skip
+        ("prepare", prepare),
+        ("admit", admit),
+        ("observe", observe),
+        ("plans", plans),
+        ("after_compact", moved),
+    ):
         watch(name, around)
 
     class Logits(Observer):
@@ -131,9 +135,15 @@ def record(model, method: EvictionMethod, requests: list[Request], *, with_oracl
                 logits[int(row.completion.request.problem_id)].append(found[i].clone())
 
     engine = Engine(
-        model, method, ThinkTags((THINK_END,)), (), sampling=SamplingConfig(), batch_rows=len(requests),
-        max_new_tokens=len(requests[0].forced_ids), observer=Logits(),
-    )  # fmt: skip
+        model,
+        method,
+        ThinkTags((THINK_END,)),
+        (),
+        sampling=SamplingConfig(),
+        batch_rows=len(requests),
+        max_new_tokens=len(requests[0].forced_ids),
+        observer=Logits(),
+    )
     list(engine.run(requests))
     recording = Recording(
         method, requests, caches[0], evictions, [torch.stack(x) for x in logits], engine.stats.pin_overflow_tokens

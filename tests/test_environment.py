@@ -22,8 +22,11 @@ needs_constraints = pytest.mark.skipif(not CONSTRAINTS.is_file(), reason="constr
 needs_environment = pytest.mark.skipif(not ENVIRONMENT.is_file(), reason="environment.yml is not in this checkout")
 # conda's own names for packages that PyPI calls differently
 CONDA_NAMES = {
-    "pytorch": "torch", "pytorch-cpu": "torch", "matplotlib-base": "matplotlib", "snakemake-minimal": "snakemake",
-}  # fmt: skip
+    "pytorch": "torch",
+    "pytorch-cpu": "torch",
+    "matplotlib-base": "matplotlib",
+    "snakemake-minimal": "snakemake",
+}
 CONDA_ONLY = {"python", "pip"}
 # the CUDA wheel of torch dictates its triton
 WITHOUT_CONSTRAINT = {"triton"}

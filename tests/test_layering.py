@@ -139,10 +139,20 @@ def test_only_paths_knows_the_names_of_environment_variables():
 
 # what must load without torch
 LIGHT = (
-    "graders", "scores.metrics", "scores.statistics", "figures.theme", "figures.budget_curves",
-    "figures.methods", "runs.config",
-    "runs.profiles", "runs.folder", "benchmarks.table", "methods.table", "models.table", "cli",
-)  # fmt: skip
+    "graders",
+    "scores.metrics",
+    "scores.statistics",
+    "figures.theme",
+    "figures.budget_curves",
+    "figures.methods",
+    "runs.config",
+    "runs.profiles",
+    "runs.folder",
+    "benchmarks.table",
+    "methods.table",
+    "models.table",
+    "cli",
+)
 
 
 # what takes long to load: torch and its kin first, and what draws, reads tables or does algebra

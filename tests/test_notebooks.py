@@ -177,9 +177,10 @@ def test_every_import_exists(path):
                 module = importlib.import_module(node.module)
                 # a name may also be a module of the package
                 missing = [
-                    a.name for a in node.names
+                    a.name
+                    for a in node.names
                     if not hasattr(module, a.name) and find_spec(f"{node.module}.{a.name}") is None
-                ]  # fmt: skip
+                ]
                 assert not missing, f"{node.module} has no {missing}"
 
 

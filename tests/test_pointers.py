@@ -32,8 +32,11 @@ def tracked() -> tuple[Path, ...]:
         pytest.skip("not a checkout: which files belong to the repository is not known")
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.splitlines()  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
     paths = [ROOT / name for name in dict.fromkeys(listed)]
     return tuple(path for path in paths if path.suffix in TEXT and path.is_file())
 

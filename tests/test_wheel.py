@@ -17,9 +17,19 @@ from kvrepro.paths import PACKAGE
 
 ROOT = PACKAGE.parent
 PARTS = (
-    "kvrepro", "kernels", "notebooks", "nbs_params", "measurements", "tests/cases", "pyproject.toml", "setup.py",
-    "README.md", "LICENSE", "Snakefile", "constraints.txt",
-)  # fmt: skip
+    "kvrepro",
+    "kernels",
+    "notebooks",
+    "nbs_params",
+    "measurements",
+    "tests/cases",
+    "pyproject.toml",
+    "setup.py",
+    "README.md",
+    "LICENSE",
+    "Snakefile",
+    "constraints.txt",
+)
 CELL = ("model=tiny-r1-llama", "benchmark=chain-12", "n_problems=1", "max_new_tokens=8")
 pytestmark = [
     pytest.mark.skipif(not (ROOT / "setup.py").is_file(), reason="kvrepro is installed without its checkout"),

@@ -1,29 +1,28 @@
 """One decode step of the Llama layout on a CPU: the weights as the model holds them, the cache's slots as they lie.
 
 Formulas are those of `kvrepro.engine.decoders.fused.FusedDecoder`, its torch twin. Activations and sums are float32
-whatever the weights are. A row's result is the same bit for bit whatever other rows there are, and
-however many threads.
+whatever the weights are. A row's result is the same bit for bit whatever other rows there are, and however many
+threads.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from ctypes import CDLL, POINTER, Structure, byref, c_double, c_float, c_int32, c_int64, c_void_p
+from ctypes import CDLL, byref, c_double, c_int64
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from .structures import PRODUCTS, HeadArgs, LayerArgs, LinearArgs, Product, StepArgs, address
+
 # parts of a step whose time can be asked for, in the order of the sources; `head` is the call of that name
 PARTS = ("projections", "attention", "mlp")
-PRODUCTS = ("query", "key", "value", "out", "gate", "up", "down")
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 CLOCKS = {"wall": "CLOCK_MONOTONIC", "cpu": "CLOCK_PROCESS_CPUTIME_ID"}
-
-Product = tuple[Tensor, Tensor | None]
 
 
 class Timer(Protocol):
@@ -51,71 +50,6 @@ class LayerWeights:
     input_eps: float
     mlp_eps: float
     scaling: float
-
-
-class _Linear(Structure):
-    _fields_ = [("weight", c_void_p), ("bias", c_void_p), ("out", c_int32), ("in_", c_int32)]
-
-    @classmethod
-    def of(cls, pair: Product) -> _Linear:
-        weight, bias = pair
-        return cls(_address(weight), None if bias is None else _address(bias), *weight.shape)
-
-
-class _Layer(Structure):
-    _fields_ = [
-        ("input_norm", c_void_p),
-        ("mlp_norm", c_void_p),
-        *((name, _Linear) for name in PRODUCTS),
-        ("input_eps", c_float),
-        ("mlp_eps", c_float),
-        ("scaling", c_float),
-    ]
-
-
-class _Step(Structure):
-    _fields_ = [
-        ("layers", POINTER(_Layer)),
-        ("first_layer", c_int32),
-        ("end_layer", c_int32),
-        ("rows", c_int32),
-        ("span", c_int32),
-        ("threads", c_int32),
-        ("hidden", c_int32),
-        ("q_heads", c_int32),
-        ("kv_heads", c_int32),
-        ("head_dim", c_int32),
-        ("intermediate", c_int32),
-        ("keys", c_void_p),
-        ("values", c_void_p),
-        ("layer_stride", c_int64),
-        ("row_stride", c_int64),
-        ("head_stride", c_int64),
-        ("slot_stride", c_int64),
-        ("slots", c_void_p),
-        ("cos", c_void_p),
-        ("sin", c_void_p),
-        ("x", c_void_p),
-        ("scratch", c_void_p),
-        ("queries", c_void_p),
-        ("mass", c_void_p),
-        ("seconds", POINTER(c_double)),
-        ("clock", c_int32),
-    ]
-
-
-class _Head(Structure):
-    _fields_ = [
-        ("norm", c_void_p),
-        ("eps", c_float),
-        ("head", _Linear),
-        ("rows", c_int32),
-        ("threads", c_int32),
-        ("x", c_void_p),
-        ("scratch", c_void_p),
-        ("hidden", c_void_p),
-        ("logits", c_void_p),
-    ]
 
 
 class DecodeStep:
@@ -155,12 +89,12 @@ class DecodeStep:
                 f"decode_step: {q_heads} query heads on {kv_heads} of {head_dim} channels do not fit projections to "
                 f"{widths[0]} and {widths[1]}; heads must come in equal groups, with an even number of channels"
             )
-        self._layers = (_Layer * len(layers))(
+        self._layers = (LayerArgs * len(layers))(
             *(
-                _Layer(
-                    _address(w.input_norm),
-                    _address(w.mlp_norm),
-                    *(_Linear.of(getattr(w, name)) for name in PRODUCTS),
+                LayerArgs(
+                    address(w.input_norm),
+                    address(w.mlp_norm),
+                    *(LinearArgs.of(getattr(w, name)) for name in PRODUCTS),
                     w.input_eps,
                     w.mlp_eps,
                     w.scaling,
@@ -168,7 +102,7 @@ class DecodeStep:
                 for w in layers
             )
         )
-        self._norm, self._eps, self._head = _address(norm), eps, _Linear.of(head)
+        self._norm, self._eps, self._head = address(norm), eps, LinearArgs.of(head)
         name = DTYPES[self.dtype]
         self._run_layers, self._run_head = (
             getattr(library, f"kvrepro_layers_{name}"),
@@ -227,7 +161,7 @@ class DecodeStep:
             if end - first != 1:
                 raise ValueError(f"decode_step: mass is of one layer, asked of {end - first}")
         _, layer_stride, row_stride, head_stride, slot_stride, _ = kv.stride()
-        step = _Step(
+        step = StepArgs(
             self._layers,
             first,
             end,
@@ -275,7 +209,7 @@ class DecodeStep:
         _expect("x", x, (rows, self.hidden), torch.float32)
         hidden = torch.empty(rows, self.hidden, dtype=self.dtype)
         logits = torch.empty(rows, self.vocabulary)
-        head = _Head(
+        head = HeadArgs(
             self._norm,
             self._eps,
             self._head,
@@ -322,7 +256,3 @@ def _expect(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtyp
             f"decode_step: {name} is {tensor.dtype} of shape {tuple(tensor.shape)} with strides {tensor.stride()}; "
             f"expected contiguous {dtype} of shape {shape}"
         )
-
-
-def _address(tensor: Tensor) -> int:
-    return tensor.data_ptr()

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
 
 import numpy as np
-import pandas as pd
 import pytest
 from transformers import LlamaConfig
 
-from kvrepro.bench import bench, bounds, kvpress_environment, measurements, table
+from kvrepro.bench import bench, kvpress_environment, table
 from kvrepro.bench.reply_time import Reply, reply_ms
 from kvrepro.bench.settings import DYNTS, GENERATE, KVPRESS, OURS, REFERENCE, VARIANTS, WINDOW, BenchSettings
 from kvrepro.cli import main
 from kvrepro.commands import bench as command
 from kvrepro.errors import KvreproError
-from kvrepro.figures import efficiency as figures
 from kvrepro.models.random_weights import bench_shape
 
 SMALL = BenchSettings(
-    batches=(2,), budgets=(24,), prompt=8, new_tokens=48, evict_every=12, long_tokens=96, long_budget=24, long_batch=2,
-    positions=(20, 40), rounds=2, steps=2, confirm_tokens=30, confirm_batch=2, confirm_budget=24,
-)  # fmt: skip
+    batches=(2,),
+    budgets=(24,),
+    prompt=8,
+    new_tokens=48,
+    evict_every=12,
+    long_tokens=96,
+    long_budget=24,
+    long_batch=2,
+    positions=(20, 40),
+    rounds=2,
+    steps=2,
+    confirm_tokens=30,
+    confirm_batch=2,
+    confirm_budget=24,
+)
 
 
 def simulated(reply: Reply) -> tuple[list[int], int]:
@@ -80,9 +89,16 @@ def points(plan=SMALL, slow=None):
             slots = (24 + 12) if variant in OURS else request.get("length", 0) + plan.steps + plan.warm_up
             times = [0.0 if request["op"] == "eviction" else ms * (slow or {}).get(request.get("seen"), 1.0)] * 2
             found.append(
-                {"variant": variant, **request, "wall_ms": times, "cpu_ms": times, "peak_rss_bytes": 1000,
-                 "kv_bytes": 2 * per_slot * slots, "is_own_peak": True}
-            )  # fmt: skip
+                {
+                    "variant": variant,
+                    **request,
+                    "wall_ms": times,
+                    "cpu_ms": times,
+                    "peak_rss_bytes": 1000,
+                    "kv_bytes": 2 * per_slot * slots,
+                    "is_own_peak": True,
+                }
+            )
     return {"points": found, "confirm": [], "split": [], "workers": {}, "skipped": []}, per_slot
 
 
@@ -122,9 +138,16 @@ def test_the_final_line_names_settings_and_variants():
 
 def small_shape():
     return LlamaConfig(
-        vocab_size=230, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=6,
-        num_key_value_heads=2, head_dim=8, max_position_embeddings=512, tie_word_embeddings=True,
-    )  # fmt: skip
+        vocab_size=230,
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+    )
 
 
 def no_kvpress():
@@ -197,7 +220,7 @@ def test_kvpress_environment_is_made_anew_when_the_pins_change(tmp_path):
     assert not kvpress_environment.is_ready(tmp_path)
 
 
-def test_the_shape_is_the_one_that_issue_6_names():
+def test_the_shape_is_the_one_that_the_bench_names():
     config = bench_shape()
     sizes = (config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.num_key_value_heads)
     assert sizes == (30, 576, 9, 3)
@@ -219,77 +242,3 @@ def test_an_unknown_variant_lists_the_known_ones(capsys):
 
 def test_lengths_are_numbers_of_slots():
     assert Reply(8, 48, 24, 12).lengths().dtype == np.int64
-
-
-def written(tmp_path, **changes):
-    data, per_slot = points()
-    parts = {"attention": 2.0, "mlp": 5.0, "sample": 1.0}
-    report = data | {
-        "kind": "bench", "device": {"cpu": "a cpu", "threads": 1}, "time": "2026-11-22T00:00:00", "revision": "abc",
-        "dtype": "float32", "clock": "cpu", "plan": asdict(SMALL), "bytes_per_slot": per_slot,
-        "split": [{"rows": 2, "parts": parts}], "settings": [], "bars": [], "confirmed": [],
-        "machine": {"copy_bytes_per_s_cpu": 8e9, "read_bytes_per_s_cpu": 1e10, "flops_cpu": 5e10},
-    }  # fmt: skip
-    (tmp_path / "bench.json").write_text(json.dumps(report | changes))
-    (tmp_path / "other.json").write_text("{}")
-    return measurements.find_measurements(tmp_path)
-
-
-def test_measurements_of_a_file_become_frames(tmp_path):
-    (measured,) = written(tmp_path)
-    shown = measurements.overview([measured])
-    assert shown.file.tolist() == ["bench.json", "none"] and "bounds only" in shown.device[1]
-    steps = measurements.cost_by_step(measured, 2, 24, 96)
-    assert set(steps.variant) == set(VARIANTS)
-    full, ours = steps[steps.variant == GENERATE], steps[steps.variant == WINDOW]
-    assert full.kv_bytes.is_monotonic_increasing and full.kv_bytes.iloc[-1] == 64 * 2 * (8 + 96)
-    assert ours.kv_bytes.max() == 64 * 2 * 36 and ours.step_ms.iloc[0] == 3.0
-    split = measurements.time_split(measured)
-    assert split.share.sum() == pytest.approx(1.0) and split.part.tolist() == ["attention", "mlp", "sample"]
-    roof = measurements.roofline(measured, 1000)
-    assert set(roof.variant) == set(VARIANTS) and (roof.share > 0).all()
-    assert measurements.roof_rates(measured) == (1e10, 5e10)
-    (older,) = written(tmp_path, machine={"copy_bytes_per_s_cpu": 8e9, "flops_cpu": 5e10})
-    assert measurements.roof_rates(older) == (8e9, 5e10)
-    assert "1 thread, float32, processor time, 2026-11-22" in measured.label
-
-
-def test_a_batch_that_was_not_measured_names_those_that_were(tmp_path):
-    (measured,) = written(tmp_path)
-    with pytest.raises(KvreproError, match=r"nothing for batch=4.*batches \(2,\)"):
-        measurements.cost_by_step(measured, 4, 24, 96)
-
-
-def test_without_any_measurement_frames_are_empty_and_figures_say_so(tmp_path):
-    assert measurements.find_measurements(tmp_path) == []
-    shown = measurements.overview([])
-    assert shown.device.tolist() == ["no CPU measurement", "no GPU measurement: bounds only"]
-    figure = figures.cost_by_step(measurements.cost_by_step(None, 8, 512, 100), title="x")
-    assert [ax.texts[0].get_text() for ax in figure.axes] == ["not measured"] * 3
-    assert measurements.table_of(None, "bars").bars.tolist() == ["not measured"]
-    assert measurements.time_split(None).empty and measurements.roofline(None, 1).empty
-    assert measurements.gpu_budget_rows(None).empty
-
-
-def test_gpu_rows_are_read_and_only_then_drawn(tmp_path):
-    row = {"model": "r1-llama-8b", "method": DYNTS, "name": "dynts C=2500", "budget_tokens": 2500, "rows": 20,
-           "decode_tps": 100.0, "bound_tps": 200.0, "fraction_of_bound": 0.5, "kv_bytes": 1}  # fmt: skip
-    gpu = {"device": {"name": "a gpu"}, "time": "2026-11-23", "revision": "abc", "checks": [],
-           "decode": [row, row | {"method": "full"}, row | {"name": "dynts C=2500 eager step"}]}  # fmt: skip
-    (tmp_path / "gpu.json").write_text(json.dumps(gpu))
-    newest = measurements.latest(measurements.find_measurements(tmp_path), measurements.GPU)
-    found = measurements.gpu_budget_rows(newest)
-    assert found[["model", "decode_tps"]].to_numpy().tolist() == [["R1-Llama", 100.0]]
-    limit = pd.DataFrame({"model": ["R1-Llama"], "budget_tokens": [2500], "bound_tps": [200.0]})
-    for measured, lines in ((found, 3), (measurements.gpu_budget_rows(None), 2)):
-        assert len(figures.speed_by_budget(limit, measurements.paper_speeds(), measured).axes[0].lines) == lines
-
-
-def test_bounds_are_those_of_issue_6():
-    models = [bounds.ModelBytes.of(name) for name in ("r1-llama-8b", "r1-qwen-7b")]
-    limit = bounds.bound_by_budget(models, [2500, 5000])
-    assert limit.bound_ms.round(1).tolist() == [7.0, 8.5, 5.6, 6.3]
-    even = bounds.head_break_even(models[:1], [1, 4])
-    assert even.by_operations.round().tolist() == [192, 192] and even.by_bytes.round().tolist() == [768, 192]
-    rows = bounds.largest_batch(models, [2500, 5000])
-    assert (rows.rows * rows.slots).min() > 0 and rows.rows.iloc[0] > rows.rows.iloc[1] > rows.rows.iloc[2]

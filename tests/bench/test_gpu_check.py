@@ -70,9 +70,14 @@ class Recorded(gpu_check.Report):
 def small(monkeypatch):
     """The command's own sequence of rows over a model of two layers and budgets of two digits."""
     sizes = dict(
-        vocab_size=230, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=6,
-        num_key_value_heads=2, max_position_embeddings=512,
-    )  # fmt: skip
+        vocab_size=230,
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+    )
     monkeypatch.setattr(gpu_decode, "true_shape", lambda name: LlamaConfig(**sizes))
     monkeypatch.setattr(gpu_decode, "largest_batch", lambda model, capacity: 3)
     monkeypatch.setattr(gpu_decode, "BUDGETS", (60, 90))

@@ -29,9 +29,12 @@ def step(model, cache: CompressedCache, tokens: list[int]) -> torch.Tensor:
     """One decode step of all rows; `[B, V]`."""
     with slot_attention(model, cache):
         out = model(
-            input_ids=torch.tensor(tokens)[:, None], position_ids=cache.next_positions(), past_key_values=cache,
-            use_cache=True, slots=cache,
-        )  # fmt: skip
+            input_ids=torch.tensor(tokens)[:, None],
+            position_ids=cache.next_positions(),
+            past_key_values=cache,
+            use_cache=True,
+            slots=cache,
+        )
     return out.logits[:, -1]
 
 

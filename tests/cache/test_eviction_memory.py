@@ -44,9 +44,11 @@ print(evict(n))
 
 def extra_mib(n: int, rows: int, heads: int, d: int) -> float:
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, json.dumps([n, rows, heads, d, "head"])], capture_output=True, text=True,
+        [sys.executable, "-c", MEASURE, json.dumps([n, rows, heads, d, "head"])],
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return float(done.stdout)
 

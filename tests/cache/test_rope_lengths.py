@@ -27,15 +27,22 @@ FIXED = {
     "linear": {"rope_type": "linear", "factor": 4.0},
     "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": ORIGINAL},
     "llama3": {
-        "rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "rope_type": "llama3",
+        "factor": 4.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
         "original_max_position_embeddings": ORIGINAL,
     },
-}  # fmt: skip
+}
 PROMPTS = [list(range(20, 23)), list(range(30, 50)), list(range(60, 69))]
 # the longest row ends at the original length
 FITS = ORIGINAL - 20
-DECODERS = ["module", "fused", "graph", pytest.param("native", marks=pytest.mark.skipif(
-    not has_compiler(), reason="no C++ compiler"))]  # fmt: skip
+DECODERS = [
+    "module",
+    "fused",
+    "graph",
+    pytest.param("native", marks=pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")),
+]
 
 
 def make(rope: dict, family: str = "llama"):
@@ -51,9 +58,15 @@ def make(rope: dict, family: str = "llama"):
 
 def engine_of(model, new_tokens: int, rows: int = 3, decoder: str = "auto", method: str = "full", **options) -> Engine:
     return Engine(
-        model, create_method(method, **options), ThinkTags((4,)), (), sampling=SamplingConfig(0), batch_rows=rows,
-        max_new_tokens=new_tokens, decoder=decoder,
-    )  # fmt: skip
+        model,
+        create_method(method, **options),
+        ThinkTags((4,)),
+        (),
+        sampling=SamplingConfig(0),
+        batch_rows=rows,
+        max_new_tokens=new_tokens,
+        decoder=decoder,
+    )
 
 
 def replies(engine: Engine) -> list[list[int]]:

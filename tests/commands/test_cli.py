@@ -195,7 +195,7 @@ def test_help_names_every_command(capsys):
         (["grid", "smoke", "--only", "r1-qwen"], "no cell of smoke starts so; panels are tiny-r1-llama/chain-12"),
         (["train", "nonsense"], "tiny-r1-llama, tiny-r1-qwen"),
     ],
-)  # fmt: skip
+)
 def test_a_request_that_cannot_be_met_exits_with_2_and_says_what_is_known(call, arguments, message):
     code, out, err = call(*arguments)
     assert code == 2

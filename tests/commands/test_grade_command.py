@@ -15,9 +15,18 @@ from kvrepro.runs.grading import check_same_problems, read_records
 
 def record(problem, sample, text, gold="27", status="ok", **others):
     return {
-        "problem_id": problem, "sample_id": sample, "status": status, "text": text, "answer": None, "gold": gold,
-        **{"correct": False}, "n_prompt_tokens": 1, "n_thinking_tokens": 5, "n_answer_tokens": 2, **others,
-    }  # fmt: skip
+        "problem_id": problem,
+        "sample_id": sample,
+        "status": status,
+        "text": text,
+        "answer": None,
+        "gold": gold,
+        **{"correct": False},
+        "n_prompt_tokens": 1,
+        "n_thinking_tokens": 5,
+        "n_answer_tokens": 2,
+        **others,
+    }
 
 
 RECORDS = [

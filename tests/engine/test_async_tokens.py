@@ -38,16 +38,28 @@ def run(model, name, *, delay_steps, **settings):
         sizes |= {"pin_answer": True, "pin_overflow": "keep_first"}
     method = build(name, BUDGET if sizes else None, **sizes)
     engine = Engine(
-        model, method, ThinkTags((51,)), EOS, sampling=SamplingConfig(temperature=1.5, top_k=0, top_p=1.0),
-        batch_rows=3, max_new_tokens=80, delay_steps=delay_steps, **{"observer": KeptPositions()} | settings,
-    )  # fmt: skip
+        model,
+        method,
+        ThinkTags((51,)),
+        EOS,
+        sampling=SamplingConfig(temperature=1.5, top_k=0, top_p=1.0),
+        batch_rows=3,
+        max_new_tokens=80,
+        delay_steps=delay_steps,
+        **{"observer": KeptPositions()} | settings,
+    )
     done = engine.run(Request(str(i), s, p) for i, p in enumerate(PROMPTS) for s in range(2))
     found = {
         (c.request.problem_id, c.request.sample_id): (
-            c.token_ids, c.status, c.n_thinking_tokens, c.evictions, c.peak_tokens, c.kept_positions,
+            c.token_ids,
+            c.status,
+            c.n_thinking_tokens,
+            c.evictions,
+            c.peak_tokens,
+            c.kept_positions,
         )
         for c in done
-    }  # fmt: skip
+    }
     return found, engine.stats
 
 
@@ -77,9 +89,15 @@ def test_forced_replies_end_with_their_last_token_at_any_delay(random_model):
     forced = [tuple(random.Random(i).choices(range(20, 200), k=3 + 7 * i)) for i in range(4)]
     for delay in (0, 4):
         engine = Engine(
-            random_model, build("random", BUDGET, **fair("random")), ThinkTags(()), EOS, sampling=SamplingConfig(),
-            batch_rows=2, max_new_tokens=24, delay_steps=delay,
-        )  # fmt: skip
+            random_model,
+            build("random", BUDGET, **fair("random")),
+            ThinkTags(()),
+            EOS,
+            sampling=SamplingConfig(),
+            batch_rows=2,
+            max_new_tokens=24,
+            delay_steps=delay,
+        )
         done = {
             c.request.problem_id: c for c in engine.run(Request(str(i), 0, PROMPTS[0], f) for i, f in enumerate(forced))
         }
@@ -135,9 +153,10 @@ def test_the_kernels_path_of_a_score_evicts_the_same_slots(random_model, name, m
     assert run(random_model, name, delay_steps=0)[0] == expected
     # what the kernels do not offer stays with torch: a causal softmax over all slots
     wanted = {
-        "snapkv": {"window_scores_kernel"}, "rkv": {"window_scores_kernel", "key_redundancy_kernel"},
+        "snapkv": {"window_scores_kernel"},
+        "rkv": {"window_scores_kernel", "key_redundancy_kernel"},
         "rkv_dynts": {"key_redundancy_kernel"},
-    }  # fmt: skip
+    }
     assert set(used) == wanted[name]
 
 

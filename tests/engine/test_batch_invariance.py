@@ -32,9 +32,16 @@ def run(model, decoder: str, rows: int, method: str) -> dict[str, tuple]:
 
     sizes = {} if method == "full" else {"budget": BUDGET, **fair(method)}
     engine = Engine(
-        model, create_method(method, **sizes), ThinkTags(()), (), sampling=SamplingConfig(), batch_rows=rows,
-        max_new_tokens=30, decoder=decoder, observer=Look(),
-    )  # fmt: skip
+        model,
+        create_method(method, **sizes),
+        ThinkTags(()),
+        (),
+        sampling=SamplingConfig(),
+        batch_rows=rows,
+        max_new_tokens=30,
+        decoder=decoder,
+        observer=Look(),
+    )
     done = {c.request.problem_id: c for c in engine.run(Request(str(i), 0, tuple(p)) for i, p in enumerate(PROMPTS))}
     return {name: (c.token_ids, c.kept_positions, torch.stack(seen[name])) for name, c in done.items()}
 

@@ -124,9 +124,15 @@ def test_slots_shrink_while_positions_go_on(random_model, tokenizer):
 
     steps, method = Steps(), create_method("random", **SIZES)
     engine = Engine(
-        random_model, method, ThinkTags.of(tokenizer), (), sampling=SamplingConfig(), batch_rows=2, max_new_tokens=60,
+        random_model,
+        method,
+        ThinkTags.of(tokenizer),
+        (),
+        sampling=SamplingConfig(),
+        batch_rows=2,
+        max_new_tokens=60,
         observer=steps,
-    )  # fmt: skip
+    )
     opened = engine.open
     engine.open = lambda *sizes: setattr(steps, "state", opened(*sizes)) or steps.state
     done = {c.request.problem_id: c for c in engine.run(Request(str(i), 0, tuple(p)) for i, p in enumerate(PROMPTS))}
@@ -153,9 +159,15 @@ def test_the_fused_step_draws_the_same_tokens_as_the_model(random_model, tokeniz
     for decoder, cls in (("fused", FusedDecoder), ("module", ModuleDecoder)):
         chosen = create_method(method, **({} if method == "full" else SIZES))
         engine = Engine(
-            random_model, chosen, ThinkTags.of(tokenizer), (), sampling=SamplingConfig(), batch_rows=3,
-            max_new_tokens=50, decoder=decoder,
-        )  # fmt: skip
+            random_model,
+            chosen,
+            ThinkTags.of(tokenizer),
+            (),
+            sampling=SamplingConfig(),
+            batch_rows=3,
+            max_new_tokens=50,
+            decoder=decoder,
+        )
         assert isinstance(engine.decoder, cls)
         requests = [Request(str(i), 0, tuple(p)) for i, p in enumerate(PROMPTS)]
         found[decoder] = {c.request.problem_id: c.token_ids for c in engine.run(requests)}
@@ -234,9 +246,18 @@ def test_dynts_without_a_head_says_how_to_train_one(random_model, tokenizer):
 def test_pins_that_do_not_fit_can_be_cut_by_rule(random_model, tokenizer):
     engine = []
     found = kvrepro.generate(
-        random_model, tokenizer, PROMPTS, "random", budget=40, window=20, ratio=0.5, pin_overflow="keep_first",
-        max_new_tokens=30, keep_positions=True, engine=engine,
-    )  # fmt: skip
+        random_model,
+        tokenizer,
+        PROMPTS,
+        "random",
+        budget=40,
+        window=20,
+        ratio=0.5,
+        pin_overflow="keep_first",
+        max_new_tokens=30,
+        keep_positions=True,
+        engine=engine,
+    )
     longest = found[-1]
     assert longest.kept_positions[0][:10] == list(range(10)), "the question's first tokens stay"
     overflow = {len(c.request.prompt_ids): c.pin_overflow_tokens for c in found}

@@ -37,11 +37,20 @@ def prompts_of(model, tokenizer, prompts, **options):
 def test_every_form_of_a_prompt_is_one_prompt_and_so_is_each_in_a_list(random_models, tokenizer):
     text, other = render_prompt(tokenizer, TEXT), render_prompt(tokenizer, OTHER)
     cases = [
-        (TEXT, [text]), ([TEXT], [text]), ((TEXT, OTHER), [text, other]), (pd.Series([TEXT, OTHER]), [text, other]),
-        ((t for t in [TEXT, OTHER]), [text, other]), (MESSAGES, [text]), ([MESSAGES, MESSAGES], [text, text]),
-        (IDS, [IDS]), (tuple(IDS), [IDS]), (np.array(IDS), [IDS]), ([IDS, [7, 8]], [IDS, [7, 8]]),
-        ([TEXT, IDS, MESSAGES], [text, IDS, text]), ([], []),
-    ]  # fmt: skip
+        (TEXT, [text]),
+        ([TEXT], [text]),
+        ((TEXT, OTHER), [text, other]),
+        (pd.Series([TEXT, OTHER]), [text, other]),
+        ((t for t in [TEXT, OTHER]), [text, other]),
+        (MESSAGES, [text]),
+        ([MESSAGES, MESSAGES], [text, text]),
+        (IDS, [IDS]),
+        (tuple(IDS), [IDS]),
+        (np.array(IDS), [IDS]),
+        ([IDS, [7, 8]], [IDS, [7, 8]]),
+        ([TEXT, IDS, MESSAGES], [text, IDS, text]),
+        ([], []),
+    ]
     for prompts, expected in cases:
         assert prompts_of(random_models["llama"], tokenizer, prompts) == expected
 
@@ -62,16 +71,26 @@ def test_one_prompt_gives_a_list_of_its_samples(random_models, tokenizer):
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [
-        (3, "prompts=int 3: expected a text"), (None, "prompts=NoneType None"), (b"text", "prompts=bytes"),
-        (MESSAGES[0], "prompts=dict {'role'"), ({TEXT}, "prompts=set"), ([TEXT, 3.5], "prompt 1 is float 3.5"),
-        ([TEXT, None], "prompt 1 is NoneType"), ([TEXT, []], "prompt 1 is empty"), ([[]], "prompt 0 is empty"),
-        ([TEXT, 7], "prompt 1 is int 7"), ([IDS, [1, True]], "prompt 1 holds int|prompt 1 holds bool True"),
-        (torch.tensor([IDS]), r"prompt 0 is Tensor tensor\(\[ 5.*tolist\(\)"), ([[TEXT, OTHER]], "prompt 0 holds str"),
-        ([{"role": "user"}], "prompt 0 holds dict"), ([{"role": "user", "content": [1]}], "prompt 0 holds dict"),
+        (3, "prompts=int 3: expected a text"),
+        (None, "prompts=NoneType None"),
+        (b"text", "prompts=bytes"),
+        (MESSAGES[0], "prompts=dict {'role'"),
+        ({TEXT}, "prompts=set"),
+        ([TEXT, 3.5], "prompt 1 is float 3.5"),
+        ([TEXT, None], "prompt 1 is NoneType"),
+        ([TEXT, []], "prompt 1 is empty"),
+        ([[]], "prompt 0 is empty"),
+        ([TEXT, 7], "prompt 1 is int 7"),
+        ([IDS, [1, True]], "prompt 1 holds int|prompt 1 holds bool True"),
+        (torch.tensor([IDS]), r"prompt 0 is Tensor tensor\(\[ 5.*tolist\(\)"),
+        ([[TEXT, OTHER]], "prompt 0 holds str"),
+        ([{"role": "user"}], "prompt 0 holds dict"),
+        ([{"role": "user", "content": [1]}], "prompt 0 holds dict"),
         ([*MESSAGES, {"role": "assistant", "content": "7"}], "prompt 0 ends with a message of the assistant"),
-        ([IDS, [230]], "prompt 1: token id 230, the model has 0 to 229"), ([-1], "prompt 0: token id -1"),
+        ([IDS, [230]], "prompt 1: token id 230, the model has 0 to 229"),
+        ([-1], "prompt 0: token id -1"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_prompt_is_named(random_models, tokenizer, prompts, message):
     with pytest.raises(KvreproError, match=message):
         kvrepro.generate(random_models["llama"], tokenizer, prompts, max_new_tokens=2)
@@ -88,23 +107,32 @@ def test_messages_that_the_chat_template_refuses_are_named(random_models, tokeni
     [
         ({"budget": "64"}, "budget='64' is str, expected int"),
         ({"budget": 64.5}, "budget=64.5 is float, expected int"),
-        ({"budget": True}, "budget=True is bool"), ({"n_samples": 0}, "n_samples=0: must be at least 1"),
+        ({"budget": True}, "budget=True is bool"),
+        ({"n_samples": 0}, "n_samples=0: must be at least 1"),
         ({"n_samples": 1.0}, "n_samples=1.0 is float, expected int"),
         ({"n_samples": None}, "n_samples=None is NoneType"),
-        ({"batch_rows": "8"}, "batch_rows='8' is str"), ({"batch_rows": 0}, "batch_rows=0"),
-        ({"max_new_tokens": "9"}, "max_new_tokens='9' is str"), ({"max_new_tokens": 0}, "max_new_tokens=0"),
-        ({"seed": "a"}, "seed='a' is str, expected int"), ({"temperature": "0.6"}, "temperature='0.6' is str"),
-        ({"temperature": None}, "temperature=None"), ({"top_p": "1"}, "top_p='1'"), ({"top_k": 2.5}, "top_k=2.5"),
-        ({"sampling_order": 1}, "sampling_order=1 is int"), ({"think_end": 1}, "think_end=1 is int, expected str"),
+        ({"batch_rows": "8"}, "batch_rows='8' is str"),
+        ({"batch_rows": 0}, "batch_rows=0"),
+        ({"max_new_tokens": "9"}, "max_new_tokens='9' is str"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0"),
+        ({"seed": "a"}, "seed='a' is str, expected int"),
+        ({"temperature": "0.6"}, "temperature='0.6' is str"),
+        ({"temperature": None}, "temperature=None"),
+        ({"top_p": "1"}, "top_p='1'"),
+        ({"top_k": 2.5}, "top_k=2.5"),
+        ({"sampling_order": 1}, "sampling_order=1 is int"),
+        ({"think_end": 1}, "think_end=1 is int, expected str"),
         ({"keep_positions": 1}, "keep_positions=1 is int, expected bool"),
         ({"engine": {}}, "engine={}: expected an empty"),
-        ({"window": "8"}, "window='8' is str, expected int"), ({"ratio": "0.5"}, "ratio='0.5' is str, expected float"),
-        ({"evict_every": 2.0}, "evict_every=2.0 is float, expected int"), ({"protocol": 1}, "protocol=1 is int"),
+        ({"window": "8"}, "window='8' is str, expected int"),
+        ({"ratio": "0.5"}, "ratio='0.5' is str, expected float"),
+        ({"evict_every": 2.0}, "evict_every=2.0 is float, expected int"),
+        ({"protocol": 1}, "protocol=1 is int"),
         ({"pin_question": "yes"}, "option pin_question of method window='yes' is str, expected bool"),
         ({"sinks": 1.5}, "option sinks of method window=1.5 is float, expected int"),
         ({"granularity": 2}, "option granularity of method window=2 is int, expected str"),
     ],
-)  # fmt: skip
+)
 def test_an_argument_of_the_wrong_type_or_range_is_named(random_models, tokenizer, arguments, message):
     with pytest.raises(KvreproError, match=message):
         kvrepro.generate(random_models["llama"], tokenizer, TEXT, "window", **{"budget": 64, **arguments})

@@ -84,8 +84,10 @@ def test_logits_counters_and_positions_follow_the_fused_decoder_through_an_evict
         for e, f in zip(expected, found, strict=True):
             assert torch.allclose(e, f, atol=1e-4)
         assert (cache.lengths, cache.seen, cache.peak_tokens) == (
-            wanted_cache.lengths, wanted_cache.seen, wanted_cache.peak_tokens,
-        )  # fmt: skip
+            wanted_cache.lengths,
+            wanted_cache.seen,
+            wanted_cache.peak_tokens,
+        )
         assert decoder._lengths.tolist() == [*cache.lengths, -1] and decoder._seen[:2].tolist() == cache.seen
         for row, n in enumerate(cache.lengths):
             assert torch.equal(cache.positions[:, row, :, :n], wanted_cache.positions[:, row, :, :n])

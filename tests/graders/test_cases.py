@@ -22,10 +22,15 @@ def load(kind: str) -> list[dict]:
 def test_every_case_of_the_table(kind):
     cases = load(kind)
     items = [
-        {"response": c["response"], "gold": c["gold"], "kind": kind, "finish_reason": c.get("finish_reason", "stop"),
-         "options": c.get("options")}
+        {
+            "response": c["response"],
+            "gold": c["gold"],
+            "kind": kind,
+            "finish_reason": c.get("finish_reason", "stop"),
+            "options": c.get("options"),
+        }
         for c in cases
-    ]  # fmt: skip
+    ]
     scores = grade_many(items, workers=1)
     wrong = [
         f"gold {c['gold']!r}, reply ...{c['response'][-80:]!r}: {s.correct}, expected {c['correct']} ({s.rule})"

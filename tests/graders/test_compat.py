@@ -27,9 +27,17 @@ def test_flaws_are_kept_in_compat_only(response, gold, kind, flaw):
 
 @pytest.mark.parametrize(
     ("answer", "gold", "correct"),
-    [("27", "27", True), (r"\frac{1}{2}", "0.5", True), (r"\frac{1}{2}", r"\frac12", True), ("28", "27", False),
-     ("(1, 2)", "(1,2)", True), (r"x^2-1", "(x-1)(x+1)", True), (r"90^\circ", "90", True), ("x=5", "5", True)],
-)  # fmt: skip
+    [
+        ("27", "27", True),
+        (r"\frac{1}{2}", "0.5", True),
+        (r"\frac{1}{2}", r"\frac12", True),
+        ("28", "27", False),
+        ("(1, 2)", "(1,2)", True),
+        (r"x^2-1", "(x-1)(x+1)", True),
+        (r"90^\circ", "90", True),
+        ("x=5", "5", True),
+    ],
+)
 def test_compat_agrees_on_ordinary_answers(answer, gold, correct):
     assert grade(f"</think>\\boxed{{{answer}}}", gold, "latex", grader="dynts_compat").correct is correct
 

@@ -92,8 +92,15 @@ ENDLESS = r"</think>\boxed{\sum_{n=1}^{100000000000} \frac{1}{n^2}}"
 
 
 def request(response, gold="0.5", kind="latex"):
-    return {"response": response, "gold": gold, "kind": kind, "finish_reason": "stop", "options": {},
-            "answer_start": -1, "grader": "strict"}  # fmt: skip
+    return {
+        "response": response,
+        "gold": gold,
+        "kind": kind,
+        "finish_reason": "stop",
+        "options": {},
+        "answer_start": -1,
+        "grader": "strict",
+    }
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -11,9 +11,23 @@ from kvrepro.graders import grade
 from kvrepro.graders.compare.values import same_answer
 
 WRAPPERS = [
-    "{}", "${}$", r"\({}\)", r"\text{{{}}}", r"\mathbf{{{}}}", r" {} ", r"{}.", r"{}\,", r"\left({}\right)",
-    r"\displaystyle {}", r"\color{{red}}{{{}}}", "**{}**", r"x = {}", r"{}^\circ", r"{} \text{{ units}}", r"{}\ ",
-]  # fmt: skip
+    "{}",
+    "${}$",
+    r"\({}\)",
+    r"\text{{{}}}",
+    r"\mathbf{{{}}}",
+    r" {} ",
+    r"{}.",
+    r"{}\,",
+    r"\left({}\right)",
+    r"\displaystyle {}",
+    r"\color{{red}}{{{}}}",
+    "**{}**",
+    r"x = {}",
+    r"{}^\circ",
+    r"{} \text{{ units}}",
+    r"{}\ ",
+]
 integers = st.integers(-99_999, 99_999)
 fractions = st.fractions(-50, 50, max_denominator=60)
 
@@ -83,10 +97,32 @@ def test_intervals_and_inequalities_agree_end_by_end(a, b, left, right, other_le
 
 
 EXPRESSIONS = [
-    "x+1", "2x", r"\frac{x}{2}", "x^2-1", "(x-1)(x+1)", r"\sqrt{x}", r"\sqrt{2}", r"\pi", "3", "3.5", r"\frac72", "x=3",
-    "y=2x+3", "(1,2)", "[1,2]", r"\{1,2\}", "1,2", "(-\\infty,2)", r"\text{east}", "52_8", "6-5i", r"15\text{ cm}^2",
-    r"90^\circ", r"1\pm\sqrt{2}", r"\begin{pmatrix}1\\2\end{pmatrix}",
-]  # fmt: skip
+    "x+1",
+    "2x",
+    r"\frac{x}{2}",
+    "x^2-1",
+    "(x-1)(x+1)",
+    r"\sqrt{x}",
+    r"\sqrt{2}",
+    r"\pi",
+    "3",
+    "3.5",
+    r"\frac72",
+    "x=3",
+    "y=2x+3",
+    "(1,2)",
+    "[1,2]",
+    r"\{1,2\}",
+    "1,2",
+    "(-\\infty,2)",
+    r"\text{east}",
+    "52_8",
+    "6-5i",
+    r"15\text{ cm}^2",
+    r"90^\circ",
+    r"1\pm\sqrt{2}",
+    r"\begin{pmatrix}1\\2\end{pmatrix}",
+]
 
 
 @given(st.sampled_from(EXPRESSIONS))

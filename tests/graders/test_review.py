@@ -18,9 +18,18 @@ from kvrepro.paths import project_root
 
 def reply(problem, text, gold="27", status="ok"):
     return {
-        "problem_id": problem, "sample_id": 0, "status": status, "text": text, "answer": None, "gold": gold,
-        "correct": False, "n_prompt_tokens": 1, "n_thinking_tokens": 1, "n_answer_tokens": 1, "kind": "integer",
-    }  # fmt: skip
+        "problem_id": problem,
+        "sample_id": 0,
+        "status": status,
+        "text": text,
+        "answer": None,
+        "gold": gold,
+        "correct": False,
+        "n_prompt_tokens": 1,
+        "n_thinking_tokens": 1,
+        "n_answer_tokens": 1,
+        "kind": "integer",
+    }
 
 
 REPLIES = [

@@ -33,9 +33,13 @@ def test_rotation_is_that_of_transformers():
 
 def call(**changes):
     given = dict(
-        qkv=torch.zeros(3, 10, 16), cos=torch.zeros(3, 16), sin=torch.zeros(3, 16), keys=torch.zeros(3, 2, 7, 16),
-        values=torch.zeros(3, 2, 7, 16), slots=torch.zeros(3, dtype=torch.int64),
-    )  # fmt: skip
+        qkv=torch.zeros(3, 10, 16),
+        cos=torch.zeros(3, 16),
+        sin=torch.zeros(3, 16),
+        keys=torch.zeros(3, 2, 7, 16),
+        values=torch.zeros(3, 2, 7, 16),
+        slots=torch.zeros(3, dtype=torch.int64),
+    )
     return append_kv(**(given | changes))
 
 

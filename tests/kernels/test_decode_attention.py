@@ -61,9 +61,12 @@ def test_few_rows_are_split_more_than_many_and_short_ones_less():
 
 def call(**changes):
     given = dict(
-        query=torch.zeros(2, 6, 16), keys=torch.zeros(2, 2, 9, 16), values=torch.zeros(2, 2, 9, 16), lengths=None,
+        query=torch.zeros(2, 6, 16),
+        keys=torch.zeros(2, 2, 9, 16),
+        values=torch.zeros(2, 2, 9, 16),
+        lengths=None,
         scaling=1.0,
-    )  # fmt: skip
+    )
     return decode_attention(**(given | changes))
 
 

@@ -22,8 +22,9 @@ def test_kernel_equals_its_twin(name):
 def by_hand(keys: torch.Tensor, threshold: float) -> torch.Tensor:
     """docs/methods.md#redundancy for one head, one number at a time."""
     n = len(keys)
-    similarity = [[0.0 if i == j else float(torch.cosine_similarity(keys[i], keys[j], dim=0)) for j in range(n)]
-                  for i in range(n)]  # fmt: skip
+    similarity = [
+        [0.0 if i == j else float(torch.cosine_similarity(keys[i], keys[j], dim=0)) for j in range(n)] for i in range(n)
+    ]
     for row in similarity:
         row[max([j for j in range(n) if row[j] > threshold], default=0)] = 0.0
     return torch.tensor([sum(row[j] for row in similarity) / n for j in range(n)])

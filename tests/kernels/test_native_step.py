@@ -8,7 +8,7 @@ from ctypes import sizeof
 
 import pytest
 import torch
-from kvrepro.kernels.native import decode_step, library
+from kvrepro.kernels.native import library, structures
 from kvrepro.kernels.native.decode_step import DecodeStep
 
 from kvrepro.engine.decoders import native as native_decoder
@@ -30,7 +30,7 @@ def test_where_there_is_a_compiler_it_builds():
 def test_both_sides_mean_the_same_structures():
     built = library.load_library(native_decoder.native_folder())
     for name in ("linear", "layer", "step", "head"):
-        structure = getattr(decode_step, f"_{name.capitalize()}")
+        structure = getattr(structures, f"{name.capitalize()}Args")
         assert getattr(built, f"kvrepro_bytes_of_{name}")() == sizeof(structure), name
 
 

@@ -28,9 +28,9 @@ def test_the_twin_equals_the_definition(group):
         for head in range(kv_heads):
             per_query = []
             for w in valid[row].nonzero().flatten().tolist():
-                x = torch.stack([
-                    keys[row, head, : n[row]] @ queries[row, head * members + g, w] * 0.3 for g in range(members)
-                ])  # fmt: skip
+                x = torch.stack(
+                    [keys[row, head, : n[row]] @ queries[row, head * members + g, w] * 0.3 for g in range(members)]
+                )
                 reduced = {
                     "max_logits": lambda x=x: x.amax(0).softmax(-1),
                     "mean": lambda x=x: x.softmax(-1).mean(0),

@@ -126,14 +126,21 @@ def test_reindexed_positions_need_shared_slots():
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        ("rkv", {"mix": 1.5}, "mix=1.5"), ("gkv", {"decay": -1}, "decay=-1"), ("snapkv", {"pool_kernel": 4}, "be odd"),
-        ("vase_attnv", {"large_share": 2}, "large_share=2"), ("vase_dkv", {"sketch": 0}, "sketch=0"),
-        ("lazy_eviction", {"importance": 0}, "importance=0"), ("raas", {"refreshed_share": 0}, "refreshed_share=0"),
-        ("window", {"sinks": -1}, "sinks=-1"), ("window", {"granularity": "row"}, "shared, layer, head"),
-        ("expected_attention", {"future": 0}, "future=0"), ("tova", {"obs_window": 0}, "obs_window=0"),
-        ("snapkv", {"group": "min"}, "max_logits, max, mean"), ("random", {"pin_overflow": "x"}, "error, keep_first"),
+        ("rkv", {"mix": 1.5}, "mix=1.5"),
+        ("gkv", {"decay": -1}, "decay=-1"),
+        ("snapkv", {"pool_kernel": 4}, "be odd"),
+        ("vase_attnv", {"large_share": 2}, "large_share=2"),
+        ("vase_dkv", {"sketch": 0}, "sketch=0"),
+        ("lazy_eviction", {"importance": 0}, "importance=0"),
+        ("raas", {"refreshed_share": 0}, "refreshed_share=0"),
+        ("window", {"sinks": -1}, "sinks=-1"),
+        ("window", {"granularity": "row"}, "shared, layer, head"),
+        ("expected_attention", {"future": 0}, "future=0"),
+        ("tova", {"obs_window": 0}, "obs_window=0"),
+        ("snapkv", {"group": "min"}, "max_logits, max, mean"),
+        ("random", {"pin_overflow": "x"}, "error, keep_first"),
     ],
-)  # fmt: skip
+)
 def test_options_out_of_range_are_named(method, options, message):
     sizes = {**FAIR, **({"obs_window": 4} if method in ("snapkv", "rkv", "gkv", "vase_attnv") else {})}
     with pytest.raises(KvreproError, match=message):

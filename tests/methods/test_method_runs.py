@@ -24,9 +24,15 @@ BUDGET = 40
 
 def engine_of(model, method, new_tokens: int = 45, **kwargs) -> Engine:
     return Engine(
-        model, method, ThinkTags((THINK_END,)), (), sampling=SamplingConfig(), batch_rows=2,
-        max_new_tokens=new_tokens, **kwargs,
-    )  # fmt: skip
+        model,
+        method,
+        ThinkTags((THINK_END,)),
+        (),
+        sampling=SamplingConfig(),
+        batch_rows=2,
+        max_new_tokens=new_tokens,
+        **kwargs,
+    )
 
 
 def sampled(engine: Engine, prompts=(7, 12)) -> dict[str, list[int]]:

@@ -83,9 +83,14 @@ def make_view(config, length: int, n_prompt: int, answer_from: int = NEVER, gran
         cache.positions[:, row, :] = torch.tensor([*range(n_prompt), *tail])
     every = torch.arange(rows)
     return EvictionView(
-        cache, every, length, torch.full((rows,), n_prompt), torch.full((rows,), answer_from), every + 11,
+        cache,
+        every,
+        length,
+        torch.full((rows,), n_prompt),
+        torch.full((rows,), answer_from),
+        every + 11,
         torch.zeros_like(every),
-    )  # fmt: skip
+    )
 
 
 def published_dynts(
@@ -123,9 +128,12 @@ def test_dynts_selects_what_the_published_rule_selects(random_model, seed):
     [plan], overflow = method.plans(view)
     for row in range(2):
         expected = published_dynts(
-            view.state("importance")[0, row, 0].tolist(), view.positions[0, row, 0].tolist(), n_prompt, answer_from,
+            view.state("importance")[0, row, 0].tolist(),
+            view.positions[0, row, 0].tolist(),
+            n_prompt,
+            answer_from,
             method.schedule,
-        )  # fmt: skip
+        )
         assert plan.slots[0, row, 0].tolist() == expected
     assert overflow.tolist() == [0, 0]
 

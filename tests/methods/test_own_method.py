@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import FrozenInstanceError, dataclass, fields
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -14,9 +14,7 @@ import kvrepro
 from kvrepro.benchmarks.chains.language import build_tokenizer
 from kvrepro.benchmarks.table import load_problems
 from kvrepro.errors import KvreproError, UnknownNameError
-from kvrepro.methods.declaration import ATTENTION, NEEDS
-from kvrepro.methods.snapkv import SnapKVMethod
-from kvrepro.methods.table import METHODS, create_method, method_class
+from kvrepro.methods.table import create_method
 from kvrepro.paths import PACKAGE
 
 from ..crafted import crafted_view, kept
@@ -72,9 +70,10 @@ def test_keys_values_and_queries_of_a_layer_are_those_of_its_slice():
         for layer in (0, 1, -1):
             part = slice(layer % 2, layer % 2 + 1)
             for one, many in (
-                (view.keys(layer), view.keys(part)), (view.values(layer), view.values(part)),
+                (view.keys(layer), view.keys(part)),
+                (view.values(layer), view.values(part)),
                 (view.queries(layer, 4)[0], view.queries(part, 4)[0]),
-            ):  # fmt: skip
+            ):
                 assert torch.equal(one, many[0])
             assert view.keys(layer).shape == (rows, 2, 30, 8)
             assert view.scaling(layer) == view.scaling(part) == view.scaling(slice(None)) == 8**-0.5
@@ -117,13 +116,15 @@ def test_queries_and_state_that_were_not_declared_say_how():
         (lambda s: s.expand(-1, -1, 6, -1), r"the shape \[1, 1, 6, 30\]"),
         (lambda s: s.expand(3, -1, -1, -1), r"the shape \[3, 1, 1, 30\]"),
         (lambda s: s.expand(-1, 2, -1, -1), r"the shape \[1, 2, 1, 30\]"),
-        (lambda s: s.tolist(), "list"), (lambda s: None, "NoneType"),
-        (lambda s: s > 3, "torch.bool on cpu"), (lambda s: s + 0j, "torch.complex64 on cpu"),
+        (lambda s: s.tolist(), "list"),
+        (lambda s: None, "NoneType"),
+        (lambda s: s > 3, "torch.bool on cpu"),
+        (lambda s: s + 0j, "torch.complex64 on cpu"),
         (lambda s: s.to("meta"), "torch.float32 on meta"),
         (lambda s: s / s * torch.nan, "NaN for a row of 30 slots"),
         (lambda s: s.masked_fill(s == 7, torch.nan), "NaN for a row of 30 slots"),
     ],
-)  # fmt: skip
+)
 def test_a_score_that_cannot_rank_is_refused_at_the_first_eviction(random_models, change, gave):
     with pytest.raises(KvreproError, match=f"method 'newest': score gave {gave}") as caught:
         generate(random_models["llama"], change=change)
@@ -173,75 +174,6 @@ def test_numbers_of_any_real_type_rank_alike_and_large_integers_do_not_tie():
     assert all(torch.equal(slots[0], other) for other in slots)
 
 
-def test_a_class_without_a_score_says_what_to_write(random_models):
-    @dataclass(frozen=True)
-    class Nothing(kvrepro.EvictionMethod):
-        pin_question: bool = True
-
-    with pytest.raises(KvreproError, match=r"class Nothing has no score: define `def score\(self, view\)`"):
-        generate(random_models["llama"], Nothing)
-    with pytest.raises(KvreproError, match="has no score"):
-        Nothing().score(None)
-
-
-def test_a_class_states_nothing_and_has_a_name_and_a_source():
-    assert (Newest.name, Newest.source) == ("newest", f"{__name__}.Newest")
-
-    class OfSnapKV(SnapKVMethod):
-        pass
-
-    # numbers of a changed method must not be reported under the name of the one that it changes
-    assert OfSnapKV.name == "of_snap_kv"
-    assert OfSnapKV.source.endswith("OfSnapKV")
-
-
-def test_every_method_of_the_table_states_its_own_name_and_source():
-    for name in METHODS:
-        cls = method_class(name)
-        assert {"name", "source"} <= set(vars(cls)), name
-        assert vars(cls)["source"] != f"{cls.__module__}.{cls.__qualname__}", f"{name} states no source"
-        assert set(cls.needs) <= set(NEEDS)
-        assert cls.attention in ATTENTION
-
-
-@pytest.mark.parametrize(
-    ("attributes", "message"),
-    [
-        ({"name": 3}, "name=3, expected a text of letters"), ({"name": "a/b"}, "name='a/b'"), ({"name": ""}, "name=''"),
-        ({"source": None}, "source=None, expected a text"), ({"state": 1}, "state=1, expected a text"),
-        ({"needs": "predictor"}, r"needs='predictor', expected a tuple such as \('predictor',\)"),
-        ({"needs": ("head",)}, "need of method class Wrong 'head'; known: calibration, judge"),
-        ({"attention": "steps"}, "attention of method class Wrong 'steps'; known: none, queries, step"),
-        ({"granularity": "head"}, "granularity = 'head' has no type, so .* write `granularity: str = 'head'`"),
-        ({"pin_question": True}, "pin_question = True has no type"),
-    ],
-)  # fmt: skip
-def test_a_class_attribute_of_the_wrong_form_is_named_when_the_class_is_defined(attributes, message):
-    with pytest.raises(KvreproError, match=message):
-        type("Wrong", (kvrepro.EvictionMethod,), attributes)
-
-
-def test_switches_count_with_and_without_the_decorator(random_models):
-    """Python left the parent's values to a class without the decorator; now every subclass is made a dataclass."""
-
-    class Undecorated(Newest):
-        granularity: str = "head"
-        label: ClassVar[str] = "no switch"
-
-    @dataclass(frozen=True)
-    class Decorated(Newest):
-        granularity: str = "head"
-
-    assert {f.name for f in fields(Undecorated)} == {f.name for f in fields(Newest)}
-    assert (Undecorated().granularity, Undecorated(granularity="layer").granularity) == ("head", "layer")
-    with pytest.raises(FrozenInstanceError):
-        Undecorated().granularity = "layer"
-    expected = generate(random_models["llama"], granularity="head")
-    for own in (Undecorated, Decorated):
-        found = generate(random_models["llama"], own)
-        assert [r.token_ids for r in found] == [r.token_ids for r in expected]
-
-
 def test_scores_may_come_block_by_block(random_models):
     class InBlocks(kvrepro.EvictionMethod):
         granularity: str = "head"
@@ -266,10 +198,13 @@ def test_limits_are_held_with_those_of_the_parents():
         kind: str = "a"
 
     for given, message in (
-        ({"share": 0.0}, r"share=0.0: must lie in \(0, 1\]"), ({"share": 1.1}, "share=1.1"),
-        ({"share": float("nan")}, "share=nan"), ({"count": 1}, "count=1: must be at least 2"),
-        ({"kind": "c"}, "kind='c': known are a, b"), ({"sinks": -1}, "sinks=-1: must be at least 0"),
-    ):  # fmt: skip
+        ({"share": 0.0}, r"share=0.0: must lie in \(0, 1\]"),
+        ({"share": 1.1}, "share=1.1"),
+        ({"share": float("nan")}, "share=nan"),
+        ({"count": 1}, "count=1: must be at least 2"),
+        ({"kind": "c"}, "kind='c': known are a, b"),
+        ({"sinks": -1}, "sinks=-1: must be at least 0"),
+    ):
         with pytest.raises(KvreproError, match=message):
             Limited(**given)
     assert Limited(share=0.5, kind="b").count == 2

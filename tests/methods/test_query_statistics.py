@@ -82,9 +82,15 @@ def test_statistics_of_another_model_are_refused_before_anything_is_generated(ra
     # the prompt is far below the budget: no eviction would ever look at them
     with pytest.raises(KvreproError, match=r"\(2, 3, 4\), the model \(2, 6, 4\): they belong to another model"):
         kvrepro.generate(
-            random_model, build_tokenizer(), [[1, 30, 31]], "triattention", 48, window=8, max_new_tokens=2,
+            random_model,
+            build_tokenizer(),
+            [[1, 30, 31]],
+            "triattention",
+            48,
+            window=8,
+            max_new_tokens=2,
             calibration=QueryStatistics(**parts),
-        )  # fmt: skip
+        )
 
 
 def test_text_is_cut_into_pieces_and_its_end_is_held_out(tmp_path):

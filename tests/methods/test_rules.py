@@ -23,10 +23,26 @@ FAIR_BUDGET = 40
 # budgets of the published runs: all prompts fit, and every row evicts at least twice
 PUBLISHED_BUDGET = dict.fromkeys(COMPRESSED, 40) | {"rpc": 20, "random_attention": 28}
 SHARED = (
-    "window_dynts", "streaming_dynts", "sepllm_dynts", "h2o_dynts", "snapkv_dynts", "rkv_dynts", "window",
-    "streaming_llm", "sepllm", "dynts", "dynts_random", "dynts_bottom", "dynts_noque", "dynts_nothink",
-    "dynts_nolocal", "random", "bottom", "question_window", "oracle_answer",
-)  # fmt: skip
+    "window_dynts",
+    "streaming_dynts",
+    "sepllm_dynts",
+    "h2o_dynts",
+    "snapkv_dynts",
+    "rkv_dynts",
+    "window",
+    "streaming_llm",
+    "sepllm",
+    "dynts",
+    "dynts_random",
+    "dynts_bottom",
+    "dynts_noque",
+    "dynts_nothink",
+    "dynts_nolocal",
+    "random",
+    "bottom",
+    "question_window",
+    "oracle_answer",
+)
 PER_LAYER = ("rpc", "tova")
 # one set per KV head, the same in all layers
 SAME_IN_ALL_LAYERS = ("triattention",)
@@ -44,8 +60,12 @@ def sizes_of(method: str, protocol: str) -> dict:
     """What `create_method` takes beside the name."""
     if method in ORACLES:
         return {
-            "budget": FAIR_BUDGET, "window": 8, "evict_every": 6, "protocol": "fair", "traces": oracle_traces(method),
-        }  # fmt: skip
+            "budget": FAIR_BUDGET,
+            "window": 8,
+            "evict_every": 6,
+            "protocol": "fair",
+            "traces": oracle_traces(method),
+        }
     if protocol == "fair":
         return {"budget": FAIR_BUDGET, **fair(method)}
     return {"budget": PUBLISHED_BUDGET[method], **published(method)}
@@ -91,10 +111,17 @@ def rule_of(
     window = 1 if name == "dynts_nolocal" else sizes["window"]
     every, dynts_loop = sizes.get("evict_every"), every_is_missing(sizes)
     o = SimpleNamespace(
-        budget=sizes["budget"], window=window, ratio=sizes.get("ratio"), every=every, protocol=protocol,
-        dynts_loop=dynts_loop, separators=set(SEPARATORS), max_separators=sizes["budget"] // 4, block=16,
+        budget=sizes["budget"],
+        window=window,
+        ratio=sizes.get("ratio"),
+        every=every,
+        protocol=protocol,
+        dynts_loop=dynts_loop,
+        separators=set(SEPARATORS),
+        max_separators=sizes["budget"] // 4,
+        block=16,
         **{k: sizes[k] for k in ("obs_window", "future", "importance", "calibration") if k in sizes},
-    )  # fmt: skip
+    )
     if name == "random_attention" and protocol == "as_published":
         # K excludes the buffer of r tokens, K + r remain
         o.budget += window
@@ -174,9 +201,11 @@ def expected_sizes(recording: Recording, row: int, number: int) -> tuple[int, in
     if name == "random_attention":
         return budget + window + every, budget + window
     own = {
-        "window_dynts": window, "streaming_dynts": window + 10, "dynts_nothink": n_prompt + window,
+        "window_dynts": window,
+        "streaming_dynts": window + 10,
+        "dynts_nothink": n_prompt + window,
         "sepllm": 4 + budget // 4 + window,
-    }  # fmt: skip
+    }
     if every is not None:
         return budget + every, budget
     return budget + 1, own.get(name, window + int(np.floor(sizes.get("ratio", 0) * (budget + 1 - window) + 1e-9)))

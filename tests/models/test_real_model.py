@@ -36,9 +36,15 @@ def replies(model, tokenizer, method: str, decoder: str = "auto", **options):
     from kvrepro.models.tokens import ThinkTags, render_prompt
 
     engine = Engine(
-        model, create_method(method, **options), ThinkTags.of(tokenizer, None), (), sampling=SamplingConfig(0),
-        batch_rows=2, max_new_tokens=NEW_TOKENS, decoder=decoder,
-    )  # fmt: skip
+        model,
+        create_method(method, **options),
+        ThinkTags.of(tokenizer, None),
+        (),
+        sampling=SamplingConfig(0),
+        batch_rows=2,
+        max_new_tokens=NEW_TOKENS,
+        decoder=decoder,
+    )
     requests = [Request(str(i), 0, tuple(render_prompt(tokenizer, q))) for i, q in enumerate(QUESTIONS)]
     done = {c.request.problem_id: c.token_ids for c in engine.run(requests)}
     return [done[r.problem_id] for r in requests], engine, requests
@@ -49,9 +55,16 @@ def greedy(model, prompt) -> list[int]:
     ids = torch.tensor([prompt])
     with torch.inference_mode():
         out = model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=NEW_TOKENS, eos_token_id=None,
-            pad_token_id=0, temperature=None, top_p=None, top_k=None,
-        )  # fmt: skip
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=NEW_TOKENS,
+            eos_token_id=None,
+            pad_token_id=0,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+        )
     return out[0, len(prompt) :].tolist()
 
 

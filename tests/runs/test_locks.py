@@ -72,10 +72,15 @@ def test_looking_does_not_make_a_run_fail(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["list", "methods"], ["run", "--set", "model=tiny-r1-llama", "--set", "benchmark=chain-12",
-                   "--set", "method=full", "--dry-run"], ["status", "smoke"], ["plan", "--help"]],
+    "arguments",
+    [
+        ["list", "methods"],
+        ["run", "--set", "model=tiny-r1-llama", "--set", "benchmark=chain-12", "--set", "method=full", "--dry-run"],
+        ["status", "smoke"],
+        ["plan", "--help"],
+    ],
     ids=lambda a: a[0],
-)  # fmt: skip
+)
 def test_the_command_line_starts_where_unix_modules_are_missing(arguments):
     # as on Windows; a module that is None cannot be imported. No process is started, so nothing of ours needs them;
     # what others import on this system is there already

@@ -70,8 +70,12 @@ def test_times_of_cells_left_out_of_the_table_are_met():
     known = [PastCell.of(row, ELSEWHERE) for row in table]
     errors, planned = [], 0.0
     for row, config in zip(table, load_profile("tiny").cells, strict=True):
-        others = [m for m in known if (m.model, m.benchmark, m.method, m.budget) !=
-                  (config.model, config.benchmark, config.method, config.budget)]  # fmt: skip
+        others = [
+            m
+            for m in known
+            if (m.model, m.benchmark, m.method, m.budget)
+            != (config.model, config.benchmark, config.method, config.budget)
+        ]
         tokens, _ = expected_tokens(config, others)
         tps, overhead, _ = expected_speed(config, others)
         seconds = row["n_problems"] * row["n_samples"] * tokens / tps + overhead
@@ -104,9 +108,13 @@ def test_a_full_cache_is_estimated_from_replies_of_its_own_length():
 
 def test_parameters_are_those_that_the_models_are_published_with():
     published = {
-        "r1-qwen": 7_615_616_512, "r1-llama": 8_030_261_248, "r1-qwen-1.5b": 1_777_088_000, "qwen3-8b": 8_190_735_360,
-        "qwen3-4b": 4_022_468_096, "smollm2-135m": 134_515_008,
-    }  # fmt: skip
+        "r1-qwen": 7_615_616_512,
+        "r1-llama": 8_030_261_248,
+        "r1-qwen-1.5b": 1_777_088_000,
+        "qwen3-8b": 8_190_735_360,
+        "qwen3-4b": 4_022_468_096,
+        "smollm2-135m": 134_515_008,
+    }
     for name, parameters in published.items():
         assert model_size(model_entry(name)).parameters == parameters, name
     # docs/budgets.md#bytes: 56 and 128 KiB a token

@@ -47,8 +47,12 @@ def test_methods_and_budgets_are_crossed_and_full_comes_once_without_knobs(write
     text = f"methods: [full, window, dynts]\ndefaults: {{window: 16, ratio: 0.5, seed: 7}}\npanels:\n  - {PANEL}\n"
     cells = load_profile(write_profile(text)).cells
     assert [(c.method, c.budget) for c in cells] == [
-        ("full", None), ("window", 160), ("window", 192), ("dynts", 160), ("dynts", 192),
-    ]  # fmt: skip
+        ("full", None),
+        ("window", 160),
+        ("window", 192),
+        ("dynts", 160),
+        ("dynts", 192),
+    ]
     assert (cells[0].window, cells[0].ratio) == (None, None)
     assert {c.seed for c in cells} == {7}
     assert {c.window for c in cells[1:]} == {16}

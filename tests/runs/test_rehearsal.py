@@ -25,11 +25,23 @@ from kvrepro.runs.rehearsal import build_hub, build_tokenizer, stand_in_config, 
 TEXTS = ["Find the sum of all integer bases $b>9$ for which $17_b$ is a divisor of $97_b$.", "Let $x$ be real."] * 3
 # ids of the published tokenizers
 IDS = {
-    "r1-qwen": {"<｜begin▁of▁sentence｜>": 151646, "<｜end▁of▁sentence｜>": 151643, "<｜User｜>": 151644,
-                "<｜Assistant｜>": 151645, "<think>": 151648, "</think>": 151649},
-    "r1-llama": {"<｜begin▁of▁sentence｜>": 128000, "<｜end▁of▁sentence｜>": 128001, "<｜User｜>": 128011,
-                 "<｜Assistant｜>": 128012, "<think>": 128013, "</think>": 128014},
-}  # fmt: skip
+    "r1-qwen": {
+        "<｜begin▁of▁sentence｜>": 151646,
+        "<｜end▁of▁sentence｜>": 151643,
+        "<｜User｜>": 151644,
+        "<｜Assistant｜>": 151645,
+        "<think>": 151648,
+        "</think>": 151649,
+    },
+    "r1-llama": {
+        "<｜begin▁of▁sentence｜>": 128000,
+        "<｜end▁of▁sentence｜>": 128001,
+        "<｜User｜>": 128011,
+        "<｜Assistant｜>": 128012,
+        "<think>": 128013,
+        "</think>": 128014,
+    },
+}
 
 
 @pytest.mark.parametrize("name", ["r1-qwen", "r1-llama", "r1-qwen-1.5b"])
@@ -37,8 +49,10 @@ def test_a_stand_in_keeps_depth_heads_and_vocabulary(name):
     config, published = stand_in_config(name), CONFIGS[name]
     shape = CacheShape.of(config)
     assert (shape.layers, shape.q_heads, shape.kv_heads) == (
-        published["num_hidden_layers"], published["num_attention_heads"], published["num_key_value_heads"],
-    )  # fmt: skip
+        published["num_hidden_layers"],
+        published["num_attention_heads"],
+        published["num_key_value_heads"],
+    )
     assert config.vocab_size == published["vocab_size"]
     assert config.hidden_size < published["hidden_size"]
     assert "random weights" in config.kvrepro_stand_in

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 
 import matplotlib
 import pytest
-import yaml
 
 from kvrepro.cli import main
 from kvrepro.errors import KvreproError
@@ -17,7 +15,6 @@ from kvrepro.methods.table import METHODS, method_class
 from kvrepro.paths import PACKAGE
 from kvrepro.runs.config import FIELD_NAMES, CellConfig
 from kvrepro.runs.folder import configs_beside
-from kvrepro.runs.preflight import check_cells
 from kvrepro.runs.profiles import load_profile, profile_names
 from kvrepro.runs.resolution import resolve_cell
 from kvrepro.runs.runner import run_cell
@@ -71,13 +68,15 @@ def test_an_oracle_is_refused_by_name_before_anything_is_generated(method):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"method": "rkv"}, {"method": "full"}, {"method": "dynts_nolocal", "window": 32},
+        {"method": "rkv"},
+        {"method": "full"},
+        {"method": "dynts_nolocal", "window": 32},
         {"method": "rpc", "protocol": "as_published", "budget": 64},
         {"method": "h2o_dynts", "protocol": "as_published", "ratio": 0.7, "options": '{"obs_window": 8}'},
         {"method": "snapkv", "options": '{"pin_question": true, "sinks": 2}'},
     ],
     ids=lambda c: c["method"],
-)  # fmt: skip
+)
 def test_the_cell_notebook_runs_with_another_method(changes, tmp_path, capsys):
     matplotlib.use("agg")
     parameters, *rest = code_cells()
@@ -120,10 +119,11 @@ def test_sizes_that_a_method_does_not_have_are_left_out_and_named(values, left_o
         # what contradicts itself or does not fit is still refused
         {"method": "dynts", "budget": 192, "ratio": 0.5, "protocol": "fair"},
         {"method": "rkv", "budget": 192, "window": 500},
-        {"method": "windw", "budget": 192}, {"method": "window", "budget": 192, "options": {"obs_window": 4}},
+        {"method": "windw", "budget": 192},
+        {"method": "window", "budget": 192, "options": {"obs_window": 4}},
         {"method": "dynts", "budget": 192, "temprature": 1},
     ],
-)  # fmt: skip
+)
 def test_fitting_forgives_nothing_else(values):
     with pytest.raises(KvreproError):
         CellConfig.fitted(**BASE, **values)
@@ -133,13 +133,16 @@ def test_fitting_forgives_nothing_else(values):
 @pytest.mark.parametrize(
     "changes",
     [
-        {}, {"method": "dynts", "budget": 100, "window": 20, "ratio": 0.9}, {"method": "rkv", "budget": 90},
+        {},
+        {"method": "dynts", "budget": 100, "window": 20, "ratio": 0.9},
+        {"method": "rkv", "budget": 90},
         {"method": "window_dynts", "budget": 90, "window": 60, "protocol": "as_published"},
         {"method": "rpc", "budget": 16, "window": 32, "protocol": "as_published"},
-        {"method": "sepllm", "budget": 90, "protocol": "as_published"}, {"method": "window", "budget": 4000},
+        {"method": "sepllm", "budget": 90, "protocol": "as_published"},
+        {"method": "window", "budget": 4000},
     ],
     ids=["full", "dynts", "rkv", "window_dynts", "rpc", "sepllm", "roomy"],
-)  # fmt: skip
+)
 def test_the_values_are_those_that_the_run_records(tmp_path, changes):
     cell = config(**changes)
     resolved = resolve_cell(cell)
@@ -185,70 +188,6 @@ def test_a_model_whose_tokenizer_is_elsewhere_is_resolved_without_its_prompts():
     full = resolve_cell(load_profile("paper").cells[0])
     assert full.peak_tokens is None
     assert "not counted here" in full.budget_line
-
-
-DRY = [
-    ({"options": "{nonsense: 1}"}, "unknown option of method snapkv 'nonsense'; known: .*obs_window"),
-    ({"options": "{obs_window: 2.5}"}, "option obs_window of method snapkv=2.5 is float, expected int"),
-    ({"options": "{pin_question: 1}"}, "option pin_question of method snapkv=1 is int, expected bool"),
-    ({"options": "{obs_window: 0}"}, "obs_window=0: must be at least 1"),
-    ({"options": "{pool: mean}"}, "pool='mean': known are max, avg"),
-    ({"options": "{granularity: token}"}, "granularity='token': known are shared, layer, head"),
-    ({"options": "[1]"}, r"parameter options=\[1\] is list, expected a mapping or its JSON text"),
-    ({"options": "'{\"sinks\": }'"}, "parameter options=.* is no JSON .*, expected a mapping or its JSON text"),
-    ({"budget": "60"}, "problem chain-12-000: the prompt has 68 tokens, more than budget=60"),
-    ({"budget": "100", "options": "{pin_question: true}"}, "problem chain-12-000: 68 pinned tokens do not fit"),
-    ({"window": "4"}, "window=4 is smaller than obs_window=8"),
-    ({"method": "oracle_future"}, "oracle_future looks into the future"),
-    (
-        {"method": "full", "budget": "null", "options": "{sinks: 4}"},
-        "'full' never evicts, so sinks=4 would mean nothing",
-    ),
-    ({"method": "dynts", "predictor": "/nowhere"}, "no importance predictor in /nowhere"),
-    ({"method": "sepllm", "options": "{separators: abc}"}, "unknown option of method sepllm 'separators'"),
-]
-
-
-@pytest.mark.parametrize("flags", [["--dry-run"], []], ids=["dry", "run"])
-@pytest.mark.parametrize(("changes", "message"), DRY)
-def test_what_a_run_refuses_a_dry_run_refuses(capsys, monkeypatch, changes, message, flags):
-    def run_cell_notebook(*_):
-        raise AssertionError("nothing may start")
-
-    monkeypatch.setattr("kvrepro.commands.run.run_cell_notebook", run_cell_notebook)
-    chosen = {**BASE, "method": "snapkv", "budget": "160", **changes}
-    items = [part for name, value in chosen.items() for part in ("--set", f"{name}={value}")]
-    assert main(["run", *items, *flags]) == 2
-    out, err = capsys.readouterr()
-    assert "cell_id" not in out
-    assert re.search(message, err), err
-
-
-def test_a_grid_refuses_a_prompt_beyond_the_budget_before_its_first_cell():
-    cells = [config(method="window", budget=budget) for budget in (60, 160, 64)]
-    with pytest.raises(KvreproError, match="nothing was started") as caught:
-        check_cells(cells)
-    found = str(caught.value).splitlines()[1:]
-    assert found == [
-        f"{cell.cell_id}: problem chain-12-000: the prompt has 68 tokens, more than budget={cell.budget}; raise the "
-        "budget"
-        for cell in (cells[0], cells[2])
-    ]
-
-
-def test_a_dry_run_prints_the_values_of_the_run_and_what_the_budget_means(capsys):
-    items = [part for name in ("method=rkv", "budget=192", 'options={"mix": 1}') for part in ("--set", name)]
-    assert main(["run", "--set", "model=tiny-r1-llama", "--set", "benchmark=chain-12", *items, "--dry-run"]) == 0
-    *shown, last, result = capsys.readouterr().out.splitlines()
-    found = json.loads(result)
-    assert yaml.safe_load("\n".join(shown)) == found["resolved"]
-    assert last == found["budget_meaning"]
-    assert last == (
-        "protocol fair, budget 192: 192 slots remain after an eviction, 24 tokens later a row peaks at 216 slots"
-    )
-    assert "null" not in "".join(shown)
-    assert found["resolved"]["options"]["mix"] == 1.0
-    assert found["config"]["window"] is None
 
 
 def test_a_cell_beside_a_profile_of_another_protocol_says_so(capsys):

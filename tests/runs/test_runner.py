@@ -221,8 +221,11 @@ def test_dynts_without_a_head_says_how_to_train_one(tmp_path):
 def test_records_and_manifest_say_where_answers_begin_and_who_opened_the_thought(finished):
     _, folder, manifest = finished
     assert manifest["thought"] == {
-        "start": "<think>", "end": "</think>", "open_thought": "always", "start_appended": False,
-    }  # fmt: skip
+        "start": "<think>",
+        "end": "</think>",
+        "open_thought": "always",
+        "start_appended": False,
+    }
     assert {r["answer_start"] for r in read_records(folder)} == {None}
 
 
