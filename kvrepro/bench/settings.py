@@ -29,7 +29,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """Sizes of one comparison.
+    """Sizes of one comparison, the `plan` of a measured file.
 
     Attributes:
         batches: rows decoded together; measured in this order, so that what matters most is done first.

@@ -1,4 +1,4 @@
-"""From measured points to settings: tokens per second, memory, ratios, and whether the bars are met."""
+"""The table of `kvrepro bench`, from measured points: tokens per second, memory, ratios, and which bars are met."""
 
 from __future__ import annotations
 
