@@ -139,7 +139,7 @@ def check_count(value: Any, name: str, least: int = 1) -> int:
 
 
 def paired_values(first: Any, second: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The values [problems] of two cells in one order of problems; see `statistics.paired_comparison`."""
+    """The values [problems] of two cells in one order of problems; see `scores.statistics.paired_comparison`."""
     sides = zip(("first", "second"), _aligned(first, second), strict=True)
     one, other = (_problem_values(values, name) for name, values in sides)
     if one.size != other.size:

@@ -1,6 +1,6 @@
 """One row per method: what it needs to run on the small random models, and what it declares about itself.
 
-A new method is one row here; every test of all methods takes its cases from this table.
+A new method is one row here and one transcription; every test of all methods takes its cases from this table.
 """
 
 from __future__ import annotations

@@ -65,14 +65,14 @@ class FidelityRecorder(Observer):
         requests = [row.completion.request for row in rows]
         keys = [(r.problem_id, r.sample_id) for r in requests]
         steps = [len(row.completion.token_ids) for row in rows]
-        known = torch.stack([self.hidden[key][step] for key, step in zip(keys, steps, strict=True)])
+        hidden = torch.stack([self.hidden[key][step] for key, step in zip(keys, steps, strict=True)])
         target = torch.tensor([r.forced_ids[step] for r, step in zip(requests, steps, strict=True)])
-        full = self.head(known).float().log_softmax(-1)
+        full = self.head(hidden).float().log_softmax(-1)
         mine = logits.float().log_softmax(-1)
-        kl = (full.exp() * (full - mine)).sum(-1).clamp(min=0)
+        kl = (full.exp() * (full - mine)).sum(-1).clamp(min=0)  # rounding takes equal ones below 0
         agrees = (full.argmax(-1) == mine.argmax(-1)).float()
-        of_target = [t.gather(-1, target[:, None].to(t.device))[:, 0] for t in (mine, full)]
-        self.values.append(torch.stack([kl, agrees, *of_target], dim=-1).cpu())
+        likelihoods = [t.gather(-1, target[:, None].to(t.device))[:, 0] for t in (mine, full)]
+        self.values.append(torch.stack([kl, agrees, *likelihoods], dim=-1).cpu())
         for key, step, request, row in zip(keys, steps, requests, rows, strict=True):
             self.rows.append((*key, step, len(request.prompt_ids) + step, row.completion.evictions))
 
@@ -154,7 +154,7 @@ def measure_fidelity(
 
 
 def oracle_traces(model: PreTrainedModel, name: str, traces: Sequence[KnownTrace], block: int = 16) -> dict:
-    """What an oracle needs: the future attention of every trace, by (problem, sample).
+    """What an oracle reads of every trace, by (problem, sample): its labels (`oracle_answer`) or future attention.
 
     Raises:
         KvreproError: `oracle_answer` on a trace that has no answer.
@@ -171,7 +171,7 @@ def summarise_fidelity(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per trace: means over the positions that come after its first eviction.
 
     Columns: problem_id, sample_id, kl, agrees, answer_kl, answer_log_likelihood (sum over the answer's tokens, minus
-    the full cache's), compressed_steps. A trace that never evicted has kl 0 and agrees 1 by definition of the method.
+    the full cache's), compressed_steps. A trace that never evicted has kl 0 and agrees 1 by definition.
     """
     rows = []
     for (problem_id, sample_id), trace in frame.groupby(["problem_id", "sample_id"], sort=False):

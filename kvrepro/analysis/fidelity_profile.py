@@ -26,8 +26,8 @@ from .fidelity import MEASURES, KnownTrace, measure_fidelity, oracle_traces, ref
 
 def full_cell(config: CellConfig) -> CellConfig:
     """The full-cache cell whose replies a compressed cell is compared along."""
-    nothing = ("budget", "window", "ratio", "evict_every", "protocol", "options", *config.asset_folders())
-    return replace(config, method="full", n_samples=1, **dict.fromkeys(nothing))
+    unset = ("budget", "window", "ratio", "evict_every", "protocol", "options", *config.asset_folders())
+    return replace(config, method="full", n_samples=1, **dict.fromkeys(unset))
 
 
 def full_cache_traces(config: CellConfig, model, tokenizer) -> list[KnownTrace]:
@@ -116,7 +116,7 @@ def fidelity_table(frame: pd.DataFrame, confidence: float = 0.95) -> pd.DataFram
     for values, cell in frame.groupby(keys, sort=False, dropna=False):
         row = {**dict(zip(keys, values, strict=True)), "n_traces": len(cell)}
         for measure in MEASURES:
-            found = bootstrap(cell[measure].dropna(), confidence)
-            row |= {measure: found["mean"], f"{measure}_lo": found["lo"], f"{measure}_hi": found["hi"]}
+            mean = bootstrap(cell[measure].dropna(), confidence)
+            row |= {measure: mean["mean"], f"{measure}_lo": mean["lo"], f"{measure}_hi": mean["hi"]}
         rows.append(row)
     return pd.DataFrame(rows)

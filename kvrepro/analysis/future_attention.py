@@ -1,4 +1,4 @@
-"""How much each block of later queries attends to each token of a finished trace: the golden eviction score."""
+"""How much each block of later queries attends to each token of a finished trace: what `oracle_future` ranks by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replies under both graders, as a frame and as a table that can be filtered in a notebook."""
+"""Replies under both graders: verdicts, metrics beside published scores, and a table to filter in a notebook."""
 
 from __future__ import annotations
 

@@ -160,9 +160,9 @@ def accuracy_by_part(answers: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (name, selection, share), part in answers.groupby(["scores", "selection", "share"]):
-        found = interval(part.correct.astype(float).tolist())
+        score = interval(part.correct.astype(float).tolist())
         choice = selection if name == "label" else f"{name} {selection}"
         row = {"choice": choice, "scores": name, "selection": selection, "share": share}
-        row |= {"accuracy": 100 * found.estimate, "lo": 100 * found.lo, "hi": 100 * found.hi}
-        rows.append({**row, "n_problems": found.n_problems, "mean_kept_tokens": part.n_kept.mean()})
+        row |= {"accuracy": 100 * score.estimate, "lo": 100 * score.lo, "hi": 100 * score.hi}
+        rows.append({**row, "n_problems": score.n_problems, "mean_kept_tokens": part.n_kept.mean()})
     return pd.DataFrame(rows)

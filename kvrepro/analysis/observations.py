@@ -69,7 +69,7 @@ def predicted_importance(model, head, token_ids: list[int]) -> Tensor:
     While decoding with evictions a score is computed once, from a cache that may have lost tokens by then, so it may
     differ from these.
     """
-    hidden = label_sequence(model, token_ids, len(token_ids) - 1).hidden
+    hidden = label_sequence(model, token_ids, len(token_ids) - 1).hidden  # its labels are of no use here
     with torch.inference_mode():
         return head(hidden.to(next(head.parameters()).dtype)).float().cpu()
 

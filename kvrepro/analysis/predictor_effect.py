@@ -35,8 +35,8 @@ def untrained_head(head: ImportancePredictor, seed: int = 0) -> ImportancePredic
     return fresh.eval().to(next(head.parameters()))
 
 
-def _scored(kind: str, head: ImportancePredictor, seed: int) -> tuple[str, dict[str, object]]:
-    """Method name and options of one kind."""
+def _method_of(kind: str, head: ImportancePredictor, seed: int) -> tuple[str, dict[str, object]]:
+    """Method name and options of a kind that generates (`GENERATED_KINDS`)."""
     if kind == RANDOM:
         return "random", {}
     return "dynts", {"predictor": untrained_head(head, seed) if kind == UNTRAINED else head}
@@ -67,7 +67,7 @@ def generate_by_score(
     rows = [{"kind": "full cache", "budget_tokens": None, **_pass_at_1(questions, full)}]
     for budget in budgets:
         for kind in GENERATED_KINDS:
-            method, options = _scored(kind, head, seed)
+            method, options = _method_of(kind, head, seed)
             sizes = {"window": window, "ratio": ratio, **options}
             replies = generate(model, tokenizer, prompts, method, budget, **sizes, **common)
             rows.append({"kind": kind, "budget_tokens": budget, **_pass_at_1(questions, replies)})
@@ -77,14 +77,14 @@ def generate_by_score(
 def _pass_at_1(questions: Sequence[Question], replies: list[Completion]) -> dict[str, object]:
     """Score of replies that come problem by problem, the same number for each."""
     n_samples = len(replies) // len(questions)
-    asked = (question for question in questions for _ in range(n_samples))
-    items = [grading_item({**vars(r), "gold": q.gold}, q.kind) for q, r in zip(asked, replies, strict=True)]
-    correct = [score.correct for score in grade_many(items, workers=1)]
-    found = interval(np.reshape(correct, (-1, n_samples)).mean(axis=1))
+    per_reply = (question for question in questions for _ in range(n_samples))
+    items = [grading_item({**vars(r), "gold": q.gold}, q.kind) for q, r in zip(per_reply, replies, strict=True)]
+    correct = [verdict.correct for verdict in grade_many(items, workers=1)]
+    score = interval(np.reshape(correct, (-1, n_samples)).mean(axis=1))
     return {
-        "pass_at_1": 100 * found.estimate,
-        "lo": 100 * found.lo,
-        "hi": 100 * found.hi,
+        "pass_at_1": 100 * score.estimate,
+        "lo": 100 * score.lo,
+        "hi": 100 * score.hi,
         "truncated": 100 * sum(r.status != OK for r in replies) / len(replies),
         "n_problems": len(questions),
         "n_samples": n_samples,
@@ -123,7 +123,7 @@ def fidelity_by_score(
     think, rows = think or ThinkTags.of(tokenizer), []
     for budget in budgets:
         for kind in FIDELITY_KINDS:
-            name, options = ("oracle_answer", {"traces": labels}) if kind == ORACLE else _scored(kind, head, seed)
+            name, options = ("oracle_answer", {"traces": labels}) if kind == ORACLE else _method_of(kind, head, seed)
             method = create_method(name, budget, window=window, ratio=ratio, **options)
             frame = measure_fidelity(model, traces, method, think=think, seed=seed, reference=reference, batch_rows=64)
             found = summarise_fidelity(frame)

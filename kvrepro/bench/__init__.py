@@ -1,1 +1,1 @@
-"""How fast: one decode step and whole replies, beside other engines and beside what the hardware allows."""
+"""Speed and memory: decode steps, replies, methods and training, beside other code and what the hardware allows."""

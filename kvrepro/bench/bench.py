@@ -1,4 +1,4 @@
-"""The comparison itself: a worker per variant, requests in turn, several rounds, medians."""
+"""The comparison of `kvrepro bench`: a worker process per variant, requests in turn, several rounds, medians."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def roofline(measured: Measurement | None, weights: int) -> pd.DataFrame:
             wanted = plan.long_tokens if variant == GENERATE else plan.long_budget + plan.evict_every
             for point in sorted(curve, key=lambda p: abs(p["length"] - wanted))[:1]:
                 [slots] = known.middles([point])
-                attention = 4 * shape.layers * shape.q_heads * shape.head_dim * slots
+                attention = 4 * shape.layers * shape.q_heads * shape.head_dim * slots  # two products, 2 operations each
                 operations = batch * (2 * weights + attention)
                 intensity = operations / step_bytes(weights * width, data["bytes_per_slot"], batch, slots)
                 flops = 1e3 * operations / known.median_ms(point)

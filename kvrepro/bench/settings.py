@@ -29,7 +29,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """Sizes of one comparison.
+    """Sizes of one comparison, the `plan` of a measured file.
 
     Attributes:
         batches: rows decoded together; measured in this order, so that what matters most is done first.
@@ -40,7 +40,7 @@ class BenchSettings:
         positions: output tokens before a step whose time should not depend on them.
         rounds: how often everything is measured, variants in turn.
         steps, warm_up: of one stretch.
-        confirm_tokens, confirm_batch, confirm_budget: the real run beside the integral; 0 tokens for none.
+        confirm_tokens, confirm_batch, confirm_budget: whole replies beside the sum over stretches; 0 tokens: none.
         clock: `wall` or `cpu`, of the seconds by part.
     """
 
@@ -102,7 +102,7 @@ class BenchSettings:
         return request | {"steps": min(16, self.evict_every - 1), "clock": self.clock}
 
     def reply_request(self, variant: str) -> dict[str, Any]:
-        """The real run beside the integral."""
+        """Whole replies, whose time is set beside the sum over stretches."""
         budget = None if variant == GENERATE else self.confirm_budget
         request = {"op": "reply", "rows": self.confirm_batch, "prompt": self.prompt, "new_tokens": self.confirm_tokens}
         return request | {"budget": budget, "evict_every": self.evict_every}

@@ -1,4 +1,4 @@
-"""Clocks and memory of one process; nothing but the standard library and torch, so that it runs in any environment."""
+"""Laps and peak memory of one process; needs the standard library and torch alone, so it runs in any environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From measured points to settings: tokens per second, memory, ratios, and whether the bars are met."""
+"""The table of `kvrepro bench`, from measured points: tokens per second, memory, ratios, and which bars are met."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def flatness(data: dict[str, Any], plan: BenchSettings, clock: str) -> dict[str,
 
 
 def confirmations(data: dict[str, Any], plan: BenchSettings, clock: str) -> list[dict[str, Any]]:
-    """Real runs beside the integral over the stretches: seconds of both, and real over integrated."""
+    """Whole replies beside the sum over stretches (`integrated`): seconds of both, and real over integrated."""
     points, rows = Points(data, plan, clock), []
     for real in data["confirm"]:
         reply = Reply(real["prompt"], real["new_tokens"], real["budget"], real["evict_every"])

@@ -19,7 +19,7 @@ NEEDED_BY = "methods that undo the rotation (triattention, expected_attention, s
 
 @dataclass(frozen=True)
 class Rotary:
-    """The rotation that a model gives its queries and keys.
+    """The rotation that a model gives its queries and keys (RoPE, arXiv 2104.09864).
 
     Attributes:
         frequencies: `[D/2]` float32, radians per position, long-context scaling included.
@@ -27,7 +27,7 @@ class Rotary:
         interleaved: channel `2f` pairs with `2f + 1` (Cohere); else `f` with `f + D/2` (Llama and most others).
         rotates: per layer, whether it rotates at all (SmolLM3 leaves some layers out); None where all do.
 
-    `layers` of the methods says which layers the first dimension of their tensors holds.
+    Where a function takes `layers`, they are those that the first dimension of its tensor holds.
     """
 
     frequencies: Tensor
@@ -145,12 +145,12 @@ def _keys_at(model, position: int) -> Tensor:
 
 def _rotation_form(plain: Rotary, here: Tensor, far: Tensor) -> str | None:
     """How the keys `[H, D]` of one layer turned: `none`, `halves` or `interleaved`; None if otherwise."""
-    mixed = Rotary(plain.frequencies, interleaved=True)
+    pairwise = Rotary(plain.frequencies, interleaved=True)
     position = torch.tensor(FAR_POSITION, device=here.device)
     expected = {
         "none": here,
         "halves": plain.rotate(here.float(), position, scaled=False),
-        "interleaved": mixed.rotate(here.float(), position),
+        "interleaved": pairwise.rotate(here.float(), position),
     }
     distance = {form: float((keys.float() - far.float()).norm()) for form, keys in expected.items()}
     best, second, _ = sorted(distance, key=distance.get)

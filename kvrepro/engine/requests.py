@@ -16,7 +16,6 @@ OK, LENGTH_LIMIT, TRUNCATED, NAN_LOGITS = "ok", "length_limit", "truncated", "na
 # a reply that ended so has no answer, whatever its text holds
 WITHOUT_ANSWER = (TRUNCATED, NAN_LOGITS)
 
-
 ORDERS = ("hf", "dynts")
 
 
@@ -72,7 +71,7 @@ class Completion:
     `status`: `ok` (ended by itself), `length_limit` (cut inside the answer), `truncated` (cut inside the thought) or
     `nan_logits` (the model gave logits that no token can be drawn from: NaN, +inf, or -inf alone). `token_ids` holds
     the reply, its end token included. `has_closed`: the closing tag came; `answer_start`: where the answer begins in
-    `text` (see `tokens.reply_parts`), None for an open thought. `kept_positions` lists the positions that
+    `text` (see `models.tokens.reply_parts`), None for an open thought. `kept_positions` lists the positions that
     each eviction kept (first layer and head) where that was asked for, else nothing.
     """
 

@@ -18,7 +18,7 @@ def sample_tokens(logits: Tensor, config: SamplingConfig, keys: Tensor, steps: T
 
     Args:
         logits: `[B, V]`, any float dtype.
-        keys: `[B]` int64, the rows' sampling keys (`noise.row_key`).
+        keys: `[B]` int64, the rows' sampling keys (`cache.noise.row_key`).
         steps: `[B]` int64, index of the token being drawn within its reply.
 
     Returns:

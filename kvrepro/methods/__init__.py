@@ -1,1 +1,1 @@
-"""Eviction methods: each is a small file that only scores."""
+"""Eviction methods, which only score, and what they share: base class, views, budgets, table, trained parts."""

@@ -98,8 +98,8 @@ class EvictionMethod(_Frozen):
         if self.schedule is not None:
             self._check_scores()
         check_limits(self)
-        for part in (LEARNED[need] for need in self.needs if need in LEARNED and getattr(self, need, self) is None):
-            raise KvreproError(f"{self.name} needs the model's {part.what} and there is none: {part.remedy}")
+        for lacking in (LEARNED[need] for need in self.needs if need in LEARNED and getattr(self, need, self) is None):
+            raise KvreproError(f"{self.name} needs the model's {lacking.what} and there is none: {lacking.remedy}")
 
     def prepare(self, cache: CompressedCache) -> None:
         """Declare per-slot or per-row state on a new cache."""

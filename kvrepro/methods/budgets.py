@@ -119,7 +119,7 @@ DEFAULT_PERIOD_SHARE = 0.125
 
 
 class Sizes(NamedTuple):
-    """What a run asks of a method: tokens, tokens, a share, tokens. None leaves a size to the method's paper."""
+    """What a run asks of a method: slots, slots, a share, tokens. None leaves a size to the protocol or the paper."""
 
     method: str
     budget: int
@@ -226,6 +226,6 @@ def growing(sizes: Sizes) -> Schedule:
         raise KvreproError(
             f"evict_every={sizes.evict_every}: {sizes.method} as published compresses every budget={budget} tokens"
         )
-    # sizes of the first compression without a prompt; the method adds the prompt and the growth
+    # sizes of the first compression without a prompt; `RPCMethod` takes them apart again and adds prompt and growth
     share = int(budget * (0.25 if sizes.ratio is None else sizes.ratio) + 1e-9)
     return Schedule(budget + window - 1, window, kept=window + share)

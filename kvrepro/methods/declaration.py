@@ -98,14 +98,14 @@ def declared_options(target: str) -> dict[str, str]:
     imported = {
         alias.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
-    found: dict[str, str] = {}
+    options: dict[str, str] = {}
     for base in map(ast.unparse, classes[name].bases):
-        found |= declared_options(f"{module if base in classes else imported[base]}:{base}")
+        options |= declared_options(f"{module if base in classes else imported[base]}:{base}")
     for line in classes[name].body:
         if isinstance(line, ast.AnnAssign) and "ClassVar" not in (kind := ast.unparse(line.annotation)):
-            found[line.target.id] = kind
-    found.pop("schedule", None)
-    return found
+            options[line.target.id] = kind
+    options.pop("schedule", None)
+    return options
 
 
 def checked_options(method: str, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
@@ -118,11 +118,11 @@ def checked_options(method: str, options: Mapping[str, Any], known: Mapping[str,
         UnknownNameError: an option that the method does not have.
         KvreproError: an option of the wrong type.
     """
-    found = {}
+    checked = {}
     for name, value in options.items():
         if name not in known:
             raise UnknownNameError(f"option of method {method}", name, known)
         kind = SCALARS.get(known[name].removesuffix(" | None"))
         allowed = kind if kind is None or " | None" not in known[name] else kind | None
-        found[name] = value if kind is None else typed(f"option {name} of method {method}", value, allowed)
-    return found
+        checked[name] = value if kind is None else typed(f"option {name} of method {method}", value, allowed)
+    return checked

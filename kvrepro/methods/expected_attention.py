@@ -48,8 +48,8 @@ class ExpectedAttentionMethod(QueryWindowMethod):
         keys, scaling = view.keys(layers).float(), view.scaling(layers)
         logits = torch.einsum("lrhgd,lrhsd->lrhgs", mean, keys) * scaling
         if self.use_covariance:
-            through = torch.einsum("lrhsd,lrhgde->lrhgse", keys, covariance)
-            logits = logits + torch.einsum("lrhgse,lrhse->lrhgs", through, keys) * (scaling**2 / 2)
+            half = torch.einsum("lrhsd,lrhgde->lrhgse", keys, covariance)  # k' Sigma k, by halves
+            logits = logits + torch.einsum("lrhgse,lrhse->lrhgs", half, keys) * (scaling**2 / 2)
         sinks = layers_of(view.positions, layers) < self.sinks
         logits = logits.masked_fill(sinks[:, :, :, None], float("-inf"))
         return logits.softmax(-1).mean(3) * view.values(layers).float().norm(dim=-1)

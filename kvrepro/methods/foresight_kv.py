@@ -99,17 +99,17 @@ class ForesightKVMethod(QueryWindowMethod):
     def score(self, view: EvictionView) -> Tensor:
         """`[L, R, H, S]`: minus the judge's score; what is safe from the draw scores above all others."""
         candidates, dropped = self.candidates(view), view.length - self.schedule.kept_tokens
-        found = self._at_granularity(super().score(view), view)[..., :candidates]
+        to_drop = self._at_granularity(super().score(view), view)[..., :candidates]
         view.cache.row_state[COUNTED][view.rows] = view.seen
         if self.sample and dropped > 0:
             # what is pinned cannot be dropped, so it takes no place among those that may be
-            found = found.masked_fill(self.pinned(view)[..., :candidates], -torch.inf)
-            highest = found.topk(min(2 * dropped, candidates), dim=-1).indices
+            to_drop = to_drop.masked_fill(self.pinned(view)[..., :candidates], -torch.inf)
+            highest = to_drop.topk(min(2 * dropped, candidates), dim=-1).indices
             noise = view.gumbel_noise()[..., :candidates]
-            drawn = found.gather(-1, highest) + noise.gather(-1, highest)
+            drawn = to_drop.gather(-1, highest) + noise.gather(-1, highest)
             # the others are safe: far below anything that can be drawn
-            found = torch.full_like(found, -1e6).scatter(-1, highest, drawn)
-        return functional.pad(-found, (0, view.length - candidates))
+            to_drop = torch.full_like(to_drop, -1e6).scatter(-1, highest, drawn)
+        return functional.pad(-to_drop, (0, view.length - candidates))
 
     def score_layers(self, view: EvictionView, layers: slice) -> Tensor:
         """The judge's score, `[l, R, H, S]`; carries the sums over the block."""

@@ -58,7 +58,7 @@ class OracleMethod(EvictionMethod):
 class OracleAnswerMethod(OracleMethod):
     """DynTS with the true label instead of the predicted one: the answer's mean attention to each token.
 
-    `traces` maps (problem, sample) to `[n]` labels of prompt and reply (`labels.label_sequence`).
+    `traces` maps (problem, sample) to `[n]` labels of prompt and reply (`training.labels.label_sequence`).
 
     Source: the labels of DynTS, arXiv 2601.18383; docs/predictor.md#labels.
     """
@@ -79,7 +79,7 @@ class OracleFutureMethod(OracleMethod):
     """The most attention that any block of queries to come pays to a slot, per layer and KV head.
 
     `traces` maps (problem, sample) to `[blocks, L, H, n]`, suffix maxima over blocks of the blocks' mean attention
-    (`future_attention.future_maxima`): entry `b` covers queries from position `b * block` on.
+    (`analysis.future_attention.future_maxima`): entry `b` covers queries from position `b * block` on.
 
     Source: the supervision of ForesightKV, arXiv 2602.03203; docs/methods.md#oracle_future.
     """
@@ -93,12 +93,12 @@ class OracleFutureMethod(OracleMethod):
     def score(self, view: EvictionView) -> Tensor:
         """`[L, R, H, S]`; 0 where the trace has no queries to come."""
         shape = view.cache.shape
-        found = []
+        by_row = []
         for i, maxima in enumerate(self._traces(view)):
             first = int(view.seen[i]) // self.block
             positions = view.positions[:, i].expand(shape.layers, shape.kv_heads, -1)
             if first >= len(maxima):
-                found.append(torch.zeros(positions.shape, device=positions.device))
+                by_row.append(torch.zeros(positions.shape, device=positions.device))
             else:
-                found.append(maxima[first].to(positions.device).float().gather(-1, positions))
-        return torch.stack(found, dim=1)
+                by_row.append(maxima[first].to(positions.device).float().gather(-1, positions))
+        return torch.stack(by_row, dim=1)

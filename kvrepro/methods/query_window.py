@@ -99,7 +99,7 @@ class QueryWindowMethod(EvictionMethod):
         counted = (positions >= 0) & (positions >= first[:, None])
         if candidates_only and also_hidden is None and (keys.is_cuda or self.impl != "auto"):
             lengths = keys.new_full((len(keys),), self.candidates(view), dtype=torch.int64)
-            found = window_scores_kernel(
+            scores = window_scores_kernel(
                 queries.flatten(1, 2),
                 keys,
                 counted.repeat(shape[0], 1),
@@ -108,14 +108,14 @@ class QueryWindowMethod(EvictionMethod):
                 lengths=lengths,
                 impl=self.impl,
             ).unflatten(0, shape)
-            return found * counted.sum(-1)[None, :, None, None] if total else found
+            return scores * counted.sum(-1)[None, :, None, None] if total else scores
         hidden = self._hidden(view, layers, positions, candidates_only)
         if also_hidden is not None:
             hidden = hidden | also_hidden[:, :, :, None]
         hidden = hidden.expand(*shape, -1, -1, -1).flatten(0, 1)
         weights = counted.float() / (1 if total else counted.sum(-1, keepdim=True).clamp(min=1))
-        found = weighted_window_scores(queries, keys, hidden, weights.repeat(shape[0], 1), scaling, self.group)
-        return found.unflatten(0, shape)
+        scores = weighted_window_scores(queries, keys, hidden, weights.repeat(shape[0], 1), scaling, self.group)
+        return scores.unflatten(0, shape)
 
     def _hidden(self, view: EvictionView, layers: slice, positions: Tensor, candidates_only: bool) -> Tensor:
         """Slots that the softmax leaves out, bool, `[l or 1, R or 1, H or 1, w or 1, S]`; `positions` `[R, w]`."""

@@ -1,4 +1,4 @@
-"""Random eviction that protects the question: the control that a score has to beat."""
+"""Random eviction: the control that a score has to beat, and Random Attention, the published one."""
 
 from __future__ import annotations
 

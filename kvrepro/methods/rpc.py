@@ -36,7 +36,7 @@ class RPCMethod(QueryWindowMethod):
 
     @property
     def _sizes(self) -> tuple[int, int, int]:
-        """Tokens between compressions, tokens kept of each, window."""
+        """Tokens between compressions, tokens kept of each, window: undoes `budgets.growing`."""
         s = self.schedule
         return s.budget - s.window + 1, s.kept - s.window, s.window
 

@@ -40,7 +40,7 @@ class VaSEAttnVMethod(QueryWindowMethod):
         shape, candidates, kept = view.cache.shape, self.candidates(view), self.schedule.kept_tokens
         n_large = min(int(self.large_share * kept), kept - self.schedule.window, candidates)
         noise, pinned = view.gumbel_noise(shape.layers, shape.kv_heads), self.pinned(view)
-        found = []
+        scores = []
         for layers in self.layer_blocks(view):
             attention = self.smoothed(self.attention_scores(view, layers), view)
             values = view.values(layers).float()
@@ -49,8 +49,8 @@ class VaSEAttnVMethod(QueryWindowMethod):
             spread = spread.masked_fill(layers_of(pinned, layers)[..., :candidates], torch.inf)
             drawn = attention.clamp_min(1e-30).log() + noise[layers]
             large = spread.topk(n_large, dim=-1).indices
-            found.append(drawn.scatter(-1, large, 1e6 + spread.gather(-1, large).clamp(max=1e6)))
-        return torch.cat(found)
+            scores.append(drawn.scatter(-1, large, 1e6 + spread.gather(-1, large).clamp(max=1e6)))
+        return torch.cat(scores)
 
 
 class VaSEDKVMethod(EvictionMethod):
@@ -73,10 +73,10 @@ class VaSEDKVMethod(EvictionMethod):
         shape = view.cache.shape
         noise = view.normal_noise(shape.layers, shape.head_dim, self.sketch) / self.sketch**0.5
         projection = noise.transpose(0, 1)[:, :, None]
-        found = []
+        scores = []
         for layers in self.layer_blocks(view):
             stored = view.keys(layers), view.values(layers)
-            keys, values = ((part.float() @ projection[layers]).square().sum(-1) for part in stored)
+            keys, values = ((vectors.float() @ projection[layers]).square().sum(-1) for vectors in stored)
             product = keys * values
-            found.append(product / product.sum(-1, keepdim=True))
-        return torch.cat(found)
+            scores.append(product / product.sum(-1, keepdim=True))
+        return torch.cat(scores)

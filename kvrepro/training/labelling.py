@@ -102,22 +102,22 @@ def unsound(trace: Trace, think_end: tuple[int, ...], vocabulary: int) -> str | 
 def _label_one(model, trace: Trace, think_end, folder: Path, index: int, options: LabelOptions) -> None:
     reason = unsound(trace, think_end, model.config.get_text_config(decoder=True).vocab_size)
     if reason is None:
-        found = label_sequence(model, trace.token_ids, trace.answer_from, keep_heads=options.keep_heads)
-        if not (found.labels.isfinite().all() and found.hidden.isfinite().all()):
+        labelled = label_sequence(model, trace.token_ids, trace.answer_from, keep_heads=options.keep_heads)
+        if not (labelled.labels.isfinite().all() and labelled.hidden.isfinite().all()):
             reason = "nan_labels"
     part: dict[str, Any] = {"index": index, "problem_id": trace.problem_id, "skipped": reason}
     if reason is None:
         places = cached_places(trace, options.hidden_tokens)
-        hidden = found.hidden[places]
+        hidden = labelled.hidden[places]
         if options.hidden_dtype != "model":
             hidden = hidden.to(getattr(torch, options.hidden_dtype))
         stored = {HIDDEN: {"hidden": hidden.contiguous().cpu(), "places": places}}
-        if found.head_labels is not None:
-            stored[HEADS] = {"head_labels": found.head_labels.cpu()}
+        if labelled.head_labels is not None:
+            stored[HEADS] = {"head_labels": labelled.head_labels.cpu()}
         for name, tensors in stored.items():
             with replacing(folder / name / f"{index:05d}.safetensors") as beside:
                 save_file(tensors, beside)
-        part["labels"] = found.labels.tolist()
+        part["labels"] = labelled.labels.tolist()
     # the part is written last: a trace without it is labelled again
     write_atomic(folder / PARTS / f"{index:05d}.json", json.dumps(part))
 

@@ -1,4 +1,4 @@
-"""Importance labels: how much the answer attends to each earlier token, without an n x n matrix.
+"""Importance labels of one sequence: how much its answer attends to each token before, without an n x n matrix.
 
 Source: DynTS, arXiv 2601.18383, `compute_is_sp.py`; docs/predictor.md#labels.
 """

@@ -1,4 +1,4 @@
-"""Folders of the predictor's stages: an identity, a lock, resumable work beside the target, published whole."""
+"""Folders of the predictor's stages: identity, lock, resumable work, published whole; states of a training run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Invariants of docs/methods.md#invariants that one eviction shows, for every method of the registry."""
+"""Invariants of docs/methods.md#invariants that one eviction shows, for every method of the table."""
 
 from __future__ import annotations
 

@@ -73,10 +73,10 @@ def fit_baselines(train: Iterable[Example], seed: int = 0) -> dict[str, Scorer]:
 
     Ranks within a trace, because raw labels of short traces would outweigh those of long ones.
     """
-    found = [
+    columns = [
         (_place_bins(e), e.token_ids, e.labels.argsort().argsort().double() / max(1, len(e.labels) - 1)) for e in train
     ]
-    bins, tokens, ranks = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+    bins, tokens, ranks = (torch.cat(parts).numpy() for parts in zip(*columns, strict=True))
     overall = np.bincount(bins, ranks).sum() / len(ranks)
     by_place, by_token = _means(bins, ranks, PLACE_BINS, overall), _means(tokens, ranks, 0, overall)
 
@@ -147,5 +147,5 @@ def bootstrap(values: Sequence[float], confidence: float = 0.95) -> dict[str, fl
     array = np.asarray(values, dtype=float)
     if len(array) < 2:
         return {"mean": array[0] if len(array) else np.nan, "lo": np.nan, "hi": np.nan, "n_traces": len(array)}
-    found = bootstrap_interval(array, confidence)
-    return {"mean": found.estimate, "lo": found.lo, "hi": found.hi, "n_traces": len(array)}
+    mean = bootstrap_interval(array, confidence)
+    return {"mean": mean.estimate, "lo": mean.lo, "hi": mean.hi, "n_traces": len(array)}

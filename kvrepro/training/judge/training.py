@@ -17,7 +17,7 @@ from ...methods.learned.judge import FEATURES, EvictionJudge
 from .examples import EvictionExample, eviction_examples
 from .sequences import TokenSequence
 
-RUNNING_SUM = 6  # its place among the eight features of a query head
+BLOCK_SUM, RUNNING_SUM = 2, 6  # their places among the eight features of a query head (`attention_features`)
 
 
 @dataclass(frozen=True)
@@ -139,12 +139,12 @@ def score_judge(judge: EvictionJudge, examples: list[EvictionExample], seed: int
         competes; `oracle` is the least possible), means over evictions, layers and heads.
     """
     generator = torch.Generator().manual_seed(seed)
-    found: dict[str, list[Tensor]] = {}
+    by_rule: dict[str, list[Tensor]] = {}
     for example in examples:
         for name, scores in _rules(judge, example, generator).items():
-            found.setdefault(name, []).append(_agreement(scores, example))
+            by_rule.setdefault(name, []).append(_agreement(scores, example))
     accuracy, lost = (
-        {name: round(torch.stack(rows).mean(0)[i].item(), 4) for name, rows in found.items()} for i in (0, 1)
+        {name: round(torch.stack(rows).mean(0)[i].item(), 4) for name, rows in by_rule.items()} for i in (0, 1)
     )
     del accuracy["oracle"]
     return {"n_evictions": len(examples), "pairwise_accuracy": accuracy, "lost_share": lost}
@@ -158,7 +158,7 @@ def _rules(judge: EvictionJudge, example: EvictionExample, generator: torch.Gene
         "random": torch.rand(example.future.shape, generator=generator).to(example.future.device),
         "recency": -example.positions.float(),
         "running_sum": -attention[..., RUNNING_SUM].sum(-1),
-        "block_sum": -attention[..., 2].sum(-1),
+        "block_sum": -attention[..., BLOCK_SUM].sum(-1),
         "oracle": -example.future,
     }
 
