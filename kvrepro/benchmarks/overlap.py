@@ -16,7 +16,7 @@ _LEAST_RETOLD = 0.5
 
 
 def same_problems(sets: Mapping[str, Sequence[Problem]]) -> dict[tuple[str, str], str]:
-    """(set, problem id) -> key for the problems that gk23en and amc23 share; what `statistics.mean_over_sets` takes.
+    """(set, problem id) -> key for the problems that gk23en and amc23 share, for `scores.statistics.mean_over_sets`.
 
     Two passes: by word triples, because the compilers reworded the last sentence of several problems (`m/n, find m+n`),
     then among the rest by equal numbers and shared words, because a few were told again altogether. Golds are not

@@ -43,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--variants", nargs="+", help="some of the variants only")
     parser.add_argument("--long-tokens", type=int, default=8192, help="length to which the reply grows in one setting")
-    parser.add_argument("--confirm-tokens", type=int, default=512, help="of the real run beside the integral, 0: none")
+    parser.add_argument(
+        "--confirm-tokens", type=int, default=512, help="tokens of the whole replies run for comparison, 0: none"
+    )
     parser.add_argument("--steps", type=int, default=3, help="steps per stretch")
     parser.add_argument("--limit-s", type=float, default=840.0, help="start nothing new after this many seconds")
     parser.add_argument("--out", type=Path, help="folder for a JSON file with every measured point")
@@ -52,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure, print the table, return medians and ratios."""
     if args.model is not None or args.methods is not None:
-        return _tiny(args)
+        return _on_a_model(args)
     from ..models.random_weights import bench_shape
 
     for name in args.variants or ():
@@ -125,7 +127,7 @@ def _write(report: dict[str, Any], folder: Path) -> Path:
     return path
 
 
-def _tiny(args: argparse.Namespace) -> dict[str, Any]:
+def _on_a_model(args: argparse.Namespace) -> dict[str, Any]:
     """Whole replies, or the cost of methods, on a model of the table."""
     import torch
 

@@ -12,7 +12,7 @@ from ..errors import KvreproError
 from ..files import write_rows
 from ..graders import GRADERS, KINDS
 from ..graders.equivalence import equivalence
-from ..runs import grading as records
+from ..runs import grading
 from ..scores.metrics import metric_rows, summarise
 
 NAME = "grade"
@@ -33,21 +33,21 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Write one file per records file; print each cell's score before and after."""
     if args.workers < 1:
         raise KvreproError(f"--workers={args.workers}; expected at least 1")
-    cells = [_grade_file(path, args) for path in records.find_records(args.records)]
+    cells = [_grade_file(path, args) for path in grading.find_records(args.records)]
     return {"grader": args.grader, "cells": cells}
 
 
 def _grade_file(path: Path, args: argparse.Namespace) -> dict[str, Any]:
-    rows = records.read_records(path)
-    kind = args.kind or records.kind_beside(path) or rows[0].get("kind")
+    rows = grading.read_records(path)
+    kind = args.kind or grading.kind_beside(path) or rows[0].get("kind")
     if kind not in KINDS:
         raise KvreproError(f"{path}: no manifest beside it names a benchmark; say --kind ({', '.join(KINDS)})")
     print(f"grading {len(rows)} records of {path}", file=sys.stderr)
-    options, missing = records.options_of(path, rows)
+    options, missing = grading.options_of(path, rows)
     if missing:
         print(f"graded without the options' texts: a reply that names no letter is wrong ({missing})", file=sys.stderr)
-    graded = records.regrade(rows, kind, args.grader, args.workers, options)
-    written = records.beside(path, args.grader)
+    graded = grading.regrade(rows, kind, args.grader, args.workers, options)
+    written = grading.beside(path, args.grader)
     write_rows(written, graded)
     score = summarise(graded)
     changed = sum(bool(old.get("correct")) != new["correct"] for old, new in zip(rows, graded, strict=True))

@@ -26,13 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Print a line per cell, what does not fit and why, and the totals."""
     from ..runs.forecast import CellForecast
-    from ..runs.past_cells import measurements
+    from ..runs.past_cells import past_cells
 
     for path in args.measured:
         if not path.is_file():
             raise KvreproError(f"--measured {path}: no such file; give the summary.csv of a profile")
     profile, on = load_profile(args.profile), machine(args.gpu)
-    known = measurements(profile, args.measured)
+    known = past_cells(profile, args.measured)
     plans = [CellForecast(config, on, known) for config in profile.cells]
     print(f"{profile.name} on {on.name}, {on.memory_bytes / GIB:.0f} GiB")
     print(f"{'cell':44} {'weights':>8} {'KV':>9} {'rows':>5} {'most':>6} {'tokens':>8} {'TPS':>7} {'time':>9}  from")

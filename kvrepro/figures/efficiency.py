@@ -9,12 +9,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..bench.measurements import SPLIT_PARTS
 from .theme import BAR_EDGE, FULL, LINE, finish, legend_below, not_measured
 
 COLOURS = {"generate": FULL, "window": BAR_EDGE, "dynts": LINE}
 COLOURS |= {"reference": "#9c755f", "kvpress": "#59a14f", "dynts_torch": "#b07aa1"}
-# of a decode step, from left to right
-PARTS = ("attention", "projections", "mlp", "head", "other", "score", "evict", "sample", "host")
 _PART_COLOURS = ["#4e79a7", "#a0cbe8", "#f28e2b", "#ffbe7d", "#bab0ac", "#59a14f", "#e15759", "#b07aa1", "#d4a6c8"]
 MODEL_COLOURS = {"R1-Llama": BAR_EDGE, "R1-Qwen": LINE}
 _DASHED = {"kvpress", "dynts"}
@@ -45,7 +44,7 @@ def time_split(frame: pd.DataFrame, *, title: str, ax: Axes) -> Axes:
     if frame.empty:
         return not_measured(ax)
     shares = 100 * frame.pivot_table(index="rows", columns="part", values="share", aggfunc="sum", fill_value=0)
-    shares = shares.reindex(columns=PARTS, fill_value=0)
+    shares = shares.reindex(columns=SPLIT_PARTS, fill_value=0)
     shares.plot.barh(stacked=True, color=_PART_COLOURS, edgecolor="white", linewidth=0.6, width=0.8, ax=ax)
     for bars in ax.containers:
         ax.bar_label(

@@ -1,4 +1,4 @@
-"""Does it fit? Bytes needed against bytes free, before anything is loaded."""
+"""Bytes that a model, a batch and a step take, against the bytes that are free, before anything is loaded."""
 
 from __future__ import annotations
 

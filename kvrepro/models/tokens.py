@@ -1,4 +1,4 @@
-"""Token roles: which tokens are prompt, thinking and answer, read from the tokenizer and never hard-coded."""
+"""Think tags, rendered prompts and the parts of a reply, read from the tokenizer and never hard-coded."""
 
 from __future__ import annotations
 

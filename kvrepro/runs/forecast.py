@@ -33,7 +33,7 @@ class CellForecast:
         capacity_tokens, kv_bytes_per_token: slots of a row, and what a slot takes over all layers.
         prompt_source: `exact` or `assumed`.
         new_tokens, tps, seconds: of a reply, a second and the cell; None where nothing is known.
-        tokens_source, time_source: one of the three kinds of `measured`, or: `limit` (every reply runs to
+        tokens_source, time_source: where a number was `measured` (see `past_cells`), or: `limit` (every reply runs to
             max_new_tokens), `bound` (what a step must read, weights and cache, at the data sheet's bandwidth: no run
             is faster, real ones are slower), `unknown`.
         disk_bytes: what the cell writes.
@@ -105,7 +105,7 @@ class CellForecast:
         total, bandwidth = self._replies * self.new_tokens, self._machine.bandwidth
         if bandwidth is not None:
             # tokens are the same everywhere, speed is not: for another GPU only a table that the caller vouches for
-            known = [m for m in known if m.source == GIVEN]
+            known = [past for past in known if past.source == GIVEN]
         if measured := expected_speed(self.config, known):
             tps, overhead, source = measured
             return tps, total / tps + overhead, source
@@ -121,8 +121,8 @@ class CellForecast:
 
 def cache_bytes(config: CellConfig) -> int:
     """K, V and head that the cell will allocate beside the weights; for the check before anything is loaded."""
-    plan = CellForecast(config, Machine("any", 1 << 62, None), [])
-    return plan.memory_bytes - plan.weights_bytes
+    forecast = CellForecast(config, Machine("any", 1 << 62, None), [])
+    return forecast.memory_bytes - forecast.weights_bytes
 
 
 def disk_bytes(config: CellConfig) -> int:

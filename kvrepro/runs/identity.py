@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .config import CellConfig
 
 # raised when a change of the engine changes tokens or scores, so that old cells are not taken for new ones
-PROTOCOL = 1
+ENGINE_REVISION = 1
 
 
 def cell_hash(config: CellConfig) -> str:
@@ -31,7 +31,7 @@ def cell_hash(config: CellConfig) -> str:
     fields = {**config.resolved(), "model": entry.name, **dict.fromkeys(config.asset_folders())}
     identity = {
         "config": fields,
-        "protocol": PROTOCOL,
+        "protocol": ENGINE_REVISION,
         "rows": rows_identity(config.benchmark),
         **model_identity(entry, reads_separators=method.reads_separators),
         **_trained_folder(config, entry),

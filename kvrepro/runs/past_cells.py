@@ -60,7 +60,7 @@ class PastCell:
         return self.model, self.benchmark, self.method, self.budget
 
 
-def measurements(profile: Profile, files: Iterable[Path] = ()) -> list[PastCell]:
+def past_cells(profile: Profile, files: Iterable[Path] = ()) -> list[PastCell]:
     """Finished cells of the profile on this machine, those of given tables, then those of the published one.
 
     The published table is `notebooks/images/<profile>-summary.csv`, where the profile has one.

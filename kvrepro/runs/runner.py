@@ -33,7 +33,7 @@ from ..scores.metrics import summarise
 from .config import CellConfig
 from .folder import COMPLETIONS, MANIFEST, RECORDS, read_manifest
 from .grading import regrade
-from .identity import PROTOCOL
+from .identity import ENGINE_REVISION
 from .preflight import check_cells
 from .provenance import provenance
 from .resolution import loaded_method
@@ -73,7 +73,7 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
     write_rows(folder / RECORDS, records)
     manifest = {
         "cell_id": config.cell_id,
-        "protocol": PROTOCOL,
+        "protocol": ENGINE_REVISION,
         "config": config.resolved(),
         "method": _method_row(config, engine.method),
         "decoder": engine.decoder.name,

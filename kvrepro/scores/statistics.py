@@ -92,7 +92,7 @@ def interval(values: Sequence[float], confidence: float = 0.95, method: str = "w
 
 
 def _score_bounds(mean: float, stderr: float, quantile: float) -> tuple[float, float]:
-    # statsmodels' score interval takes a normal quantile only
+    # Wilson's score interval with n = p (1 - p) / SE^2 and a t quantile, where statsmodels' takes a normal one
     n_effective = mean * (1 - mean) / stderr**2
     shrink = 1 + quantile**2 / n_effective
     centre = (mean + quantile**2 / (2 * n_effective)) / shrink

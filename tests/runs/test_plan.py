@@ -17,7 +17,7 @@ from kvrepro.paths import PACKAGE
 from kvrepro.runs.config import CellConfig
 from kvrepro.runs.forecast import ASSUMED_PROMPT_TOKENS, CellForecast, cache_bytes
 from kvrepro.runs.machines import GPUS, machine
-from kvrepro.runs.past_cells import ELSEWHERE, PastCell, expected_speed, expected_tokens, measurements
+from kvrepro.runs.past_cells import ELSEWHERE, PastCell, expected_speed, expected_tokens, past_cells
 from kvrepro.runs.profiles import load_profile
 from kvrepro.runs.runner import run_cell
 
@@ -217,7 +217,7 @@ def test_the_remedy_that_is_named_does_fit():
 
 def test_cpu_measurements_are_not_taken_for_a_gpus_speed():
     profile = load_profile("tiny")
-    known = measurements(profile)
+    known = past_cells(profile)
     assert known
     plan = CellForecast(profile.cells[1], machine("h100"), known)
     assert plan.tokens_source == ELSEWHERE, "a reply has the same length everywhere"
