@@ -17,11 +17,10 @@ from ..models.random_weights import bench_shape
 from ..scores.known_scores import PAPER_BUDGET_CURVES
 from .bounds import TITLES as MODEL_TITLES
 from .reply_time import step_at
-from .settings import DYNTS, GENERATE, TITLES, VARIANTS, BenchSettings
+from .settings import DYNTS, GENERATE, SPLIT_PARTS, TITLES, VARIANTS, BenchSettings
 from .table import Points
 
 CPU, GPU = "bench", "gpu-check"
-SPLIT_PARTS = ("attention", "projections", "mlp", "head", "other", "score", "evict", "sample", "host")
 
 
 @dataclass(frozen=True)

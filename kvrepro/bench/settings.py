@@ -7,6 +7,9 @@ from typing import Any
 
 from .reply_time import Reply
 
+# of a decode step, from left to right in figures
+SPLIT_PARTS = ("attention", "projections", "mlp", "head", "other", "score", "evict", "sample", "host")
+
 # local window of DynTS, its ratio per model, and its batch (docs/budgets.md#published-settings)
 PAPER_WINDOW, PAPER_RATIOS, PAPER_ROWS = 2000, {"r1-llama-8b": 0.3, "r1-qwen-7b": 0.4}, 20
 

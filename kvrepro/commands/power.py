@@ -5,12 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import numpy as np
-
 from ..errors import KvreproError
-from ..runs.grading import read_records
-from ..scores.metrics import group_by_problem
-from ..scores.power import assumed_model, estimated_model
 
 NAME = "power"
 HELP = "samples and problems that a difference of some points needs to be seen"
@@ -33,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Print what the design can see and what the difference would need."""
+    from ..scores.power import assumed_model, estimated_model
+
     for name in ("power", "alpha"):
         if not 0 < getattr(args, name) < 1:
             raise KvreproError(f"--{name}={getattr(args, name)}; expected a fraction between 0 and 1")
@@ -65,8 +62,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _matrices(paths: list[str]) -> tuple[Any, Any]:
+    from ..runs.grading import read_records
+    from ..scores.metrics import group_by_problem
+
     first, second = (group_by_problem(read_records(path)) for path in paths)
     if set(first) != set(second):
         raise KvreproError(f"{paths[0]} and {paths[1]} are of different problems; give two cells of one benchmark")
     order = sorted(first)
-    return tuple(np.array([[bool(r["correct"]) for r in group[name]] for name in order]) for group in (first, second))
+    return tuple([[bool(r["correct"]) for r in group[name]] for name in order] for group in (first, second))

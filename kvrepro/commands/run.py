@@ -14,7 +14,6 @@ from ..files import read_yaml
 from ..models.table import generation_defaults
 from ..runs.config import CellConfig
 from ..runs.folder import CellFolder, read_manifest
-from ..runs.notebooks import run_cell_notebook
 from ..runs.profiles import load_profile, profile_names
 from .arguments import set_values
 
@@ -50,6 +49,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if folder.is_complete:
         print("complete")
     else:
+        from ..runs.notebooks import run_cell_notebook
+
         run_cell_notebook(profile, config)
     manifest = read_manifest(folder.path)
     score = manifest["score"]

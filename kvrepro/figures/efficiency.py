@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..bench.measurements import SPLIT_PARTS
+from ..bench.settings import SPLIT_PARTS
 from .theme import BAR_EDGE, FULL, LINE, finish, legend_below, not_measured
 
 COLOURS = {"generate": FULL, "window": BAR_EDGE, "dynts": LINE}

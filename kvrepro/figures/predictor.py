@@ -9,7 +9,6 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from ..bench.head_cost import break_even_length
 from .theme import BAR_EDGE, FULL, LINE, finish, interval_lines, spread
 
 _OURS, _OTHER = "#1f6fb4", "#4a9c5d"
@@ -164,6 +163,8 @@ def break_even_lengths(saved: pd.DataFrame, even: dict[str, float | None], *, ax
         saved: of `head_cost.saved_slots`.
         even: name of an account -> evicted slots at break-even; None is left out.
     """
+    from ..bench.head_cost import break_even_length
+
     ax.plot(saved.step, saved.saved, color=COLOURS["head"], linewidth=1.2, label="slots saved")
     for (name, value), style in zip(even.items(), _ACCOUNT_STYLES, strict=False):
         if value is None:

@@ -6,16 +6,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..analysis.observations import predicted_importance
 from ..errors import KvreproError
-from ..methods.learned.importance import load_predictor_for
-from ..models.loading import load_model
 from ..models.table import model_entry, predictor_source
 from ..runs.config import CellConfig
 from ..runs.folder import CellFolder, read_records
 from ..runs.profiles import Profile
-from ..runs.runner import replay_cell
-from ..training.labels import label_sequence
 from .token_picture import TokenPicture, picture_of
 
 PER_METHOD = 2  # replies drawn per method and model
@@ -102,6 +97,10 @@ def reply_pictures(profile: Profile, done: Collection[str], per_method: int | No
 
 def _drawn(profile: Profile, pair: Sequence[CellConfig], done, n_problems: int) -> list[ReplyPicture]:
     """Question by question, the methods below each other."""
+    from ..methods.learned.importance import load_predictor_for
+    from ..models.loading import load_model
+    from ..runs.runner import replay_cell
+
     entry = model_entry(pair[0].model)
     model, tokenizer = load_model(entry)
     source = predictor_source(entry, pair[0].predictor)
@@ -122,6 +121,9 @@ def _texts(profile: Profile, config: CellConfig) -> dict[tuple[str, int], str]:
 
 def _pictured(config, model, tokenizer, head, completion, record: dict[str, Any], known) -> ReplyPicture:
     """One reply, shaded by the head's prediction, or by the answer's attention where there is no head."""
+    from ..analysis.observations import predicted_importance
+    from ..training.labels import label_sequence
+
     entry, prompt = model_entry(config.model), completion.request.prompt_ids
     sequence, thought = [*prompt, *completion.token_ids], len(prompt) + completion.n_thinking_tokens
     has_answer = thought < len(sequence)

@@ -29,6 +29,9 @@ class _Frozen:
     def __setattr__(self, name: str, value: object) -> None:
         raise FrozenInstanceError(f"{name}={value!r}: a method does not change; create another one")
 
+    def __delattr__(self, name: str) -> None:
+        raise FrozenInstanceError(f"{name}: a method does not change; create another one")
+
 
 @dataclass_transform(frozen_default=True)
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ NEEDS = (*LEARNED, "separators", "trace")
 ATTENTION = ("none", "queries", "step")
 # options of these types can come from a file or a command line, and are checked; others are objects
 SCALARS = {t.__name__: t for t in (bool, int, float, str)}
+# hooks of version 0.1 that are called otherwise now: under the old name nobody would call them
+RENAMED = {"moved": "after_compact"}
 
 
 def declare(cls: type) -> None:
@@ -27,7 +29,7 @@ def declare(cls: type) -> None:
     Both would otherwise be the parent's, and numbers would be reported under another method's name.
 
     Raises:
-        KvreproError: a class attribute of the wrong type or form, or a switch without its type.
+        KvreproError: a class attribute of the wrong type or form, a switch without its type, or a hook's former name.
         UnknownNameError: a need or kind of attention that does not exist.
     """
     own = vars(cls)
@@ -47,12 +49,29 @@ def declare(cls: type) -> None:
             raise UnknownNameError(f"need of method class {cls.__name__}", need, NEEDS)
     if cls.attention not in ATTENTION:
         raise UnknownNameError(f"attention of method class {cls.__name__}", cls.attention, ATTENTION)
+    for former in RENAMED.keys() & own.keys():
+        raise KvreproError(f"class {cls.__name__} defines {former}, which is never called: it is {RENAMED[former]} now")
+    _check_limits_declared(cls)
     bare = [f.name for f in fields(cls) if f.name in own and f.name not in inspect.get_annotations(cls)]
     if bare:
         raise KvreproError(
             f"class {cls.__name__}: {bare[0]} = {own[bare[0]]!r} has no type, so the dataclass ignores it; write "
             f"`{bare[0]}: {type(own[bare[0]]).__name__} = {own[bare[0]]!r}`"
         )
+
+
+def _check_limits_declared(cls: type) -> None:
+    """Refuse `limits` that are no mapping, or that hold something else than options of the class."""
+    limits = vars(cls).get("limits", {})
+    if not isinstance(limits, Mapping):
+        raise KvreproError(
+            f"class {cls.__name__}: limits={limits!r}, expected a mapping such as {{'strength': '[0, 1]'}}; an option "
+            "needs another name"
+        )
+    known = {f.name for f in fields(cls)} | inspect.get_annotations(cls).keys()
+    for name in limits:
+        if name not in known and not hasattr(cls, name):
+            raise UnknownNameError(f"option in the limits of method class {cls.__name__}", name, known)
 
 
 def check_limits(method: object) -> None:
@@ -64,6 +83,8 @@ def check_limits(method: object) -> None:
     for cls in type(method).__mro__:
         for name, allowed in vars(cls).get("limits", {}).items():
             value = getattr(method, name)
+            if value is None:
+                continue
             if isinstance(allowed, tuple) and value not in allowed:
                 raise KvreproError(f"{name}={value!r}: known are {', '.join(allowed)}")
             if isinstance(allowed, int) and value < allowed:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import check_count, check_values
 from ..errors import KvreproError
 from .statistics import interval
+from .values import check_count, check_values
 
 Record = Mapping[str, Any]
 Equivalence = Callable[[str, str], bool]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..checks import check_count, check_fraction, check_matrix
 from ..errors import KvreproError
 from .statistics import interval
+from .values import check_count, check_fraction, check_matrix
 
 MAX_SAMPLES = 1024
 MAX_PROBLEMS = 10_000_000

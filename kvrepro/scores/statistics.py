@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import check_count, check_fraction, check_values, paired_values
 from ..errors import KvreproError, UnknownNameError
+from .values import check_count, check_fraction, check_values, paired_values
 
 INTERVAL_METHODS = ("wilson", "t")
 COMPARISON_METHODS = ("t", "permutation")

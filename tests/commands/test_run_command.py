@@ -66,7 +66,7 @@ def test_a_params_file_that_is_missing_is_named(call, tmp_path):
 def test_a_finished_cell_is_reported_and_not_run_again(call, monkeypatch):
     config = CellConfig("tiny-r1-llama", "chain-12")
     folder = write_finished("single", config)
-    monkeypatch.setattr("kvrepro.commands.run.run_cell_notebook", lambda *a: pytest.fail("ran again"))
+    monkeypatch.setattr("kvrepro.runs.notebooks.run_cell_notebook", lambda *a: pytest.fail("ran again"))
     code, out, _ = call("run", *CELL)
     assert code == 0
     assert out.splitlines()[0] == "complete"
@@ -87,7 +87,7 @@ def test_a_failed_run_is_one_message_and_no_result(call, monkeypatch, raised, ex
     def fail(*args):
         raise raised
 
-    monkeypatch.setattr("kvrepro.commands.run.run_cell_notebook", fail)
+    monkeypatch.setattr("kvrepro.runs.notebooks.run_cell_notebook", fail)
     stdout = sys.stdout
     code, out, err = call("run", *CELL, *json_flag)
     assert code == exit_code

@@ -82,6 +82,8 @@ def test_switches_count_with_and_without_the_decorator(random_models):
     assert (Undecorated().granularity, Undecorated(granularity="layer").granularity) == ("head", "layer")
     with pytest.raises(FrozenInstanceError):
         Undecorated().granularity = "layer"
+    with pytest.raises(FrozenInstanceError):
+        del Undecorated().granularity
     expected = generate(random_models["llama"], granularity="head")
     for own in (Undecorated, Decorated):
         found = generate(random_models["llama"], own)

@@ -210,6 +210,32 @@ def test_limits_are_held_with_those_of_the_parents():
     assert Limited(share=0.5, kind="b").count == 2
 
 
+def test_limits_leave_an_option_that_is_not_given_alone():
+    class Optional(kvrepro.EvictionMethod):
+        limits: ClassVar = {"count": 2}
+        count: int | None = None
+
+    assert Optional().count is None
+    with pytest.raises(KvreproError, match="count=1: must be at least 2"):
+        Optional(count=1)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"limits": 0.5, "__annotations__": {"limits": "float"}}, "limits=0.5, expected a mapping"),
+        (
+            {"limits": {"sink": 1}},
+            "unknown option in the limits of method class Wrong 'sink'; known: .*did you mean 'sinks'",
+        ),
+        ({"moved": lambda self, cache, plan: None}, "defines moved, which is never called: it is after_compact now"),
+    ],
+)
+def test_limits_of_nothing_and_hooks_under_a_former_name_are_refused(attributes, message):
+    with pytest.raises(KvreproError, match=message):
+        type("Wrong", (kvrepro.EvictionMethod,), attributes)
+
+
 def test_a_class_may_not_take_the_name_of_a_method_of_the_package():
     @dataclass(frozen=True)
     class Mine(Newest):

@@ -42,7 +42,7 @@ def test_what_a_run_refuses_a_dry_run_refuses(capsys, monkeypatch, changes, mess
     def run_cell_notebook(*_):
         raise AssertionError("nothing may start")
 
-    monkeypatch.setattr("kvrepro.commands.run.run_cell_notebook", run_cell_notebook)
+    monkeypatch.setattr("kvrepro.runs.notebooks.run_cell_notebook", run_cell_notebook)
     chosen = {**BASE, "method": "snapkv", "budget": "160", **changes}
     items = [part for name, value in chosen.items() for part in ("--set", f"{name}={value}")]
     assert main(["run", *items, *flags]) == 2

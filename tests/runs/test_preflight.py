@@ -51,7 +51,7 @@ def test_a_grid_without_rows_and_weights_starts_nothing_and_says_both(nothing_he
 
 
 def test_a_run_without_rows_starts_nothing(nothing_here, capfd, monkeypatch):
-    monkeypatch.setattr("kvrepro.commands.run.run_cell_notebook", lambda *args: pytest.fail("it was started"))
+    monkeypatch.setattr("kvrepro.runs.notebooks.run_cell_notebook", lambda *args: pytest.fail("it was started"))
     arguments = ["--set", "model=tiny-r1-llama", "--set", "benchmark=gk23en", "--set", "method=full"]
     assert main(["run", *arguments]) == 2
     assert "gk23en.jsonl" in capfd.readouterr().err
