@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ..errors import KvreproError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Reply:
 
     def lengths(self) -> np.ndarray:
         """Slots in use before each step, `[new_tokens]` int64."""
+        import numpy as np
+
         grown = self.prompt + np.arange(self.new_tokens)
         if self.budget is None:
             return grown
@@ -60,6 +64,8 @@ def step_at(lengths: Sequence[float], ms: Sequence[float], at: np.ndarray) -> np
     """Milliseconds of a step at other lengths: straight lines between what was measured, level outside of it."""
     if len(lengths) != len(ms) or list(lengths) != sorted(lengths) or not len(ms):
         raise KvreproError(f"{len(lengths)} lengths, {len(ms)} times: as many, ascending, at least one")
+    import numpy as np
+
     return np.interp(at, lengths, ms)
 
 
