@@ -7,6 +7,7 @@ five seconds later, and the same command must then complete the grid. Prints a l
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -75,6 +76,14 @@ class Grid:
                 found[str(path.parent)] = (path.stat().st_size, path.stat().st_mtime_ns)
         return found
 
+    def commands(self) -> list[str]:
+        """Their command lines; one that ends while it is looked at is left out."""
+        lines = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                lines.append(" ".join(process.cmdline()))
+        return lines
+
     def processes(self) -> list[psutil.Process]:
         """Every process on this machine that writes below these results, whoever its parent is."""
         found = []
@@ -91,9 +100,9 @@ class Grid:
     def left(self, limit_s: float = LIMIT_S) -> list[str]:
         """Command lines of what is still there after the limit."""
         deadline = time.monotonic() + limit_s
-        while (found := self.processes()) and time.monotonic() < deadline:
+        while self.processes() and time.monotonic() < deadline:
             time.sleep(0.1)
-        return [" ".join(p.cmdline()) for p in found if p.is_running()]
+        return self.commands()
 
 
 def trial(root: Path, results: Path, name: str, moment: float, profile: str, cores: int) -> dict[str, object]:
