@@ -83,7 +83,7 @@ def budget_row(model: PreTrainedModel, method: EvictionMethod, rows: int, decode
     lengths = [n for n in sorted({kept, (kept + last) // 2, last}) if n <= last]
     steps = min(STEPS, peak - lengths[-1] - WARM_UP)
     ms = [loop.mean_step_ms(n, steps, WARM_UP) for n in lengths]
-    evict = loop.evictions([[row] for row in range(min(3, rows))]).medians()["wall"]
+    evict = loop.evictions([[row] for row in range(min(3, rows))])["wall"]
     cycle_ms = period * mean_ms(lengths, ms) + rows * evict
     return dict(
         rows=rows,
@@ -113,8 +113,8 @@ def full_row(model: PreTrainedModel, rows: int) -> dict[str, Any]:
 
 def baseline_row(model: PreTrainedModel, loop: type[Baseline], rows: int, length: int, steps: int) -> dict[str, Any]:
     """Speed of a baseline over a DynamicCache that already holds `length` tokens a row."""
-    laps = loop(model, rows).stretch(length, steps, 2)
-    return _row_at(rows, [length], [laps.medians()["wall"]])
+    ms = loop(model, rows).stretch(length, steps, 2)["wall"]
+    return _row_at(rows, [length], [ms])
 
 
 def _row_at(rows: int, lengths: list[int], ms: list[float]) -> dict[str, Any]:

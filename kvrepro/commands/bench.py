@@ -12,7 +12,7 @@ from typing import Any
 
 from ..bench.bench import run_bench
 from ..bench.settings import VARIANTS, BenchSettings
-from ..bench.table import bars, confirmations, final_line, flatness, render, setting_rows
+from ..bench.table import Points, bars, confirmations, final_line, flatness, render, setting_rows
 from ..errors import UnknownNameError
 from ..files import write_json
 from ..methods.table import METHODS, method_class
@@ -102,9 +102,8 @@ def make_report(data: dict[str, Any], plan: Any, args: argparse.Namespace) -> di
     config = bench_shape()
     bytes_per_slot = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
     bytes_per_slot *= {"float32": 4, "bfloat16": 2}[args.dtype]
-    rows = setting_rows(data, plan, args.clock, bytes_per_slot)
-    flat = flatness(data, plan, args.clock)
-    found = {"settings": rows, "flat": flat, "confirmed": confirmations(data, plan, args.clock)}
+    points = Points(data, plan, args.clock)
+    rows, flat = setting_rows(points, bytes_per_slot), flatness(points)
     asked = {"dtype": args.dtype, "clock": args.clock, "plan": asdict(plan), "bytes_per_slot": bytes_per_slot}
     return {
         "kind": "bench",
@@ -113,7 +112,9 @@ def make_report(data: dict[str, Any], plan: Any, args: argparse.Namespace) -> di
         "versions": package_versions(),
         "revision": git_revision(),
         **asked,
-        **found,
+        "settings": rows,
+        "flat": flat,
+        "confirmed": confirmations(points, data["confirm"]),
         "bars": bars(rows, flat, plan),
         **data,
     }
@@ -148,7 +149,7 @@ def _on_a_model(args: argparse.Namespace) -> dict[str, Any]:
 
 def _methods(args: argparse.Namespace, name: str, repeats: int, loaded: tuple) -> dict[str, Any]:
     """Decode step and eviction cost per method."""
-    from ..bench.method_cost import CostSetting, measure_costs
+    from ..bench.whole_replies import CostSetting, measure_costs
 
     names = args.methods or [n for n in METHODS if "trace" not in method_class(n).needs and n != "dynts_nolocal"]
     setting = CostSetting()
