@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+from transformers import DynamicCache, PreTrainedModel, StoppingCriteriaList
 
 from .laps import Laps, timed
 
@@ -80,14 +80,10 @@ class Baseline:
     def evict(self, cache: DynamicCache) -> None:
         """Keep `budget` slots of every row and layer."""
 
-    def begin(self) -> None:
-        """Forget what a former run left."""
-
     @torch.inference_mode()
     def stretch(self, length: int, steps: int, warm_up: int) -> dict[str, float]:
         """Steps that begin at `length` slots, and the bytes of K and V at their end; the `warm_up` ones come first."""
         cache, tokens = filled_cache(self.model, self.rows, length), [1] * self.rows
-        self.begin()
         laps = Laps()
         with self.hooks():
             for number in range(warm_up + steps):
@@ -113,7 +109,6 @@ class Baseline:
         cache, ids = DynamicCache(), torch.ones(self.rows, prompt, dtype=torch.int64, device=self.model.device)
         logits = self.model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
         tokens = draw(logits[:, -1]).tolist()
-        self.begin()
         with self.hooks():
             for number in range(new_tokens - 1):
                 tokens = self._step(tokens, cache, prompt + number)
@@ -163,12 +158,9 @@ class KvpressLoop(Baseline):
         )
 
     def hooks(self) -> Any:
-        """The press attaches to every layer's attention."""
-        return self.press(self.model)
-
-    def begin(self) -> None:
-        """Counters of the press at zero."""
+        """The press attaches to every layer's attention, its counters at zero."""
         self.press.reset()
+        return self.press(self.model)
 
     def evict(self, cache: DynamicCache) -> None:
         """The press' own compression of every layer; in a step its hook calls the same."""
@@ -183,15 +175,6 @@ class KvpressLoop(Baseline):
         return super().reply(prompt, new_tokens)
 
 
-class _EachToken(StoppingCriteria):
-    def __init__(self, laps: Laps):
-        self.laps = laps
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
-        self.laps.lap()
-        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-
-
 class Generate(Baseline):
     """`transformers.generate` itself with SDPA and its DynamicCache; a stopping rule takes the time of each token."""
 
@@ -200,7 +183,12 @@ class Generate(Baseline):
         """Tokens of one call over a filled cache."""
         cache, laps = filled_cache(self.model, self.rows, length), Laps(self.model.device)
         ids = torch.ones(self.rows, length + 1, dtype=torch.int64, device=self.model.device)
-        generate_replies(self.model, ids, cache, warm_up + steps, StoppingCriteriaList([_EachToken(laps)]))
+
+        def lap(input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+            laps.lap()
+            return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+        generate_replies(self.model, ids, cache, warm_up + steps, StoppingCriteriaList([lap]))
         return {**laps.medians(warm_up), "kv_bytes": cache_bytes(cache)}
 
     def reply(self, prompt: int, new_tokens: int) -> dict[str, float]:

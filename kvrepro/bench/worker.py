@@ -10,6 +10,7 @@ import ctypes
 import gc
 import json
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -80,10 +81,8 @@ def machine_rates(dtype: Any, mib: int = 128, size: int = 1024) -> dict[str, flo
 def _release() -> None:
     """Give freed memory back, or the next peak would hold the last cache."""
     gc.collect()
-    try:
+    with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):
-        return
 
 
 def serve(kind: type[Worker], arguments: list[str]) -> None:

@@ -100,8 +100,8 @@ def _pictures(sets: Sequence[PictureSet]) -> list[str]:
         body.append(f"<h3>{escape(found.model)}</h3>{note}")
         for number, drawn in enumerate(found.pictures):
             body.append(
-                f"<details{' open' if number < 2 else ''}><summary>{escape(drawn.picture.title)}</summary>"
-                f"{drawn.picture.html()}<p>{escape(drawn.caption)}</p></details>"
+                f"<details{' open' if number < 2 else ''}><summary>{escape(drawn.title)}</summary>"
+                f"{drawn.html()}<p>{escape(drawn.caption)}</p></details>"
             )
     return body
 
