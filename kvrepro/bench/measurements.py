@@ -15,7 +15,6 @@ from ..cache.shape import CacheShape
 from ..errors import KvreproError
 from ..models.memory import step_bytes
 from ..models.random_weights import bench_shape
-from ..scores.known_scores import PAPER_BUDGET_CURVES
 from .bounds import TITLES as MODEL_TITLES
 from .settings import DYNTS, GENERATE, SPLIT_PARTS, TITLES, VARIANTS, BenchSettings
 from .table import Points
@@ -186,10 +185,3 @@ def gpu_budget_rows(measured: Measurement | None) -> pd.DataFrame:
     decode = [] if measured is None else measured.data["decode"]
     rows = [r for r in decode if r.get("method") == DYNTS and "budget_tokens" in r and "eager" not in r["name"]]
     return pd.DataFrame([r | {"model": MODEL_TITLES.get(r["model"], r["model"])} for r in rows], columns=columns)
-
-
-def paper_speeds() -> pd.DataFrame:
-    """Throughput read off the paper's figures: columns model, benchmark, budget_tokens, decode_tps."""
-    frame = pd.read_csv(PAPER_BUDGET_CURVES)
-    frame = frame.rename(columns={"kv_budget_tokens": "budget_tokens", "throughput_tps": "decode_tps"})
-    return frame[["model", "benchmark", "budget_tokens", "decode_tps"]].dropna()

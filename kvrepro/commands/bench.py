@@ -132,25 +132,18 @@ def _on_a_model(args: argparse.Namespace) -> dict[str, Any]:
     """Whole replies, or the cost of methods, on a model of the table."""
     import torch
 
-    from ..bench.whole_replies import compare_replies
+    from ..bench.whole_replies import CostSetting, compare_replies, measure_costs
     from ..models.loading import load_model
 
     torch.set_num_threads(args.threads)
     name, repeats = args.model or "tiny-r1-llama", args.repeats or 3
     loaded = load_model(model_entry(name))
     labels = {"model": name, "threads": args.threads}
-    if args.methods is not None:
-        return labels | _methods(args, name, repeats, loaded)
-    new_tokens, budget = args.new_tokens or 1536, (args.budget or [192])[0]
-    print(f"{name}, {new_tokens} new tokens, {args.threads} threads, median of {repeats}")
-    rows = compare_replies(*loaded, args.rows or [32, 64], new_tokens, budget, repeats)
-    return labels | {"new_tokens": new_tokens, "results": rows}
-
-
-def _methods(args: argparse.Namespace, name: str, repeats: int, loaded: tuple) -> dict[str, Any]:
-    """Decode step and eviction cost per method."""
-    from ..bench.whole_replies import CostSetting, measure_costs
-
+    if args.methods is None:
+        new_tokens, budget = args.new_tokens or 1536, (args.budget or [192])[0]
+        print(f"{name}, {new_tokens} new tokens, {args.threads} threads, median of {repeats}")
+        rows = compare_replies(*loaded, args.rows or [32, 64], new_tokens, budget, repeats)
+        return labels | {"new_tokens": new_tokens, "results": rows}
     names = args.methods or [n for n in METHODS if "trace" not in method_class(n).needs and n != "dynts_nolocal"]
     setting = CostSetting()
     rows = measure_costs(*loaded, names, setting, repeats)
@@ -161,4 +154,4 @@ def _methods(args: argparse.Namespace, name: str, repeats: int, loaded: tuple) -
             f"{row['method']:20} {row['step_ms']:8.2f} {row['step_ratio']:9.2f}x {100 * row['evict_share']:7.1f}% "
             f"{row['evict_ms']:13.3f} {row['decode_tps']:9.0f}"
         )
-    return {"setting": asdict(setting), "methods": rows}
+    return labels | {"setting": asdict(setting), "methods": rows}
