@@ -61,7 +61,6 @@ class Baseline:
 
     Args:
         model: a decoder of the Llama layout.
-        rows: rows decoded together.
         budget, evict_every: slots after an eviction and tokens between evictions; None for the full cache.
 
     Every measurement returns median milliseconds by either clock.

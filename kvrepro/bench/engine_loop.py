@@ -26,10 +26,8 @@ from .laps import Laps, timed
 MODEL_PARTS = ("attention", "projections", "mlp", "head")
 
 
-def bench_method(name: str, model: PreTrainedModel, budget: int | None, evict_every: int) -> EvictionMethod:
-    """`full`, `window` or `dynts` in the fair protocol; the head of `dynts` is untrained, which changes no time."""
-    if budget is None:
-        return create_method("full")
+def bench_method(name: str, model: PreTrainedModel, budget: int, evict_every: int) -> EvictionMethod:
+    """`window` or `dynts` in the fair protocol; the head of `dynts` is untrained, which changes no time."""
     options = {}
     if name == "dynts":
         width = model.config.hidden_size
@@ -43,9 +41,7 @@ class EngineLoop:
     """The engine with a full batch, at any length that is asked for.
 
     Args:
-        rows: rows decoded together.
         capacity: slots per row; None for the most that the method's schedule lets a row hold.
-        decoder: which decode step, see `make_decoder`.
         n_prompt: slots of each row that count as its prompt, for methods that pin it.
 
     Stretches and evictions return median milliseconds by either clock.

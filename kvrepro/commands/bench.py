@@ -70,15 +70,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     data = run_bench(plan, bench_shape(), args.dtype, args.threads, variants, args.limit_s, partial(print, flush=True))
     report = make_report(data, plan, args)
     print(render(report))
-    file = {} if args.out is None else {"file": str(_write(report, args.out))}
-    return {
-        **final_line(report["settings"]),
-        "bars": report["bars"],
-        "confirm": report["confirmed"],
-        "skipped": data["skipped"],
-        "seconds": data["seconds"],
-        **file,
-    }
+    result = final_line(report["settings"]) | {"bars": report["bars"], "confirm": report["confirmed"]}
+    result |= {name: data[name] for name in ("skipped", "seconds")}
+    return result if args.out is None else result | {"file": str(_write(report, args.out))}
 
 
 def _plan(args: argparse.Namespace) -> BenchSettings:
@@ -104,14 +98,16 @@ def make_report(data: dict[str, Any], plan: Any, args: argparse.Namespace) -> di
     bytes_per_slot *= {"float32": 4, "bfloat16": 2}[args.dtype]
     points = Points(data, plan, args.clock)
     rows, flat = setting_rows(points, bytes_per_slot), flatness(points)
-    asked = {"dtype": args.dtype, "clock": args.clock, "plan": asdict(plan), "bytes_per_slot": bytes_per_slot}
     return {
         "kind": "bench",
         "device": {**hardware("cpu"), "threads": args.threads},
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": package_versions(),
         "revision": git_revision(),
-        **asked,
+        "dtype": args.dtype,
+        "clock": args.clock,
+        "plan": asdict(plan),
+        "bytes_per_slot": bytes_per_slot,
         "settings": rows,
         "flat": flat,
         "confirmed": confirmations(points, data["confirm"]),

@@ -47,9 +47,7 @@ def time_split(frame: pd.DataFrame, *, title: str, ax: Axes) -> Axes:
     shares = shares.reindex(columns=SPLIT_PARTS, fill_value=0)
     shares.plot.barh(stacked=True, color=_PART_COLOURS, edgecolor="white", linewidth=0.6, width=0.8, ax=ax)
     for bars in ax.containers:
-        ax.bar_label(
-            bars, [f"{w:.0f}" if (w := bar.get_width()) >= 6 else "" for bar in bars], label_type="center", size=8
-        )
+        ax.bar_label(bars, fmt=lambda share: f"{share:.0f}" if share >= 6 else "", label_type="center", size=8)
     for place, milliseconds in enumerate(frame.groupby("rows").ms.sum()):
         ax.text(101, place, f"{milliseconds:.0f} ms", va="center", size=8)
     ax.set_yticks(range(len(shares)), [f"batch {rows}" for rows in shares.index])
