@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
+from typing import Any
 
 from kvrepro.graders.cleaning import split_top
 from kvrepro.graders.compare.collections import braced, ordered, sides_of, squeeze
@@ -21,11 +23,10 @@ from kvrepro.graders.words import plain
 
 MAX_INTEGERS = 1000
 _RELATION = re.compile(r"\\le(?![A-Za-z])|\\ge(?![A-Za-z])|\\ne(?![A-Za-z])|<=|>=|!=|<|>")
-_SPELLED = {"\\le": "<=", "\\ge": ">=", "\\ne": "!="}
-_TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "!=": "!="}
-# what the place of a number beside an end (-1 below, 0 at it, 1 above) must be
-_HOLDS: dict[str, tuple[int, ...]] = {"<": (-1,), "<=": (-1, 0), ">": (1,), ">=": (0, 1), "!=": (-1, 1), "=": (0,)}
-_OPENING, _CLOSING = {"(": ">", "[": ">=", "]": ">"}, {")": "<", "]": "<=", "[": "<"}
+# the places beside an end (-1 below, 0 at it, 1 above) that a relation to it allows
+_LESS, _AT_MOST, _MORE, _AT_LEAST, _OTHER = {-1}, {-1, 0}, {1}, {0, 1}, {-1, 1}
+_PLACES = {"<": _LESS, "<=": _AT_MOST, "\\le": _AT_MOST, ">": _MORE, ">=": _AT_LEAST, "\\ge": _AT_LEAST}
+_OPENING, _CLOSING = {"(": _MORE, "[": _AT_LEAST, "]": _MORE}, {")": _LESS, "]": _AT_MOST, "[": _LESS}
 _UNION = re.compile(r"\\cup(?![A-Za-z])|\bU\b")
 _OR = re.compile(r"(?i)\\text\{\s*(?:or|,or)\s*\}|\\lor(?![A-Za-z])|(?<![A-Za-z\\])or(?![A-Za-z])")
 _AND = re.compile(r"(?i)\\text\{\s*and\s*\}|\\land(?![A-Za-z])|(?<![A-Za-z\\])and(?![A-Za-z])|,|;|\\cap(?![A-Za-z])")
@@ -67,9 +68,9 @@ class RealSet:
 REALS, EMPTY = RealSet((), lambda _: True), RealSet((), lambda _: False)
 
 
-def _bounded(relation: str, end: Tree) -> RealSet:
-    """All numbers in one relation to an end."""
-    return RealSet((end,), lambda place: place(end) in _HOLDS[relation])
+def _bounded(places: set[int], end: Tree) -> RealSet:
+    """All numbers at these places beside an end."""
+    return RealSet((end,), lambda place: place(end) in places)
 
 
 def _combined(rule: Callable[[Iterable[bool]], bool], sets: Iterable[RealSet]) -> RealSet:
@@ -84,7 +85,7 @@ def _outside(inner: RealSet) -> RealSet:
 
 
 def _points(text: str) -> RealSet:
-    return _combined(any, (_bounded("=", read_expression(point)) for point in split_top(text, _LIST)))
+    return _combined(any, (_bounded({0}, read_expression(point)) for point in split_top(text, _LIST)))
 
 
 def read_real_set(text: str) -> RealSet:
@@ -98,9 +99,9 @@ def read_real_set(text: str) -> RealSet:
     if text == "\\emptyset" or _REALS.match(words):
         return EMPTY if text == "\\emptyset" else REALS
     if half := _HALF_LINE.match(words):
-        names = {"positive": ">", "negative": "<", "nonpositive": "<=", "nonnegative": ">="}
+        names = {"positive": _MORE, "negative": _LESS, "nonpositive": _AT_MOST, "nonnegative": _AT_LEAST}
         name = f"{'non' if half[1] else ''}{half[2]}".casefold() if half[2] else ""
-        return _bounded(names.get(name, ">=" if half[3] else ">"), ("number", Fraction(0)))
+        return _bounded(names.get(name, _AT_LEAST if half[3] else _MORE), ("number", Fraction(0)))
     if match := _EXCEPT.match(words):
         return _outside(_points(match[1]))
     if len(parts := split_top(text, _UNION)) > 1:
@@ -144,21 +145,22 @@ def _conditions(text: str) -> RealSet:
 
 def _chain(text: str) -> RealSet:
     """`x < 2`, `1 \\le x < 2`, `|x| > 3`."""
-    operators = [_SPELLED.get(operator, operator) for operator in _RELATION.findall(text)]
+    relations = [_PLACES.get(relation, _OTHER) for relation in _RELATION.findall(text)]
     sides = split_top(text, _RELATION)
     found = [i for i, side in enumerate(sides) if _ONE_SYMBOL.match(side) and (len(sides) == 2 or i == 1)]
-    if len(sides) != len(operators) + 1 or not all(sides) or len(sides) > 3 or len(found) != 1:
+    if len(sides) != len(relations) + 1 or not all(sides) or len(sides) > 3 or len(found) != 1:
         raise UnreadableError("not an inequality for one variable")
     at, sets = found[0], []
-    for i, operator in enumerate(operators):
+    for i, places in enumerate(relations):
         bound = read_expression(sides[i + 1] if i == at else sides[i])
-        operator = operator if i == at else _TURNED[operator]
+        mirrored = {-place for place in places}
+        if i != at:
+            places, mirrored = mirrored, places
         if sides[at].strip("|") in symbols_of(bound):
             raise UnreadableError("the variable is on both sides")
-        sets.append(_bounded(operator, bound))
+        sets.append(_bounded(places, bound))
         if sides[at].startswith("|"):
-            mirrored = _bounded(_TURNED[operator], ("neg", bound))
-            sets[-1] = _combined(any if ">" in operator else all, [sets[-1], mirrored])
+            sets[-1] = _combined(all if -1 in places else any, [sets[-1], _bounded(mirrored, ("neg", bound))])
     return _combined(all, sets)
 
 
@@ -171,19 +173,15 @@ def same_real_set(first: RealSet, second: RealSet) -> bool:
 
 def _agree(first: RealSet, second: RealSet, values: dict[str, Fraction]) -> bool:
     numbers = {end: real(evaluate(end, values)) for end in (*first.ends, *second.ends)}
-    ranks: dict[Tree, int] = {}
-    rank, last = -1, None
-    for end in sorted(numbers, key=numbers.__getitem__):
-        if context().isinf(numbers[end]):
-            ranks[end] = 10**9 if numbers[end] > 0 else -(10**9)
-            continue
-        rank += 2 if last is None or not close(numbers[end], last) else 0
-        ranks[end], last = rank, numbers[end]
+    finite = sorted(x for x in numbers.values() if not context().isinf(x)) or [context().mpf(0)]
+    gaps = ((low + high) / 2 for low, high in pairwise(finite))
+    points = (finite[0] - 1, *finite, *gaps, finite[-1] + 1)
+    return all(_holds(first, numbers, point) == _holds(second, numbers, point) for point in points)
 
-    def belongs(each: RealSet, slot: int) -> bool:
-        return each.contains(lambda end: (slot > ranks[end]) - (slot < ranks[end]))
 
-    return all(belongs(first, slot) == belongs(second, slot) for slot in range(rank + 2))
+def _holds(members: RealSet, numbers: dict[Tree, Any], x: Any) -> bool:
+    """Does a set whose ends have these values hold x?"""
+    return members.contains(lambda end: 0 if close(x, numbers[end]) else 1 if x > numbers[end] else -1)
 
 
 def integers_of(text: str) -> str | None:
@@ -196,12 +194,9 @@ def integers_of(text: str) -> str | None:
         return None
     if match is None or not ends or not max(ends.values()) - min(ends.values()) < MAX_INTEGERS:
         return None
-    inside = [
-        str(n)
-        for n in range(math.floor(min(ends.values())), math.ceil(max(ends.values())) + 1)
-        if members.contains(lambda end, n=n: (n > ends[end]) - (n < ends[end])) and (n >= 0 or match[1] == "Z")
-    ]
-    return "\\{" + ",".join(inside) + "\\}"
+    candidates = range(math.floor(min(ends.values())), math.ceil(max(ends.values())) + 1)
+    inside = (n for n in candidates if _holds(members, ends, Fraction(n)) and (n >= 0 or match[1] == "Z"))
+    return "\\{" + ",".join(map(str, inside)) + "\\}"
 
 
 def same_set(gold: str, answer: str) -> bool | None:

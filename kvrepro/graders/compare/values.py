@@ -25,7 +25,7 @@ from kvrepro.graders.compare.expression import UnreadableError, read_expression,
 from kvrepro.graders.compare.scalars import literal, same_base, same_quantity, same_scalar
 from kvrepro.graders.compare.sets import integers_of, same_set
 from kvrepro.graders.letters import read_choice
-from kvrepro.graders.words import fraction_in_words, is_wording, number_in_words, plain, same_clock, same_wording
+from kvrepro.graders.words import is_wording, plain, same_clock, same_wording, value_in_words
 
 _GOLD_LETTER = re.compile(r"^(?:\\text\{)?\s*\(?\s*([A-K])\s*\)?\s*\}?$")
 _LABEL = re.compile(r"^(?:\\text\{)?\s*(?:\(([A-K])\)|([A-K])\s*[).:])\s*\}?\s*[:~]?\s*(?=\S)")
@@ -77,9 +77,8 @@ def _without_lead(text: str) -> str:
         # a value in a text wrapper
         text = clean(match[1])
     text = _COUNTER.sub("", _TRAIL.sub("", _NEGATIVE.sub("-", text)).lstrip(" ="))
-    for spelled in (number_in_words(text), fraction_in_words(text)):
-        if spelled is not None:
-            return str(spelled)
+    if (spelled := value_in_words(text)) is not None:
+        return str(spelled)
     return strip_group(_ABOUT.sub("", text.lstrip(" :")).rstrip(" .:"))
 
 

@@ -12,7 +12,7 @@ from kvrepro.graders.extract.announcements import ANSWER_PHRASE
 from kvrepro.graders.extract.boxes import Box, find_boxes, is_joined
 from kvrepro.graders.extract.hedging import CONTRAST, REASON, REVISION
 from kvrepro.graders.score import THOUGHT_END, THOUGHT_START, UNKNOWN_START
-from kvrepro.graders.words import fraction_in_words, number_in_words
+from kvrepro.graders.words import value_in_words
 
 # characters of the answer part, from its end, that are searched for boxes, and for statements in words
 MAX_REPLY = 400_000
@@ -72,8 +72,8 @@ def extract(text: str, is_numeric: bool = False) -> Extraction:
         return _from_boxes(text, boxes)
     text = text[-MAX_WORDING:]
     closing = last_sentence.concluded(text, is_numeric)
-    if is_numeric and closing and not re.search(r"\d", unify_unicode(closing)):
-        closing = None if number_in_words(closing) is None is fraction_in_words(closing) else closing
+    if is_numeric and closing and not re.search(r"\d", unify_unicode(closing)) and value_in_words(closing) is None:
+        closing = None
     for rule, found in (
         ("phrase", _announced(text)),
         ("final_line", closing),
