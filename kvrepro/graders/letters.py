@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from kvrepro.graders.cleaning import unify_unicode
+from kvrepro.graders.cleaning import clean
+from kvrepro.graders.words import plain
 
 LETTERS = "ABCDEFGHIJK"
 LETTER = f"[{LETTERS}]"
@@ -14,6 +15,7 @@ CHOICE_WORD = (
     r"(?:the\s+)?(?:correct\s+)?(?:option|choice|answer choice|letter|statement|alternative)|opci[oó]n|r[eé]ponse"
     r"|antwort|alternativa|op[cç][aã]o|вариант|选项|選択肢|opzione|opcja|[(]?الخيار"
 )
+ADVERB = r"(?:(?:therefore|thus|clearly|indeed|definitely|then|alone|also|probably)\s+)?"
 JOINER = r"(?:,|;|/|&|\+|and|or|or maybe|und|oder|et|ou|y|o|e|и|или|和|或|与|及|と|、)"
 ANOTHER = re.compile(
     rf"^[)\]\s}}$*.,]*\s*{JOINER}\s*(?:option |choice |possibly |maybe |also )?[(\[\s$*{{]*({LETTER}"
@@ -34,12 +36,6 @@ _DESCRIBED = re.compile(
     r"^(?:is|are|was|has|denotes|represents|stands|means)\b(?!\s+(?:therefore\s+|clearly\s+|indeed\s+)?(?:the\s+)?"
     r"(?:only\s+)?(?:most\s+)?(?:correct|right|best|true|answer|valid|accurate))"
 )
-_WRAPPER = re.compile(
-    r"\\(?:text[a-z]*|math(?:rm|bf|sf|tt|it)|[mf]box|bf|rm|boldsymbol|bm|underline|operatorname|boxed)\s*(?=\{)"
-    r"|\\(?:bf|rm)\b"
-)
-_MARKUP = re.compile(r"\\[()\[\],;: !]|\\q?quad|[${}*`\"~]|\\left|\\right|\s+")
-_LABEL = re.compile(rf"^\s*\$?({LETTER})\s*[,:.]?\s*\\(?:text|quad|;| )")
 _LEAD = re.compile(
     rf"(?i)^(?:(?:the\s+)?(?:(?:final|correct|right|best)\s+)*answer\s*(?:is|:|=)|{CHOICE_WORD})\s*[:=]?\s*"
 )
@@ -48,11 +44,11 @@ _SEVERAL = re.compile(rf"[(\[]?{LETTER}[)\]]?(?:\s*{JOINER}?\s*[(\[]?{LETTER}[)\
 
 def read_choice(text: str) -> str | None:
     """Letter of a text that is nothing but a choice (a box, a final line); AMBIGUOUS for several, None for none."""
-    text = unify_unicode(text)
-    if labelled := _LABEL.match(text):
-        following = ANOTHER.match(re.sub(r"\\(?:text|quad|[; ])|[{}]", " ", text[labelled.end(1) :]))
-        return AMBIGUOUS if following else labelled[1]
-    text = re.sub(r" +", " ", _MARKUP.sub(" ", _WRAPPER.sub("", text))).strip()
+    if re.search(r"\\(?:vec|hat|overrightarrow)", text):
+        # the name of a vector
+        return None
+    # words set apart from the letter are a label
+    text = plain(re.sub(r"[*\"]", " ", re.sub(rf"^({LETTER})\s*\\text", r"\1) ", clean(text))))
     text = re.sub(r"^\((.*)\)$", r"\1", text) if text.count("(") == 1 else text
     text = text.strip(" .,;:!")
     for _ in range(3):

@@ -195,7 +195,7 @@ def integers_of(text: str) -> str | None:
     if match is None or not ends or not max(ends.values()) - min(ends.values()) < MAX_INTEGERS:
         return None
     candidates = range(math.floor(min(ends.values())), math.ceil(max(ends.values())) + 1)
-    inside = (n for n in candidates if _holds(members, ends, Fraction(n)) and (n >= 0 or match[1] == "Z"))
+    inside = (n for n in candidates if _holds(members, ends, context().mpf(n)) and (n >= 0 or match[1] == "Z"))
     return "\\{" + ",".join(map(str, inside)) + "\\}"
 
 

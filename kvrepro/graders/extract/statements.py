@@ -14,12 +14,22 @@ from kvrepro.graders.extract.announcements import ANSWER_PHRASE
 from kvrepro.graders.extract.answer import MAX_ANSWER, MAX_WORDING
 from kvrepro.graders.extract.boxes import find_boxes, is_joined
 from kvrepro.graders.extract.hedging import DOUBT
-from kvrepro.graders.letters import AMBIGUOUS, ANOTHER, ARTICLE, CHOICE_WORD, JOINER, LETTER, REJECTED, read_choice
+from kvrepro.graders.letters import (
+    ADVERB,
+    AMBIGUOUS,
+    ANOTHER,
+    ARTICLE,
+    CHOICE_WORD,
+    JOINER,
+    LETTER,
+    REJECTED,
+    read_choice,
+)
 
 MAX_BOXES = 200
 # what may stand around a letter
 _OPENING, _CLOSING = r"(?:\\text\{)?[(\[*$]{0,4}", r"[)\]*$}]{0,4}"
-_NAMED = r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ss]tatement)"
+_NAMED = r"\b(?i:option|choice|answer|statement)"
 _PICKED = re.compile(
     r"(?im)(?:\b(?:i|we|i'm|i am|i'd|i would|i'll|let's|you should|one should)\s+(?:(?:will|would|therefore|should"
     r"|must)\s+)?(?:choose|pick|select|go with|going with|say)|\b(?:choose|pick|select)\b(?!\s+(?:from|between|one"
@@ -35,15 +45,14 @@ _PICKED = re.compile(
 _INVERTED = re.compile(r"(?i)\b(?:should|shall|could|can|would|may|do)\s*$")
 _OTHERS = re.compile(r"(?i)\b(?:error|avoid|someone|students?|people|many|others|some|most)\b")
 # a letter as the subject of a sentence or behind `option`; behind brackets it may stand anywhere
-_SUBJECT = (
-    rf"(?:{_NAMED}\s+|(?:^|(?<=[.;,:]\s)|(?<=\b[Oo]nly\s)|(?<=\bthat\s)|(?<=\b[Bb]ut\s)|(?<=\b[Ss]o\s)"
-    rf"|(?<=\b[Hh]ence\s)|(?<=\b[Tt]hus\s)))(?:[*$]{{0,3}}\((?=[A-K]\)))?[\[*$]{{0,4}}([A-K])\b{_CLOSING}"
+_BEFORE_SUBJECT = (
+    r"^|(?i:(?<=[.;,:]\s)|(?<=\bonly\s)|(?<=\bthat\s)|(?<=\bbut\s)|(?<=\bso\s)|(?<=\bhence\s)|(?<=\bthus\s))"
 )
+_SUBJECT = rf"(?:{_NAMED}\s+|{_BEFORE_SUBJECT})(?:[*$]{{0,3}}\((?=[A-K]\)))?[\[*$]{{0,4}}([A-K])\b{_CLOSING}"
 _RIGHT = re.compile(
-    rf"(?m)(?:(?:\b(?:option|choice|answer|statement|opción|вариант)\s*|(?<![A-Za-z\\*$]))(?:\*\*|\$"
-    rf"|\\text(?:bf)?\{{){{0,3}}[(\[]([A-K])[)\]](?:\*\*|\$|\}}){{0,3}}|{_SUBJECT})"
-    r"\s{0,3}(?:is|are|must be|would be|seems(?: to be)?|appears(?: to be)?|looks(?: like)?|being"
-    r"|remains)\s+(?:therefore |thus |clearly |indeed |definitely |then )?(?:the\s+)?(?:only\s+)?(?:one\s+(?:that is"
+    rf"(?m)(?:(?:(?:{_NAMED}|\b(?:opción|вариант))\s*|(?<![A-Za-z\\*$]))(?:\*\*|\$|\\text(?:bf)?\{{){{0,3}}"
+    rf"[(\[]([A-K])[)\]](?:\*\*|\$|\}}){{0,3}}|{_SUBJECT})\s{{0,3}}(?:is|are|must be|would be|seems(?: to be)?"
+    rf"|appears(?: to be)?|looks(?: like)?|being|remains)\s+{ADVERB}(?:the\s+)?(?:only\s+)?(?:one\s+(?:that is"
     r"|which is)\s+)?(?:best |most |factually )?(?:correct|right|true|answer|accurate|valid|best choice|appropriate"
     r"|plausible|likely|suitable|reasonable|consistent|one|option|choice|possibility|better(?:\s+(?:answer|choice"
     r"|option|fit|one|supported))?(?=\s*(?:[.!]|$)))(?!\s+(?:about|that|in|but|for)\b)"
@@ -52,17 +61,15 @@ _FITS = "satisfies|works|fits|matches|passes|remains|meets|holds|makes sense|agr
 # the one option that others are set against: `Only C satisfies both`, `All options except C are wrong`; a small letter
 # is a choice only where `the answer` follows
 _SOLE = re.compile(
-    rf"(?m)\b[Oo]nly\s+(?:(?:option|choice|answer|statement)\s+)?{_OPENING}([A-K]){_CLOSING}\s+(?:{_FITS})"
-    rf"|[;,]\s+(?:so\s+|and\s+|thus\s+|hence\s+)?(?:only\s+)?{_OPENING}([A-K]){_CLOSING}\s+(?:remains|is left)\b"
-    rf"|\b(?:[Aa]ll|[Ee]very)\b[^.\n]{{0,30}}\b(?:except|but|other than)\s+(?:for\s+)?(?:(?:option"
-    rf"|choice)\s+)?{_OPENING}([A-K]){_CLOSING}\s+(?:are|is|can be|were)\s+(?:clearly\s+)?(?:wrong|incorrect|false"
-    rf"|eliminated|ruled out)|(?:^|(?<=[.;,:]\s)){_OPENING}([a-k]){_CLOSING}\s+(?:is|must be)\s+(?:therefore\s+"
-    rf"|clearly\s+)?"
-    r"(?:the|our|my)\s+(?:correct\s+|right\s+|best\s+|final\s+)?(?:answer|choice|option)\b"
+    rf"(?m)(?:\b[Oo]nly\s+(?:{_NAMED}\s+)?|[;,]\s+(?:(?:so|and|thus|hence|only)\s+)*){_OPENING}([A-K]){_CLOSING}\s+"
+    rf"(?:{_FITS})\b|\b(?:[Aa]ll|[Ee]very)\b[^.\n]{{0,30}}\b(?:except|but|other than)\s+(?:for\s+)?(?:{_NAMED}\s+)?"
+    rf"{_OPENING}([A-K]){_CLOSING}\s+(?:are|is|can be|were)\s+{ADVERB}(?:wrong|incorrect|false|eliminated|ruled out)"
+    rf"|(?:^|(?<=[.;,:]\s)){_OPENING}([a-k]){_CLOSING}\s+(?:is|must be)\s+{ADVERB}(?:the|our|my)\s+(?:correct\s+"
+    r"|right\s+|best\s+|final\s+)?(?:answer|choice|option)\b"
 )
 # `choice (B) fits.`, `B works best.`: nothing may follow that takes some of it back
 _FITTING = re.compile(
-    rf"(?m){_SUBJECT}\s+(?:clearly\s+|alone\s+|indeed\s+)?(?:{_FITS})\b"
+    rf"(?m){_SUBJECT}\s+{ADVERB}(?:{_FITS})\b"
     r"(?:\s+(?:best|perfectly|exactly|better|all|both|every|everything|here|the (?:data|description|evidence"
     r"|observations?|spectrum|facts|conditions?|definition))\b(?:\s+(?:the|of the)?\s*[a-z]+){0,2})?\s*(?:[.;!*]|$)"
 )
@@ -86,7 +93,7 @@ _SYMBOL_TAIL = re.compile(
 _JOINED = re.compile(rf"[(\[{{*$]?\b({LETTER})\b[)\]}}*$]*\s*{JOINER}\s*(?:option |choice )?$")
 # the same sentence withdraws it
 _TORN = re.compile(r"(?i)[^.\n]{0,40}\btorn between\b")
-_NEGATED = re.compile(r"^\s*(?:definitely |clearly |probably )?not\b\s*")
+_NEGATED = re.compile(rf"^\s*{ADVERB}not\b\s*")
 _INSTEAD = re.compile(
     r"\b(?:but|rather|instead|it is|it's|so|hence|thus|therefore|leaving)\b,?\s*(?:it is|it's|the answer is)?\s*"
 )
