@@ -48,15 +48,19 @@ _BEFORE_SUBJECT = (
     r"^|(?i:(?<=[.;,:]\s)|(?<=\bonly\s)|(?<=\bthat\s)|(?<=\bbut\s)|(?<=\bso\s)|(?<=\bhence\s)|(?<=\bthus\s))"
 )
 _SUBJECT = rf"(?:{_NAMED}\s+|{_BEFORE_SUBJECT})(?:[*$]{{0,3}}\((?=[A-K]\)))?[\[*$]{{0,4}}([A-K])\b{_CLOSING}"
+_FITS = "satisfies|works|fits|matches|passes|remains|meets|holds|makes sense|agrees|is left|is consistent|survives|wins"
+# `option (B) is correct`, `B works best.`: nothing may follow that takes some of it back
 _RIGHT = re.compile(
     rf"(?m)(?:(?:(?:{_NAMED}|\b(?:opción|вариант))\s*|(?<![A-Za-z\\*$]))(?:\*\*|\$|\\text(?:bf)?\{{){{0,3}}"
-    rf"[(\[]([A-K])[)\]](?:\*\*|\$|\}}){{0,3}}|{_SUBJECT})\s{{0,3}}(?:is|are|must be|would be|seems(?: to be)?"
+    rf"[(\[]([A-K])[)\]](?:\*\*|\$|\}}){{0,3}}|{_SUBJECT})\s{{0,3}}(?:(?:is|are|must be|would be|seems(?: to be)?"
     rf"|appears(?: to be)?|looks(?: like)?|being|remains)\s+{ADVERB}(?:the\s+)?(?:only\s+)?(?:one\s+(?:that is"
     r"|which is)\s+)?(?:best |most |factually )?(?:correct|right|true|answer|accurate|valid|best choice|appropriate"
     r"|plausible|likely|suitable|reasonable|consistent|one|option|choice|possibility|better(?:\s+(?:answer|choice"
     r"|option|fit|one|supported))?(?=\s*(?:[.!]|$)))(?!\s+(?:about|that|in|but|for)\b)"
+    rf"|{ADVERB}(?P<fits>{_FITS})\b(?:\s+(?:best|perfectly|exactly|better|all|both|every|everything|here|the (?:data"
+    r"|description|evidence|observations?|spectrum|facts|conditions?|definition))\b(?:\s+(?:the|of the)?\s*[a-z]+){0,2}"
+    r")?\s*(?:[.;!*]|$))"
 )
-_FITS = "satisfies|works|fits|matches|passes|remains|meets|holds|makes sense|agrees|is left|is consistent|survives|wins"
 # the one option that others are set against: `Only C satisfies both`, `All options except C are wrong`; a small letter
 # is a choice only where `the answer` follows
 _SOLE = re.compile(
@@ -65,12 +69,6 @@ _SOLE = re.compile(
     rf"{_OPENING}([A-K]){_CLOSING}\s+(?:are|is|can be|were)\s+{ADVERB}(?:wrong|incorrect|false|eliminated|ruled out)"
     rf"|(?:^|(?<=[.;,:]\s)){_OPENING}([a-k]){_CLOSING}\s+(?:is|must be)\s+{ADVERB}(?:the|our|my)\s+(?:correct\s+"
     r"|right\s+|best\s+|final\s+)?(?:answer|choice|option)\b"
-)
-# `choice (B) fits.`, `B works best.`: nothing may follow that takes some of it back
-_FITTING = re.compile(
-    rf"(?m){_SUBJECT}\s+{ADVERB}(?:{_FITS})\b"
-    r"(?:\s+(?:best|perfectly|exactly|better|all|both|every|everything|here|the (?:data|description|evidence"
-    r"|observations?|spectrum|facts|conditions?|definition))\b(?:\s+(?:the|of the)?\s*[a-z]+){0,2})?\s*(?:[.;!*]|$)"
 )
 _ASKED = re.compile(
     rf"(?i)^[)\]}}*$`'\"\s]{{0,4}}\?+[*\s]*(?:(?P<no>no|not|wrong|but|cannot)\b|(?:(?:or|and|maybe|perhaps|possibly"
@@ -137,14 +135,13 @@ def _in_words(text: str, start: int) -> Iterator[Statement]:
         sentence = re.split(r"[.,;\n]", text[max(0, match.start() - 120) : match.start()])[-1]
         if not (DOUBT.search(sentence) or _INVERTED.search(sentence)):
             yield from (said for said in _after_phrase(text, match.start(), match.end()) if said.letter)
-    for match in _RIGHT.finditer(text, start):
-        letter = match[1] or match[2]
+    right = [(match, match[1] or match[2]) for match in _RIGHT.finditer(text, start)]
+    n_fitting = len({letter for match, letter in right if match["fits"]})
+    for match, letter in right:
         joined = _JOINED.search(text[max(0, match.start() - 30) : match.start()])
-        yield Statement(match.start(), letter if joined is None or joined[1] == letter else AMBIGUOUS, match[0].strip())
-    fitting = [(match, match[1] or match[2]) for match in _FITTING.finditer(text, start)]
-    for match, letter in fitting:
-        # two options that fit are no choice
-        yield Statement(match.start(), letter if len({other for _, other in fitting}) == 1 else AMBIGUOUS, match[0])
+        # two options that are joined, or that fit, are no choice
+        is_several = (joined and joined[1] != letter) or (match["fits"] and n_fitting > 1)
+        yield Statement(match.start(), AMBIGUOUS if is_several else letter, match[0].strip())
     for match in _SOLE.finditer(text, start):
         yield Statement(match.start(), next(filter(None, match.groups())).upper(), match[0])
 
