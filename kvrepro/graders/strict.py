@@ -16,7 +16,7 @@ from kvrepro.graders.compare.values import same_answer
 from kvrepro.graders.extract import choice
 from kvrepro.graders.extract.answer import Extraction, answer_part, extract
 from kvrepro.graders.extract.boxes import withdrawn_until
-from kvrepro.graders.letters import AMBIGUOUS, read_choice
+from kvrepro.graders.extract.statements import AMBIGUOUS, read_choice
 from kvrepro.graders.score import Score
 from kvrepro.graders.words import is_wording
 

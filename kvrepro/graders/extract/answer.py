@@ -23,7 +23,6 @@ _SPECIAL = re.compile(r"<[|｜][^<>|｜\n]{1,40}[|｜]>|</?(?:answer|s|eos|pad)>
 _SIGN_BEFORE = re.compile(r"(?:^|[\s$=(\[:])-\s*$|=\s*\$?\s*-\s*\$\s*$")
 _BEHIND = re.compile(r"^\s*\$?((?:_\{?\d{1,2}\}?)|(?:\s|~|\\,)*[ap]\.?m\b\.?)")
 _LEFT_SIDE = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:_\{?\w\}?)?(?:\([A-Za-z]\))?)\s*=\s*$")
-_POLITE = re.compile(r"(?:입니다|이다|です|である|だ|になります)\s*$")
 
 
 @dataclass(frozen=True)
@@ -143,6 +142,5 @@ def _first_value(tail: str) -> str | None:
             r"^\s*(?:%|\\%|[a-z²³^0-9/ ]{1,30}$)", last_sentence.SENTENCE_END.split(tail[position:], maxsplit=1)[0]
         )
         return " , ".join(formulas) + (f" \\text{{{unit[0].strip()}}}" if unit and len(formulas) == 1 else "")
-    sentence, remark = last_sentence.without_remark(last_sentence.SENTENCE_END.split(tail, maxsplit=1)[0])
-    said = last_sentence.conversion(sentence, remark) or REASON.sub("", CONTRAST.sub("", sentence))
-    return _POLITE.sub("", said).strip(" *:`\"'") or None
+    sentence = last_sentence.without_remark(last_sentence.SENTENCE_END.split(tail, maxsplit=1)[0])
+    return REASON.sub("", CONTRAST.sub("", sentence)).strip(" *:`\"'") or None

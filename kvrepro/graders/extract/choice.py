@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from kvrepro.graders.cleaning import clean, unify_unicode
 from kvrepro.graders.extract.answer import MAX_WORDING
 from kvrepro.graders.extract.hedging import AGAINST, ASIDE, DOUBT
-from kvrepro.graders.extract.statements import statements
-from kvrepro.graders.letters import CHOICE_WORD, LETTER, LETTERS, read_choice
+from kvrepro.graders.extract.statements import CHOICE_WORD, LETTER, LETTERS, read_choice, statements
 
 # the gold's own words instead of a letter
 GOLD_TEXT = "gold_text"
