@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from kvrepro.graders.cleaning import rewritten
-from kvrepro.graders.compare.evaluation import TooLargeError, evaluate, number, same_value
+from kvrepro.graders.compare.evaluation import evaluate, number, same_value
 from kvrepro.graders.compare.expression import Tree, UnreadableError, read_expression, symbols_of
 from kvrepro.graders.compare.units import Unit, read_quantity, split_unit, strip_currency
 from kvrepro.graders.words import number_in_words, value_in_words
@@ -192,8 +192,6 @@ def _any_same(pairs: list[tuple[ParsedValue, ParsedValue]], is_integer: bool) ->
         try:
             if same_reading(left, right, is_integer):
                 return True
-        except TooLargeError:
-            raise
         except UnreadableError:
             is_undecided = True
     return None if is_undecided else False

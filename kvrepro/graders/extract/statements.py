@@ -63,8 +63,9 @@ _PICKED = re.compile(
     r"|answer choice|statement)\b|[(\[][A-K][)\]]|\\text(?:bf)?\{\s*\(?[A-K]|\*\*[A-K]\*\*|[A-K]\s*\.?\s*(?:$"
     r"|\n))))\s*"
 )
-# `Should I go with B?`
+# `Should I go with B?`, and what makes `choose A` a report of somebody's mistake
 _INVERTED = re.compile(r"(?i)\b(?:should|shall|could|can|would|may|do)\s*$")
+_OTHERS = re.compile(r"(?i)\b(?:error|avoid|someone|students?|people|many|others|some|most)\b")
 # a letter as the subject of a sentence or behind `option`; behind brackets it may stand anywhere
 _BEFORE_SUBJECT = (
     r"^|(?i:(?<=[.;,:]\s)|(?<=\bonly\s)|(?<=\bthat\s)|(?<=\bbut\s)|(?<=\bso\s)|(?<=\bhence\s)|(?<=\bthus\s))"
@@ -155,7 +156,7 @@ def _in_words(text: str, start: int) -> Iterator[Statement]:
         yield from _after_phrase(text, match.start(), match.end())
     for match in _PICKED.finditer(text, start):
         sentence = re.split(r"[.,;\n]", text[max(0, match.start() - 120) : match.start()])[-1]
-        if not (DOUBT.search(sentence) or _INVERTED.search(sentence)):
+        if not (DOUBT.search(sentence) or _OTHERS.search(sentence) or _INVERTED.search(sentence)):
             yield from (said for said in _after_phrase(text, match.start(), match.end()) if said.letter)
     right = [(match, match[1] or match[2]) for match in _RIGHT.finditer(text, start)]
     n_fitting = len({letter for match, letter in right if match["fits"]})
