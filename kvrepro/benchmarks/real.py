@@ -10,9 +10,8 @@ from typing import Any
 
 from ..errors import KvreproError, UnknownNameError
 from ..files import read_objects
-from .options import OPTION_SEED, listed_options, shuffled_question
 from .problem import Problem
-from .prompts import prompt_hash, user_message
+from .prompts import OPTION_SEED, listed_options, prompt_hash, rows_hash, shuffled_question, user_message
 from .sources import REAL_BENCHMARKS, RealBenchmark
 
 _PROBLEM_FIELDS = ("problem", "question", "Question", "input")
@@ -53,7 +52,7 @@ def load_with_provenance(
         "benchmark": name,
         **origin,
         "n_rows": len(problems),
-        "rows_sha256": prompt_hash(f"{p.problem_id}\x1f{p.question}\x1f{p.gold}" for p in problems),
+        "rows_sha256": rows_hash(problems),
         "prompt_style": prompt_style,
         "prompts_sha256": prompt_hash(p.question for p in problems),
         "option_seed": OPTION_SEED if entry.kind == "choice" else None,

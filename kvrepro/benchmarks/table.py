@@ -9,7 +9,7 @@ from ..errors import KvreproError, UnknownNameError
 from ..paths import data_dir
 from .generated import GENERATED
 from .problem import Benchmark, Problem
-from .prompts import PROMPT_STYLES
+from .prompts import PROMPT_STYLES, rows_hash
 from .real import load_with_provenance
 from .sources import REAL_BENCHMARKS
 
@@ -71,12 +71,6 @@ def check_prompt_style(name: str, prompt_style: str) -> None:
             f"prompt_style={prompt_style!r}: {name} is written in the tiny models' own language and is asked bare; "
             f"use {PROMPT_STYLES[0]!r}"
         )
-
-
-def rows_hash(problems: list[Problem]) -> str:
-    """SHA-256 over ids, questions and golds, in order; part of a cell's manifest."""
-    texts = "".join(f"{p.problem_id}\x1f{p.question}\x1f{p.gold}\x1f" for p in problems)
-    return hashlib.sha256(texts.encode()).hexdigest()
 
 
 def rows_identity(name: str) -> str:

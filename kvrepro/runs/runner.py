@@ -15,8 +15,8 @@ import torch
 from tqdm import tqdm
 
 from ..benchmarks.problem import Problem
-from ..benchmarks.prompts import prompt_hash
-from ..benchmarks.table import benchmark_entry, load_with_origin, rows_hash
+from ..benchmarks.prompts import prompt_hash, rows_hash
+from ..benchmarks.table import benchmark_entry, load_with_origin
 from ..engine.engine import Engine
 from ..engine.generate import end_token_ids
 from ..engine.observer import KeptPositions

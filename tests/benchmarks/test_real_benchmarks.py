@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from kvrepro.benchmarks import real
-from kvrepro.benchmarks.options import option_order, shuffled_question
 from kvrepro.benchmarks.overlap import same_problems
-from kvrepro.benchmarks.prompts import DEEPSEEK_SUFFIX, prompt_hash, user_message
+from kvrepro.benchmarks.prompts import DEEPSEEK_SUFFIX, option_order, prompt_hash, shuffled_question, user_message
 from kvrepro.benchmarks.real import load_real, load_with_provenance
 from kvrepro.benchmarks.sources import REAL_BENCHMARKS
 from kvrepro.errors import KvreproError, UnknownNameError
