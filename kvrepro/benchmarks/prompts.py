@@ -52,8 +52,8 @@ def option_order(problem_id: str, n_options: int = 4, seed: int = OPTION_SEED) -
 
 def shuffled_question(
     question: str, correct: str, incorrect: Sequence[str], problem_id: str
-) -> tuple[str, str, tuple[str, ...]]:
-    """(question with lettered options, gold letter, options in the order shown).
+) -> tuple[str, str, dict[str, str]]:
+    """(question with lettered options, gold letter, options by letter).
 
     The gold's place is carried, never looked up by its text.
     """
@@ -61,12 +61,12 @@ def shuffled_question(
     if len(options) != len(LETTERS) or not all(option.strip() for option in options):
         raise KvreproError(f"problem {problem_id!r} needs {len(LETTERS)} non-empty options, found {len(options)}")
     order = option_order(problem_id, len(options))
-    shown = tuple(options[i].strip() for i in order)
-    lines = [f"{letter}) {text}" for letter, text in zip(LETTERS, shown, strict=True)]
+    shown = {letter: options[i].strip() for letter, i in zip(LETTERS, order, strict=True)}
+    lines = [f"{letter}) {text}" for letter, text in shown.items()]
     return question.strip() + "\n\n" + "\n".join(lines), LETTERS[order.index(0)], shown
 
 
-def listed_options(question: str) -> tuple[str, ...]:
+def listed_options(question: str) -> dict[str, str]:
     """Options of a ready-made question that ends in lines `A) ...` to `D) ...`; empty if it has no such lines."""
     found = re.findall(r"^[ \t]*\(?([A-D])[).:][ \t]*(\S.*?)[ \t]*$", question, re.MULTILINE)[-len(LETTERS) :]
-    return tuple(text for _, text in found) if "".join(letter for letter, _ in found) == LETTERS else ()
+    return dict(found) if "".join(letter for letter, _ in found) == LETTERS else {}

@@ -35,12 +35,9 @@ def load_with_provenance(
         revision: commit, tag or branch of the data set on the Hub; None takes the table's, and the newest if the table
             names none. The commit that it stood for is recorded. A folder has no revisions.
 
-    Returns:
-        Problems in source order, and what a manifest records about where they came from.
-
-    Raises:
-        UnknownNameError: no such benchmark or prompt style.
-        KvreproError: missing file or columns, wrong number of rows, repeated ids, empty golds, Hub not reachable.
+    Returns problems in source order, and what a manifest records about where they came from. Raises `KvreproError` for
+    an unknown name or style, missing file or columns, wrong number of rows, repeated ids, empty golds, Hub not
+    reachable.
     """
     if name not in REAL_BENCHMARKS:
         raise UnknownNameError("benchmark", name, REAL_BENCHMARKS)
@@ -145,7 +142,10 @@ def _renamed(entry: RealBenchmark, row: dict[str, Any], place: str, has_hub_name
 
 def _problem(entry: RealBenchmark, row: Mapping[str, Any], number: int, style: str) -> Problem:
     problem_id = str(row["id"]) if "id" in row else f"{entry.name}-{number:03d}"
-    gold = _gold_text(row["answer"])
+    gold = row["answer"]
+    # 27.0 of a float column is 27
+    is_whole = isinstance(gold, float) and gold.is_integer()
+    gold = "" if gold is None else str(int(gold) if is_whole else gold).strip()
     published, mended = entry.gold_fixes.get(number, (None, None))
     if gold == published:
         gold = mended
@@ -153,19 +153,12 @@ def _problem(entry: RealBenchmark, row: Mapping[str, Any], number: int, style: s
     if not text:
         raise KvreproError(f"{entry.name}: problem {problem_id!r} has no text")
     if "incorrect" not in row:
-        options = listed_options(text) if entry.kind == "choice" else ()
+        options = listed_options(text) if entry.kind == "choice" else {}
     elif gold:
         text, gold, options = shuffled_question(text, gold, row["incorrect"], problem_id)
     else:
         raise KvreproError(f"{entry.name}: problem {problem_id!r} has an empty gold answer")
     return Problem(problem_id, user_message(text, gold, style), gold, options)
-
-
-def _gold_text(value: Any) -> str:
-    """Golds as text; 27.0 of a float column is 27."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return "" if value is None else str(value).strip()
 
 
 def _check(entry: RealBenchmark, problems: Sequence[Problem], source: str) -> None:

@@ -20,11 +20,7 @@ def benchmark_names() -> list[str]:
 
 
 def benchmark_entry(name: str) -> Benchmark:
-    """Look a benchmark up.
-
-    Raises:
-        UnknownNameError: no such benchmark; lists the known ones.
-    """
+    """Look a benchmark up; `UnknownNameError` lists the known ones."""
     entry = GENERATED.get(name) or REAL_BENCHMARKS.get(name)
     if entry is None:
         raise UnknownNameError("benchmark", name, benchmark_names())
@@ -47,10 +43,8 @@ def load_with_origin(
 ) -> tuple[list[Problem], dict[str, Any]]:
     """Problems, and where their rows came from (for the manifest).
 
-    Raises:
-        UnknownNameError: no such benchmark or prompt style.
-        KvreproError: rows that cannot be had or are not those expected; a prompt style for a generated benchmark,
-            whose questions are their own language.
+    Raises `KvreproError` for an unknown benchmark, rows that cannot be had or are not those expected, and a prompt
+    style for a generated benchmark, whose questions are their own language.
     """
     check_prompt_style(name, prompt_style)
     entry = benchmark_entry(name)
