@@ -13,7 +13,7 @@ import pandas as pd
 from ..cache.shape import CacheShape
 from ..errors import KvreproError
 from ..models.memory import step_bytes
-from ..models.random_weights import bench_shape
+from ..models.shapes import bench_shape
 from ..scores.known_scores import PAPER_BUDGET_CURVES
 from .bounds import TITLES as MODEL_TITLES
 from .reply_time import step_at

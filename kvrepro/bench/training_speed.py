@@ -18,8 +18,7 @@ from ..cache.shape import CacheShape
 from ..errors import KvreproError
 from ..methods.learned.importance import ImportancePredictor
 from ..models.loading import load_model
-from ..models.random_weights import build
-from ..models.shapes import model_config
+from ..models.shapes import build, model_config
 from ..models.table import model_entry
 from ..training.dataset import Example
 from ..training.importance.recipe import PredictorRecipe, make_recipe
@@ -170,7 +169,7 @@ def _model(name: str, with_random_weights: bool):
     if not with_random_weights:
         return load_model(model_entry(name))[0]
     config = copy.deepcopy(model_config(model_entry(name)))
-    return build(config, "cuda" if torch.cuda.is_available() else "cpu", torch.float32)
+    return build(config, "cuda" if torch.cuda.is_available() else "cpu", "float32")
 
 
 if __name__ == "__main__":
