@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     entry = model_entry(args.model)
     if args.random:
-        model = build(model_config(entry), "cuda" if torch.cuda.is_available() else "cpu", torch.float32)
+        model = build(model_config(entry), "cuda" if torch.cuda.is_available() else "cpu", "float32")
     else:
         model, _ = load_model(entry)
     best = make_recipe("best", args.model)
