@@ -75,10 +75,10 @@ def write_model(folder: Path, config: Any, dtype: str) -> None:
     """Random weights, seed 0, as an ordinary checkpoint: the same for both environments."""
     import torch
 
-    from ..models.random_weights import build
+    from ..models.shapes import build
 
     torch.manual_seed(0)
-    build(config, "cpu", getattr(torch, dtype)).save_pretrained(folder)
+    build(config, "cpu", dtype).save_pretrained(folder)
 
 
 @dataclass

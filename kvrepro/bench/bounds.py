@@ -10,8 +10,7 @@ import pandas as pd
 from ..methods.budgets import Schedule
 from ..methods.learned.importance import PredictorShape
 from ..models.memory import RESERVE_BYTES, rows_that_fit, step_bytes
-from ..models.random_weights import SHAPES, true_shape
-from ..models.shapes import ModelSize, model_size
+from ..models.shapes import SHAPES, ModelSize, model_size, true_shape
 from ..models.table import MODELS
 from ..runs.forecast import ASSUMED_PROMPT_TOKENS
 from ..runs.machines import GPUS

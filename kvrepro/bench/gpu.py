@@ -20,7 +20,7 @@ from ..methods.base import EvictionMethod
 from ..methods.learned.importance import ImportancePredictor, PredictorShape
 from ..methods.table import create_method
 from ..models.memory import rows_that_fit, step_bytes
-from ..models.random_weights import build, step_weight_bytes, true_shape
+from ..models.shapes import build, true_shape, weight_bytes
 from .baselines import Baseline, Generate, ReferenceLoop
 from .engine_loop import EngineLoop
 from .settings import PAPER_RATIOS, PAPER_WINDOW
@@ -132,8 +132,8 @@ def decode_rows(name: str, rows: int, copy_bytes_per_s: float, part: Callable[..
         part: called with a row's name, a function that measures it, and its labels.
     """
     torch.manual_seed(0)
-    model = build(true_shape(name), device)
-    weights, shape = step_weight_bytes(model), PredictorShape.published(model.config.hidden_size)
+    model = build(true_shape(name), device, "bfloat16")
+    weights, shape = weight_bytes(model, of_a_step=True), PredictorShape.published(model.config.hidden_size)
     predictor = ImportancePredictor(shape).to(device, model.dtype).eval()
 
     def budget(method: str, tokens: int, batch: int = rows, decoder: str = "graph") -> dict[str, Any]:

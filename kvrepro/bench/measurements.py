@@ -14,7 +14,7 @@ import pandas as pd
 from ..cache.shape import CacheShape
 from ..errors import KvreproError
 from ..models.memory import step_bytes
-from ..models.random_weights import bench_shape
+from ..models.shapes import bench_shape
 from .bounds import TITLES as MODEL_TITLES
 from .settings import DYNTS, GENERATE, SPLIT_PARTS, TITLES, VARIANTS, BenchSettings
 from .table import Points

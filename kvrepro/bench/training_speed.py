@@ -18,8 +18,7 @@ from ..cache.shape import CacheShape
 from ..errors import KvreproError
 from ..methods.learned.importance import ImportancePredictor
 from ..models.loading import load_model
-from ..models.random_weights import build
-from ..models.shapes import model_config
+from ..models.shapes import build, model_config
 from ..models.table import model_entry
 from ..training.dataset import Example, LabelledTraces
 from ..training.importance.recipe import PredictorRecipe, make_recipe
@@ -129,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     entry = model_entry(args.model)
     if args.random:
-        model = build(model_config(entry), "cuda" if torch.cuda.is_available() else "cpu", torch.float32)
+        model = build(model_config(entry), "cuda" if torch.cuda.is_available() else "cpu", "float32")
     else:
         model, _ = load_model(entry)
     best = make_recipe("best", args.model)

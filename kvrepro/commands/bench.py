@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure, print the table, return medians and ratios."""
     if args.model is not None or args.methods is not None:
         return _on_a_model(args)
-    from ..models.random_weights import bench_shape
+    from ..models.shapes import bench_shape
 
     for name in args.variants or ():
         if name not in VARIANTS:
@@ -91,7 +91,7 @@ def _plan(args: argparse.Namespace) -> BenchSettings:
 
 def make_report(data: dict[str, Any], plan: Any, args: argparse.Namespace) -> dict[str, Any]:
     """Everything that the JSON file holds: device, versions, plan, points, and what follows from them."""
-    from ..models.random_weights import bench_shape
+    from ..models.shapes import bench_shape
 
     config = bench_shape()
     bytes_per_slot = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim

@@ -15,7 +15,7 @@ from kvrepro.bench.settings import DYNTS, GENERATE, KVPRESS, OURS, REFERENCE, VA
 from kvrepro.cli import main
 from kvrepro.commands import bench as command
 from kvrepro.errors import KvreproError
-from kvrepro.models.random_weights import bench_shape
+from kvrepro.models.shapes import bench_shape
 
 SMALL = BenchSettings(
     batches=(2,),
@@ -164,7 +164,7 @@ def test_a_run_in_small_ends_in_one_json_line_and_names_what_is_missing(monkeypa
 
     monkeypatch.setattr(command, "run_bench", run_small)
     monkeypatch.setattr(command, "_plan", lambda args: SMALL)
-    monkeypatch.setattr("kvrepro.models.random_weights.bench_shape", small_shape)
+    monkeypatch.setattr("kvrepro.models.shapes.bench_shape", small_shape)
     arguments = ["bench", "--variants", WINDOW, DYNTS, KVPRESS, "--threads", "1", "--out", str(tmp_path)]
     assert main(arguments) == 0
     shown = capsys.readouterr().out
