@@ -39,7 +39,7 @@ class BreakEven:
 
 
 def step_costs(model, head, lengths: Sequence[int], *, rows: int = 8, repeats: int = 20) -> pd.DataFrame:
-    """Median seconds of one decode step and of the head alone, by the number of cached slots per row.
+    """Median seconds of one step of the engine, sampling included, and of the head alone, by cached slots per row.
 
     The cache holds noise: time does not depend on values. All lengths are timed in turn, so that a slow moment of the
     machine falls on all of them.

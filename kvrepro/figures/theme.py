@@ -30,7 +30,7 @@ def interval_lines(
     colours: Mapping[str, str],
     labels: Mapping[str, str] | None = None,
     apart: float = 0.0,
-) -> Axes:
+) -> None:
     """One line per value of `hue` in the frame's order, the interval (columns lo, hi) of every point as a bar.
 
     Args:
@@ -45,7 +45,6 @@ def interval_lines(
         ax.errorbar(
             part[x] + shift, part[y], spread(part, y), marker="o", markersize=4, capsize=2, elinewidth=0.9, **style
         )
-    return ax
 
 
 def spread(frame: pd.DataFrame, y: str, lo: str = "lo", hi: str = "hi") -> np.ndarray:
