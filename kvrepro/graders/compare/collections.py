@@ -14,7 +14,6 @@ from kvrepro.graders.cleaning import split_top
 Compare = Callable[[str, str], "bool | None"]
 
 _EQUALS = re.compile(r"(?<![<>!:])=(?!=)|\\equiv(?![A-Za-z])")
-APPROX = re.compile(r"\\approx(?![A-Za-z])")
 _SEPARATOR = re.compile(
     r"(?i)[,;]|&|\\text\{\s*[,;]?\s*(?:and|or|,|;)\s*\}|\\land(?![A-Za-z])|\\lor(?![A-Za-z])|\\cr(?![A-Za-z])"
     r"|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|[或和与]",
@@ -45,11 +44,7 @@ _GROUPED = re.compile(
 def sides_of(text: str) -> list[str]:
     """Sides of an equation or of a chain of them; one side if there is no equals sign."""
     sides = split_top(text, _EQUALS)
-    sides = sides[1:] if len(sides) > 1 and not sides[0] else sides
-    if len(sides) == 1 and len(pieces := split_top(text, APPROX)) > 1:
-        # `x \approx 3`: what is left of the sign is a side of its own
-        return [pieces[0], text] if pieces[0] else [text[text.index("\\approx") + 7 :].strip()]
-    return sides
+    return sides[1:] if len(sides) > 1 and not sides[0] else sides
 
 
 def squeeze(text: str) -> str:
@@ -193,8 +188,6 @@ def same_collection(gold: str, answer: str, is_integer: bool, compare: Compare) 
     gold_list = elements(gold)
     if len(gold_list) > 1:
         return _same_list(gold_list, answer, answer_set, compare)
-    if answer_set is not None:
-        return _any_order([gold], answer_set, compare)
     return False if answer_tuple and not _SELECTION.match(answer) else _single(gold, answer, parts, is_integer, compare)
 
 
@@ -203,8 +196,6 @@ def _same_list(gold_list: list[str], answer: str, answer_set: list[str] | None, 
     if named and set(named) == set(answered):
         return _all_equal(list(named.values()), [answered[name] for name in named], compare)
     parts = answer_set or _values_of(elements(answer))
-    if len(parts) == 1 and _is_grouped_number(answer):
-        parts = answer.split(",")
     if len(parts) == 1 and (in_order := ordered(answer)):
         return _all_equal(gold_list, in_order, compare)
     return _any_order([_named(part)[1] for part in gold_list], parts, compare)
