@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kvrepro.graders.cleaning import clean, split_top, strip_group
+from kvrepro.graders.cleaning import clean, split_top
 from kvrepro.graders.compare.collections import (
     Compare,
     elements,
@@ -72,7 +72,7 @@ def _without_lead(text: str) -> str:
     text = _COUNTER.sub("", _TRAIL.sub("", _NEGATIVE.sub("-", text)).lstrip(" ="))
     if (spelled := value_in_words(text)) is not None:
         return str(spelled)
-    return strip_group(_ABOUT.sub("", text.lstrip(" :")).rstrip(" .:"))
+    return _ABOUT.sub("", text.lstrip(" :")).rstrip(" .:")
 
 
 def _compare(gold: str, answer: str, is_integer: bool) -> Verdict:
@@ -89,7 +89,7 @@ def _compare(gold: str, answer: str, is_integer: bool) -> Verdict:
         return _compare(left, right, is_integer).equal
 
     if (label := _LABEL.match(answer)) and not _LABEL.match(gold):
-        value = strip_group(answer[label.end() :].strip())
+        value = answer[label.end() :].strip()
         if part(gold, value):
             return _compare(gold, value, is_integer)
     rules: tuple[tuple[str, Callable[[], bool | None]], ...] = (
