@@ -58,7 +58,7 @@ def _distinct(parts: list[str]) -> list[str]:
 
 def elements(text: str, separator: re.Pattern[str] = _SEPARATOR) -> list[str]:
     """Parts of a bare list (`1, 2 and 3`, `x = \\pm 2`), without repeated ones; one part if it is no list."""
-    if separator is _SEPARATOR and _is_grouped_number(text):
+    if separator is _SEPARATOR and _GROUPED.match(text) and "\\{" not in text:
         return [text]
     parts: list[str] = []
     for part in filter(None, split_top(text, separator)):
@@ -67,10 +67,6 @@ def elements(text: str, separator: re.Pattern[str] = _SEPARATOR) -> list[str]:
         )
         parts.extend([part] if upper == lower else [re.sub(r"^\s*\+", "", upper), lower])
     return _distinct(parts)
-
-
-def _is_grouped_number(text: str) -> bool:
-    return bool(_GROUPED.match(text)) and "\\{" not in text
 
 
 def braced(text: str) -> list[str] | None:

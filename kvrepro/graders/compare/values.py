@@ -88,10 +88,8 @@ def _compare(gold: str, answer: str, is_integer: bool) -> Verdict:
     def part(left: str, right: str) -> bool | None:
         return _compare(left, right, is_integer).equal
 
-    if (label := _LABEL.match(answer)) and not _LABEL.match(gold):
-        value = answer[label.end() :].strip()
-        if part(gold, value):
-            return _compare(gold, value, is_integer)
+    if (label := _LABEL.match(answer)) and not _LABEL.match(gold) and part(gold, answer[label.end() :].strip()):
+        return Verdict(True, "labelled")
     rules: tuple[tuple[str, Callable[[], bool | None]], ...] = (
         ("quantity", lambda: same_quantity(gold, answer, is_integer)),
         ("matrix", lambda: same_matrix(gold, answer, part)),
