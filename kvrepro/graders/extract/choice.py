@@ -14,6 +14,7 @@ from kvrepro.graders.extract.answer import MAX_WORDING
 from kvrepro.graders.extract.hedging import AGAINST, ASIDE, DOUBT
 from kvrepro.graders.extract.last_sentence import lines_of
 from kvrepro.graders.extract.statements import CHOICE_WORD, LETTER, LETTERS, read_choice, statements
+from kvrepro.graders.words import plain
 
 # the gold's own words instead of a letter
 GOLD_TEXT = "gold_text"
@@ -22,12 +23,9 @@ _UPHELD = frozenset(["true", "correct", "right", "yes", *_UP])
 _MARKER = rf"[ \t*>\-(\[|]*({LETTER})[)\].:*| \t]+"
 # a verdict behind the letter of an option, a sign behind its text, before its letter, or several on a line
 _TICKED = (
-    re.compile(
-        rf"(?i)(?:^|\n){_MARKER}(true|false|correct|incorrect|right|wrong|yes|no|[{_UP}{_DOWN}])\ufe0f?[.*| \t]*(?=\n"
-        rf"|$)",
-    ),
-    re.compile(rf"(?:^|\n){_MARKER}[^\n{_UP}{_DOWN}]{{0,200}}?([{_UP}{_DOWN}])\ufe0f?[^\w\n]*(?=\n|$)"),
-    re.compile(rf"(?:^|\n)[ \t*\-|]*([{_UP}{_DOWN}])\ufe0f?[*| \t]*[(\[]?({LETTER})(?![A-Za-z'])"),
+    re.compile(rf"(?im)^{_MARKER}(true|false|correct|incorrect|right|wrong|yes|no|[{_UP}{_DOWN}])\ufe0f?[.*| \t]*$"),
+    re.compile(rf"(?m)^{_MARKER}[^\n{_UP}{_DOWN}]{{0,200}}?([{_UP}{_DOWN}])\ufe0f?[^\w\n]*$"),
+    re.compile(rf"(?m)^[ \t*\-|]*([{_UP}{_DOWN}])\ufe0f?[*| \t]*[(\[]?({LETTER})(?![A-Za-z'])"),
     re.compile(rf"(?<![A-Za-z])[(\[*]*({LETTER})[)\].:*]*[ \t]*([{_UP}{_DOWN}])"),
 )
 _ARROW_LAST = re.compile(rf"(?:\\to|\\Rightarrow|=>|->)\s*[(\[*$]{{0,3}}({LETTER})[)\]*$.\s]{{0,4}}$")
@@ -48,11 +46,10 @@ _REFERENCE = re.compile(
     r"|structures?|schemes?|diagram|graph|table)[\s*]*$",
 )
 _OPTION_LINE = re.compile(
-    rf"(?:^|\n)[ \t>*\-•]{{0,8}}[(\[]?({LETTER})[)\].:](?:\*\*)?[ \t]*(?:\*\*)?(\S[^\n]{{0,300}}?)\s*(?=\n|$)"
+    rf"(?m)^[ \t>*\-•]{{0,8}}[(\[]?({LETTER})[)\].:](?:\*\*)?[ \t]*(?:\*\*)?(\S[^\n]{{0,300}}?)\s*$"
 )
 _INLINE_OPTION = re.compile(rf"\(({LETTER})\)\s*([^()\n]{{1,120}}?)(?=[\s,;]*\(({LETTER})\)|[\n]|[.;]\s|$)")
 _CONTRASTED = re.compile(r"(?i),?\s*(?:and\s+)?(?:\bnot\b|rather than|instead of|unlike|as opposed to).*$")
-_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 
 
 def listed_options(text: str) -> dict[str, str]:
@@ -66,7 +63,7 @@ def listed_options(text: str) -> dict[str, str]:
 
 def _normalised(text: str) -> str:
     """Option text for comparison: no wrappers, case, spaces, or final stop."""
-    text = _TEXT.sub(r"\1", clean(text)).casefold()
+    text = plain(clean(text)).casefold()
     return re.sub(r"[\s{}*$\\]|(?:^|(?<=\s))(?:a|an|the)\s", "", text).strip(".,;:\"'")
 
 
