@@ -46,7 +46,7 @@ def read(
     found = extract(text, is_numeric=kind in ("integer", "number"))
     if found.rule in ("none", "final_line", "last_value") and kind == "latex" and is_wording(clean(gold)):
         # `She is facing east.`: the last line is the answer if the gold is made of words, or what it emphasises
-        *_, line = ["", *lines_of(text)]
+        *_, line = ["", *lines_of(text, "\\[]()")]
         bold = [words for words in _BOLD.findall(line) if re.search(r"[^\W\d_]{3}", words)]
         line = bold[-1] if bold else line
         found = Extraction("ok", line, "final_line") if 0 < len(line) <= 200 else found

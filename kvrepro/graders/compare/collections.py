@@ -184,6 +184,8 @@ def same_collection(gold: str, answer: str, is_integer: bool, compare: Compare) 
     gold_list = elements(gold)
     if len(gold_list) > 1:
         return _same_list(gold_list, answer, answer_set, compare)
+    if answer_set is not None:
+        return _any_order([gold], answer_set, compare)
     return False if answer_tuple and not _SELECTION.match(answer) else _single(gold, answer, parts, is_integer, compare)
 
 

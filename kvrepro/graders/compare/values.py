@@ -20,12 +20,16 @@ from kvrepro.graders.compare.collections import (
     squeeze,
 )
 from kvrepro.graders.compare.evaluation import TooLargeError, close, number, sampled
-from kvrepro.graders.compare.expression import UnreadableError, read_expression
+from kvrepro.graders.compare.expression import UnreadableError, read_expression, symbols_of
 from kvrepro.graders.compare.scalars import same_base, same_quantity, same_scalar
 from kvrepro.graders.compare.sets import same_set
 from kvrepro.graders.words import is_wording, plain, same_clock, same_wording, value_in_words
 
 _LABEL = re.compile(r"^(?:\\text\{)?\s*(?:\(([A-K])\)|([A-K])\s*[).:])\s*\}?\s*[:~]?\s*(?=\S)")
+_LEAD = re.compile(
+    r"(?i)^(?:\\text\{)?\s*(?:therefore|thus|hence|so)?,?\s*(?:(?:the|final|correct|our)\s+)*(?:answer|solution|result"
+    r"|value)\b[^:={}\d\\]{0,60}?(?:\bis\b|:|=|\bare\b)\s*:?\s*\}?\s*|^\\therefore\s*"
+)
 _TRAIL = re.compile(r"\s*(?:\\text\{)?\s*is (?:the|our|my) (?:final |correct )?answer\s*\}?$")
 _ARROW = re.compile(
     r"\\Rightarrow(?![A-Za-z])|\\to(?![A-Za-z])|=>|->"
@@ -64,7 +68,7 @@ def same_answer(gold: str, answer: str, is_integer: bool = False) -> Verdict:
 
 def _without_lead(text: str) -> str:
     """Without the words that announce, derive or round the value; a number in words as digits."""
-    text = split_top(text, _ARROW)[-1] or text
+    text = split_top(_LEAD.sub("", text), _ARROW)[-1] or text
     match = re.match(r"^\\text\{([^{}]*)\}$", text)
     if match and re.search(r"[\d,\\]", match[1]):
         # a value in a text wrapper
@@ -82,8 +86,10 @@ def _compare(gold: str, answer: str, is_integer: bool) -> Verdict:
     if (time := same_clock(gold, answer)) is not None:
         return Verdict(time, "clock")
     gold, answer = _in_one_notation(gold, answer)
-    if is_wording(gold) and same_wording(gold, answer):
-        return Verdict(True, "wording")
+    if is_wording(gold):
+        is_same = same_wording(gold, answer)
+        if is_same or not re.fullmatch(r"[a-z]{3}", gold):
+            return Verdict(is_same, "wording")
 
     def part(left: str, right: str) -> bool | None:
         return _compare(left, right, is_integer).equal
@@ -156,6 +162,8 @@ def _same_equation(gold: list[str], answer: list[str]) -> bool:
     Deviates: forms that differ by a factor with a variable, such as y = 1/x and xy = 1, count as different.
     """
     first, second = (("add", *map(read_expression, (side[0], f"-({side[-1]})"))) for side in (gold, answer))
+    if symbols_of(first) != symbols_of(second):
+        return False
     ratios = [number(left) / number(right) for left, right in sampled(first, second) if left != 0 != right]
     if len(ratios) < 2:
         raise UnreadableError("undefined at every sample")

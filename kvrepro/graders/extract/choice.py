@@ -98,7 +98,7 @@ def decide(text: str, options: Mapping[str, str], gold_text: str | None = None) 
             return GOLD_TEXT, "option_text", said.text
     if letter := _ticked(text[-MAX_WORDING:]):
         return letter, "verdicts", letter
-    lines = lines_of(text)
+    lines = lines_of(text, "\\[]()")
     line = re.sub(r"^[#>*\s-]+(?=\S)", "", lines[-1][-MAX_WORDING:] if lines else "")
     # the last of a list of options is no choice
     if len(lines) < 2 or not all(re.match(rf"^[\s*\-(\[]*({LETTER})[)\].:]", line) for line in lines[-2:]):

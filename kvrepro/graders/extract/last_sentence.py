@@ -103,9 +103,9 @@ def without_remark(text: str) -> str:
     return match[1] if match and says else text
 
 
-def lines_of(text: str) -> list[str]:
-    """Lines that hold more than markup."""
-    return [line.strip() for line in text.splitlines() if line.strip(" *$_-#>`")]
+def lines_of(text: str, markup: str = "") -> list[str]:
+    """Lines that hold more than markup, whose further signs may be named."""
+    return [line.strip() for line in text.splitlines() if line.strip(" *$_-#>`" + markup)]
 
 
 def concluded(text: str, is_numeric: bool = False) -> str | None:
