@@ -54,8 +54,6 @@ def read_expression(text: str) -> Tree:
     Raises:
         UnreadableError: prose, rows, too many tokens, or anything that the reader does not know.
     """
-    if r"\text" in text or "\\\\" in text:
-        raise UnreadableError("text inside an expression")
     text = rewritten(text, _REWRITTEN)
     tokens: list[str] = []
     for token in _TOKEN.findall(_REPEATING.sub(_repeating, text)):
@@ -157,13 +155,11 @@ class _Reader:
         return token[0].isalnum() or token[0] in "([{." or (token == "|" and self.bars == 0)
 
     def factor(self) -> Tree:
-        """An atom with what is written behind it: powers, factorials, percent, degrees."""
+        """An atom with what is written behind it: powers, factorials, degrees."""
         tree = self.atom()
-        while token := self.accept("^", "!", "%", "\\%", "\\circ"):
+        while token := self.accept("^", "!", "\\circ"):
             if token == "^":
                 tree = ("pow", tree, self.signed(self.atom))
-            elif token in ("%", "\\%"):
-                tree = ("div", tree, ("number", Fraction(100)))
             elif token == "!":
                 tree = ("factorial", tree)
             elif self.is_argument:
