@@ -136,6 +136,9 @@ def concluded(text: str, is_numeric: bool = False) -> str | None:
 
 def _whole_line(text: str, lines: list[str], bare: str) -> str | None:
     """A last line that is one formula, a value, or one or two words that are the whole reply."""
+    inner = MATHS.match(bare)
+    if inner and inner.end() == len(bare):
+        return formula_in(inner)
     if lines[-1] in ("\\]", "$$"):
         inner = re.search(r"(?s)(?:\\\[|\$\$)([^$]*?)(?:\\\]|\$\$)\s*$", text)
         return inner[1] if inner else None
