@@ -155,11 +155,13 @@ class _Reader:
         return token[0].isalnum() or token[0] in "([{." or (token == "|" and self.bars == 0)
 
     def factor(self) -> Tree:
-        """An atom with what is written behind it: powers, factorials, degrees."""
+        """An atom with what is written behind it: powers, factorials, percent, degrees."""
         tree = self.atom()
-        while token := self.accept("^", "!", "\\circ"):
+        while token := self.accept("^", "!", "%", "\\%", "\\circ"):
             if token == "^":
                 tree = ("pow", tree, self.signed(self.atom))
+            elif token in ("%", "\\%"):
+                tree = ("div", tree, ("number", Fraction(100)))
             elif token == "!":
                 tree = ("factorial", tree)
             elif self.is_argument:

@@ -122,8 +122,9 @@ def _announced(text: str) -> str | None:
         if re.match(r"^(?:not|n't)\b", tail):
             other = re.search(r"\b(?:but|rather|it is|it's)\b\s*(.+)", tail.split("\n")[0])
             tail = other[1] if other else ""
-        if tail.startswith(("$$", "\\[")) and (display := last_sentence.MATHS.match(tail)):
-            return last_sentence.formula_in(display)
+        formula = last_sentence.MATHS.match(tail)
+        if formula and (tail.startswith(("$$", "\\[")) or re.match(r"\s+[A-Z(]", tail[formula.end() :])):
+            return last_sentence.formula_in(formula)
         sentence = last_sentence.without_remark(last_sentence.SENTENCE_END.split(tail, maxsplit=1)[0])
         if value := REASON.sub("", CONTRAST.sub("", sentence)).strip(" *:`\"'"):
             return value

@@ -118,6 +118,8 @@ def _of_line(line: str, options: Mapping[str, str]) -> tuple[str | None, str]:
         letter = read_choice(line)
         if letter is not None and (len(line) < 40 or re.match(rf"^[\s*(\[$]*{LETTER}[)\].:*]", line)):
             return letter, "final_line"
+        if letter := letter_of_option(line, options):
+            return letter, "option_text"
     if letter := _closing_letter(line):
         return letter, "final_line"
     return (_option_in(line, options) if len(line) < 400 else None), "option_text"
