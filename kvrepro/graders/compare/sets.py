@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from kvrepro.graders.cleaning import split_top
-from kvrepro.graders.compare.collections import ordered, sides_of
+from kvrepro.graders.compare.collections import ordered, sides_of, squeeze
 from kvrepro.graders.compare.evaluation import close, context, evaluate, real, sample_points
 from kvrepro.graders.compare.expression import Tree, UnreadableError, read_expression, symbols_of
 from kvrepro.graders.words import plain
@@ -183,6 +183,8 @@ def same_set(gold: str, answer: str) -> bool | None:
     """
     if not _is_set_like(gold) or (ordered(gold) is not None and ordered(answer) is not None):
         return None
+    if gold.startswith("\\{") and _renamed(gold) == _renamed(answer):
+        return True
     # intervals in a list are a union where the gold is one
     parts = split_top(answer, _LIST)
     is_union = "\\cup" in gold and len(parts) > 1 and all(re.match(r"^[(\[].*[)\]]$", part) for part in parts)
@@ -207,3 +209,11 @@ def _is_set_like(text: str) -> bool:
     parts = re.fullmatch(r"[(\[\]](.*)[)\]\[]", text)
     is_pair = parts is not None and len(split_top(parts[1], re.compile("[,;]"))) == 2
     return is_pair or (text.startswith("\\{") and bool(re.search(_SUCH_THAT, text)))
+
+
+def _renamed(text: str) -> str:
+    """A set-builder text with its letters numbered in the order in which they occur."""
+    text = re.sub(r"\\mid(?![A-Za-z])|:", "|", re.sub(r"\\text\{\s*([^{}]*?)\s*\}", r"\1", text))
+    names: dict[str, str] = {}
+    text = re.sub(r"\\mathbb\{|[{}]", "", squeeze(text))
+    return re.sub(r"(?<![A-Za-z\\])[a-z](?![A-Za-z])", lambda m: names.setdefault(m[0], f"v{len(names)}"), text)

@@ -23,8 +23,10 @@ from kvrepro.graders.compare.evaluation import TooLargeError, close, number, sam
 from kvrepro.graders.compare.expression import UnreadableError, read_expression, symbols_of
 from kvrepro.graders.compare.scalars import same_base, same_quantity, same_scalar
 from kvrepro.graders.compare.sets import same_set
+from kvrepro.graders.extract.statements import read_choice
 from kvrepro.graders.words import is_wording, plain, same_clock, same_wording, value_in_words
 
+_GOLD_LETTER = re.compile(r"^(?:\\text\{)?\s*\(?\s*([A-K])\s*\)?\s*\}?$")
 _LABEL = re.compile(r"^(?:\\text\{)?\s*(?:\(([A-K])\)|([A-K])\s*[).:])\s*\}?\s*[:~]?\s*(?=\S)")
 _LEAD = re.compile(
     r"(?i)^(?:\\text\{)?\s*(?:therefore|thus|hence|so)?,?\s*(?:(?:the|final|correct|our)\s+)*(?:answer|solution|result"
@@ -83,6 +85,8 @@ def _compare(gold: str, answer: str, is_integer: bool) -> Verdict:
     """By text, letter and words; else by the first rule that knows this kind of answer."""
     if not answer or squeeze(gold) == squeeze(answer):
         return Verdict(gold == answer or bool(answer), "text" if answer else "empty")
+    if letter := _GOLD_LETTER.match(gold):
+        return Verdict(read_choice(answer) == letter[1], "letter")
     if (time := same_clock(gold, answer)) is not None:
         return Verdict(time, "clock")
     gold, answer = _in_one_notation(gold, answer)
