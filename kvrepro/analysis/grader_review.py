@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,15 +122,10 @@ def against_published(path: Path | None, frame: pd.DataFrame) -> pd.DataFrame:
 
 def filterable(frame: pd.DataFrame, height_px: int = 420) -> str:
     """HTML of a frame with one filter box per column; model text is escaped, and nothing is loaded from elsewhere."""
-    names = [str(name) for name in frame.columns]
-    head = "".join(
-        f"<th style='text-align:left'>{html.escape(name)}<br><input size='9' oninput='kvFilter(this)'></th>"
-        for name in names
-    )
-    body = "".join(
-        "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(str(value))}</td>" for value in row) + "</tr>"
-        for row in frame.itertuples(index=False)
-    )
+    with pd.option_context("display.max_colwidth", None):
+        table = frame.to_html(index=False, justify="left", border=0)
+    table = table.replace("</th>", "<br><input size='9' oninput='kvFilter(this)'></th>")
+    table = table.replace("<td>", "<td style='text-align:left'>")
     script = (
         "function kvFilter(box){const table=box.closest('table');"
         "const wanted=[...table.tHead.querySelectorAll('input')].map(i=>i.value.toLowerCase());"
@@ -139,7 +133,4 @@ def filterable(frame: pd.DataFrame, height_px: int = 420) -> str:
         "wanted.every((w,i)=>row.cells[i].textContent.toLowerCase().includes(w))?'':'none';}}"
     )
     style = f"max-height:{height_px}px;overflow:auto;font-size:85%"
-    return (
-        f"<script>{script}</script><div style='{style}'><table><thead><tr>{head}</tr></thead>"
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    return f"<script>{script}</script><div style='{style}'>{table}</div>"

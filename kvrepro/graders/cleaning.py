@@ -139,9 +139,6 @@ def _join_thousands(text: str) -> str:
 def clean(text: str) -> str:
     """Answer text in one spelling: maths delimiters, spacing, sizes and fonts removed; words kept in `\\text{}`."""
     text = re.sub(r"\*\*|__|`+", "", unify_unicode(text))
-    if "\\begin" not in text:
-        # commands whose backslash was escaped once more than needed
-        text = re.sub(r"\\\\(?=[A-Za-z]{2})", r"\\", text)
     text = _SYSTEM.sub(_listed, text.replace("\\\\", "\\cr "))
     if text.count("$") == 1:
         # no delimiter of maths, which come in pairs
@@ -157,7 +154,7 @@ def clean(text: str) -> str:
     text = re.sub(r"\s+", " ", re.sub(r"(?<=\d)\s*\.\.\.+", r"\\ldots ", text)).strip()
     while text and text[-1] in ".;,!?" and not re.search(r"[\w})\]\\]!$", text):
         text = text[:-1].rstrip()
-    return strip_group(text)
+    return text
 
 
 def _listed(match: re.Match[str]) -> str:
@@ -173,13 +170,6 @@ def _rename(match: re.Match[str]) -> str:
     if not name.isalpha():
         return "\\" + name if name in "{}" else name
     return "\\" + name + (" " if name != match[1] else "")
-
-
-def strip_group(text: str) -> str:
-    """Without braces that enclose everything."""
-    while text.startswith("{") and brace_pairs(text).get(0) == len(text) - 1:
-        text = text[1:-1].strip()
-    return text
 
 
 _BRACKETS = re.compile(r"(?P<open>\\langle|\\begin|\\?\{|[(\[])|(?P<close>\\rangle|\\end|\\?\}|[)\]])|\\[^A-Za-z]")

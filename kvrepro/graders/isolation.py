@@ -68,10 +68,6 @@ class Worker:
             self.process.stdin.close()
         self.process.stdout.close()
 
-    def _send(self, request: dict[str, Any]) -> None:
-        self.process.stdin.write(json.dumps(request).encode() + b"\n")
-        self.process.stdin.flush()
-
     def _receive(self) -> dict[str, Any]:
         if line := self.process.stdout.readline():
             return json.loads(line)
@@ -85,14 +81,15 @@ class Worker:
         """
         self.start()
         request = {**request, "limit_s": time_limit_s}
-        read = {"answer": None, "rule": "reply"}
+        read, message = {"answer": None, "rule": "reply"}, {"stage": "again"}
         try:
-            self._send(request)
-            while stage := (message := self._receive()).get("stage"):
+            while stage := message.get("stage"):
                 if stage == "again":
-                    self._send(request)
+                    self.process.stdin.write(json.dumps(request).encode() + b"\n")
+                    self.process.stdin.flush()
                 else:
                     read = message
+                message = self._receive()
         except (EOFError, OSError, ValueError):
             # it ended, or another thread closed it
             message = {"error": "worker_died"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 KINDS = ("integer", "number", "latex", "choice")
 GRADERS = ("strict", "dynts_compat")
 # of `strict`; raised when a verdict changes, so that a table can say which of its scores are of an older grader
-REVISION = 3
+REVISION = 4
 FINISH_REASONS = ("stop", "length")
 THOUGHT_START, THOUGHT_END = "<think>", "</think>"
 # `answer_start` of a reply of which nobody recorded where its answer begins

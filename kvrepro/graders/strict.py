@@ -16,6 +16,7 @@ from kvrepro.graders.compare.values import same_answer
 from kvrepro.graders.extract import choice
 from kvrepro.graders.extract.answer import Extraction, answer_part, extract
 from kvrepro.graders.extract.boxes import withdrawn_until
+from kvrepro.graders.extract.last_sentence import lines_of
 from kvrepro.graders.extract.statements import AMBIGUOUS, read_choice
 from kvrepro.graders.score import Score
 from kvrepro.graders.words import is_wording
@@ -45,7 +46,7 @@ def read(
     found = extract(text, is_numeric=kind in ("integer", "number"))
     if found.rule in ("none", "final_line", "last_value") and kind == "latex" and is_wording(clean(gold)):
         # `She is facing east.`: the last line is the answer if the gold is made of words, or what it emphasises
-        line = choice.final_line(text)
+        *_, line = ["", *lines_of(text, "\\[]()")]
         bold = [words for words in _BOLD.findall(line) if re.search(r"[^\W\d_]{3}", words)]
         line = bold[-1] if bold else line
         found = Extraction("ok", line, "final_line") if 0 < len(line) <= 200 else found

@@ -155,9 +155,7 @@ def options_of(path: Path, rows: Iterable[Mapping[str, Any]]) -> tuple[dict[str,
     Raises: KvreproError where the records are of another benchmark than their manifest says.
     """
     name, style = benchmark_beside(path)
-    if name is None:
-        return {}, None
-    if not is_local(name) and benchmark_entry(name).kind != "choice":
+    if name is None or not (is_local(name) or benchmark_entry(name).kind == "choice"):
         return {}, None
     try:
         problems = load_problems(name, **({"prompt_style": style} if style else {}))

@@ -14,7 +14,6 @@ from kvrepro.graders.cleaning import split_top
 Compare = Callable[[str, str], "bool | None"]
 
 _EQUALS = re.compile(r"(?<![<>!:])=(?!=)|\\equiv(?![A-Za-z])")
-APPROX = re.compile(r"\\approx(?![A-Za-z])")
 _SEPARATOR = re.compile(
     r"(?i)[,;]|&|\\text\{\s*[,;]?\s*(?:and|or|,|;)\s*\}|\\land(?![A-Za-z])|\\lor(?![A-Za-z])|\\cr(?![A-Za-z])"
     r"|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|[或和与]",
@@ -45,11 +44,7 @@ _GROUPED = re.compile(
 def sides_of(text: str) -> list[str]:
     """Sides of an equation or of a chain of them; one side if there is no equals sign."""
     sides = split_top(text, _EQUALS)
-    sides = sides[1:] if len(sides) > 1 and not sides[0] else sides
-    if len(sides) == 1 and len(pieces := split_top(text, APPROX)) > 1:
-        # `x \approx 3`: what is left of the sign is a side of its own
-        return [pieces[0], text] if pieces[0] else [text[text.index("\\approx") + 7 :].strip()]
-    return sides
+    return sides[1:] if len(sides) > 1 and not sides[0] else sides
 
 
 def squeeze(text: str) -> str:
@@ -63,7 +58,7 @@ def _distinct(parts: list[str]) -> list[str]:
 
 def elements(text: str, separator: re.Pattern[str] = _SEPARATOR) -> list[str]:
     """Parts of a bare list (`1, 2 and 3`, `x = \\pm 2`), without repeated ones; one part if it is no list."""
-    if separator is _SEPARATOR and _is_grouped_number(text):
+    if separator is _SEPARATOR and _GROUPED.match(text) and "\\{" not in text:
         return [text]
     parts: list[str] = []
     for part in filter(None, split_top(text, separator)):
@@ -72,10 +67,6 @@ def elements(text: str, separator: re.Pattern[str] = _SEPARATOR) -> list[str]:
         )
         parts.extend([part] if upper == lower else [re.sub(r"^\s*\+", "", upper), lower])
     return _distinct(parts)
-
-
-def _is_grouped_number(text: str) -> bool:
-    return bool(_GROUPED.match(text)) and "\\{" not in text
 
 
 def braced(text: str) -> list[str] | None:
@@ -203,8 +194,6 @@ def _same_list(gold_list: list[str], answer: str, answer_set: list[str] | None, 
     if named and set(named) == set(answered):
         return _all_equal(list(named.values()), [answered[name] for name in named], compare)
     parts = answer_set or _values_of(elements(answer))
-    if len(parts) == 1 and _is_grouped_number(answer):
-        parts = answer.split(",")
     if len(parts) == 1 and (in_order := ordered(answer)):
         return _all_equal(gold_list, in_order, compare)
     return _any_order([_named(part)[1] for part in gold_list], parts, compare)

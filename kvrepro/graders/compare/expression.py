@@ -26,17 +26,16 @@ _BEGINS_FACTOR = FUNCTIONS | _GREEK | {"frac", "binom", "sqrt", "pi", "infty", "
 _OPENERS = {"(": ")", "[": "]", "{": "}", "\\{": "\\}"}
 _TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|\\[%$!{}|&]|[A-Za-z]+|\S)")
 _INDEX = r"\s*(?:\{([^{}]*)\}|(\w))\s*"
-# numbers of ways to choose (C) or to arrange (P, A) k of n things, in the notations of school books
-_SELECTIONS = (
-    (re.compile(rf"(?:\{{\}})?[_^]{_INDEX}([CPA])\s*_{_INDEX}"), (3, 1, 4)),
-    (re.compile(rf"(?<![A-Za-z\\])([CPA])\s*_{_INDEX}\^{_INDEX}"), (1, 2, 4)),
-    (re.compile(rf"(?<![A-Za-z\\])([CPA])\s*\^{_INDEX}_{_INDEX}"), (1, 4, 2)),
-    (re.compile(r"(?<![A-Za-z\\])([CPA])\s*\(([^(),]+)(),([^(),]+)()\)"), (1, 2, 4)),
-)
-# what is written in several ways, in the one that the reader knows; `\frac43` and `\sqrt2` take one digit each
+# what is written in several ways, in the one that the reader knows; `\frac43` and `\sqrt2` take one digit each. The
+# ways to choose (C) or to arrange (P, A) k of n things have four notations, with n below or above
 _REWRITTEN = (
     (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)", r"\\circ "),
     (r"(?:\{|^)([^{}]*)\\choose(?![A-Za-z])([^{}]*)(?:\}|$)", r"\\binom{\1}{\2}"),
+    (rf"(?:\{{\}})?[_^]{_INDEX}([CPA])\s*_{_INDEX}", r"\3(\1\2,\4\5)"),
+    (rf"(?<![A-Za-z\\])([CPA])\s*_{_INDEX}\^{_INDEX}", r"\1(\2\3,\4\5)"),
+    (rf"(?<![A-Za-z\\])([CPA])\s*\^{_INDEX}_{_INDEX}", r"\1(\4\5,\2\3)"),
+    (r"(?<![A-Za-z\\])C\s*\(([^(),]+),([^(),]+)\)", r"\\binom{\1}{\2}"),
+    (r"(?<![A-Za-z\\])[PA]\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)", r"\\frac{\1!}{(\1-\2)!}"),
     (r"(\\(?:frac|sqrt|binom))\s*(\d)", r"\1{\2}"),
     (r"(\\(?:frac|binom)\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}|[A-Za-z]))\s*(\d)(?!\d)", r"\1{\2}"),
 )
@@ -55,11 +54,7 @@ def read_expression(text: str) -> Tree:
     Raises:
         UnreadableError: prose, rows, too many tokens, or anything that the reader does not know.
     """
-    if r"\text" in text or "\\\\" in text:
-        raise UnreadableError("text inside an expression")
     text = rewritten(text, _REWRITTEN)
-    for pattern, groups in _SELECTIONS:
-        text = pattern.sub(lambda match, groups=groups: _selections(match, *groups), text)
     tokens: list[str] = []
     for token in _TOKEN.findall(_REPEATING.sub(_repeating, text)):
         # a word is the name of a function or a product of letters
@@ -71,14 +66,6 @@ def read_expression(text: str) -> Tree:
     if reader.peek():
         raise UnreadableError(f"unexpected {reader.peek()!r}")
     return tree
-
-
-def _selections(match: re.Match[str], name: int, n: int, k: int) -> str:
-    first, second = match[n] or match[n + 1], match[k] or match[k + 1]
-    if match[name] == "C":
-        return rf"\binom{{{first}}}{{{second}}}"
-    # with other indices than numbers it is a power of a variable
-    return rf"\frac{{({first})!}}{{({first}-{second})!}}" if (first + second).isdigit() else match[0]
 
 
 def _repeating(match: re.Match[str]) -> str:

@@ -84,10 +84,9 @@ def readings(text: str, is_numeric: bool) -> list[ParsedValue]:
 
 def _whole(text: str) -> list[ParsedValue]:
     """The text as one expression without unit."""
-    text = text.strip()
     if (value := literal(text)) is not None:
         return [ParsedValue(("number", value), decimals=text if _DECIMAL.match(text) else None)]
-    text = rewritten(_GROUPED.sub(lambda match: match[0].replace(",", ""), text), _RESPELLED)
+    text = rewritten(_GROUPED.sub(lambda match: match[0].replace(",", ""), text.strip()), _RESPELLED)
     try:
         return [ParsedValue(read_expression(text), decimals=text if _DECIMAL.match(text) else None)]
     except UnreadableError:

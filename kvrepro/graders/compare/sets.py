@@ -14,10 +14,9 @@ from itertools import pairwise
 from typing import Any
 
 from kvrepro.graders.cleaning import split_top
-from kvrepro.graders.compare.collections import braced, ordered, sides_of
+from kvrepro.graders.compare.collections import ordered, sides_of, squeeze
 from kvrepro.graders.compare.evaluation import close, context, evaluate, real, sample_points
 from kvrepro.graders.compare.expression import Tree, UnreadableError, read_expression, symbols_of
-from kvrepro.graders.compare.scalars import literal
 from kvrepro.graders.words import plain
 
 _RELATION = re.compile(r"\\le(?![A-Za-z])|\\ge(?![A-Za-z])|\\ne(?![A-Za-z])|<=|>=|!=|<|>")
@@ -151,8 +150,6 @@ def _chain(text: str) -> RealSet:
         mirrored = {-place for place in places}
         if i != at:
             places, mirrored = mirrored, places
-        if sides[at].strip("|") in symbols_of(bound):
-            raise UnreadableError("the variable is on both sides")
         sets.append(_bounded(places, bound))
         if sides[at].startswith("|"):
             sets[-1] = _combined(all if -1 in places else any, [sets[-1], _bounded(mirrored, ("neg", bound))])
@@ -186,6 +183,8 @@ def same_set(gold: str, answer: str) -> bool | None:
     """
     if not _is_set_like(gold) or (ordered(gold) is not None and ordered(answer) is not None):
         return None
+    if gold.startswith("\\{") and _renamed(gold) == _renamed(answer):
+        return True
     # intervals in a list are a union where the gold is one
     parts = split_top(answer, _LIST)
     is_union = "\\cup" in gold and len(parts) > 1 and all(re.match(r"^[(\[].*[)\]]$", part) for part in parts)
@@ -193,8 +192,6 @@ def same_set(gold: str, answer: str) -> bool | None:
         first, second = map(read_real_set, map(_right_of_member, (gold, " \\cup ".join(parts) if is_union else answer)))
     except UnreadableError:
         is_other = not _is_set_like(answer)
-        if is_other and braced(answer) is None and literal(answer) is not None:
-            return False
         if gold[0] == "(" if ordered(gold) is not None else is_other:
             return None
         raise
@@ -209,8 +206,14 @@ def _right_of_member(text: str) -> str:
 def _is_set_like(text: str) -> bool:
     if re.search(r"\\(?:le|ge|ne|in|cup|setminus|mathbb|emptyset)(?![A-Za-z])|[<>]", text):
         return True
-    if any(pattern.match(plain(text)) for pattern in (_REALS, _HALF_LINE, _EXCEPT)):
-        return True
     parts = re.fullmatch(r"[(\[\]](.*)[)\]\[]", text)
     is_pair = parts is not None and len(split_top(parts[1], re.compile("[,;]"))) == 2
     return is_pair or (text.startswith("\\{") and bool(re.search(_SUCH_THAT, text)))
+
+
+def _renamed(text: str) -> str:
+    """A set-builder text with its letters numbered in the order in which they occur."""
+    text = re.sub(r"\\mid(?![A-Za-z])|:", "|", re.sub(r"\\text\{\s*([^{}]*?)\s*\}", r"\1", text))
+    names: dict[str, str] = {}
+    text = re.sub(r"\\mathbb\{|[{}]", "", squeeze(text))
+    return re.sub(r"(?<![A-Za-z\\])[a-z](?![A-Za-z])", lambda m: names.setdefault(m[0], f"v{len(names)}"), text)

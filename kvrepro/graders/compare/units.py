@@ -14,20 +14,20 @@ from kvrepro.graders.cleaning import rewritten
 from kvrepro.graders.words import plain, word_set
 
 # dimension, then per unit its size and its names; the last line's units have no fixed size in another
-_TABLE = """
+_TABLE = r"""
 length, 1 m meter metre, 1/100 cm centimeter centimetre, 1/1000 mm millimeter millimetre, 1000 km kilometer kilometre
 length, 127/5000 in inch inche, 381/1250 ft foot feet, 1143/1250 yd yard, 201168/125 mi mile
 length, 1/10 dm decimeter decimetre, 1/1000000000 nm nanometer, 1/1000000 um micrometer
 time, 1 s sec second, 60 min minute, 3600 h hr hour, 86400 day, 604800 week, 1/1000 ms millisecond
 calendar, 1 month, 12 year yr
-money, 1 dollar usd buck, 1/100 cent penny pennie
+money, 1 dollar usd us buck $, 1/100 cent penny pennie ¢
 mass, 1 g gram gramme, 1000 kg kilogram, 1/1000 mg milligram
 volume, 1 l liter litre, 1/1000 ml milliliter millilitre
 energy, 1 joule j, 1000 kj kilojoule
 count, 1 unit item u
 deg, 1 deg degree, 1/60 arcminute, 1/3600 arcsecond
-, 1 euro eur, 1 gbp, 1 yen jpy, 1 yuan cny rmb, 1 rupee inr rs, 1 lb lbs, 1 oz ounce, 1 gallon gal, 1 cup
-, 1 rad radian, 1 celsius, 1 fahrenheit, 1 kelvin, 1 ev electronvolt
+, 1 euro eur €, 1 gbp £ \pounds, 1 yen jpy ¥, 1 yuan cny rmb, 1 rupee inr rs ₹, 1 lb lbs, 1 oz ounce, 1 gallon gal
+, 1 cup, 1 rad radian, 1 celsius, 1 fahrenheit, 1 kelvin, 1 ev electronvolt
 """
 _LOOKUP: dict[str, tuple[str, Fraction]] = {}
 for _line in _TABLE.strip().splitlines():
@@ -35,17 +35,7 @@ for _line in _TABLE.strip().splitlines():
     for _size, *_names in map(str.split, _units):
         _LOOKUP.update((_name, (_dimension.strip() or _names[0], Fraction(_size))) for _name in _names)
 _SINGLE_LETTERS = frozenset("msghlLJju")
-_CURRENCIES = {
-    "$": "dollar",
-    "€": "euro",
-    "£": "gbp",
-    "¥": "yen",
-    "₹": "rupee",
-    "¢": "cent",
-    "pounds": "gbp",
-    "US": "usd",
-}
-_SIGN = r"(?:\\text\{\s*)?(?:\\(?=euro|pounds|yen|cent)|\\?(?=[$€£¥₹¢]))(euro|pounds|yen|cent|[$€£¥₹¢])\s*\}?"
+_SIGN = r"(?:\\text\{\s*)?\\?((?<=\\)(?:euro|yen|cent)|\\pounds|[$€£¥₹¢])\s*\}?"
 _CURRENCY = re.compile(
     r"^(?:\\text\{\s*)?(Rs|USD|EUR|US(?=\s*\\?\$))\.?\s*\}?\s*\\?\$?\s*(?=[-\d.])(.+)$"
     rf"|^(-?)\s*{_SIGN}\s*(.+)$|^(.+?)\s*{_SIGN}$"
@@ -129,7 +119,7 @@ def strip_currency(text: str) -> tuple[str, Unit | None]:
     if match is None:
         return text, None
     sign = match[1] or match[4] or match[7]
-    return match[2] or match[6] or match[3] + match[5], named(_CURRENCIES.get(sign, sign.lower()))
+    return match[2] or match[6] or match[3] + match[5], named(sign.lower())
 
 
 def split_unit(text: str, is_numeric: bool) -> list[tuple[str, Unit, int]]:

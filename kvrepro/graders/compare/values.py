@@ -10,9 +10,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kvrepro.graders.cleaning import clean, split_top, strip_group
+from kvrepro.graders.cleaning import clean, split_top
 from kvrepro.graders.compare.collections import (
-    APPROX,
     Compare,
     elements,
     same_collection,
@@ -22,14 +21,16 @@ from kvrepro.graders.compare.collections import (
 )
 from kvrepro.graders.compare.evaluation import TooLargeError, close, number, sampled
 from kvrepro.graders.compare.expression import UnreadableError, read_expression, symbols_of
-from kvrepro.graders.compare.scalars import literal, same_base, same_quantity, same_scalar
+from kvrepro.graders.compare.scalars import same_base, same_quantity, same_scalar
 from kvrepro.graders.compare.sets import same_set
+from kvrepro.graders.extract.statements import read_choice
 from kvrepro.graders.words import is_wording, plain, same_clock, same_wording, value_in_words
 
+_GOLD_LETTER = re.compile(r"^(?:\\text\{)?\s*\(?\s*([A-K])\s*\)?\s*\}?$")
 _LABEL = re.compile(r"^(?:\\text\{)?\s*(?:\(([A-K])\)|([A-K])\s*[).:])\s*\}?\s*[:~]?\s*(?=\S)")
 _LEAD = re.compile(
     r"(?i)^(?:\\text\{)?\s*(?:therefore|thus|hence|so)?,?\s*(?:(?:the|final|correct|our)\s+)*(?:answer|solution|result"
-    r"|value)\b[^:={}\d\\]{0,60}?(?:\bis\b|:|=|\bare\b)\s*:?\s*\}?\s*|^\\therefore\s*",
+    r"|value)\b[^:={}\d\\]{0,60}?(?:\bis\b|:|=|\bare\b)\s*:?\s*\}?\s*|^\\therefore\s*"
 )
 _TRAIL = re.compile(r"\s*(?:\\text\{)?\s*is (?:the|our|my) (?:final |correct )?answer\s*\}?$")
 _ARROW = re.compile(
@@ -69,7 +70,7 @@ def same_answer(gold: str, answer: str, is_integer: bool = False) -> Verdict:
 
 def _without_lead(text: str) -> str:
     """Without the words that announce, derive or round the value; a number in words as digits."""
-    text = split_top(_LEAD.sub("", text).strip(), _ARROW)[-1] or text
+    text = split_top(_LEAD.sub("", text), _ARROW)[-1] or text
     match = re.match(r"^\\text\{([^{}]*)\}$", text)
     if match and re.search(r"[\d,\\]", match[1]):
         # a value in a text wrapper
@@ -77,29 +78,28 @@ def _without_lead(text: str) -> str:
     text = _COUNTER.sub("", _TRAIL.sub("", _NEGATIVE.sub("-", text)).lstrip(" ="))
     if (spelled := value_in_words(text)) is not None:
         return str(spelled)
-    return strip_group(_ABOUT.sub("", text.lstrip(" :")).rstrip(" .:"))
+    return _ABOUT.sub("", text.lstrip(" :")).rstrip(" .:")
 
 
 def _compare(gold: str, answer: str, is_integer: bool) -> Verdict:
     """By text, letter and words; else by the first rule that knows this kind of answer."""
     if not answer or squeeze(gold) == squeeze(answer):
         return Verdict(gold == answer or bool(answer), "text" if answer else "empty")
+    if letter := _GOLD_LETTER.match(gold):
+        return Verdict(read_choice(answer) == letter[1], "letter")
     if (time := same_clock(gold, answer)) is not None:
         return Verdict(time, "clock")
     gold, answer = _in_one_notation(gold, answer)
     if is_wording(gold):
-        if same_wording(gold, answer):
-            return Verdict(True, "wording")
-        if not re.fullmatch(r"[a-z]{3}", gold):
-            return Verdict(False, "wording")
+        is_same = same_wording(gold, answer)
+        if is_same or not re.fullmatch(r"[a-z]{3}", gold):
+            return Verdict(is_same, "wording")
 
     def part(left: str, right: str) -> bool | None:
         return _compare(left, right, is_integer).equal
 
-    if (label := _LABEL.match(answer)) and not _LABEL.match(gold):
-        value = strip_group(answer[label.end() :].strip())
-        if part(gold, value):
-            return _compare(gold, value, is_integer)
+    if (label := _LABEL.match(answer)) and not _LABEL.match(gold) and part(gold, answer[label.end() :].strip()):
+        return Verdict(True, "labelled")
     rules: tuple[tuple[str, Callable[[], bool | None]], ...] = (
         ("quantity", lambda: same_quantity(gold, answer, is_integer)),
         ("matrix", lambda: same_matrix(gold, answer, part)),
@@ -148,12 +148,7 @@ def _equations(gold: str, answer: str, compare: Compare) -> bool | None:
         return None
     left, right = gold_sides[0].strip(), gold_sides[-1]
     if len(gold_sides) == 1:
-        # what stands on its right, or a number on its left
-        candidates = [piece for piece in split_top(answer_sides[-1], APPROX) if piece]
-        if literal(answer_sides[-1]) is None and literal(answer_sides[0]) is not None:
-            candidates.append(answer_sides[0])
-        verdicts = [compare(gold, candidate) for candidate in candidates]
-        return True if True in verdicts else None if None in verdicts else False
+        return compare(gold, answer_sides[-1])
     if len(answer_sides) == 1:
         is_curve = left == "y" and bool(re.search(r"(?<![A-Za-z\\])x(?![A-Za-z])", right))
         is_named = _NAME.fullmatch(left) or _FUNCTION.match(left)
@@ -171,12 +166,9 @@ def _same_equation(gold: list[str], answer: list[str]) -> bool:
     Deviates: forms that differ by a factor with a variable, such as y = 1/x and xy = 1, count as different.
     """
     first, second = (("add", *map(read_expression, (side[0], f"-({side[-1]})"))) for side in (gold, answer))
-    if symbols_of(first) != symbols_of(second) or not symbols_of(first):
+    if symbols_of(first) != symbols_of(second):
         return False
-    pairs = list(sampled(first, second))
-    ratios = [number(left) / number(right) for left, right in pairs if left != 0 != right]
-    if any((left == 0) != (right == 0) for left, right in pairs):
-        return False
+    ratios = [number(left) / number(right) for left, right in sampled(first, second) if left != 0 != right]
     if len(ratios) < 2:
         raise UnreadableError("undefined at every sample")
     return all(close(ratios[0], ratio) for ratio in ratios)

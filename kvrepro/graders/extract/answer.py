@@ -112,7 +112,7 @@ def _with_neighbours(text: str, box: Box) -> str:
 
 
 def _announced(text: str) -> str | None:
-    """What follows the last announcement that announces something."""
+    """What follows the last announcement that announces something, up to its sentence's end, a remark or a reason."""
     text = unify_unicode(text)
     for match in reversed(list(ANSWER_PHRASE.finditer(text))):
         tail = text[match.end() : match.end() + 600]
@@ -122,25 +122,10 @@ def _announced(text: str) -> str | None:
         if re.match(r"^(?:not|n't)\b", tail):
             other = re.search(r"\b(?:but|rather|it is|it's)\b\s*(.+)", tail.split("\n")[0])
             tail = other[1] if other else ""
-        if value := _first_value(tail):
+        formula = last_sentence.MATHS.match(tail)
+        if formula and (tail.startswith(("$$", "\\[")) or re.match(r"\s+[A-Z(]", tail[formula.end() :])):
+            return last_sentence.formula_in(formula)
+        sentence = last_sentence.without_remark(last_sentence.SENTENCE_END.split(tail, maxsplit=1)[0])
+        if value := REASON.sub("", CONTRAST.sub("", sentence)).strip(" *:`\"'"):
             return value
     return None
-
-
-def _first_value(tail: str) -> str | None:
-    """The value at the start of a sentence: its first formulas, or its words up to the end or a reason."""
-    is_formula = re.match(r"^(?:\$\$|\\\[|\$(?!\d+(?:[.,]\d+)*(?:\s|$|\.))|\\\()", tail)
-    formulas: list[str] = []
-    position = 0
-    while is_formula and (match := last_sentence.MATHS.match(tail, position)):
-        formulas.append(last_sentence.formula_in(match))
-        position = match.end()
-        joiner = re.compile(r"\s*(?:,\s*(?:and|or)\b|,|and\b|or\b)\s*(?=\$|\\\()").match(tail, position)
-        position, is_formula = (joiner.end() if joiner else position), joiner
-    if formulas:
-        unit = re.match(
-            r"^\s*(?:%|\\%|[a-z²³^0-9/ ]{1,30}$)", last_sentence.SENTENCE_END.split(tail[position:], maxsplit=1)[0]
-        )
-        return " , ".join(formulas) + (f" \\text{{{unit[0].strip()}}}" if unit and len(formulas) == 1 else "")
-    sentence = last_sentence.without_remark(last_sentence.SENTENCE_END.split(tail, maxsplit=1)[0])
-    return REASON.sub("", CONTRAST.sub("", sentence)).strip(" *:`\"'") or None

@@ -84,10 +84,8 @@ def withdrawn_until(text: str, finish_reason: str) -> int:
 
 
 def _is_in_place(text: str, box: Box) -> bool:
-    """Does an empty box stand where an answer would: announced, or alone on its line; and not in code?"""
+    """Does an empty box stand where an answer would: announced, or alone on its line?"""
     before = text[max(0, box.start - 60) : box.start].rpartition("\n")[2]
     behind = text[box.end : box.end + 40].partition("\n")[0]
-    if before.endswith("`") or text.count("```", 0, box.start) % 2:
-        return False
     before = before.rstrip(_MARKUP)
     return bool(_ANNOUNCES.search(before)) or (before[-1:] in ("", ":") and not _WORDS.match(behind))

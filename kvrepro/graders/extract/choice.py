@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from kvrepro.graders.cleaning import clean, unify_unicode
 from kvrepro.graders.extract.answer import MAX_WORDING
 from kvrepro.graders.extract.hedging import AGAINST, ASIDE, DOUBT
+from kvrepro.graders.extract.last_sentence import lines_of
 from kvrepro.graders.extract.statements import CHOICE_WORD, LETTER, LETTERS, read_choice, statements
+from kvrepro.graders.words import plain
 
 # the gold's own words instead of a letter
 GOLD_TEXT = "gold_text"
@@ -21,12 +23,9 @@ _UPHELD = frozenset(["true", "correct", "right", "yes", *_UP])
 _MARKER = rf"[ \t*>\-(\[|]*({LETTER})[)\].:*| \t]+"
 # a verdict behind the letter of an option, a sign behind its text, before its letter, or several on a line
 _TICKED = (
-    re.compile(
-        rf"(?i)(?:^|\n){_MARKER}(true|false|correct|incorrect|right|wrong|yes|no|[{_UP}{_DOWN}])\ufe0f?[.*| \t]*(?=\n"
-        rf"|$)",
-    ),
-    re.compile(rf"(?:^|\n){_MARKER}[^\n{_UP}{_DOWN}]{{0,200}}?([{_UP}{_DOWN}])\ufe0f?[^\w\n]*(?=\n|$)"),
-    re.compile(rf"(?:^|\n)[ \t*\-|]*([{_UP}{_DOWN}])\ufe0f?[*| \t]*[(\[]?({LETTER})(?![A-Za-z'])"),
+    re.compile(rf"(?im)^{_MARKER}(true|false|correct|incorrect|right|wrong|yes|no|[{_UP}{_DOWN}])\ufe0f?[.*| \t]*$"),
+    re.compile(rf"(?m)^{_MARKER}[^\n{_UP}{_DOWN}]{{0,200}}?([{_UP}{_DOWN}])\ufe0f?[^\w\n]*$"),
+    re.compile(rf"(?m)^[ \t*\-|]*([{_UP}{_DOWN}])\ufe0f?[*| \t]*[(\[]?({LETTER})(?![A-Za-z'])"),
     re.compile(rf"(?<![A-Za-z])[(\[*]*({LETTER})[)\].:*]*[ \t]*([{_UP}{_DOWN}])"),
 )
 _ARROW_LAST = re.compile(rf"(?:\\to|\\Rightarrow|=>|->)\s*[(\[*$]{{0,3}}({LETTER})[)\]*$.\s]{{0,4}}$")
@@ -47,11 +46,10 @@ _REFERENCE = re.compile(
     r"|structures?|schemes?|diagram|graph|table)[\s*]*$",
 )
 _OPTION_LINE = re.compile(
-    rf"(?:^|\n)[ \t>*\-•]{{0,8}}[(\[]?({LETTER})[)\].:](?:\*\*)?[ \t]*(?:\*\*)?(\S[^\n]{{0,300}}?)\s*(?=\n|$)"
+    rf"(?m)^[ \t>*\-•]{{0,8}}[(\[]?({LETTER})[)\].:](?:\*\*)?[ \t]*(?:\*\*)?(\S[^\n]{{0,300}}?)\s*$"
 )
 _INLINE_OPTION = re.compile(rf"\(({LETTER})\)\s*([^()\n]{{1,120}}?)(?=[\s,;]*\(({LETTER})\)|[\n]|[.;]\s|$)")
 _CONTRASTED = re.compile(r"(?i),?\s*(?:and\s+)?(?:\bnot\b|rather than|instead of|unlike|as opposed to).*$")
-_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 
 
 def listed_options(text: str) -> dict[str, str]:
@@ -65,7 +63,7 @@ def listed_options(text: str) -> dict[str, str]:
 
 def _normalised(text: str) -> str:
     """Option text for comparison: no wrappers, case, spaces, or final stop."""
-    text = _TEXT.sub(r"\1", clean(text)).casefold()
+    text = plain(clean(text)).casefold()
     return re.sub(r"[\s{}*$\\]|(?:^|(?<=\s))(?:a|an|the)\s", "", text).strip(".,;:\"'")
 
 
@@ -100,23 +98,18 @@ def decide(text: str, options: Mapping[str, str], gold_text: str | None = None) 
             return GOLD_TEXT, "option_text", said.text
     if letter := _ticked(text[-MAX_WORDING:]):
         return letter, "verdicts", letter
-    line = re.sub(r"^[#>*\s-]+(?=\S)", "", final_line(text[-MAX_WORDING:]))
-    if not _is_listing(text):
+    lines = lines_of(text, "\\[]()")
+    line = re.sub(r"^[#>*\s-]+(?=\S)", "", lines[-1][-MAX_WORDING:] if lines else "")
+    # the last of a list of options is no choice
+    if len(lines) < 2 or not all(re.match(rf"^[\s*\-(\[]*({LETTER})[)\].:]", line) for line in lines[-2:]):
         letter, rule = _of_line(line, options)
         if letter is not None:
             return letter, rule, line
     if match := _ARROW_LAST.search(unify_unicode(line)):
         return match[1], "final_line", line
-    first = next((line.strip() for line in text[:MAX_WORDING].splitlines() if line.strip()), "")
-    if re.fullmatch(rf"[*$(\[\s]{{0,4}}{LETTER}[*$)\]\s.:]{{0,5}}", first):
-        return read_choice(first), "first_line", first
+    if lines and re.fullmatch(rf"[*$(\[\s]{{0,4}}{LETTER}[*$)\]\s.:]{{0,5}}", lines[0]):
+        return read_choice(lines[0]), "first_line", lines[0]
     return (None, found[-1].rule, found[-1].text) if found else (None, "none", None)
-
-
-def final_line(text: str) -> str:
-    """Last line that holds more than markup."""
-    lines = [line.strip() for line in text.splitlines() if line.strip(" *$\\[]()_-#")]
-    return lines[-1] if lines else ""
 
 
 def _of_line(line: str, options: Mapping[str, str]) -> tuple[str | None, str]:
@@ -130,12 +123,6 @@ def _of_line(line: str, options: Mapping[str, str]) -> tuple[str | None, str]:
     if letter := _closing_letter(line):
         return letter, "final_line"
     return (_option_in(line, options) if len(line) < 400 else None), "option_text"
-
-
-def _is_listing(text: str) -> bool:
-    """Is the final line the last of a list of options?"""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return len(lines) >= 2 and all(re.match(rf"^[\s*\-(\[]*({LETTER})[)\].:]", line) for line in lines[-2:])
 
 
 def _ticked(text: str) -> str | None:

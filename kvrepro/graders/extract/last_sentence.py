@@ -103,8 +103,9 @@ def without_remark(text: str) -> str:
     return match[1] if match and says else text
 
 
-def _lines_of(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip(" *$_-#>`")]
+def lines_of(text: str, markup: str = "") -> list[str]:
+    """Lines that hold more than markup, whose further signs may be named."""
+    return [line.strip() for line in text.splitlines() if line.strip(" *$_-#>`" + markup)]
 
 
 def concluded(text: str, is_numeric: bool = False) -> str | None:
@@ -116,7 +117,7 @@ def concluded(text: str, is_numeric: bool = False) -> str | None:
     """
     text = unify_unicode(text)
     text = re.sub(r"\$\s*(\^\s*\{?\s*-?\d\s*\}?)\s*\$", lambda m: m[1].replace(" ", ""), text)
-    lines = _lines_of(re.sub(rf"(?<={_CJK})(?=-?\d)|(?<=\d)(?={_CJK})", " ", text))
+    lines = lines_of(re.sub(rf"(?<={_CJK})(?=-?\d)|(?<=\d)(?={_CJK})", " ", text))
     if not lines:
         return None
     if lines[-1].startswith("|"):
@@ -240,7 +241,7 @@ def last_value(text: str) -> str | None:
     if rows := _ROWS.search(text):
         last = re.split(r"\\\\(?:\[[^\]]*\])?", rows[3].strip(" \\&\n."))[-1]
         return _right_side(last.replace("&", " ")) if _EQUALS.search(last) and re.search(r"\d|\\", last) else None
-    lines = _lines_of(text)
+    lines = lines_of(text)
     if not lines or (len(lines) > 1 and all(map(_ENTRY.match, lines[-2:])) and not _TOTAL.match(lines[-1])):
         return None
     line = _REMARKS.sub("", re.sub(r"^[>#\-*\s]+(?=\S)|\*\*|__", "", lines[-1])).strip(" *`")
