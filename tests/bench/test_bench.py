@@ -164,7 +164,7 @@ def test_a_run_in_small_ends_in_one_json_line_and_names_what_is_missing(monkeypa
 
     monkeypatch.setattr(command, "run_bench", run_small)
     monkeypatch.setattr(command, "_plan", lambda args: SMALL)
-    monkeypatch.setattr("kvrepro.models.shapes.bench_shape", small_shape)
+    monkeypatch.setattr("kvrepro.commands.bench.bench_shape", small_shape)
     arguments = ["bench", "--variants", WINDOW, DYNTS, KVPRESS, "--threads", "1", "--out", str(tmp_path)]
     assert main(arguments) == 0
     shown = capsys.readouterr().out
