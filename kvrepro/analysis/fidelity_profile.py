@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from ..benchmarks.table import load_problems
 from ..engine.generate import generate
-from ..engine.requests import OK
 from ..errors import KvreproError
 from ..files import write_atomic
 from ..methods.table import method_class
@@ -45,11 +44,8 @@ def full_cache_traces(config: CellConfig, model, tokenizer) -> list[KnownTrace]:
     settings |= {name: getattr(entry, name) for name in ("think_end", "think_start", "open_thought")}
     replies = generate(model, tokenizer, [p.question for p in problems], "full", **settings)
     thinks = entry.think_end is not None
-    traces = []
-    for p, r in zip(problems, replies, strict=True):
-        if not thinks or (r.status == OK and r.n_answer_tokens):
-            answer_from = r.n_thinking_tokens if thinks else None
-            traces.append(KnownTrace(p.problem_id, 0, tuple(r.request.prompt_ids), tuple(r.token_ids), answer_from))
+    found = [KnownTrace.of(r, p.problem_id, thinks=thinks) for p, r in zip(problems, replies, strict=True)]
+    traces = [trace for trace in found if trace is not None]
     if not traces:
         raise KvreproError(
             f"none of the {len(problems)} full-cache replies to {config.benchmark} ended with an answer within "

@@ -97,7 +97,10 @@ def _drawn_pairs_loss(
 
 
 def ranking_loss(
-    predicted: list[Tensor], labels: list[Tensor], recipe: PredictorRecipe, generator: torch.Generator | None = None
+    predicted: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    recipe: PredictorRecipe,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Smooth Kendall loss, mean over traces; pairs of equal labels are left out, and 0 where no pair is left.
 
@@ -122,7 +125,10 @@ def ranking_loss(
 
 
 def batch_loss(
-    predicted: list[Tensor], labels: list[Tensor], recipe: PredictorRecipe, generator: torch.Generator | None = None
+    predicted: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    recipe: PredictorRecipe,
+    generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
     """`alpha * MSE + (1 - alpha) * ranking` of a batch of traces.
 

@@ -11,7 +11,7 @@ from ...errors import KvreproError
 from ...files import read_rows
 from ...models.table import ModelEntry
 from ..questions import tiny_questions
-from ..tiny.checkpoint import CARD_FILE
+from ..tiny.train import CARD_FILE
 from ..traces import TraceOptions, generate_traces, select_traces
 
 PROBLEM_SIZES = (8, 22)  # variables of a generated problem, as for the importance predictor
