@@ -101,8 +101,8 @@ def _measured(cells: list[CellConfig]) -> Iterator[tuple[CellConfig, pd.DataFram
         yield cell, summarise_fidelity(measure_fidelity(model, traces, method, reference=reference, **common))
 
 
-def fidelity_table(frame: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
-    """Mean over traces with a bootstrap interval, per model, benchmark, label and budget.
+def fidelity_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean over traces with a 95 % bootstrap interval, per model, benchmark, label and budget.
 
     Columns: those of the cell, `n_traces`, and `<measure>`, `<measure>_lo`, `<measure>_hi` for each measure. The
     interval is a percentile bootstrap over traces: KL is skewed and cannot be negative, so a t interval misleads.
@@ -112,7 +112,7 @@ def fidelity_table(frame: pd.DataFrame, confidence: float = 0.95) -> pd.DataFram
     for values, cell in frame.groupby(keys, sort=False, dropna=False):
         row = {**dict(zip(keys, values, strict=True)), "n_traces": len(cell)}
         for measure in MEASURES:
-            mean = bootstrap(cell[measure].dropna(), confidence)
-            row |= {measure: mean["mean"], f"{measure}_lo": mean["lo"], f"{measure}_hi": mean["hi"]}
+            found = bootstrap(cell[measure].dropna())
+            row |= {measure: found["mean"], f"{measure}_lo": found["lo"], f"{measure}_hi": found["hi"]}
         rows.append(row)
     return pd.DataFrame(rows)

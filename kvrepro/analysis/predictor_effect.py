@@ -40,13 +40,9 @@ def _method_of(
     kind: str, budget: int, head: ImportancePredictor, window: int, ratio: float, seed: int, **oracle: object
 ) -> EvictionMethod:
     """The method of a kind of `FIDELITY_KINDS`; `oracle`: the `traces` that the oracle reads."""
-    options = {
-        SHIPPED: {"predictor": head},
-        UNTRAINED: {"predictor": untrained_head(head, seed)},
-        RANDOM: {},
-        ORACLE: oracle,
-    }[kind]
-    name = {RANDOM: "random", ORACLE: "oracle_answer"}.get(kind, "dynts")
+    name, options = {RANDOM: ("random", {}), ORACLE: ("oracle_answer", oracle)}.get(kind, ("dynts", {}))
+    if name == "dynts":
+        options = {"predictor": untrained_head(head, seed) if kind == UNTRAINED else head}
     return create_method(name, budget, window=window, ratio=ratio, **options)
 
 

@@ -40,11 +40,6 @@ class Example:
     thinking_from: int
     n_thinking: int
 
-    @property
-    def relative_places(self) -> Tensor:
-        """`[m]` float32 in [0, 1): where in the thought each token stands."""
-        return (self.places - self.thinking_from).float() / self.n_thinking
-
 
 class LabelledTraces:
     """A finished folder of `kvrepro labels`.

@@ -42,11 +42,8 @@ class LoadedModel:
 
     def identity(self) -> dict[str, str]:
         """Hashes of weights and tokenizer, for a manifest; does not load the weights."""
-        if "pair" in vars(self):
-            tokenizer = self.pair[1]
-        else:
-            common = {"revision": self.entry.revision, "trust_remote_code": False}
-            tokenizer = AutoTokenizer.from_pretrained(self.entry.source, **common)
+        common = {"revision": self.entry.revision, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(self.entry.source, **common)
         return {"weights": weights_fingerprint(self.entry), "tokenizer": tokenizer_hash(tokenizer)}
 
 

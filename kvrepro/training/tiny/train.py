@@ -12,7 +12,7 @@ import math
 import random
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -190,11 +190,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--state", type=Path, help="resume file (default: beside the folder)")
     parser.add_argument("--reschedule", action="store_true", help="go on with another --problem-steps")
     parser.add_argument("--threads", type=int, default=1)
-    for name in ("seed", "repeat_steps", "problem_steps", "batch_tokens", "largest"):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int)
-    parser.add_argument("--lr", type=float)
+    for field in fields(Recipe)[1:]:
+        name = field.name.replace("_", "-")
+        parser.add_argument(f"--{name}", type=type(field.default), default=field.default)
     args = parser.parse_args(argv)
-    given = {k: v for k, v in vars(args).items() if v is not None and k in Recipe.__dataclass_fields__}
+    given = {field.name: getattr(args, field.name) for field in fields(Recipe)}
     folder = args.out or CHECKPOINTS / args.model
     state = args.state or folder.with_name(f"{folder.name}.state")
     try:
