@@ -29,10 +29,9 @@ FIDELITY_MEASURES = ("agrees", "kl", "answer_log_likelihood")
 
 def untrained_head(head: ImportancePredictor, seed: int = 0) -> ImportancePredictor:
     """A head of the same shape with fresh weights: what the architecture alone is worth."""
-    state = torch.get_rng_state()
-    torch.manual_seed(seed)
-    fresh = ImportancePredictor(head.shape)
-    torch.set_rng_state(state)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        fresh = ImportancePredictor(head.shape)
     return fresh.eval().to(next(head.parameters()))
 
 
