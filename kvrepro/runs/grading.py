@@ -166,4 +166,4 @@ def options_of(path: Path, rows: Iterable[Mapping[str, Any]]) -> tuple[dict[str,
             raise
         return {}, str(error)
     check_same_problems(rows, {p.problem_id: p.gold for p in problems}, name)
-    return {p.problem_id: p.lettered_options for p in problems}, None
+    return {p.problem_id: p.options for p in problems}, None
