@@ -17,12 +17,11 @@ from transformers import PreTrainedModel
 from ..engine.batch import Row
 from ..engine.engine import Engine
 from ..engine.observer import Observer
-from ..engine.requests import NAN_LOGITS, Request, SamplingConfig
+from ..engine.requests import NAN_LOGITS, OK, Completion, Request, SamplingConfig
 from ..errors import KvreproError
 from ..methods.base import EvictionMethod
 from ..models.tokens import ThinkTags
-from ..training.labels import label_sequence
-from .future_attention import future_maxima
+from ..training.trace_attention import future_maxima, label_sequence
 
 Key = tuple[str, int]  # problem and sample
 MEASURES = ("kl", "agrees", "answer_kl", "answer_log_likelihood")  # per trace
@@ -37,6 +36,15 @@ class KnownTrace:
     prompt_ids: tuple[int, ...]
     reply_ids: tuple[int, ...]
     answer_from: int | None = None
+
+    @classmethod
+    def of(cls, reply: Completion, problem_id: str | None = None, *, thinks: bool = True) -> KnownTrace | None:
+        """A reply, by its problem or another id; None if it thinks and did not end by itself with an answer."""
+        if thinks and not (reply.status == OK and 0 < reply.n_thinking_tokens < len(reply.token_ids)):
+            return None
+        request, answer_from = reply.request, reply.n_thinking_tokens if thinks else None
+        key = problem_id or request.problem_id, request.sample_id
+        return cls(*key, tuple(request.prompt_ids), tuple(reply.token_ids), answer_from)
 
     @property
     def key(self) -> Key:

@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from ..benchmarks.table import load_problems
 from ..engine.generate import generate
-from ..engine.requests import OK
 from ..errors import KvreproError
 from ..files import write_atomic
 from ..methods.table import method_class
@@ -45,11 +44,8 @@ def full_cache_traces(config: CellConfig, model, tokenizer) -> list[KnownTrace]:
     settings |= {name: getattr(entry, name) for name in ("think_end", "think_start", "open_thought")}
     replies = generate(model, tokenizer, [p.question for p in problems], "full", **settings)
     thinks = entry.think_end is not None
-    traces = []
-    for p, r in zip(problems, replies, strict=True):
-        if not thinks or (r.status == OK and r.n_answer_tokens):
-            answer_from = r.n_thinking_tokens if thinks else None
-            traces.append(KnownTrace(p.problem_id, 0, tuple(r.request.prompt_ids), tuple(r.token_ids), answer_from))
+    found = [KnownTrace.of(r, p.problem_id, thinks=thinks) for p, r in zip(problems, replies, strict=True)]
+    traces = [trace for trace in found if trace is not None]
     if not traces:
         raise KvreproError(
             f"none of the {len(problems)} full-cache replies to {config.benchmark} ended with an answer within "
@@ -105,8 +101,8 @@ def _measured(cells: list[CellConfig]) -> Iterator[tuple[CellConfig, pd.DataFram
         yield cell, summarise_fidelity(measure_fidelity(model, traces, method, reference=reference, **common))
 
 
-def fidelity_table(frame: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
-    """Mean over traces with a bootstrap interval, per model, benchmark, label and budget.
+def fidelity_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean over traces with a 95 % bootstrap interval, per model, benchmark, label and budget.
 
     Columns: those of the cell, `n_traces`, and `<measure>`, `<measure>_lo`, `<measure>_hi` for each measure. The
     interval is a percentile bootstrap over traces: KL is skewed and cannot be negative, so a t interval misleads.
@@ -116,7 +112,7 @@ def fidelity_table(frame: pd.DataFrame, confidence: float = 0.95) -> pd.DataFram
     for values, cell in frame.groupby(keys, sort=False, dropna=False):
         row = {**dict(zip(keys, values, strict=True)), "n_traces": len(cell)}
         for measure in MEASURES:
-            mean = bootstrap(cell[measure].dropna(), confidence)
-            row |= {measure: mean["mean"], f"{measure}_lo": mean["lo"], f"{measure}_hi": mean["hi"]}
+            found = bootstrap(cell[measure].dropna())
+            row |= {measure: found["mean"], f"{measure}_lo": found["lo"], f"{measure}_hi": found["hi"]}
         rows.append(row)
     return pd.DataFrame(rows)

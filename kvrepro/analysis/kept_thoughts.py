@@ -148,9 +148,9 @@ def _answer(decoder, cache, parts: list[KeptThought], tag, ends, max_new_tokens:
 def _graded(part: KeptThought, think: ThinkTags, tokenizer, ends) -> dict[str, object]:
     text, answer_start = reply_parts(tokenizer, [*think.end, *part.answer], len(think.end), think)
     score = grade(text, part.trace.gold, part.trace.kind, answer_start=answer_start)
-    row = {name: getattr(part, name) for name in ("scores", "selection", "share", "n_kept")}
-    row |= {"correct": bool(score.correct), "status": score.status, "has_ended": part.answer[-1] in ends}
-    return {"problem_id": part.trace.problem_id, **row, "text": text}
+    chosen = {name: getattr(part, name) for name in ("scores", "selection", "share", "n_kept")}
+    verdict = {"correct": bool(score.correct), "status": score.status, "has_ended": part.answer[-1] in ends}
+    return {"problem_id": part.trace.problem_id, **chosen, **verdict, "text": text}
 
 
 def accuracy_by_part(answers: pd.DataFrame) -> pd.DataFrame:

@@ -163,13 +163,10 @@ def pinning_table(table: pd.DataFrame) -> pd.DataFrame:
 
     A pair is two rows whose labels differ by `question` alone. Columns: `alone`, `question` (percent) and `gain`.
     """
-    keyed = {(r.model, r.benchmark, r.label, r.budget_tokens): r for r in table.itertuples()}
-    rows = []
-    for (model, benchmark, label, budget), pinned in keyed.items():
-        method, *switches = label.split(" + ")
-        score = " + ".join([method, *(s for s in switches if s != "question")])
-        alone = keyed.get((model, benchmark, score, budget))
-        if "question" in switches and alone is not None:
-            gain = pinned.pass_at_1 - alone.pass_at_1
-            rows.append((model, benchmark, score, budget, alone.pass_at_1, pinned.pass_at_1, gain))
-    return pd.DataFrame(rows, columns=["model", "benchmark", "score", "budget_tokens", "alone", "question", "gain"])
+    switches = table.label.str.split(" + ", regex=False)
+    score = switches.map(lambda parts: " + ".join(part for part in parts if part != "question"))
+    is_pinned, keys = table.label != score, ["model", "benchmark", "score", "budget_tokens"]
+    table = table.assign(score=score)[[*keys, "pass_at_1"]]
+    alone, pinned = table[~is_pinned].rename(columns={"pass_at_1": "alone"}), table[is_pinned]
+    pairs = pinned.merge(alone, on=keys).rename(columns={"pass_at_1": "question"})
+    return pairs.assign(gain=pairs.question - pairs.alone)[[*keys, "alone", "question", "gain"]]

@@ -13,7 +13,7 @@ from ..errors import KvreproError
 from ..methods.learned.importance import load_predictor_for
 from ..training.dataset import Example, LabelledTraces
 from ..training.importance.ranking import bootstrap, top_count
-from ..training.labels import label_sequence
+from ..training.trace_attention import label_sequence
 from ..training.traces import Trace
 
 

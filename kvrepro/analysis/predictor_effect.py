@@ -11,6 +11,7 @@ import torch
 from ..engine.generate import generate
 from ..engine.requests import OK, Completion
 from ..graders import grade_many
+from ..methods.base import EvictionMethod
 from ..methods.learned.importance import ImportancePredictor
 from ..methods.table import create_method
 from ..models.tokens import ThinkTags
@@ -28,18 +29,20 @@ FIDELITY_MEASURES = ("agrees", "kl", "answer_log_likelihood")
 
 def untrained_head(head: ImportancePredictor, seed: int = 0) -> ImportancePredictor:
     """A head of the same shape with fresh weights: what the architecture alone is worth."""
-    state = torch.get_rng_state()
-    torch.manual_seed(seed)
-    fresh = ImportancePredictor(head.shape)
-    torch.set_rng_state(state)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        fresh = ImportancePredictor(head.shape)
     return fresh.eval().to(next(head.parameters()))
 
 
-def _method_of(kind: str, head: ImportancePredictor, seed: int) -> tuple[str, dict[str, object]]:
-    """Method name and options of a kind that generates (`GENERATED_KINDS`)."""
-    if kind == RANDOM:
-        return "random", {}
-    return "dynts", {"predictor": untrained_head(head, seed) if kind == UNTRAINED else head}
+def _method_of(
+    kind: str, budget: int, head: ImportancePredictor, window: int, ratio: float, seed: int, **oracle: object
+) -> EvictionMethod:
+    """The method of a kind of `FIDELITY_KINDS`; `oracle`: the `traces` that the oracle reads."""
+    name, options = {RANDOM: ("random", {}), ORACLE: ("oracle_answer", oracle)}.get(kind, ("dynts", {}))
+    if name == "dynts":
+        options = {"predictor": untrained_head(head, seed) if kind == UNTRAINED else head}
+    return create_method(name, budget, window=window, ratio=ratio, **options)
 
 
 def generate_by_score(
@@ -67,9 +70,8 @@ def generate_by_score(
     rows = [{"kind": "full cache", "budget_tokens": None, **_pass_at_1(questions, full)}]
     for budget in budgets:
         for kind in GENERATED_KINDS:
-            method, options = _method_of(kind, head, seed)
-            sizes = {"window": window, "ratio": ratio, **options}
-            replies = generate(model, tokenizer, prompts, method, budget, **sizes, **common)
+            method = _method_of(kind, budget, head, window, ratio, seed)
+            replies = generate(model, tokenizer, prompts, method, **common)
             rows.append({"kind": kind, "budget_tokens": budget, **_pass_at_1(questions, replies)})
     return pd.DataFrame(rows), full
 
@@ -93,9 +95,7 @@ def _pass_at_1(questions: Sequence[Question], replies: list[Completion]) -> dict
 
 def finished_traces(replies: Iterable[Completion]) -> list[KnownTrace]:
     """Finished full-cache replies with an answer, as traces to follow."""
-    finished = [r for r in replies if r.status == OK and 0 < r.n_thinking_tokens < len(r.token_ids)]
-    keys = ((r.request.problem_id, r.request.sample_id, r.request.prompt_ids) for r in finished)
-    return [KnownTrace(*key, tuple(r.token_ids), r.n_thinking_tokens) for key, r in zip(keys, finished, strict=True)]
+    return [trace for reply in replies if (trace := KnownTrace.of(reply)) is not None]
 
 
 def fidelity_by_score(
@@ -123,8 +123,7 @@ def fidelity_by_score(
     think, rows = think or ThinkTags.of(tokenizer), []
     for budget in budgets:
         for kind in FIDELITY_KINDS:
-            name, options = ("oracle_answer", {"traces": labels}) if kind == ORACLE else _method_of(kind, head, seed)
-            method = create_method(name, budget, window=window, ratio=ratio, **options)
+            method = _method_of(kind, budget, head, window, ratio, seed, traces=labels)
             frame = measure_fidelity(model, traces, method, think=think, seed=seed, reference=reference, batch_rows=64)
             found = summarise_fidelity(frame)
             cell = {"kind": kind, "budget_tokens": budget}

@@ -16,7 +16,7 @@ from ..errors import KvreproError
 if TYPE_CHECKING:
     from ..models.table import ModelEntry
     from ..training.importance.settings import TrainingSettings
-    from ..training.judge.sequences import TokenSequence
+    from ..training.traces import Trace
 
 
 def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +102,7 @@ def asset_home(entry: ModelEntry) -> Path:
 
 def collect(
     args: argparse.Namespace, entry: ModelEntry, model, tokenizer, split: str, n_problems: int
-) -> tuple[list[TokenSequence], dict[str, Any]]:
+) -> tuple[list[Trace], dict[str, Any]]:
     """Sequences of one split, and where they are from for the card; of a text the last tenth is held out.
 
     Raises:

@@ -109,7 +109,7 @@ def _texts(profile: Profile, config: CellConfig) -> dict[tuple[str, int], str]:
 def _pictured(config, model, tokenizer, head, completion, record: dict[str, Any], known) -> TokenPicture:
     """One reply, shaded by the head's prediction, or by the answer's attention where there is no head."""
     from ..analysis.observations import predicted_importance
-    from ..training.labels import label_sequence
+    from ..training.trace_attention import label_sequence
 
     entry, prompt = model_entry(config.model), completion.request.prompt_ids
     sequence, thought = [*prompt, *completion.token_ids], len(prompt) + completion.n_thinking_tokens

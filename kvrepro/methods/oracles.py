@@ -58,7 +58,7 @@ class OracleMethod(EvictionMethod):
 class OracleAnswerMethod(OracleMethod):
     """DynTS with the true label instead of the predicted one: the answer's mean attention to each token.
 
-    `traces` maps (problem, sample) to `[n]` labels of prompt and reply (`training.labels.label_sequence`).
+    `traces` maps (problem, sample) to `[n]` labels of prompt and reply (`training.trace_attention.label_sequence`).
 
     Source: the labels of DynTS, arXiv 2601.18383; docs/predictor.md#labels.
     """
@@ -79,7 +79,7 @@ class OracleFutureMethod(OracleMethod):
     """The most attention that any block of queries to come pays to a slot, per layer and KV head.
 
     `traces` maps (problem, sample) to `[blocks, L, H, n]`, suffix maxima over blocks of the blocks' mean attention
-    (`analysis.future_attention.future_maxima`): entry `b` covers queries from position `b * block` on.
+    (`training.trace_attention.future_maxima`): entry `b` covers queries from position `b * block` on.
 
     Source: the supervision of ForesightKV, arXiv 2602.03203; docs/methods.md#oracle_future.
     """

@@ -13,12 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import KvreproError
-from .labelling import DATASET, HIDDEN, require_datasets
+from .labelling import DATASET, HIDDEN, require
 from .questions import HELD_OUT
 from .stages import read_stage_manifest
 
 STOPPING_STRIDE = 4
-KEPT_BYTES = 4 * 2**30  # hidden states that are kept in memory; those of further traces are read from disk again
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,6 @@ class Example:
     thinking_from: int
     n_thinking: int
 
-    @property
-    def relative_places(self) -> Tensor:
-        """`[m]` float32 in [0, 1): where in the thought each token stands."""
-        return (self.places - self.thinking_from).float() / self.n_thinking
-
 
 class LabelledTraces:
     """A finished folder of `kvrepro labels`.
@@ -63,9 +57,8 @@ class LabelledTraces:
         self.manifest = read_stage_manifest(self.folder, "labels")
         self.rows: dict[str, list[dict[str, Any]]] = {}
         self.skipped: Counter[str] = Counter()
-        self._kept: dict[int, Example] = {}
-        self._kept_bytes = 0
-        for row in require_datasets().load_from_disk(str(self.folder / DATASET), keep_in_memory=True):
+        self._loaded: dict[int, Example] = {}
+        for row in require("datasets").load_from_disk(str(self.folder / DATASET), keep_in_memory=True):
             reason = self._reason(row)
             if reason is None:
                 self.rows.setdefault(row["split"], []).append(row)
@@ -109,14 +102,12 @@ class LabelledTraces:
 
     def _load(self, row: dict[str, Any]) -> Example:
         index = row["index"]
-        if index in self._kept:
-            return self._kept[index]
-        stored = load_file(self.folder / HIDDEN / f"{index:05d}.safetensors")
-        hidden, places = stored["hidden"], stored["places"]
-        labels, token_ids = (torch.tensor(row[name])[places] for name in ("labels", "token_ids"))
-        n_thinking = row["thinking_to"] - row["thinking_from"]
-        example = Example(row["problem_id"], hidden, labels, token_ids, places, row["thinking_from"], n_thinking)
-        if self._kept_bytes + hidden.nbytes <= KEPT_BYTES:
-            self._kept[index] = example
-            self._kept_bytes += hidden.nbytes
-        return example
+        if index not in self._loaded:
+            # mapped, not read: the system drops pages of hidden states that it has no room for
+            stored = load_file(self.folder / HIDDEN / f"{index:05d}.safetensors")
+            places, first = stored["places"], row["thinking_from"]
+            labels, token_ids = (torch.tensor(row[name])[places] for name in ("labels", "token_ids"))
+            n_thinking = row["thinking_to"] - first
+            hidden = stored["hidden"]
+            self._loaded[index] = Example(row["problem_id"], hidden, labels, token_ids, places, first, n_thinking)
+        return self._loaded[index]

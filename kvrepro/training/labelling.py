@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -16,8 +17,8 @@ from tqdm import tqdm
 
 from ..errors import KvreproError
 from ..files import replacing, write_atomic
-from .labels import label_sequence
-from .traces import Trace
+from .trace_attention import label_sequence
+from .traces import Trace, outcome_counts
 
 DATASET, PARTS, HIDDEN, HEADS = "dataset", "parts", "hidden", "heads"
 # why a trace has no labels; the order of the counts in a manifest
@@ -51,16 +52,8 @@ class Workers:
 
     @classmethod
     def of_accelerate(cls) -> Workers:
-        """The processes that `accelerate launch` started, one per device.
-
-        Raises:
-            KvreproError: the package accelerate is missing.
-        """
-        try:
-            from accelerate import PartialState
-        except ImportError as error:
-            raise KvreproError("--distributed needs the package accelerate: pip install 'kvrepro[train]'") from error
-        state = PartialState()
+        """The processes that `accelerate launch` started, one per device."""
+        state = require("accelerate").PartialState()
         return cls(state.process_index, state.num_processes, state.wait_for_everyone, str(state.device))
 
     @property
@@ -131,12 +124,9 @@ def cached_places(trace: Trace, most: int | None) -> Tensor:
 
 
 def build_dataset(traces: Sequence[Trace], folder: Path) -> dict[str, dict[str, int]]:
-    """Turn the parts into one Hugging Face dataset on disk; returns per split what became of the traces.
-
-    Raises:
-        KvreproError: the package datasets is missing.
-    """
-    datasets = require_datasets()
+    """Turn the parts into one Hugging Face dataset on disk; returns per split what became of the traces."""
+    datasets = require("datasets")
+    datasets.disable_progress_bars()
     text, number = datasets.Value("string"), datasets.Value("int32")
     columns = {
         "index": number,
@@ -145,30 +135,25 @@ def build_dataset(traces: Sequence[Trace], folder: Path) -> dict[str, dict[str, 
         **dict.fromkeys(("thinking_from", "thinking_to", "answer_from"), number),
         "labels": datasets.List(datasets.Value("float32")),
     }
-    counts = {trace.split: Counter() for trace in traces}
+    outcomes: list[tuple[str, str]] = []
     table: dict[str, list[Any]] = {name: [] for name in columns}
     for index, trace in enumerate(traces):
         part = json.loads((folder / PARTS / f"{index:05d}.json").read_text())
-        counts[trace.split][part["skipped"] or "labelled"] += 1
+        outcomes.append((trace.split, part["skipped"] or "labelled"))
         if part["skipped"] is None:
             for name, value in {**vars(trace), "index": index, "labels": part["labels"]}.items():
                 table[name].append(value)
     datasets.Dataset.from_dict(table, features=datasets.Features(columns)).save_to_disk(str(folder / DATASET))
-    return {
-        split: {"traces": found.total(), **{name: found[name] for name in ("labelled", *SKIPPED)}}
-        for split, found in counts.items()
-    }
+    return outcome_counts("traces", ("labelled", *SKIPPED), outcomes)
 
 
-def require_datasets():
-    """The package `datasets`, quiet.
+def require(name: str) -> ModuleType:
+    """A package that training alone needs, `datasets` or `accelerate`.
 
     Raises:
         KvreproError: it is not installed; says how to.
     """
     try:
-        import datasets
+        return import_module(name)
     except ImportError as error:
-        raise KvreproError("labels are stored with the package datasets: pip install 'kvrepro[train]'") from error
-    datasets.disable_progress_bars()
-    return datasets
+        raise KvreproError(f"training needs the package {name}: pip install 'kvrepro[train]'") from error

@@ -78,13 +78,11 @@ def read_questions(path: Path, held_out_share: float, seed: int) -> tuple[list[Q
             f"no problems in {path}: give a JSONL with the keys question, answer and optionally kind "
             f"({', '.join(ANSWER_KINDS)}), for example MATH train"
         )
-    questions, seen, counts = [], set(), {"rows": 0, "repeated": 0}
-    for number, row in read_objects(path):
-        counts["rows"] += 1
+    questions, seen, rows = [], set(), list(read_objects(path))
+    for number, row in rows:
         text, gold, kind = _fields(row, f"{path.name}, line {number}")
         key = normalised(text)
         if key in seen:
-            counts["repeated"] += 1
             continue
         seen.add(key)
         draw = int.from_bytes(hashlib.sha256(f"{seed}\x1f{key}".encode()).digest()[:8], "big") / 2**64
@@ -92,7 +90,7 @@ def read_questions(path: Path, held_out_share: float, seed: int) -> tuple[list[Q
         questions.append(Question(f"{path.stem}-{number:05d}", text, gold, kind, split))
     if not questions:
         raise KvreproError(f"{path} holds no problem")
-    return questions, counts
+    return questions, {"rows": len(rows), "repeated": len(rows) - len(questions)}
 
 
 def _fields(row: Mapping[str, Any], place: str) -> tuple[str, str, str]:

@@ -7,9 +7,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from ..errors import KvreproError, RunError
 from ..files import ResultFolder, append_row, held, replacing, rows_so_far, write_json
 from ..paths import results_root
-from ..runs.provenance import git_revision, hardware, package_versions
+from ..runs.provenance import provenance
 
 MANIFEST, IDENTITY, SESSIONS = "manifest.json", "identity.json", "sessions.jsonl"
 # raised when a change of the code changes what a stage writes, so that old folders are not taken for new ones
@@ -103,9 +103,7 @@ class StageFolder(ResultFolder):
             "identity": self.identity,
             "hash8": identity_hash(self.identity),
             "wall_s": round(earlier + time.monotonic() - self.started, 2),
-            "versions": package_versions(),
-            "git": git_revision(),
-            "hardware": hardware(device),
+            **provenance(device),
         }
         for name in (IDENTITY, SESSIONS):
             (self.partial / name).unlink(missing_ok=True)
@@ -156,32 +154,51 @@ def check_same_model(manifest: dict[str, Any], folder: Path, ours: dict[str, str
         KvreproError: names what differs and both hashes.
     """
     for what, key in (("model", "weights"), ("tokenizer", "tokenizer")):
-        if manifest.get(key) != ours[key]:
+        found = str(manifest.get(key))
+        if found != ours[key]:
             raise KvreproError(
-                f"{folder} was made with another {what}: {key} hash {str(manifest.get(key))[:24]}, ours is "
-                f"{ours[key][:24]}. Make it anew for this model"
+                f"{folder} was made with another {what}: {key} hash {found[:24]}, ours is {ours[key][:24]}. Make it "
+                "anew for this model"
             )
 
 
-def save_state(path: Path, recipe: Any, **state: Any) -> None:
-    """Write an unfinished training; a run that is killed while it writes leaves the state before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as beside:
-        torch.save({"recipe": asdict(recipe), **state}, beside)
-
-
-def load_state(path: Path, recipe: Any, device: str = "cpu", may_differ: str | None = None) -> dict[str, Any] | None:
-    """What `save_state` wrote, or None where there is nothing.
+@dataclass(frozen=True)
+class TrainingState:
+    """The file of an unfinished training: recipe, weights and optimisers, and how far it has come.
 
     Args:
-        may_differ: a setting of the recipe that may have changed since.
-
-    Raises:
-        KvreproError: it belongs to another recipe.
+        path: None keeps nothing.
+        parts: by name, what has a `state_dict`.
     """
-    if not path.is_file():
-        return None
-    state = torch.load(path, map_location=device, weights_only=True)
-    if any(state["recipe"].get(name) != value for name, value in asdict(recipe).items() if name != may_differ):
-        raise KvreproError(f"{path} was written by another recipe: delete it or train into another folder")
-    return state
+
+    path: Path | None
+    recipe: Any
+    parts: Mapping[str, Any]
+
+    def save(self, **progress: Any) -> None:
+        """Write the state; a run that is killed while it writes leaves the one before."""
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
+        with replacing(self.path) as beside:
+            torch.save({"recipe": asdict(self.recipe), "parts": parts, "progress": progress}, beside)
+
+    def resume(self, may_differ: str | None = None) -> dict[str, Any]:
+        """Load the parts and return the progress with the `recipe` it was saved under; empty where nothing is saved.
+
+        Args:
+            may_differ: a setting of the recipe that may have changed since.
+
+        Raises:
+            KvreproError: it belongs to another recipe.
+        """
+        if self.path is None or not self.path.is_file():
+            return {}
+        state = torch.load(self.path, map_location="cpu", weights_only=True)
+        changed = {name for name, value in asdict(self.recipe).items() if state["recipe"].get(name) != value}
+        if changed - {may_differ}:
+            raise KvreproError(f"{self.path} was written by another recipe: delete it or train into another folder")
+        for name, part in self.parts.items():
+            part.load_state_dict(state["parts"][name])
+        return {**state["progress"], "recipe": state["recipe"]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -181,20 +181,25 @@ def select_traces(rows: Iterable[dict[str, Any]]) -> tuple[list[Trace], dict[str
     Returns:
         Traces, and split -> counts with `generated`, `kept` and the reasons of `SKIPPED`.
     """
-    counts = {split: Counter() for split in (TRAIN, HELD_OUT)}
+    outcomes: list[tuple[str, str]] = []
     traces: dict[str, Trace] = {}
     for row in sorted(rows, key=lambda r: (r["problem_id"], r["sample_id"])):
         outcome = row["outcome"]
         if outcome == KEPT and row["problem_id"] in traces:
             outcome = "surplus"
-        counts[row["split"]][outcome] += 1
+        outcomes.append((row["split"], outcome))
         if outcome == KEPT:
             traces[row["problem_id"]] = trace_of(row)
-    table = {
-        split: {"generated": found.total(), **{name: found[name] for name in (KEPT, *SKIPPED)}}
-        for split, found in counts.items()
+    return list(traces.values()), outcome_counts("generated", (KEPT, *SKIPPED), outcomes)
+
+
+def outcome_counts(total: str, names: Sequence[str], outcomes: Sequence[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    """Per split how many `(split, outcome)` there are, under `total`, and of them each of the outcomes `names`."""
+    found = Counter(outcomes)
+    return {
+        split: {total: sum(s == split for s, _ in outcomes), **{name: found[split, name] for name in names}}
+        for split in (TRAIN, HELD_OUT)
     }
-    return list(traces.values()), table
 
 
 def trace_of(row: Mapping[str, Any]) -> Trace:

@@ -10,9 +10,9 @@ import torch
 
 from kvrepro.analysis.fidelity import KnownTrace, measure_fidelity, oracle_traces, summarise_fidelity
 from kvrepro.analysis.fidelity_profile import fidelity_table, full_cell, measure_cells
-from kvrepro.analysis.future_attention import future_maxima
 from kvrepro.errors import KvreproError
 from kvrepro.methods.table import create_method
+from kvrepro.training.trace_attention import future_maxima
 
 from ..method_cases import COMPRESSED, ORACLES, fair
 from ..oracle import oracle_logits

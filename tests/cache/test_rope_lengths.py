@@ -150,9 +150,8 @@ def test_statistics_need_one_set_of_frequencies(kind):
 
 @pytest.mark.parametrize("rope", BY_LENGTH)
 def test_passes_over_whole_sequences_are_held_to_the_same_length(rope):
-    from kvrepro.analysis.future_attention import future_maxima
     from kvrepro.training.judge.examples import whole_prefill
-    from kvrepro.training.labels import label_sequence
+    from kvrepro.training.trace_attention import future_maxima, label_sequence
 
     model = make(BY_LENGTH[rope])
     for passes in (

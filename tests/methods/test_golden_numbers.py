@@ -8,7 +8,6 @@ import torch
 from kvrepro.kernels.reference.scores import blocked_key_redundancy, weighted_window_scores
 from torch.nn import functional
 
-from kvrepro.analysis.future_attention import future_maxima
 from kvrepro.cache.rotary import Rotary
 from kvrepro.cache.slots import CompressedCache
 from kvrepro.methods.budgets import Schedule
@@ -19,7 +18,7 @@ from kvrepro.methods.learned.query_statistics import QueryStatistics
 from kvrepro.methods.query_window import smooth
 from kvrepro.methods.triattention import TriAttentionMethod
 from kvrepro.methods.views import NEVER, EvictionView
-from kvrepro.training.labels import label_sequence
+from kvrepro.training.trace_attention import future_maxima, label_sequence
 
 from .. import transcriptions
 from ..crafted import config

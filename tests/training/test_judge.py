@@ -19,8 +19,8 @@ from kvrepro.methods.learned.judge import EvictionJudge, load_judge, save_judge
 from kvrepro.methods.table import create_method
 from kvrepro.models.tokens import ThinkTags
 from kvrepro.training.judge.examples import eviction_examples
-from kvrepro.training.judge.sequences import TokenSequence
 from kvrepro.training.judge.training import JudgeRecipe, drawn_examples, pairwise_hinge, train_judge
+from kvrepro.training.traces import Trace
 
 from ..method_cases import HEAD_DIM, KV_HEADS, LAYERS, Q_HEADS
 
@@ -48,14 +48,14 @@ class OracleJudge:
         return scores
 
 
-def sequence_of(n_tokens: int, n_prompt: int) -> TokenSequence:
+def sequence_of(n_tokens: int, n_prompt: int) -> Trace:
     rng = random.Random(n_tokens + n_prompt)
-    return TokenSequence([1, *(rng.randrange(20, 200) for _ in range(n_tokens - 1))], n_prompt)
+    return Trace([1, *(rng.randrange(20, 200) for _ in range(n_tokens - 1))], n_prompt, n_tokens, n_tokens)
 
 
 def forced_run(model, sequence, method):
     """Feed a known reply through the engine; nothing is drawn."""
-    prompt, reply = sequence.token_ids[: sequence.n_prompt], sequence.token_ids[sequence.n_prompt :]
+    prompt, reply = sequence.token_ids[: sequence.thinking_from], sequence.token_ids[sequence.thinking_from :]
     engine = Engine(
         model,
         method,

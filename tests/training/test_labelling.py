@@ -19,8 +19,8 @@ from kvrepro.training import labelling
 from kvrepro.training.dataset import LabelledTraces
 from kvrepro.training.importance.pipeline import make_head, make_labels
 from kvrepro.training.labelling import LabelOptions, Workers, build_dataset, label_traces
-from kvrepro.training.labels import label_sequence
 from kvrepro.training.stages import check_same_model
+from kvrepro.training.trace_attention import label_sequence
 from kvrepro.training.traces import KEPT, TRACES
 
 from .. import predictor_chain

@@ -13,7 +13,7 @@ import torch
 from kvrepro.cache import probes
 from kvrepro.cache.probes import AnswerAttention
 from kvrepro.training.labelling import Workers, cached_places, unsound
-from kvrepro.training.labels import label_sequence
+from kvrepro.training.trace_attention import label_sequence
 from kvrepro.training.traces import Trace
 
 

@@ -11,11 +11,14 @@ import torch
 
 from kvrepro.errors import KvreproError, UnknownNameError
 from kvrepro.training.importance import loss as predictor_loss
-from kvrepro.training.importance.label_maps import LABEL_MAPS, map_labels
 from kvrepro.training.importance.loss import batch_loss, emphasis_weights, ranking_loss, weighted_mse
-from kvrepro.training.importance.recipe import PredictorRecipe, make_recipe, published_recipe
+from kvrepro.training.importance.recipe import LABEL_MAPS, PredictorRecipe, make_recipe, published_recipe
 
 RAW = torch.tensor([1e-5, 1e-4, 1e-3, 1e-2])
+
+
+def map_labels(raw, name):
+    return PredictorRecipe(label_map=name).targets(raw)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +109,7 @@ def test_all_labels_equal_have_no_pairs_and_no_gradient():
 def test_published_loss_equals_the_formula_written_out():
     recipe = published_recipe("r1-llama")
     raw = [torch.tensor([1e-5, 4.2e-4, 4.9e-4, 7e-4]), torch.tensor([4.5e-4, 2e-3])]
-    labels = [map_labels(r.bfloat16(), recipe.label_map).float() for r in raw]
+    labels = [recipe.targets(r) for r in raw]
     predicted = [torch.tensor([0.3, 4.0, 5.5, 6.0]), torch.tensor([4.0, 12.0])]
     total = 0.0
     for p, y in zip(torch.cat(predicted).tolist(), torch.cat(labels).tolist(), strict=True):

@@ -70,7 +70,7 @@ def saved(request, tmp_path_factory):
     """A random model saved as a checkpoint and loaded as any Hugging Face model is: `(model, loaded, tokenizer)`."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from kvrepro.training.tiny.checkpoint import build_model, save_checkpoint
+    from kvrepro.training.tiny.train import build_model, save_checkpoint
 
     folder = tmp_path_factory.mktemp(request.param)
     model = build_model(request.param, seed=3)

@@ -27,19 +27,10 @@ def weighted_mse(predicted: Tensor, labels: Tensor, emphasis: tuple[float, float
     return (emphasis_weights(labels, emphasis) * (predicted - labels) ** 2).sum() / labels.numel()
 
 
-class _KnownGradient(torch.autograd.Function):
-    """A value whose gradient `[n]` was summed up along with it: autograd would keep every pair for the way back."""
-
-    @staticmethod
-    def forward(context, predicted: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-        context.save_for_backward(gradient)
-        context.dtype = predicted.dtype
-        return value
-
-    @staticmethod
-    def backward(context, upstream: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = context.saved_tensors
-        return (upstream * gradient).to(context.dtype), None, None
+def _with_gradient(value: Tensor, predicted: Tensor, gradient: Tensor) -> Tensor:
+    """`value` with this gradient `[n]`, summed up along with it: autograd would keep every pair for the way back."""
+    inner = (predicted * gradient).sum()
+    return value + (inner - inner.detach())
 
 
 def _all_pairs_loss(predicted: Tensor, labels: Tensor, tau: float) -> Tensor:
@@ -60,7 +51,7 @@ def _all_pairs_loss(predicted: Tensor, labels: Tensor, tau: float) -> Tensor:
         gradient[rows] += slope.sum(1)
         gradient[start:] -= slope.sum(0)
     n_pairs = max(1, n_pairs)
-    return _KnownGradient.apply(predicted, (total / n_pairs).float(), gradient / n_pairs)
+    return _with_gradient((total / n_pairs).float(), predicted, gradient / n_pairs)
 
 
 def _drawn_pairs_loss(
@@ -93,11 +84,14 @@ def _drawn_pairs_loss(
     slope = -sign * share * margin.sigmoid() / recipe.tau
     # three times as fast as autograd's way back
     gradient = torch.zeros_like(p).index_add_(0, one, slope).index_add_(0, other, slope, alpha=-1)
-    return _KnownGradient.apply(predicted, (softplus(margin) * share).sum(), gradient)
+    return _with_gradient((softplus(margin) * share).sum(), predicted, gradient)
 
 
 def ranking_loss(
-    predicted: list[Tensor], labels: list[Tensor], recipe: PredictorRecipe, generator: torch.Generator | None = None
+    predicted: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    recipe: PredictorRecipe,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Smooth Kendall loss, mean over traces; pairs of equal labels are left out, and 0 where no pair is left.
 
@@ -122,7 +116,10 @@ def ranking_loss(
 
 
 def batch_loss(
-    predicted: list[Tensor], labels: list[Tensor], recipe: PredictorRecipe, generator: torch.Generator | None = None
+    predicted: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    recipe: PredictorRecipe,
+    generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
     """`alpha * MSE + (1 - alpha) * ranking` of a batch of traces.
 

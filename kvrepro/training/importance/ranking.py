@@ -63,7 +63,7 @@ def head_scorer(predictor) -> Scorer:
     return score
 
 
-def fit_baselines(train: Iterable[Example], seed: int = 0) -> dict[str, Scorer]:
+def fit_baselines(train: Iterable[Example]) -> dict[str, Scorer]:
     """What can be known without a hidden state, fitted on training traces.
 
     - `random`: uniform noise, keyed by the problem.
@@ -81,7 +81,7 @@ def fit_baselines(train: Iterable[Example], seed: int = 0) -> dict[str, Scorer]:
     by_place, by_token = _means(bins, ranks, PLACE_BINS, overall), _means(tokens, ranks, 0, overall)
 
     def random(example: Example) -> Tensor:
-        return keyed_noise(f"{seed}\x1f{example.problem_id}", len(example.labels))
+        return keyed_noise(f"0\x1f{example.problem_id}", len(example.labels))
 
     def position(example: Example) -> Tensor:
         return by_place[_place_bins(example)].float()
@@ -100,7 +100,7 @@ def _means(keys: np.ndarray, ranks: np.ndarray, size: int, overall: float) -> Te
 
 
 def _place_bins(example: Example) -> Tensor:
-    return (example.relative_places * PLACE_BINS).long()
+    return ((example.places - example.thinking_from).float() / example.n_thinking * PLACE_BINS).long()
 
 
 def keyed_noise(key: str, n: int) -> Tensor:
@@ -127,8 +127,7 @@ def summarise_scores(frame: pd.DataFrame, metrics: Sequence[str] = METRICS) -> p
 
 def overlap_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Overlap of the predicted and the true top k %, by k: columns predictor, k_percent, mean, lo, hi, n_traces."""
-    names = [f"overlap_{round(100 * share)}" for share in SHARES]
-    table = summarise_scores(frame, names)
+    table = summarise_scores(frame, [f"overlap_{round(100 * share)}" for share in SHARES])
     return table.assign(k_percent=table.metric.str.removeprefix("overlap_").astype(int)).drop(columns="metric")
 
 
@@ -142,10 +141,10 @@ def lead_over(frame: pd.DataFrame, ours: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def bootstrap(values: Sequence[float], confidence: float = 0.95) -> dict[str, float]:
-    """`mean`, `lo`, `hi` (percentile bootstrap over traces) and `n_traces`; one trace has no interval, none no mean."""
+def bootstrap(values: Sequence[float]) -> dict[str, float]:
+    """`mean`, `lo`, `hi` (95 % bootstrap over traces) and `n_traces`; one trace has no interval, none no mean."""
     array = np.asarray(values, dtype=float)
     if len(array) < 2:
         return {"mean": array[0] if len(array) else np.nan, "lo": np.nan, "hi": np.nan, "n_traces": len(array)}
-    mean = bootstrap_interval(array, confidence)
+    mean = bootstrap_interval(array)
     return {"mean": mean.estimate, "lo": mean.lo, "hi": mean.hi, "n_traces": len(array)}

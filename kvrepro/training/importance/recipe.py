@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
 
 from ...checks import changed_fields
 from ...errors import KvreproError, UnknownNameError
@@ -13,6 +18,26 @@ from ...methods.learned.folder import PUBLISHED_WIDTHS
 PUBLISHED_MAPS = {"r1-llama": "llama", "r1-qwen": "qwen", "tiny-r1-llama": "llama", "tiny-r1-qwen": "qwen"}
 RECIPES = ("best", "published")
 LABEL_DTYPES = ("float32", "bfloat16")
+LOG_FLOOR = 1e-6  # raw labels below it are not told apart by the `log` map
+
+
+def rank_map(labels: Tensor) -> Tensor:
+    """Ten times the rank within the trace, in [0, 10]; equal labels share the mean of their ranks. Ours."""
+    # from 0 to 2 (n - 1): twice a shared rank is a whole number
+    twice = torch.from_numpy(2 * rankdata(labels.float().cpu()) - 2).to(labels)
+    return 10 * twice / max(1, 2 * (len(labels) - 1))
+
+
+# monotone maps of the raw labels `[n]` of one trace's thinking tokens; the dtype stays
+LABEL_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
+    # R1-Llama
+    "llama": lambda labels: 1e4 * labels,
+    # R1-Qwen and EXAONE
+    "qwen": lambda labels: (10 / 0.3) * labels.clamp(min=0) ** 0.3,
+    "rank": rank_map,
+    # ours, ln(y / 1e-6): equal ratios of attention are equal distances
+    "log": lambda labels: (labels.float().clamp(min=LOG_FLOOR) / LOG_FLOOR).log().to(labels.dtype),
+}
 
 
 @dataclass(frozen=True)
@@ -60,8 +85,6 @@ class PredictorRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        from .label_maps import LABEL_MAPS
-
         if self.label_map not in LABEL_MAPS:
             raise UnknownNameError("label map", self.label_map, LABEL_MAPS)
         if self.label_dtype not in LABEL_DTYPES:
@@ -75,6 +98,13 @@ class PredictorRecipe:
             raise KvreproError(f"token_share={self.token_share}: a part of a trace's tokens lies in (0, 1]")
         if self.pairs is not None and self.pairs < 1:
             raise KvreproError(f"pairs={self.pairs}: draw at least one pair, or None for all")
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """What the head learns `[n]` float32: raw labels rounded and mapped.
+
+        Source: DynTS `verl_sft_fsdp.py`; docs/predictor.md#label-maps.
+        """
+        return LABEL_MAPS[self.label_map](labels.to(getattr(torch, self.label_dtype))).float()
 
 
 def published_recipe(model: str, hidden: int | None = None) -> PredictorRecipe:

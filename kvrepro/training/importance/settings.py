@@ -56,31 +56,24 @@ class TrainingSettings:
             UnknownNameError: a setting that does not exist.
             KvreproError: a value of the wrong type.
         """
-        sections: dict[str, dict[str, Any]] = {}
+        sections: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
         for name, value in settings.items():
             section, _, key = name.partition(".")
             if section not in _SECTIONS or not key:
                 raise UnknownNameError("setting", name, [f"{s}.NAME" for s in _SECTIONS])
-            sections.setdefault(section, {})[key] = value
-        return self._with(sections)
-
-    def _with(self, sections: Mapping[str, Any]) -> TrainingSettings:
-        given = {name: sections.get(name) or {} for name in _SECTIONS}
-        for name, values in given.items():
-            if not isinstance(values, Mapping):
-                raise KvreproError(f"{name}: expected a mapping of settings, given {values!r}")
-        traces, labels = (changed_fields(name, getattr(self, name), given[name]) for name in ("traces", "labels"))
-        return replace(self, traces=traces, labels=labels, training={**self.training, **given["training"]})
+            sections[section][key] = value
+        traces, labels = (changed_fields(name, getattr(self, name), sections[name]) for name in ("traces", "labels"))
+        return replace(self, traces=traces, labels=labels, training={**self.training, **sections["training"]})
 
 
-def plan_folder() -> Path:
-    """Where the parameter files lie; profiles of the grid lie one level above."""
-    return profiles_folder() / "predictor"
+def _plan_files() -> dict[str, Path]:
+    """The parameter files by name; profiles of the grid lie one level above."""
+    return {path.stem: path for path in sorted((profiles_folder() / "predictor").glob("*.yaml"))}
 
 
 def plan_names() -> list[str]:
     """Names of the parameter files."""
-    return sorted(p.stem for p in plan_folder().glob("*.yaml"))
+    return list(_plan_files())
 
 
 def load_plan(name: str) -> TrainingSettings:
@@ -90,12 +83,11 @@ def load_plan(name: str) -> TrainingSettings:
         UnknownNameError: nothing by that name; an unknown key.
         KvreproError: the file cannot be read, or a value does not fit.
     """
-    if name in plan_names():
-        return read_plan(plan_folder() / f"{name}.yaml")
-    if name.endswith((".yaml", ".yml")):
-        return read_plan(Path(name))
+    files = _plan_files()
+    if name in files or name.endswith((".yaml", ".yml")):
+        return read_plan(files.get(name, Path(name)))
     if name not in MODELS and not (Path(name).expanduser() / "config.json").is_file():
-        raise UnknownNameError("model or plan", name, {*plan_names(), *MODELS, "a folder with config.json"})
+        raise UnknownNameError("model or plan", name, {*files, *MODELS, "a folder with config.json"})
     return TrainingSettings(name)
 
 
@@ -105,11 +97,15 @@ def read_plan(path: Path) -> TrainingSettings:
     content = read_yaml(path, expected)
     if "model" not in content:
         raise KvreproError(f"{path}: expected {expected}, given {', '.join(map(str, content)) or 'nothing'}")
-    for key in content:
+    settings = {}
+    for key, values in content.items():
         if key not in ("model", *_SECTIONS):
             raise UnknownNameError(f"key of {path.name}", key, ("model", *_SECTIONS))
+        if key != "model" and not isinstance(values or {}, Mapping):
+            raise KvreproError(f"{path.name}: {key}: expected a mapping of settings, given {values!r}")
+        settings |= {} if key == "model" else {f"{key}.{name}": value for name, value in (values or {}).items()}
     try:
-        plan = TrainingSettings(content["model"])._with(content)
+        plan = TrainingSettings(content["model"]).changed(settings)
     except KvreproError as error:
         raise KvreproError(f"{path.name}: {error}") from error
     problems = plan.traces.problems

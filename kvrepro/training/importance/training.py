@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ...errors import KvreproError, RunError
@@ -19,19 +22,12 @@ from ...files import write_atomic
 from ...methods.learned.importance import ImportancePredictor, PredictorShape
 from ..dataset import Example, LabelledTraces
 from ..questions import HELD_OUT, TRAIN
-from ..stages import load_state, save_state
-from .label_maps import map_labels
+from ..stages import TrainingState
 from .loss import batch_loss, weighted_mse
 from .ranking import rank_metrics
 from .recipe import PredictorRecipe
 
 STATE, LOG = "state.pt", "log.csv"
-
-
-def mapped_labels(example: Example, recipe: PredictorRecipe, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Targets `[m]` float32: raw labels rounded to the recipe's dtype and mapped (docs/predictor.md#label-maps)."""
-    rounded = example.labels.to(getattr(torch, recipe.label_dtype))
-    return map_labels(rounded, recipe.label_map).float().to(device)
 
 
 class PredictorTraining:
@@ -62,15 +58,11 @@ class PredictorTraining:
             self.head.parameters(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
         )
         self.steps_per_epoch = math.ceil(data.count(TRAIN) / recipe.batch_traces)
-        self.epoch, self.log = 0, []
-        self.best: dict[str, Any] = {}
-        self._resume()
-
-    @property
-    def is_finished(self) -> bool:
-        """True after the last epoch, or once held-out ranking has not improved for `patience` epochs."""
-        waited = self.epoch - self.best.get("epoch", self.epoch)
-        return self.epoch >= self.recipe.epochs or (self.recipe.patience is not None and waited >= self.recipe.patience)
+        parts = {"head": self.head, "optimizer": self.optimizer}
+        self.state = TrainingState(folder and folder / STATE, recipe, parts)
+        done = self.state.resume()
+        self.epoch, self.log = done.get("epoch", 0), done.get("log", [])
+        self.best: dict[str, Any] = done.get("best", {})
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then a cosine to 0, over all steps of the recipe."""
@@ -82,16 +74,22 @@ class PredictorTraining:
 
     def run(self) -> ImportancePredictor:
         """Train to the end and return the head: the best epoch's with early stopping, else the last."""
+        patience = self.recipe.patience
         with tqdm(total=self.recipe.epochs, initial=self.epoch, desc="head") as bar:
-            while not self.is_finished:
+            # without a better held-out ranking for `patience` epochs no better one is expected
+            while self.epoch < self.recipe.epochs and (
+                patience is None or not self.best or self.epoch - self.best["epoch"] < patience
+            ):
                 row = self._epoch()
                 self.log.append(row)
                 self.epoch += 1
                 tau = row["held_out_kendall_tau"]
-                if self.recipe.patience is None or not self.best or tau > self.best["kendall_tau"]:
+                if patience is None or not self.best or tau > self.best["kendall_tau"]:
                     weights = {k: v.detach().cpu().clone() for k, v in self.head.state_dict().items()}
                     self.best = {"epoch": self.epoch, "kendall_tau": tau, "weights": weights}
-                self._save()
+                self.state.save(epoch=self.epoch, log=self.log, best=self.best)
+                if self.folder is not None:
+                    write_atomic(self.folder / LOG, pd.DataFrame(self.log).to_csv(index=False))
                 bar.update()
                 bar.set_postfix(loss=f"{row['train_loss']:.3f}", tau=f"{tau:.3f}")
         self.head.load_state_dict(self.best["weights"])
@@ -108,42 +106,39 @@ class PredictorTraining:
 
     def train_epoch(self) -> dict[str, float]:
         """One pass over the training traces; returns the means of `loss`, `mse` and `ranking`."""
-        recipe = self.recipe
         # keyed by (seed, epoch), so that a resumed epoch sees the order and the pairs of an uninterrupted one
-        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.data.count(TRAIN), generator=generator).tolist()
-        sums = dict.fromkeys(("loss", "mse", "ranking"), 0.0)
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.data.count(TRAIN), generator=generator)
+        sums: Counter[str] = Counter()
         self.head.train()
-        for number in range(self.steps_per_epoch):
-            batch = order[number * recipe.batch_traces : (number + 1) * recipe.batch_traces]
+        for number, batch in enumerate(order.split(self.recipe.batch_traces)):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(self.epoch * self.steps_per_epoch + number)
-            parts = self._step(batch, generator)
-            for name in sums:
-                sums[name] += parts[name] * len(batch) / len(order)
-        return sums
+            for name, value in self._step(batch, generator).items():
+                sums[name] += value * len(batch) / len(order)
+        return dict(sums)
 
-    def _step(self, batch: list[int], generator: torch.Generator) -> dict[str, float]:
-        recipe, sums = self.recipe, dict.fromkeys(("loss", "mse", "ranking"), 0.0)
-        for start in range(0, len(batch), recipe.micro_traces):
-            micro = batch[start : start + recipe.micro_traces]
-            examples = [self._drawn(e, generator) for e in self.data.examples(TRAIN, micro)]
+    def _step(self, batch: Tensor, generator: torch.Generator) -> Mapping[str, float]:
+        """One optimiser step on the traces with these numbers; returns the means over them."""
+        sums: Counter[str] = Counter()
+        for micro in batch.split(self.recipe.micro_traces):
+            examples = [self._drawn(e, generator) for e in self.data.examples(TRAIN, micro.tolist())]
+            hidden, labels = zip(*examples, strict=True)
             # one product for all traces of the micro-batch
-            hidden = torch.cat([hidden.to(self.device, torch.float32) for hidden, _ in examples])
-            predicted = self.head(hidden).split([len(labels) for _, labels in examples])
-            parts = batch_loss(list(predicted), [labels for _, labels in examples], recipe, generator)
+            predicted = self.head(torch.cat([h.to(self.device, torch.float32) for h in hidden]))
+            parts = batch_loss(predicted.split([len(y) for y in labels]), labels, self.recipe, generator)
             share = len(micro) / len(batch)
             (parts["loss"] * share).backward()
-            for name in sums:
-                sums[name] += parts[name].item() * share
-        torch.nn.utils.clip_grad_norm_(self.head.parameters(), recipe.grad_clip)
+            for name, value in parts.items():
+                sums[name] += value.item() * share
+        torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.recipe.grad_clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return sums
 
-    def _drawn(self, example: Example, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def _drawn(self, example: Example, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Hidden states `[k, width]` and mapped labels `[k]` of the tokens that this step sees."""
-        labels = mapped_labels(example, self.recipe, self.device)
+        labels = self.recipe.targets(example.labels).to(self.device)
         if self.recipe.token_share == 1:
             return example.hidden, labels
         n_tokens = len(labels)
@@ -156,24 +151,10 @@ class PredictorTraining:
         self.head.eval()
         rows = []
         for example in self.data.examples(HELD_OUT, self.data.stopping_order()):
-            labels = mapped_labels(example, self.recipe, self.device)
+            labels = self.recipe.targets(example.labels).to(self.device)
             predicted = self.head(example.hidden.to(self.device, torch.float32))
             found = rank_metrics(predicted, example.labels)
             mse = weighted_mse(predicted, labels).item()
             rows.append((mse, found["kendall_tau"], found["top20_overlap"]))
         means = torch.tensor(rows, dtype=torch.float64).mean(0).tolist()
         return dict(zip(("held_out_mse", "held_out_kendall_tau", "held_out_top20_overlap"), means, strict=True))
-
-    def _save(self) -> None:
-        if self.folder is None:
-            return
-        states = {"head": self.head.state_dict(), "optimizer": self.optimizer.state_dict()}
-        save_state(self.folder / STATE, self.recipe, **states, epoch=self.epoch, log=self.log, best=self.best)
-        write_atomic(self.folder / LOG, pd.DataFrame(self.log).to_csv(index=False))
-
-    def _resume(self) -> None:
-        state = None if self.folder is None else load_state(self.folder / STATE, self.recipe, self.device)
-        if state is not None:
-            self.head.load_state_dict(state["head"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.epoch, self.log, self.best = state["epoch"], state["log"], state["best"]

@@ -15,7 +15,7 @@ from ...cache.probes import masked_attention, suffix_maxima
 from ...cache.rotary import check_length
 from ...errors import KvreproError
 from ...methods.learned.judge import add_block, attention_features, judge_features
-from .sequences import TokenSequence
+from ..traces import Trace
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,7 @@ def whole_prefill(model: PreTrainedModel, token_ids: list[int]) -> Prefill:
 
 
 @torch.no_grad()
-def eviction_examples(
-    model: PreTrainedModel, sequence: TokenSequence, budget: int, period: int
-) -> list[EvictionExample]:
+def eviction_examples(model: PreTrainedModel, sequence: Trace, budget: int, period: int) -> list[EvictionExample]:
     """Follow a trace under a budget whose evictions are those of the oracle.
 
     A row evicts at `budget + period` tokens and every `period` tokens from then on, as in the fair protocol. The
@@ -68,9 +66,9 @@ def eviction_examples(
     Deviates: queries, keys and values are the full cache's, but the attention behind the features leaves out what the
     oracle has dropped, as it will at inference; the future attention is the full cache's.
     """
-    if sequence.n_prompt > budget or budget < 2 * period:
+    if sequence.thinking_from > budget or budget < 2 * period:
         raise KvreproError(
-            f"budget={budget}, period={period}: the budget must hold the prompt ({sequence.n_prompt} tokens), and "
+            f"budget={budget}, period={period}: the budget must hold the prompt ({sequence.thinking_from} tokens), and "
             f"leave at least {period} slots beside the newest {period} to choose from"
         )
     first, n_tokens = budget + period, len(sequence.token_ids)
@@ -81,10 +79,10 @@ def eviction_examples(
     future = suffix_maxima(torch.stack([_attention(trace, a, b).mean((2, 3)) for a, b in blocks]))
     dropped = torch.zeros_like(future[0], dtype=torch.bool)
     # the prompt is one block of the sums; then blocks that end a whole number of periods before the first eviction
-    prompt = _attention(trace, 0, sequence.n_prompt)
+    prompt = _attention(trace, 0, sequence.thinking_from)
     running, decayed = add_block(*torch.zeros(2, *prompt.shape[:3], n_tokens, device=prompt.device), prompt)
-    counted, examples = sequence.n_prompt, []
-    for end in range(first - (first - sequence.n_prompt - 1) // period * period, n_tokens, period):
+    counted, examples = sequence.thinking_from, []
+    for end in range(first - (first - sequence.thinking_from - 1) // period * period, n_tokens, period):
         start = max(0, end - period)
         mass = _attention(trace, start, end, dropped)
         fresh = torch.arange(start, end, device=mass.device) >= counted

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import KvreproError
 from ...files import read_rows
 from ...models.table import ModelEntry
 from ..questions import tiny_questions
-from ..tiny.checkpoint import CARD_FILE
-from ..traces import TraceOptions, generate_traces, select_traces
+from ..tiny.train import CARD_FILE
+from ..traces import Trace, TraceOptions, generate_traces, select_traces
 
 PROBLEM_SIZES = (8, 22)  # variables of a generated problem, as for the importance predictor
 HELD_OUT_SHARE = 0.1  # of a text, its end
@@ -20,17 +19,9 @@ MIN_TOKENS = 16  # of a part of a text
 PROMPT_SHARE = 0.125  # of a piece of text, which has no prompt of its own
 
 
-@dataclass(frozen=True)
-class TokenSequence:
-    """`token_ids` of which the first `n_prompt` would be prefilled."""
-
-    token_ids: list[int]
-    n_prompt: int
-
-
 def problem_sequences(
     entry: ModelEntry, model, tokenizer, split: str, n_problems: int, sizes: tuple[int, int], seed: int
-) -> tuple[list[TokenSequence], dict[str, object]]:
+) -> tuple[list[Trace], dict[str, object]]:
     """Correct full-cache replies to generated problems of one split, and where they are from for a card.
 
     Raises:
@@ -49,17 +40,17 @@ def problem_sequences(
     counts = by_split[split]
     if not traces:
         raise KvreproError(f"none of {n_problems} replies of {entry.name!r} was right and finished: {counts}")
-    return [TokenSequence(t.token_ids, t.thinking_from) for t in traces], {"split": split, **counts}
+    return traces, {"split": split, **counts}
 
 
-def text_sequences(tokenizer, path: Path, piece_tokens: int, split: str = "train") -> tuple[list[TokenSequence], str]:
+def text_sequences(tokenizer, path: Path, piece_tokens: int, split: str = "train") -> tuple[list[Trace], str]:
     """A plain text in pieces of `piece_tokens` ids, the last one shorter, each behind the tokenizer's first token.
 
     Args:
         split: `train` for the beginning of the text, `held_out` for its last tenth.
 
     Returns:
-        The pieces, and the SHA-256 of the file.
+        The pieces as traces without an answer, and the SHA-256 of the file.
 
     Raises:
         KvreproError: the file is missing, no text, or its part is shorter than 16 tokens.
@@ -79,5 +70,6 @@ def text_sequences(tokenizer, path: Path, piece_tokens: int, split: str = "train
     first = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     step = piece_tokens - len(first)
     pieces = [first + part[start : start + step] for start in range(0, len(part), step)]
-    sequences = [TokenSequence(piece, max(1, int(PROMPT_SHARE * len(piece)))) for piece in pieces]
-    return sequences, hashlib.sha256(content).hexdigest()
+    prompts = [max(1, int(PROMPT_SHARE * len(piece))) for piece in pieces]
+    traces = [Trace(ids, n, len(ids), len(ids)) for ids, n in zip(pieces, prompts, strict=True)]
+    return traces, hashlib.sha256(content).hexdigest()

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 from ...cache.shape import CacheShape
 from ...errors import KvreproError
 from ...methods.learned.judge import FEATURES, EvictionJudge
+from ..traces import Trace
 from .examples import EvictionExample, eviction_examples
-from .sequences import TokenSequence
 
 BLOCK_SUM, RUNNING_SUM = 2, 6  # their places among the eight features of a query head (`attention_features`)
 
@@ -56,18 +56,18 @@ def pairwise_hinge(scores: Tensor, future: Tensor, margin: float) -> Tensor:
 
 
 def drawn_examples(
-    model: PreTrainedModel, sequence: TokenSequence, recipe: JudgeRecipe, rng: random.Random
+    model: PreTrainedModel, sequence: Trace, recipe: JudgeRecipe, rng: random.Random
 ) -> list[EvictionExample]:
     """Some evictions of a trace under a period and a budget drawn for it; none if the trace is too short for one."""
     n_tokens, period = len(sequence.token_ids), rng.randint(*recipe.periods)
-    lowest = max(sequence.n_prompt, 2 * period, int(recipe.budgets[0] * n_tokens))
+    lowest = max(sequence.thinking_from, 2 * period, int(recipe.budgets[0] * n_tokens))
     budget = rng.randint(lowest, max(lowest, int(recipe.budgets[1] * n_tokens)))
     found = eviction_examples(model, sequence, budget, period)
     return rng.sample(found, min(len(found), recipe.examples_per_sequence))
 
 
 def collect_examples(
-    model: PreTrainedModel, sequences: list[TokenSequence], recipe: JudgeRecipe, seed: int
+    model: PreTrainedModel, sequences: list[Trace], recipe: JudgeRecipe, seed: int
 ) -> list[EvictionExample]:
     """The drawn evictions of all sequences; they stay in memory.
 
@@ -87,7 +87,7 @@ def collect_examples(
 
 
 def train_judge(
-    model: PreTrainedModel, train: list[TokenSequence], held_out: list[TokenSequence], recipe: JudgeRecipe
+    model: PreTrainedModel, train: list[Trace], held_out: list[Trace], recipe: JudgeRecipe
 ) -> tuple[EvictionJudge, dict[str, object]]:
     """Fit a judge and compare it with simple rules on held-out sequences; returns the judge and its card.
 

@@ -18,7 +18,7 @@ from ...files import write_json
 from ...paths import CHECKPOINTS
 from ...runs.config import CellConfig
 from ...runs.runner import run_cell
-from .checkpoint import CARD_FILE, TINY_MODELS
+from .train import CARD_FILE, TINY_MODELS
 
 SCORES_FILE = "scores.json"
 _CURVE_POINTS = 12
@@ -37,15 +37,17 @@ def score_model(name: str, n_samples: int = 5, threads: int = 1) -> list[dict[st
     return rows
 
 
-def _table(header: str, rows: Iterable[Iterable[str]]) -> str:
-    lines = [header.split(" | "), ["---"] * (header.count(" | ") + 1), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+def _table(header: str, rows: Iterable[str]) -> str:
+    """A Markdown table of rows whose cells are parted by ` | `."""
+    rule = " | ".join("---" for _ in header.split(" | "))
+    return "".join(f"| {row} |\n" for row in (header, rule, *rows))
 
 
 def _importance_section(head: dict[str, Any]) -> str:
     """Scores of the importance head beside its baselines, of its `card.json`."""
+    cell = "{mean:.3f} [{lo:.3f}, {hi:.3f}]".format
     rows = (
-        [name, *("{mean:.3f} [{lo:.3f}, {hi:.3f}]".format(**head["scores"][name][m]) for m in _RANKING_MEASURES)]
+        " | ".join([name, *(cell(**head["scores"][name][measure]) for measure in _RANKING_MEASURES)])
         for name in ("head", "identity", "position", "random")
     )
     leads = (
@@ -77,11 +79,11 @@ def render_card(name: str, training: dict[str, Any], scores: list[dict[str, Any]
     score_rows = (
         f"{s['benchmark']} | {100 * s['pass_at_1']:.1f} | {100 * s['pass_at_1_lo']:.1f} to "
         f"{100 * s['pass_at_1_hi']:.1f} | {s['n_problems']} x {s['n_samples']} | {s['mean_thinking_tokens']:.0f} | "
-        f"{100 * s['truncated_share']:.1f}".split(" | ")
+        f"{100 * s['truncated_share']:.1f}"
         for s in scores
     )
     curve_rows = (
-        [str(p["step"]), f"{p['loss']:.3f}", f"{100 * p['token_accuracy']:.1f}"]
+        f"{p['step']} | {p['loss']:.3f} | {100 * p['token_accuracy']:.1f}"
         for p in [*curve[stride - 1 :: stride], curve[-1]]
     )
     score_header = "benchmark | Pass@1 (%) | 95 % interval | problems x samples | mean thought (tokens) | truncated (%)"

@@ -12,17 +12,22 @@ import math
 import random
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+from ...benchmarks.chains.language import BOS, EOS, PAD, build_tokenizer, vocabulary
+from ...files import write_json
 from ...paths import CHECKPOINTS
-from ..stages import load_state, save_state
+from ..stages import TrainingState
 from .batches import IGNORED, problem_batch, repeat_batch
-from .checkpoint import TINY_MODELS, build_model, save_checkpoint
 
+# a Llama and a Qwen2 with R1-Distill's traits at a thousandth of its size
+TINY_MODELS = {"tiny-r1-llama": (LlamaConfig, LlamaForCausalLM), "tiny-r1-qwen": (Qwen2Config, Qwen2ForCausalLM)}
+CARD_FILE = "training.json"
 SAVE_EVERY_S = 60.0
 
 
@@ -60,6 +65,47 @@ class Recipe:
         return self.lr * cosine * min(1.0, (step - self.repeat_steps + 1) / self.warmup_steps)
 
 
+def build_model(name: str, seed: int):
+    """A freshly initialised model: grouped-query attention with 3 query heads per KV head, about 1.6 M weights.
+
+    Raises:
+        ValueError: the name is not one of `TINY_MODELS`.
+    """
+    if name not in TINY_MODELS:
+        raise ValueError(f"model={name!r}: tiny models are {', '.join(TINY_MODELS)}")
+    config, model = TINY_MODELS[name]
+    table = vocabulary()
+    torch.manual_seed(seed)
+    return model(
+        config(
+            vocab_size=len(table),
+            hidden_size=192,
+            intermediate_size=512,
+            num_hidden_layers=4,
+            num_attention_heads=6,
+            num_key_value_heads=2,
+            tie_word_embeddings=True,
+            max_position_embeddings=2048,
+            rms_norm_eps=1e-6,
+            bos_token_id=table[BOS],
+            eos_token_id=table[EOS],
+            pad_token_id=table[PAD],
+            # Qwen2's own default, and it brings the bias on queries, keys and values
+            **({"head_dim": 32} if config is LlamaConfig else {}),
+        )
+    )
+
+
+def save_checkpoint(model, folder: Path, card: dict[str, object]) -> None:
+    """Save weights (float32), tokenizer, template, generation defaults of R1-Distill and the training card."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = {name: getattr(model.config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    model.generation_config = GenerationConfig(do_sample=True, temperature=0.6, top_p=0.95, top_k=20, **ids)
+    model.to(torch.float32).save_pretrained(folder, safe_serialization=True)
+    build_tokenizer().save_pretrained(folder)
+    write_json(folder / CARD_FILE, card)
+
+
 def train(
     recipe: Recipe, folder: Path, state_file: Path, threads: int = 1, *, reschedule: bool = False
 ) -> dict[str, object]:
@@ -74,15 +120,13 @@ def train(
     torch.set_num_threads(threads)
     model = build_model(recipe.model, recipe.seed)
     optimizers = build_optimizers(recipe, model)
-    state = load_state(state_file, recipe, may_differ="problem_steps" if reschedule else None)
-    first, curve, seconds, changes = 0, [], 0.0, []
-    if state is not None:
-        model.load_state_dict(state["model"])
-        for optimizer, saved_state in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved_state)
-        first, curve, seconds, changes = (state[name] for name in ("step", "curve", "seconds", "changes"))
-        if (before := state["recipe"]["problem_steps"]) != recipe.problem_steps:
-            changes.append({"step": first, "problem_steps": [before, recipe.problem_steps]})
+    parts = {"model": model, "matrices": optimizers[0], "others": optimizers[1]}
+    state = TrainingState(state_file, recipe, parts)
+    done = {"step": 0, "curve": [], "seconds": 0.0, "changes": [], "recipe": asdict(recipe)}
+    done |= state.resume(may_differ="problem_steps" if reschedule else None)
+    first, curve, changes = done["step"], done["curve"], done["changes"]
+    if (before := done["recipe"]["problem_steps"]) != recipe.problem_steps:
+        changes.append({"step": first, "problem_steps": [before, recipe.problem_steps]})
     total = recipe.repeat_steps + recipe.problem_steps
     started = saved = time.monotonic()
     for step in tqdm(range(first, total), initial=first, total=total, desc=recipe.model, mininterval=5):
@@ -92,10 +136,8 @@ def train(
             print(json.dumps(curve[-1]), flush=True)
         if time.monotonic() - saved > SAVE_EVERY_S:
             saved = time.monotonic()
-            weights = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}
-            progress = {"step": step + 1, "curve": curve, "seconds": seconds + saved - started, "changes": changes}
-            save_state(state_file, recipe, **weights, **progress)
-    train_s = round(seconds + time.monotonic() - started)
+            state.save(step=step + 1, curve=curve, seconds=done["seconds"] + saved - started, changes=changes)
+    train_s = round(done["seconds"] + time.monotonic() - started)
     card = {"recipe": asdict(recipe), "schedule_changes": changes, "train_s": train_s, "curve": curve}
     save_checkpoint(model, folder, card)
     state_file.unlink(missing_ok=True)
@@ -148,11 +190,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--state", type=Path, help="resume file (default: beside the folder)")
     parser.add_argument("--reschedule", action="store_true", help="go on with another --problem-steps")
     parser.add_argument("--threads", type=int, default=1)
-    for name in ("seed", "repeat_steps", "problem_steps", "batch_tokens", "largest"):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int)
-    parser.add_argument("--lr", type=float)
+    for field in fields(Recipe)[1:]:
+        name = field.name.replace("_", "-")
+        parser.add_argument(f"--{name}", type=type(field.default), default=field.default)
     args = parser.parse_args(argv)
-    given = {k: v for k, v in vars(args).items() if v is not None and k in Recipe.__dataclass_fields__}
+    given = {field.name: getattr(args, field.name) for field in fields(Recipe)}
     folder = args.out or CHECKPOINTS / args.model
     state = args.state or folder.with_name(f"{folder.name}.state")
     try:

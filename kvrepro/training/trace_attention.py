@@ -1,7 +1,4 @@
-"""Importance labels of one sequence: how much its answer attends to each token before, without an n x n matrix.
-
-Source: DynTS, arXiv 2601.18383, `compute_is_sp.py`; docs/predictor.md#labels.
-"""
+"""What attention over a finished trace says of its tokens: importance labels, and how much later blocks look back."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..cache.prefill import observe_sequence
-from ..cache.probes import AnswerAttention
+from ..cache.probes import AnswerAttention, BlockAttention, suffix_maxima
 
 
 @dataclass(frozen=True)
@@ -27,14 +24,16 @@ class LabelledSequence:
 
     labels: Tensor
     hidden: Tensor
-    head_labels: Tensor | None = None
+    head_labels: Tensor | None
 
 
 @torch.inference_mode()
 def label_sequence(
     model: PreTrainedModel, token_ids: list[int], answer_from: int, *, keep_heads: bool = False
 ) -> LabelledSequence:
-    """Labels and hidden states of one whole sequence, in one pass; logits are made for the last token only.
+    """How much the answer attends to each token before it, and all hidden states; no n x n matrix is made.
+
+    Source: DynTS, arXiv 2601.18383, `compute_is_sp.py`; docs/predictor.md#labels.
 
     Args:
         token_ids: prompt and reply.
@@ -53,3 +52,22 @@ def label_sequence(
     finally:
         hook.remove()
     return LabelledSequence(attention.labels, caught[0], attention.head_labels)
+
+
+@torch.inference_mode()
+def future_maxima(model: PreTrainedModel, token_ids: list[int], block: int) -> Tensor:
+    """Suffix maxima of the blocks' mean attention over a whole trace: what `oracle_future` ranks by.
+
+    Source: ForesightKV, arXiv 2602.03203; docs/predictor.md#eviction-judge (mean over the query group and the queries
+    of a block, maximum over blocks).
+
+    Args:
+        token_ids: prompt and reply.
+        block: queries per block.
+
+    Returns:
+        `[blocks, L, H, n]` float32; entry `b` is the maximum over blocks `b` and later.
+    """
+    probe = BlockAttention(block)
+    observe_sequence(model, token_ids, probe)
+    return suffix_maxima(torch.stack(probe.layers, dim=1))
