@@ -46,7 +46,7 @@ def test_the_table_is_large_and_says_why():
     cases = [{"kind": kind, **case} for kind in KINDS for case in load(kind)]
     assert len(cases) >= 300
     assert all(case["source"] and case["reason"] for case in cases)
-    assert sum("missed" in case for case in cases) <= 3
+    assert sum("missed" in case for case in cases) <= 1
     keys = [(c["kind"], c["gold"], c["response"], c.get("finish_reason")) for c in cases]
     assert len(keys) == len(set(keys))
 

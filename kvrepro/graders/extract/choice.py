@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 
 from kvrepro.graders.cleaning import clean, unify_unicode
+from kvrepro.graders.compare.scalars import literal
 from kvrepro.graders.extract.answer import MAX_WORDING
 from kvrepro.graders.extract.hedging import AGAINST, ASIDE, DOUBT
 from kvrepro.graders.extract.last_sentence import lines_of
@@ -49,6 +50,8 @@ _OPTION_LINE = re.compile(
     rf"(?m)^[ \t>*\-•]{{0,8}}[(\[]?({LETTER})[)\].:](?:\*\*)?[ \t]*(?:\*\*)?(\S[^\n]{{0,300}}?)\s*$"
 )
 _INLINE_OPTION = re.compile(rf"\(({LETTER})\)\s*([^()\n]{{1,120}}?)(?=[\s,;]*\(({LETTER})\)|[\n]|[.;]\s|$)")
+# a number and its unit, which may be missing
+_MEASURED = re.compile(r"^\s*(-?\d+(?:,\d{3})*(?:\.\d+)?)\s*((?:[A-Za-z%/^.]|(?<=\^)\{?-?\d\}?|\s){0,30}?)\s*$")
 _CONTRASTED = re.compile(r"(?i),?\s*(?:and\s+)?(?:\bnot\b|rather than|instead of|unlike|as opposed to).*$")
 
 
@@ -68,9 +71,13 @@ def _normalised(text: str) -> str:
 
 
 def letter_of_option(text: str, options: Mapping[str, str]) -> str | None:
-    """Letter of the one option whose text equals `text`."""
+    """Letter of the one option whose text equals `text`, or its number where only one of them has a unit."""
     wanted = _normalised(text)
     found = [letter for letter, option in options.items() if wanted and _normalised(option) == wanted]
+    if not found and (measured := _MEASURED.match(plain(clean(text)))):
+        others = {letter: _MEASURED.match(plain(clean(option))) for letter, option in options.items()}
+        same = [(letter, m[2]) for letter, m in others.items() if m and literal(m[1]) == literal(measured[1])]
+        found = [letter for letter, unit in same if not (unit and measured[2])]
     return found[0] if len(found) == 1 else None
 
 

@@ -96,11 +96,15 @@ def formula_in(match: re.Match[str]) -> str:
 def without_remark(text: str) -> str:
     """Without a remark in parentheses at the end: `204 minutes (3 hours and 24 minutes)`.
 
-    Only what has words or an equality is a remark; `(1, 2)`, `f(x)` and `(mod 7)` are none.
+    Only what has words or an equality is a remark; `(1, 2)`, `f(x)` and `(mod 7)` are none. In `3 hours 24 minutes (204
+    minutes)` the remark stays instead, which says the same as one number.
     """
     match = _REMARK.match(text) if len(text) < 1000 else None
     says = match and re.search(r"(?<![\\A-Za-z])[A-Za-z]{3,}|=|\\equiv|\\approx", match[2])
-    return match[1] if match and says else text
+    if not says:
+        return text
+    remark = match[2].strip(" $=")
+    return remark if _VALUE.fullmatch(remark) and find_quantity(match[1]) else match[1]
 
 
 def lines_of(text: str, markup: str = "") -> list[str]:
@@ -122,7 +126,10 @@ def concluded(text: str, is_numeric: bool = False) -> str | None:
         return None
     if lines[-1].startswith("|"):
         return _table_value(lines[-1])
-    line = re.sub(r"^[>#\-*\s]+(?=\S)", "", without_remark(lines[-1])).strip(" *`")
+    said = without_remark(lines[-1])
+    if said != lines[-1] and _VALUE.fullmatch(said):
+        return said
+    line = re.sub(r"^[>#\-*\s]+(?=\S)", "", said).strip(" *`")
     line = re.sub(rf"{_TOTAL.pattern}[^:$\\\d]{{0,30}}:[\s*]*(?=\S)", "", line)
     if (value := _whole_line(text, lines, line.rstrip(".").strip(" *"))) is not None:
         return value
