@@ -19,9 +19,6 @@ from ..methods.table import METHODS, method_class
 from ..models.table import model_entry
 from ..runs.provenance import git_revision, hardware, package_versions
 
-NAME = "bench"
-HELP = "compare decoding speed and memory with transformers.generate, a reference-style loop and kvpress"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to compare, sizes and repeats."""

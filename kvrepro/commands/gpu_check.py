@@ -18,10 +18,6 @@ from ..errors import RunError
 from ..files import write_json
 from ..runs.provenance import git_revision, package_versions
 
-NAME = "gpu-check"
-HELP = "check and time the kernels and decoding on a GPU, with random weights in the published shapes"
-
-
 # counts of the last line, and the tables that they count
 COUNTED = {"checks": "checks", "kernel_rows": "kernels", "decode_rows": "decode"}
 

@@ -15,9 +15,6 @@ from ..graders.equivalence import equivalence
 from ..runs import grading
 from ..scores.metrics import metric_rows, summarise
 
-NAME = "grade"
-HELP = "grade stored records again and write records.<grader>.jsonl beside them"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Records, grader, answer kind, workers."""

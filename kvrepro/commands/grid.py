@@ -17,9 +17,6 @@ from ..runs import workflow
 from ..runs.folder import CellFolder
 from ..runs.profiles import Profile, load_profile
 
-NAME = "grid"
-HELP = "run every cell of a profile that is not done, then its figures"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The profile, the number of cells side by side, and whatever Snakemake should get besides."""

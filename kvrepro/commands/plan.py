@@ -11,9 +11,6 @@ from ..models.memory import GIB
 from ..runs.machines import GPUS, machine
 from ..runs.profiles import load_profile
 
-NAME = "plan"
-HELP = "what every cell of a profile costs: weights, KV cache, batch, tokens, time, disk"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The profile, the GPU, and tables of measured cells."""

@@ -7,9 +7,6 @@ from typing import Any
 
 from ..errors import KvreproError
 
-NAME = "power"
-HELP = "samples and problems that a difference of some points needs to be seen"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The difference, the benchmark's size, and what is assumed or measured about the spread."""

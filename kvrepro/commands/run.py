@@ -17,9 +17,6 @@ from ..runs.folder import CellFolder, read_manifest
 from ..runs.profiles import load_profile, profile_names
 from .arguments import set_values
 
-NAME = "run"
-HELP = "run one cell: of a profile, from a parameter file, or from --set values"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the cell comes from, and `--dry-run`."""

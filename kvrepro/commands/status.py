@@ -10,9 +10,6 @@ from typing import Any
 from ..runs.profiles import load_profile
 from ..runs.status import profile_state, remaining_s
 
-NAME = "status"
-HELP = "show which cells of a profile are done, running, failed or left"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The profile."""

@@ -10,9 +10,6 @@ from ..models.identity import weights_fingerprint
 from ..models.table import model_entry
 from .arguments import add_source_arguments, asset_home, collect, set_threads
 
-NAME = "train-judge"
-HELP = "train the eviction judge that foresight_kv needs"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, where to put the judge, what to train on and for how long."""

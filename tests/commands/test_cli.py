@@ -142,7 +142,7 @@ def test_a_pipe_that_breaks_inside_a_command_is_an_error(call, monkeypatch, json
     def broken(kind):
         raise BrokenPipeError(32, "Broken pipe", "worker")
 
-    monkeypatch.setattr("kvrepro.commands.listing._models", lambda: broken("models"))
+    monkeypatch.setattr("kvrepro.commands.list._models", lambda: broken("models"))
     code, out, err = call("list", "models", *json_flag)
     assert (code, out) == (1, "")
     assert "Broken pipe" in err

@@ -11,8 +11,6 @@ from ..methods.table import METHODS, method_class
 from ..models.table import model_table
 from ..runs.profiles import load_profile, profile_names
 
-NAME = "list"
-HELP = "list models, benchmarks, methods or profiles"
 KINDS = ("models", "benchmarks", "methods", "profiles")
 
 
