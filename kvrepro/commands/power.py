@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from ..errors import KvreproError
+from ..runs.folder import read_records
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +60,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _matrices(paths: list[str]) -> tuple[Any, Any]:
-    from ..runs.grading import read_records
     from ..scores.metrics import group_by_problem
 
     first, second = (group_by_problem(read_records(path)) for path in paths)

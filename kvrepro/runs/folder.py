@@ -9,25 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
-from ..files import ResultFolder, is_held, read_rows
+from ..errors import KvreproError, RunError
+from ..files import ResultFolder, is_held, read_objects
 from ..paths import results_root
 from .config import CellConfig
 
 NOTEBOOK, RECORDS, MANIFEST = "run.ipynb", "records.jsonl", "manifest.json"
 COMPLETIONS = "completions.jsonl"  # replies of a cell that is still running, ungraded
-RECORD_FIELDS = (
-    "problem_id",
-    "sample_id",
-    "status",
-    "text",
-    "answer",
-    "gold",
-    "correct",
-    "n_prompt_tokens",
-    "n_thinking_tokens",
-    "n_answer_tokens",
-)
+# what a grader needs of a record, and what every record of a run has
+GRADED_FIELDS = ("problem_id", "sample_id", "status", "text", "gold")
+RECORD_FIELDS = (*GRADED_FIELDS, "answer", "correct", "n_prompt_tokens", "n_thinking_tokens", "n_answer_tokens")
 
 
 @dataclass(frozen=True)
@@ -85,21 +76,27 @@ class CellFolder(ResultFolder):
         shutil.rmtree(self.partial)
 
 
-def read_records(folder: Path) -> list[dict[str, Any]]:
-    """The graded records of a finished cell, checked against the manifest.
+def read_records(path: str | Path) -> list[dict[str, Any]]:
+    """Graded replies of a finished cell, by its folder, or of a file of records; checked against the manifest beside.
 
     Raises:
-        RunError: rows are missing, lack a field or cannot be read.
+        KvreproError: no such file, no rows, or a row without `RECORD_FIELDS` (of a file without a manifest, without
+            `GRADED_FIELDS`).
+        RunError: a line that cannot be read, a folder without a manifest, or fewer rows than the manifest says.
     """
-    records = list(read_rows(folder / RECORDS))
-    expected = read_manifest(folder)["n_records"]
-    if len(records) != expected:
-        raise RunError(f"{folder / RECORDS} has {len(records)} rows, its manifest says {expected}: run the cell again")
-    for number, record in enumerate(records, start=1):
-        missing = set(RECORD_FIELDS) - set(record)
-        if missing:
-            raise RunError(f"{folder / RECORDS}, line {number} lacks {', '.join(sorted(missing))}")
-    return records
+    path = Path(path)
+    file, folder = (path / RECORDS, path) if path.is_dir() else (path, path.parent)
+    has_manifest = path.is_dir() or (folder / MANIFEST).is_file()
+    manifest = read_manifest(folder) if has_manifest else {}
+    if not file.is_file():
+        raise KvreproError(f"{file} is no file; give a records.jsonl, or a folder that holds one")
+    rows = [row for _, row in read_objects(file, RECORD_FIELDS if has_manifest else GRADED_FIELDS, RunError)]
+    if not rows:
+        raise KvreproError(f"{file} holds no records; a cell without replies has no score")
+    # a manifest that was written by hand may not say it
+    if len(rows) != (expected := manifest.get("n_records", len(rows))):
+        raise RunError(f"{file} has {len(rows)} rows, its manifest says {expected}: run the cell again")
+    return rows
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import pytest
 
 from kvrepro.commands import grade, power
 from kvrepro.errors import KvreproError, RunError
-from kvrepro.runs.grading import check_same_problems, read_records
+from kvrepro.runs.folder import read_records
+from kvrepro.runs.grading import check_same_problems
 
 
 def record(problem, sample, text, gold="27", status="ok", **others):
