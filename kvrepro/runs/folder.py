@@ -34,8 +34,13 @@ class CellFolder(ResultFolder):
         return cls(root / config.cell_id, root)
 
     @property
+    def cell_id(self) -> str:
+        """The cell's, which is its place below the profile's folder."""
+        return self.path.relative_to(self.root).as_posix()
+
+    @property
     def _name(self) -> str:
-        return str(self.path.relative_to(self.root)).replace("/", "_")
+        return self.cell_id.replace("/", "_")
 
     @property
     def failed_notebook(self) -> Path:
@@ -50,7 +55,7 @@ class CellFolder(ResultFolder):
     @property
     def mark(self) -> Path:
         """The empty file that stands for the finished cell in a grid."""
-        return self.root / ".done" / self.path.relative_to(self.root)
+        return self.root / ".done" / self.cell_id
 
     @property
     def is_complete(self) -> bool:
@@ -61,6 +66,13 @@ class CellFolder(ResultFolder):
     def is_running(self) -> bool:
         """True while some process holds the lock of the cell's unfinished run."""
         return is_held(self.lock)
+
+    @property
+    def state(self) -> str:
+        """`done`, `running`, `failed` or `left`, from the cell's files alone: not from times or other cells."""
+        if self.is_complete:
+            return "done"
+        return "running" if self.is_running else "failed" if self.failed_notebook.is_file() else "left"
 
     @property
     def n_replies(self) -> int:

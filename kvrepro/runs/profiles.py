@@ -12,6 +12,7 @@ from ..files import read_yaml
 from ..models.table import generation_defaults
 from ..paths import profiles_folder, project_root
 from .config import CellConfig
+from .folder import CellFolder
 
 _ASSETS = ("predictor", "calibration", "judge")
 _KEYS = {"title", "notebook", "methods", "defaults", "panels", "paper_marks"}
@@ -38,6 +39,11 @@ class Profile:
     notebook: str = "budget_curves"
     rehearses: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def folders(self) -> list[CellFolder]:
+        """Where the results of each cell lie."""
+        return [CellFolder.of(self.name, cell) for cell in self.cells]
 
     def cell(self, cell_id: str) -> CellConfig:
         """Look a cell up by id, or by an unambiguous end of it such as its hash.
