@@ -13,8 +13,8 @@ from ..models.memory import RESERVE_BYTES, rows_that_fit, step_bytes
 from ..models.random_weights import SHAPES, true_shape
 from ..models.shapes import ModelSize, model_size
 from ..models.table import MODELS
-from ..runs.forecast import ASSUMED_PROMPT_TOKENS
 from ..runs.machines import GPUS
+from ..runs.resolution import ASSUMED_PROMPT_TOKENS
 from .head_cost import break_even
 from .settings import PAPER_RATIOS, PAPER_ROWS, PAPER_WINDOW
 

@@ -88,7 +88,7 @@ def add_source_arguments(parser: argparse.ArgumentParser, folder: str, problems:
     parser.add_argument("--threads", type=int, default=2)
 
 
-def asset_home(entry: ModelEntry) -> Path:
+def learned_home(entry: ModelEntry) -> Path:
     """The model's own folder.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 from ..methods.learned.folder import LEARNED
 from ..models.identity import weights_fingerprint
 from ..models.table import model_entry
-from .arguments import add_source_arguments, asset_home, collect, set_threads
+from .arguments import add_source_arguments, collect, learned_home, set_threads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     set_threads(args.threads)
     entry = model_entry(args.model)
-    folder = args.out or asset_home(entry) / LEARNED["calibration"].folder
+    folder = args.out or learned_home(entry) / LEARNED["calibration"].folder
     model, tokenizer = load_model(entry)
     sequences, source = collect(args, entry, model, tokenizer, "train", args.problems)
     statistics = measure_statistics(model, (s.token_ids for s in sequences))

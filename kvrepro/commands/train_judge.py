@@ -8,7 +8,7 @@ from typing import Any
 from ..methods.learned.folder import LEARNED
 from ..models.identity import weights_fingerprint
 from ..models.table import model_entry
-from .arguments import add_source_arguments, asset_home, collect, set_threads
+from .arguments import add_source_arguments, collect, learned_home, set_threads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     given = {"steps": args.steps, "periods": args.periods and tuple(args.periods)}
     recipe = JudgeRecipe(seed=args.seed, **{name: value for name, value in given.items() if value is not None})
     entry = model_entry(args.model)
-    folder = args.out or asset_home(entry) / LEARNED["judge"].folder
+    folder = args.out or learned_home(entry) / LEARNED["judge"].folder
     model, tokenizer = load_model(entry)
     train, source = collect(args, entry, model, tokenizer, "train", args.problems)
     held_out, held_out_source = collect(args, entry, model, tokenizer, "held_out", args.held_out)

@@ -9,12 +9,12 @@ from typing import Any
 
 from ..errors import KvreproError, UnknownNameError
 from ..files import read_yaml
+from ..methods.learned.folder import LEARNED
 from ..models.table import generation_defaults
 from ..paths import profiles_folder, project_root
 from .config import CellConfig
 from .folder import CellFolder
 
-_ASSETS = ("predictor", "calibration", "judge")
 _KEYS = {"title", "notebook", "methods", "defaults", "panels", "paper_marks"}
 _REHEARSAL_KEYS = {"title", "rehearses", "scale_tokens", "set"}
 # what `scale_tokens` shrinks
@@ -168,6 +168,6 @@ def _panel_cells(content: dict[str, Any], panel: Any) -> list[CellConfig]:
             chosen = {**values, "budget": budget, **own}
             if method == "full":
                 # shared defaults of the compressed cells mean nothing for the full cache
-                chosen.update(dict.fromkeys(("window", "ratio", "evict_every", "protocol", "options", *_ASSETS)))
+                chosen.update(dict.fromkeys(("window", "ratio", "evict_every", "protocol", "options", *LEARNED)))
             cells.append(CellConfig.from_mapping(chosen))
     return cells
