@@ -82,26 +82,18 @@ def interval(values: Sequence[float], confidence: float = 0.95, method: str = "w
     mean, n = float(array.mean()), array.size
     stderr = clustered_stderr(array) if n > 1 else None
     if np.ptp(array) < _NO_SPREAD:
-        method = "exact"
         lo, hi = proportion_confint(mean * n, n, 1 - confidence, method="beta")
+        return Interval(mean, float(lo), float(hi), stderr, n, confidence, "exact")
+    quantile, centre = special.stdtrit(n - 1, 0.5 + confidence / 2), mean
+    if method == "wilson":
+        # Wilson's score interval with n = p (1 - p) / SE^2 and a t quantile, where statsmodels' takes a normal one
+        n_effective = mean * (1 - mean) / stderr**2
+        shrink = 1 + quantile**2 / n_effective
+        centre = (mean + quantile**2 / (2 * n_effective)) / shrink
+        half = quantile * np.sqrt(mean * (1 - mean) / n_effective + quantile**2 / (4 * n_effective**2)) / shrink
     else:
-        quantile = special.stdtrit(n - 1, 0.5 + confidence / 2)
-        bounds = _score_bounds if method == "wilson" else _t_bounds
-        lo, hi = bounds(mean, stderr, quantile)
-    return Interval(mean, float(lo), float(hi), stderr, n, confidence, method)
-
-
-def _score_bounds(mean: float, stderr: float, quantile: float) -> tuple[float, float]:
-    # Wilson's score interval with n = p (1 - p) / SE^2 and a t quantile, where statsmodels' takes a normal one
-    n_effective = mean * (1 - mean) / stderr**2
-    shrink = 1 + quantile**2 / n_effective
-    centre = (mean + quantile**2 / (2 * n_effective)) / shrink
-    half = quantile * np.sqrt(mean * (1 - mean) / n_effective + quantile**2 / (4 * n_effective**2)) / shrink
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def _t_bounds(mean: float, stderr: float, quantile: float) -> tuple[float, float]:
-    return max(0.0, mean - quantile * stderr), min(1.0, mean + quantile * stderr)
+        half = quantile * stderr
+    return Interval(mean, float(max(0.0, centre - half)), float(min(1.0, centre + half)), stderr, n, confidence, method)
 
 
 def bootstrap_interval(
