@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from ..errors import UnknownNameError
+from ..errors import check_known
 
 PROMPT_STYLES = ("dynts", "deepseek")
 DEEPSEEK_SUFFIX = "\nPlease reason step by step, and put your final answer within \\boxed{}."
@@ -19,8 +19,7 @@ def user_message(problem: str, gold: str, style: str = "dynts") -> str:
     Source: `dynts` is Robin930/DynTS a55dc37 (bare problem; golds that are true/false or yes/no add a hint, which leaks
     the answer's type); `deepseek` is the README of deepseek-ai/DeepSeek-R1.
     """
-    if style not in PROMPT_STYLES:
-        raise UnknownNameError("prompt style", style, PROMPT_STYLES)
+    check_known("prompt style", PROMPT_STYLES, style)
     if style == "deepseek":
         return problem + DEEPSEEK_SUFFIX
     return problem + _TYPE_HINTS.get(gold.strip().lower(), "")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import KvreproError, UnknownNameError
+from ..errors import KvreproError, check_known
 from ..files import read_objects
 from .options import OPTION_SEED, listed_options, shuffled_question
 from .problem import Problem
@@ -43,8 +43,7 @@ def load_with_provenance(
         UnknownNameError: no such benchmark or prompt style.
         KvreproError: missing file or columns, wrong number of rows, repeated ids, empty golds, Hub not reachable.
     """
-    if name not in REAL_BENCHMARKS:
-        raise UnknownNameError("benchmark", name, REAL_BENCHMARKS)
+    check_known("benchmark", REAL_BENCHMARKS, name)
     entry = REAL_BENCHMARKS[name]
     rows, origin = _read_hub(entry, revision) if data_dir is None else _read_local(entry, Path(data_dir))
     problems = [_problem(entry, row, number, prompt_style) for number, row in enumerate(rows)]

@@ -13,7 +13,7 @@ from typing import Any
 from ..bench.bench import run_bench
 from ..bench.settings import VARIANTS, BenchSettings
 from ..bench.table import bars, confirmations, final_line, flatness, render, setting_rows
-from ..errors import UnknownNameError
+from ..errors import check_known
 from ..files import write_json
 from ..methods.table import METHODS, method_class
 from ..models.table import model_entry
@@ -54,9 +54,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         return _on_a_model(args)
     from ..models.random_weights import bench_shape
 
-    for name in args.variants or ():
-        if name not in VARIANTS:
-            raise UnknownNameError("variant", name, VARIANTS)
+    check_known("variant", VARIANTS, *(args.variants or ()))
     plan = _plan(args)
     print(
         f"135M Llama shape, random weights, {args.dtype}, {args.threads} threads, {args.clock} clock, prompt of "

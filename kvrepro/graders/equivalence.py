@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-from kvrepro.errors import UnknownNameError
+from kvrepro.errors import check_known
 from kvrepro.graders.isolation import score_one
 from kvrepro.graders.score import KINDS
 
@@ -16,8 +16,7 @@ def equivalence(kind: str) -> Callable[[str, str], bool]:
     Either answer may play the gold, so that the order of two answers does not matter. Comparisons run in a worker; one
     that fails there makes the answers different. Verdicts are remembered.
     """
-    if kind not in KINDS:
-        raise UnknownNameError("answer kind", kind, KINDS)
+    check_known("answer kind", KINDS, kind)
 
     def as_gold(gold: str, answer: str) -> bool:
         return score_one({"vote": answer, "gold": gold, "kind": kind, "grader": "strict"}).correct

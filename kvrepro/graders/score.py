@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kvrepro.errors import KvreproError, UnknownNameError
+from kvrepro.errors import KvreproError, check_known
 
 KINDS = ("integer", "number", "latex", "choice")
 GRADERS = ("strict", "dynts_compat")
@@ -41,8 +41,7 @@ def check_request(request: Mapping[str, Any]) -> None:
     """Reject what no reply could be graded against, and what is no reply."""
     names = {"kind": KINDS, "grader": GRADERS, "finish_reason": FINISH_REASONS}
     for field, known in names.items():
-        if request[field] not in known:
-            raise UnknownNameError({"kind": "answer kind"}.get(field, field.replace("_", " ")), request[field], known)
+        check_known({"kind": "answer kind"}.get(field, field.replace("_", " ")), known, request[field])
     gold, response, start = request["gold"], request["response"], request["answer_start"]
     if not isinstance(gold, str) or not gold.strip():
         raise KvreproError(f"gold answer {gold!r} is empty or no text; a reply cannot be graded against it")

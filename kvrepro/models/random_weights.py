@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from ..errors import UnknownNameError
+from ..errors import check_known
 from .shapes import published_config
 
 # name on the command line -> row of the model table
@@ -18,8 +18,7 @@ def true_shape(name: str) -> PretrainedConfig:
     Raises:
         UnknownNameError: no such shape.
     """
-    if name not in SHAPES:
-        raise UnknownNameError("model shape", name, SHAPES)
+    check_known("model shape", SHAPES, name)
     # no token ends a row, so that every step has all rows
     return published_config(SHAPES[name], bos_token_id=None, eos_token_id=None)
 

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from ..benchmarks.table import benchmark_entry, check_prompt_style
 from ..checks import as_mapping, typed
 from ..engine.requests import SamplingConfig
-from ..errors import KvreproError, UnknownNameError
+from ..errors import KvreproError, check_known
 from ..methods.budgets import PIN_OVERFLOW, resolve_protocol
 from ..methods.learned.folder import LEARNED
 from ..methods.table import cell_options, check_method_name, create_schedule, idle_sizes
@@ -115,9 +115,7 @@ class CellConfig:
         Raises:
             KvreproError: an unknown name (all names are listed), a value of the wrong type or out of range.
         """
-        for name in values:
-            if name not in FIELD_NAMES:
-                raise UnknownNameError("parameter", name, FIELD_NAMES)
+        check_known("parameter", FIELD_NAMES, *values)
         for name in ("model", "benchmark"):
             if name not in values:
                 raise KvreproError(f"parameter {name!r} is missing; give at least model and benchmark")

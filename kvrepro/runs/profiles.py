@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import KvreproError, UnknownNameError
+from ..errors import KvreproError, UnknownNameError, check_known
 from ..files import read_yaml
 from ..methods.learned.folder import LEARNED
 from ..models.table import generation_defaults
@@ -69,8 +69,7 @@ def load_profile(name: str) -> Profile:
         UnknownNameError: no such profile, or a key that does not belong.
         KvreproError: a cell that cannot exist; names the panel.
     """
-    if name not in profile_names():
-        raise UnknownNameError("profile", name, profile_names())
+    check_known("profile", profile_names(), name)
     return parse_profile(name, profiles_folder() / f"{name}.yaml")
 
 
@@ -79,7 +78,7 @@ def parse_profile(name: str, path: Path) -> Profile:
     content = read_yaml(path, "a mapping with `panels`")
     if "rehearses" in content:
         return _rehearsal(name, path, content)
-    _check_keys(path, content, _KEYS)
+    check_known(f"key of {path.name}", _KEYS, *content)
     panels = content.get("panels")
     if not isinstance(panels, list) or not panels:
         raise KvreproError(
@@ -101,18 +100,12 @@ def parse_profile(name: str, path: Path) -> Profile:
     return Profile(name, content.get("title", name), tuple(cells), marks, notebook)
 
 
-def _check_keys(path: Path, content: Mapping[str, Any], known: set[str]) -> None:
-    for key in content:
-        if key not in known:
-            raise UnknownNameError(f"key of {path.name}", key, known)
-
-
 def _rehearsal(name: str, path: Path, content: dict[str, Any]) -> Profile:
     """Every cell of another profile, its token counts scaled and some parameters set; nothing else differs.
 
     A method that must not be shrunk below its own sizes fails here, as any cell that cannot exist.
     """
-    _check_keys(path, content, _REHEARSAL_KEYS)
+    check_known(f"key of {path.name}", _REHEARSAL_KEYS, *content)
     scale, fixed = content.get("scale_tokens", 1.0), content.get("set") or {}
     if not isinstance(scale, int | float) or not 0 < scale <= 1 or not isinstance(fixed, dict):
         raise KvreproError(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import KvreproError, UnknownNameError
+from ..errors import KvreproError, check_known
 from .values import check_fraction, check_values, paired_values
 
 INTERVAL_METHODS = ("wilson", "t")
@@ -75,8 +75,7 @@ def interval(values: Sequence[float], confidence: float = 0.95, method: str = "w
 
     array = check_values(values)
     check_fraction(confidence, "confidence")
-    if method not in INTERVAL_METHODS:
-        raise UnknownNameError("interval method", method, INTERVAL_METHODS)
+    check_known("interval method", INTERVAL_METHODS, method)
     if array.min() < 0 or array.max() > 1:
         raise KvreproError(f"values from {array.min():g} to {array.max():g}; expected fractions between 0 and 1")
     mean, n = float(array.mean()), array.size
@@ -134,8 +133,7 @@ def paired_comparison(
     """
     from scipy import stats
 
-    if method not in COMPARISON_METHODS:
-        raise UnknownNameError("comparison method", method, COMPARISON_METHODS)
+    check_known("comparison method", COMPARISON_METHODS, method)
     check_fraction(confidence, "confidence")
     one, other = paired_values(first, second)
     differences = one - other

@@ -11,7 +11,7 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from ...errors import UnknownNameError
+from ...errors import check_known
 
 LOG_FLOOR = 1e-6  # raw labels below it are not told apart by the `log` map
 
@@ -40,6 +40,5 @@ def map_labels(labels: Tensor, name: str) -> Tensor:
     Raises:
         UnknownNameError: no such map.
     """
-    if name not in LABEL_MAPS:
-        raise UnknownNameError("label map", name, LABEL_MAPS)
+    check_known("label map", LABEL_MAPS, name)
     return LABEL_MAPS[name](labels)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...checks import changed_fields
-from ...errors import KvreproError, UnknownNameError
+from ...errors import KvreproError, UnknownNameError, check_known
 from ...files import read_yaml
 from ...models.table import MODELS, ModelEntry, model_entry
 from ...paths import profiles_folder
@@ -105,9 +105,7 @@ def read_plan(path: Path) -> TrainingSettings:
     content = read_yaml(path, expected)
     if "model" not in content:
         raise KvreproError(f"{path}: expected {expected}, given {', '.join(map(str, content)) or 'nothing'}")
-    for key in content:
-        if key not in ("model", *_SECTIONS):
-            raise UnknownNameError(f"key of {path.name}", key, ("model", *_SECTIONS))
+    check_known(f"key of {path.name}", ("model", *_SECTIONS), *content)
     try:
         plan = TrainingSettings(content["model"])._with(content)
     except KvreproError as error:
