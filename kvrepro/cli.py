@@ -9,6 +9,7 @@ import re
 import select
 import sys
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from importlib import import_module
 from typing import NoReturn
 
@@ -102,14 +103,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    shown = sys.stdout
     try:
         pin_folders()
         # with --json what a command prints for people is not wanted; its result is printed below
-        with stopped_by_signals(), open(os.devnull, "w") as nowhere:
-            sys.stdout = nowhere if args.json else shown
+        with (
+            open(os.devnull, "w") as nowhere,
+            redirect_stdout(nowhere if args.json else sys.stdout),
+            stopped_by_signals(),
+        ):
             result = args.module.run(args)
-            sys.stdout = shown
     except KvreproError as error:
         print(f"kvrepro {args.command}: {error}", file=sys.stderr)
         return 2
@@ -122,11 +124,9 @@ def _run(args: argparse.Namespace) -> int:
         print(f"kvrepro {args.command}: stopped; what was finished is kept, the same command goes on", file=sys.stderr)
         if isinstance(error, Stopped):
             # nothing is left to tidy up, and an orderly end with torch loaded takes seconds on a busy machine
-            shown.flush()
+            sys.stdout.flush()
             os._exit(error.exit_code)
         return INTERRUPTED
-    finally:
-        sys.stdout = shown
     exit_code = int(result.pop("exit_code", 0))
     print(json.dumps(result))
     return exit_code

@@ -103,8 +103,7 @@ class CellConfig:
         for name, value in (self.options or {}).items():
             if name in FIELD_NAMES:
                 raise KvreproError(f"options may not hold {name}={value!r}: it is a parameter of the cell itself")
-        if self.pin_overflow not in PIN_OVERFLOW:
-            raise KvreproError(f"pin_overflow={self.pin_overflow!r}: known are {', '.join(PIN_OVERFLOW)}")
+        check_known("pin_overflow", PIN_OVERFLOW, self.pin_overflow)
         if self.options:
             self._set("options", cell_options(self.method, self.options))
 

@@ -40,7 +40,8 @@ class ResolvedCell:
         # what the method needs from files does not change its sizes
         stand_ins = {need: (0,) if need == "separators" else object() for need in method_class(config.method).needs}
         method = create_method(config.method, **{**config.method_options(), **stand_ins})
-        return cls(config, method, prompt_lengths(config))
+        rows = (config.benchmark, config.n_problems, config.prompt_style)
+        return cls(config, method, prompt_lengths(config.model, *rows))
 
     @property
     def entry(self) -> ModelEntry:
@@ -205,14 +206,9 @@ def loaded_method(config: CellConfig, model, tokenizer, **given: Any) -> Evictio
     return create_method(cls, **{**options, **load_learned(cls, model, tokenizer, sources)})
 
 
-def prompt_lengths(config: CellConfig) -> dict[str, int] | None:
-    """Tokens of each problem's prompt, None where tokenizer or rows are not on this machine."""
-    known = _prompt_lengths(config.model, config.benchmark, config.n_problems, config.prompt_style)
-    return None if known is None else dict(known)
-
-
 @lru_cache(maxsize=64)
-def _prompt_lengths(model: str, benchmark: str, n_problems: int | None, style: str) -> dict[str, int] | None:
+def prompt_lengths(model: str, benchmark: str, n_problems: int | None, style: str) -> Mapping[str, int] | None:
+    """Tokens of each problem's prompt, None where tokenizer or rows are not on this machine."""
     from transformers import AutoTokenizer
 
     entry = model_entry(model)
