@@ -69,6 +69,16 @@ def test_a_cell_of_a_grid_loads_torch_in_its_kernel_only():
     assert shown.splitlines()[0] == "complete" and shown.splitlines()[-2:] == ["0", "False"]
 
 
+def test_the_help_of_every_command_loads_nothing_slow_and_that_of_all_of_them_none():
+    code = (
+        "import sys; from kvrepro import cli; cli.build_parser(['--help'])\n"
+        "print([m for m in sys.modules if m.startswith('kvrepro.commands.')]); cli.build_parser()\n"
+        "print([m for m in ('numpy', 'pandas', 'torch', 'huggingface_hub') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]", "[]"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [[], ["nonsense"], ["list"], ["list", "nonsense"], ["grid"], ["status"], ["summary"], ["run", "--cores", "2"]],
