@@ -15,7 +15,7 @@ from ..methods.learned.importance import PredictorShape
 from ..methods.learned.loading import load_learned, named_separator_ids
 from ..methods.table import create_method, method_class
 from ..models.shapes import model_config, model_dtype, model_size
-from ..models.table import ModelEntry, model_entry, predictor_source
+from ..models.table import ModelEntry, model_entry
 from ..models.tokens import render_prompt
 from .config import CellConfig
 from .identity import learned_source
@@ -79,7 +79,8 @@ class ResolvedCell:
         """Of the importance head in its dtype, of the published widths where none is at hand; 0 if none is read."""
         if "predictor" not in self.method.needs:
             return 0
-        source, size = predictor_source(self.entry, self.config.predictor), model_size(self.entry)
+        size = model_size(self.entry)
+        source = learned_source(self.entry, "predictor", self.config.predictor)
         known = None if source is None else PredictorShape.on_disk(source)
         return (known or PredictorShape.published(size.hidden)).parameters * size.element_bytes
 
