@@ -98,12 +98,13 @@ def choose(stem: str, impl: str, tensor: Tensor, refused: str | None = None) -> 
     if not tensor.is_cuda:
         return False
     if refused is not None:
-        _say_once(f"{stem}: {refused}; the slower torch reference runs instead")
+        say_once(f"{stem}: {refused}; the slower torch reference runs instead")
     return refused is None
 
 
 @cache
-def _say_once(text: str) -> None:
+def say_once(text: str) -> None:
+    """Warn, the first time."""
     warnings.warn(text, RuntimeWarning, stacklevel=4)
 
 

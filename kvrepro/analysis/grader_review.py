@@ -11,8 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ..engine.requests import LENGTH_LIMIT, OK, TRUNCATED
-from ..graders.equivalence import equivalence
-from ..graders.grading import grade_many
+from ..graders.grading import equivalence, grade_many
 from ..graders.score import KINDS, THOUGHT_END
 from ..runs.grading import config_beside, grading_item, stored_replies
 from ..scores.known_scores import is_far, known_scores

@@ -20,9 +20,9 @@ from ..cache.rotary import check_length
 from ..cache.slots import CompressedCache, KeepPlan
 from ..engine.decoders.choose import make_decoder
 from ..engine.generate import end_token_ids
-from ..engine.sampling import NOT_FINITE, where_finite
 from ..errors import KvreproError, check_known
 from ..graders import grade
+from ..kernels.reference.sampling import NOT_FINITE, where_finite
 from ..models.tokens import ThinkTags, reply_parts
 from ..scores.statistics import interval
 from ..training.importance.ranking import keyed_noise, top_count

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+from transformers import DynamicCache, PreTrainedModel, StoppingCriteriaList
 
-from .step_timer import Laps
+from .laps import Laps, timed
 
 SAMPLING = dict(temperature=0.6, top_k=20, top_p=0.95)
 
@@ -21,8 +21,8 @@ SAMPLING = dict(temperature=0.6, top_k=20, top_p=0.95)
 def filled_cache(model: PreTrainedModel, rows: int, length: int) -> DynamicCache:
     """A DynamicCache that already holds `length` tokens of noise in every row."""
     cache, config = DynamicCache(), model.config
-    heads, width = config.num_key_value_heads, config.hidden_size // config.num_attention_heads
-    width = getattr(config, "head_dim", None) or width
+    heads = config.num_key_value_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     for layer in range(config.num_hidden_layers):
         # one token's noise everywhere: values change no time, and drawing gigabytes of them takes longer than steps
         noise = torch.randn(2, 1, heads, 1, width, dtype=model.dtype, device=model.device) / 2
@@ -64,14 +64,13 @@ class Baseline:
         rows: rows decoded together.
         budget, evict_every: slots after an eviction and tokens between evictions; None for the full cache.
 
-    After a stretch, `kv_bytes` holds the bytes of K and V at its end.
+    Every measurement returns median milliseconds by either clock.
     """
 
     attention = "sdpa"
 
     def __init__(self, model: PreTrainedModel, rows: int, budget: int | None = None, evict_every: int = 128):
         self.model, self.rows, self.budget, self.evict_every = model, rows, budget, evict_every
-        self.kv_bytes = 0
         model.set_attn_implementation(self.attention)
 
     def hooks(self) -> Any:
@@ -81,50 +80,42 @@ class Baseline:
     def evict(self, cache: DynamicCache) -> None:
         """Keep `budget` slots of every row and layer."""
 
-    def begin(self) -> None:
-        """Forget what a former run left."""
-
     @torch.inference_mode()
-    def stretch(self, length: int, steps: int, warm_up: int) -> Laps:
-        """Steps that begin at `length` slots, a lap each, the `warm_up` ones first and dropped."""
+    def stretch(self, length: int, steps: int, warm_up: int) -> dict[str, float]:
+        """Steps that begin at `length` slots, and the bytes of K and V at their end; the `warm_up` ones come first."""
         cache, tokens = filled_cache(self.model, self.rows, length), [1] * self.rows
-        self.begin()
         laps = Laps()
         with self.hooks():
             for number in range(warm_up + steps):
                 tokens = self._step(tokens, cache, length + number)
                 laps.lap()
-        laps.drop(warm_up)
-        self.kv_bytes = cache_bytes(cache)
-        return laps
+        return {**laps.medians(warm_up), "kv_bytes": cache_bytes(cache)}
 
     @torch.inference_mode()
-    def eviction(self, repeats: int) -> Laps:
-        """Evictions of the whole batch, the first of which warms up and is dropped."""
+    def eviction(self, repeats: int) -> dict[str, float]:
+        """Evictions of the whole batch, after one that warms up."""
         laps = Laps()
         for _ in range(repeats + 1):
             cache = filled_cache(self.model, self.rows, self.budget + self.evict_every)
             laps.start()
             self.evict(cache)
             laps.lap()
-        laps.drop(1)
-        return laps
+        return laps.medians(1)
 
     @torch.inference_mode()
-    def reply(self, prompt: int, new_tokens: int) -> Laps:
-        """Decode whole replies, prefill included: one lap."""
+    def reply(self, prompt: int, new_tokens: int) -> dict[str, float]:
+        """Decode whole replies, prefill included."""
         laps = Laps()
         cache, ids = DynamicCache(), torch.ones(self.rows, prompt, dtype=torch.int64, device=self.model.device)
         logits = self.model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
         tokens = draw(logits[:, -1]).tolist()
-        self.begin()
         with self.hooks():
             for number in range(new_tokens - 1):
                 tokens = self._step(tokens, cache, prompt + number)
                 if self.budget is not None and cache.get_seq_length() >= self.budget + self.evict_every:
                     self.evict(cache)
         laps.lap()
-        return laps
+        return laps.medians()
 
     def _step(self, tokens: list[int], cache: DynamicCache, position: int) -> list[int]:
         ids = torch.tensor(tokens, device=self.model.device)[:, None]
@@ -167,12 +158,9 @@ class KvpressLoop(Baseline):
         )
 
     def hooks(self) -> Any:
-        """The press attaches to every layer's attention."""
-        return self.press(self.model)
-
-    def begin(self) -> None:
-        """Counters of the press at zero."""
+        """The press attaches to every layer's attention, its counters at zero."""
         self.press.reset()
+        return self.press(self.model)
 
     def evict(self, cache: DynamicCache) -> None:
         """The press' own compression of every layer; in a step its hook calls the same."""
@@ -180,42 +168,33 @@ class KvpressLoop(Baseline):
             module = self.model.model.layers[index].self_attn
             layer.keys, layer.values = self.press.compress(module, None, layer.keys, layer.values, None, {})
 
-    def reply(self, prompt: int, new_tokens: int) -> Laps:
+    def reply(self, prompt: int, new_tokens: int) -> dict[str, float]:
         """The press evicts by its own count of steps."""
         # no second eviction by the loop
         self.budget = None
         return super().reply(prompt, new_tokens)
 
 
-class _EachToken(StoppingCriteria):
-    def __init__(self, laps: Laps):
-        self.laps = laps
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
-        self.laps.lap()
-        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-
-
 class Generate(Baseline):
     """`transformers.generate` itself with SDPA and its DynamicCache; a stopping rule takes the time of each token."""
 
     @torch.inference_mode()
-    def stretch(self, length: int, steps: int, warm_up: int) -> Laps:
+    def stretch(self, length: int, steps: int, warm_up: int) -> dict[str, float]:
         """Tokens of one call over a filled cache."""
         cache, laps = filled_cache(self.model, self.rows, length), Laps(self.model.device)
         ids = torch.ones(self.rows, length + 1, dtype=torch.int64, device=self.model.device)
-        generate_replies(self.model, ids, cache, warm_up + steps, StoppingCriteriaList([_EachToken(laps)]))
-        laps.drop(warm_up)
-        self.kv_bytes = cache_bytes(cache)
-        return laps
 
-    def reply(self, prompt: int, new_tokens: int) -> Laps:
+        def lap(input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+            laps.lap()
+            return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+        generate_replies(self.model, ids, cache, warm_up + steps, StoppingCriteriaList([lap]))
+        return {**laps.medians(warm_up), "kv_bytes": cache_bytes(cache)}
+
+    def reply(self, prompt: int, new_tokens: int) -> dict[str, float]:
         """One call."""
-        laps = Laps()
         ids = torch.ones(self.rows, prompt, dtype=torch.int64, device=self.model.device)
-        generate_replies(self.model, ids, DynamicCache(), new_tokens)
-        laps.lap()
-        return laps
+        return timed(lambda: generate_replies(self.model, ids, DynamicCache(), new_tokens))
 
 
 LOOPS = {"generate": Generate, "reference": ReferenceLoop, "kvpress": KvpressLoop}

@@ -10,6 +10,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from ..errors import RunError
 from ..paths import PACKAGE
 from ..runs.processes import child_command
 from . import kvpress_environment
+from .laps import in_turn
 from .settings import DYNTS, GENERATE, KVPRESS, OURS, VARIANTS, WINDOW, BenchSettings
 
 # logits of the same weights in two versions of transformers may round differently
@@ -33,13 +36,13 @@ class WorkerProcess:
         if threads == 1:
             environment["GOMP_SPINCOUNT"] = "0"
         module = "kvrepro.bench.engine_worker" if variant in OURS else "kvrepro.bench.worker"
-        command = [module, variant, str(model_folder), dtype, str(threads)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by `close`)
         self.process = subprocess.Popen(
-            child_command(*command, python=str(python)),
-            **pipes,
+            child_command(module, variant, str(model_folder), dtype, str(threads), python=str(python)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=self.errors,
+            text=True,
             env=os.environ | environment,
             cwd=model_folder,
         )
@@ -72,10 +75,10 @@ def write_model(folder: Path, config: Any, dtype: str) -> None:
     """Random weights, seed 0, as an ordinary checkpoint: the same for both environments."""
     import torch
 
-    from ..models.random_weights import build
+    from ..models.shapes import build
 
     torch.manual_seed(0)
-    build(config, "cpu", getattr(torch, dtype)).save_pretrained(folder)
+    build(config, "cpu", dtype).save_pretrained(folder)
 
 
 @dataclass
@@ -115,41 +118,24 @@ class Measure:
 
     def batch(self, batch: int) -> None:
         """All variants at one batch, round by round; variants take turns request by request."""
-        self._split(batch)
-        queues = {v: self.plan.requests(v, batch) for v in self.workers}
-        points: dict[tuple[str, int], dict[str, Any]] = {}
-        for number in range(self.plan.rounds):
-            for place in range(max(map(len, queues.values()), default=0)):
-                for variant, queue in queues.items():
-                    if place >= len(queue):
-                        continue
-                    if time.perf_counter() > self.deadline:
-                        self._cut(batch, number, points)
-                        return
-                    answer = self.workers[variant].ask(queue[place])
-                    point = points.setdefault(
-                        (variant, place), {"variant": variant, **queue[place], "wall_ms": [], "cpu_ms": []}
-                    )
-                    for clock in ("wall", "cpu"):
-                        point[f"{clock}_ms"].append(round(answer[clock], 3))
-                    for key in ("peak_rss_bytes", "kv_bytes", "is_own_peak"):
-                        if key in answer:
-                            point[key] = max(point.get(key, 0), answer[key])
-            self.say(f"batch {batch}: round {number + 1} of {self.plan.rounds}")
-        self.data["points"] += points.values()
-
-    def _cut(self, batch: int, rounds: int, points: dict) -> None:
-        self.skip(f"out of time after {rounds} of {self.plan.rounds} rounds", batch=batch)
-        if rounds:
-            # whole rounds only, so that all variants have met the same moments
-            for point in points.values():
-                point["wall_ms"], point["cpu_ms"] = point["wall_ms"][:rounds], point["cpu_ms"][:rounds]
-            self.data["points"] += points.values()
-
-    def _split(self, batch: int) -> None:
         if DYNTS in self.workers and time.perf_counter() < self.deadline:
-            request = self.plan.split_request(batch)
-            self.data["split"].append({"variant": DYNTS, **request, **self.workers[DYNTS].ask(request)})
+            split = self.plan.split_request(batch)
+            self.data["split"].append({"variant": DYNTS, **split, **self.workers[DYNTS].ask(split)})
+        asked = {(place, v): r for v in self.workers for place, r in enumerate(self.plan.requests(v, batch))}
+        # the first request of every variant, then the second of every variant, and so on
+        works = {key: partial(self.workers[key[1]].ask, asked[key]) for key in sorted(asked, key=itemgetter(0))}
+        rounds: list[dict[tuple[int, str], dict[str, Any]]] = []
+        for found in in_turn(works, self.plan.rounds, self.deadline):
+            rounds.append(found)
+            self.say(f"batch {batch}: round {len(rounds)} of {self.plan.rounds}")
+        if len(rounds) < self.plan.rounds:
+            self.skip(f"out of time after {len(rounds)} of {self.plan.rounds} rounds", batch=batch)
+        for key in works if rounds else ():
+            answers = [found[key] for found in rounds]
+            point = {"variant": key[1], **asked[key]}
+            point |= {f"{clock}_ms": [round(answer[clock], 3) for answer in answers] for clock in ("wall", "cpu")}
+            sizes = [size for size in ("peak_rss_bytes", "kv_bytes", "is_own_peak") if size in answers[0]]
+            self.data["points"].append(point | {size: max(answer[size] for answer in answers) for size in sizes})
 
     def confirm(self) -> None:
         """Whole replies beside what the stretches promise."""

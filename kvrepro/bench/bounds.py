@@ -10,8 +10,7 @@ import pandas as pd
 from ..methods.budgets import Schedule
 from ..methods.learned.importance import PredictorShape
 from ..models.memory import RESERVE_BYTES, rows_that_fit, step_bytes
-from ..models.random_weights import SHAPES, true_shape
-from ..models.shapes import ModelSize, model_size
+from ..models.shapes import SHAPES, ModelSize, model_size, true_shape
 from ..models.table import MODELS
 from ..runs.machines import GPUS
 from ..runs.resolution import ASSUMED_PROMPT_TOKENS
@@ -25,16 +24,14 @@ H100_COPY = 3.0e12
 
 @dataclass(frozen=True)
 class ModelBytes:
-    """Sizes and configuration of a published model in bfloat16."""
+    """Sizes of a published model in bfloat16, `r1-llama-8b` or `r1-qwen-7b`; no weight is allocated."""
 
     name: str
-    size: ModelSize
-    config: object
 
-    @classmethod
-    def of(cls, name: str) -> ModelBytes:
-        """`r1-llama-8b` or `r1-qwen-7b`; no weight is allocated."""
-        return cls(name, model_size(MODELS[SHAPES[name]]), true_shape(name))
+    @property
+    def size(self) -> ModelSize:
+        """Its bytes and tokens."""
+        return model_size(MODELS[SHAPES[self.name]])
 
     @property
     def head_weights(self) -> int:
@@ -94,6 +91,6 @@ def head_break_even(models: Sequence[ModelBytes], batches: Sequence[int]) -> pd.
     found = []
     for m in models:
         for rows in batches:
-            even = break_even(m.config, m.head_weights, rows, 2)
+            even = break_even(true_shape(m.name), m.head_weights, rows, 2)
             found.append([TITLES[m.name], rows, m.head_weights, even.operations, even.bytes_moved])
     return pd.DataFrame(found, columns=["model", "rows", "head_weights", "by_operations", "by_bytes"])

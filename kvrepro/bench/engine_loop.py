@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from ..engine.batch import Row
 from ..engine.engine import Engine
-from ..engine.requests import Request, SamplingConfig
+from ..engine.requests import Completion, Request, SamplingConfig
 from ..engine.stage_timer import StageTimer
 from ..errors import RunError
 from ..methods.base import EvictionMethod
@@ -21,10 +21,8 @@ from ..methods.learned.importance import ImportancePredictor, PredictorShape
 from ..methods.table import create_method
 from ..methods.views import NEVER
 from ..models.tokens import ThinkTags
-from .step_timer import Laps
+from .laps import Laps, timed
 
-# sizes of the head of an 8B model (4096 -> 8192 -> 2048) scaled to the width
-HIDDEN_FACTORS = (2.0, 0.5)
 MODEL_PARTS = ("attention", "projections", "mlp", "head")
 
 
@@ -35,7 +33,8 @@ def bench_method(name: str, model: PreTrainedModel, budget: int | None, evict_ev
     options = {}
     if name == "dynts":
         width = model.config.hidden_size
-        shape = PredictorShape(width, *(int(f * width) for f in HIDDEN_FACTORS))
+        # the head of an 8B model (4096 -> 8192 -> 2048) scaled to the width
+        shape = PredictorShape(width, 2 * width, width // 2)
         options = {"predictor": ImportancePredictor(shape).to(model.device, model.dtype).eval()}
     return create_method(name, budget, budget // 4, evict_every=evict_every, protocol="fair", **options)
 
@@ -48,6 +47,8 @@ class EngineLoop:
         capacity: slots per row; None for the most that the method's schedule lets a row hold.
         decoder: which decode step, see `make_decoder`.
         n_prompt: slots of each row that count as its prompt, for methods that pin it.
+
+    Stretches and evictions return median milliseconds by either clock.
     """
 
     def __init__(
@@ -79,15 +80,14 @@ class EngineLoop:
         cache.lengths, cache.seen = [length] * cache.max_rows, [seen or length] * cache.max_rows
         cache.positions[..., :length] = torch.arange(length, device=self.device)
 
-    def stretch(self, length: int, steps: int, warm_up: int, seen: int | None = None) -> Laps:
-        """Steps that begin at `length` slots, a lap each, the `warm_up` ones first and dropped."""
+    def stretch(self, length: int, steps: int, warm_up: int, seen: int | None = None) -> dict[str, float]:
+        """Steps that begin at `length` slots, and the bytes of K and V; the `warm_up` ones come first."""
         self.set_length(length, seen)
         laps = Laps()
         for _ in range(warm_up + steps):
             self.engine.step(self.state)
             laps.lap()
-        laps.drop(warm_up)
-        return laps
+        return {**laps.medians(warm_up), "kv_bytes": self.kv_bytes}
 
     def mean_step_ms(self, length: int, steps: int, warm_up: int) -> float:
         """Milliseconds a step by the wall clock, tokens read late: the device is waited for at the end alone."""
@@ -101,7 +101,7 @@ class EngineLoop:
             laps.lap()
         return laps.wall[1] / steps
 
-    def evictions(self, groups: Sequence[list[int]]) -> Laps:
+    def evictions(self, groups: Sequence[list[int]]) -> dict[str, float]:
         """Evictions of rows that have filled their budget, a group at a time; the first of several warms up."""
         laps, length = Laps(self.device), self.method.schedule.peak_tokens
         unused = torch.zeros(self.state.cache.max_rows, 1, device=self.device)
@@ -110,10 +110,9 @@ class EngineLoop:
             laps.start()
             self.engine.evict(self.state, rows, length, unused)
             laps.lap()
-        laps.drop(int(len(groups) > 1))
-        return laps
+        return laps.medians(int(len(groups) > 1))
 
-    def eviction(self, repeats: int) -> Laps:
+    def eviction(self, repeats: int) -> dict[str, float]:
         """Evictions of the whole batch at once, as the engine groups rows of equal length."""
         return self.evictions([list(range(self.state.cache.max_rows))] * (repeats + 1))
 
@@ -130,7 +129,7 @@ class EngineLoop:
         inside = sum(found.get(name, 0.0) for name in MODEL_PARTS)
         found["other"] = max(0.0, found.pop("forward") - inside)
         if self.method.schedule is not None:
-            found["evict"] = self.eviction(1).medians()[clock] / evict_every
+            found["evict"] = self.eviction(1)[clock] / evict_every
         return found
 
 
@@ -142,20 +141,19 @@ def run_replies(
     *,
     sampling: SamplingConfig | None = None,
     decoder: str = "auto",
-) -> tuple[Laps, Engine]:
-    """Whole replies of `new_tokens` tokens in one batch, prefill included: one lap, and the engine with its stats.
+) -> tuple[dict[str, float], Engine]:
+    """Whole replies of `new_tokens` tokens in one batch, prefill included: milliseconds, and the engine with its stats.
 
     Raises:
         RunError: replies differ in length, so their times cannot be compared.
     """
     requests = list(requests)
     engine = _engine(model, method, len(requests), new_tokens, decoder, sampling)
-    laps = Laps(model.device)
-    done = list(engine.run(requests))
-    laps.lap()
+    done: list[Completion] = []
+    ms = timed(lambda: done.extend(engine.run(requests)), model.device)
     if any(len(c.token_ids) != new_tokens for c in done):
         raise RunError("the engine's replies differ in length; the comparison would not be fair")
-    return laps, engine
+    return ms, engine
 
 
 def _engine(model, method, rows: int, new_tokens: int, decoder: str, sampling: SamplingConfig | None = None) -> Engine:

@@ -26,14 +26,13 @@ class EngineWorker(Worker):
         method = bench_method(name, self.model, request["budget"], evict_every)
         if request["op"] == "reply":
             prompts = [Request(str(i), 0, (1,) * request["prompt"]) for i in range(rows)]
-            return run_replies(self.model, method, prompts, request["new_tokens"], decoder=decoder)[0].medians()
+            return run_replies(self.model, method, prompts, request["new_tokens"], decoder=decoder)[0]
         loop = EngineLoop(self.model, method, rows, decoder=decoder)
         if request["op"] == "eviction":
-            return loop.eviction(request["repeats"]).medians()
+            return loop.eviction(request["repeats"])
         if request["op"] == "split":
             return {"parts": loop.split(request["length"], request["steps"], request["clock"], evict_every)}
-        laps = loop.stretch(request["length"], request["steps"], request["warm_up"], request.get("seen"))
-        return {**laps.medians(), "kv_bytes": loop.kv_bytes}
+        return loop.stretch(request["length"], request["steps"], request["warm_up"], request.get("seen"))
 
 
 if __name__ == "__main__":

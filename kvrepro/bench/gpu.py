@@ -9,7 +9,6 @@ given lengths.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from ..methods.base import EvictionMethod
 from ..methods.learned.importance import ImportancePredictor, PredictorShape
 from ..methods.table import create_method
 from ..models.memory import rows_that_fit, step_bytes
-from ..models.random_weights import build, step_weight_bytes, true_shape
+from ..models.shapes import build, true_shape, weight_bytes
 from .baselines import Baseline, Generate, ReferenceLoop
 from .engine_loop import EngineLoop
 from .settings import PAPER_RATIOS, PAPER_WINDOW
@@ -43,10 +42,8 @@ class TooLargeError(KvreproError):
 
 def mean_ms(lengths: list[int], ms: list[float]) -> float:
     """Mean over the lengths between the first and the last, straight lines between what was measured."""
-    if len(lengths) == 1:
-        return ms[0]
-    area = sum((b - a) * (x + y) / 2 for (a, x), (b, y) in pairwise(zip(lengths, ms, strict=True)))
-    return area / (lengths[-1] - lengths[0])
+    area = torch.trapezoid(torch.tensor(ms, dtype=torch.float64), torch.tensor(lengths)).item()
+    return ms[0] if len(lengths) == 1 else area / (lengths[-1] - lengths[0])
 
 
 def largest_batch(model: PreTrainedModel, capacity: int, most: int = 512) -> int:
@@ -83,7 +80,7 @@ def budget_row(model: PreTrainedModel, method: EvictionMethod, rows: int, decode
     lengths = [n for n in sorted({kept, (kept + last) // 2, last}) if n <= last]
     steps = min(STEPS, peak - lengths[-1] - WARM_UP)
     ms = [loop.mean_step_ms(n, steps, WARM_UP) for n in lengths]
-    evict = loop.evictions([[row] for row in range(min(3, rows))]).medians()["wall"]
+    evict = loop.evictions([[row] for row in range(min(3, rows))])["wall"]
     cycle_ms = period * mean_ms(lengths, ms) + rows * evict
     return dict(
         rows=rows,
@@ -113,8 +110,8 @@ def full_row(model: PreTrainedModel, rows: int) -> dict[str, Any]:
 
 def baseline_row(model: PreTrainedModel, loop: type[Baseline], rows: int, length: int, steps: int) -> dict[str, Any]:
     """Speed of a baseline over a DynamicCache that already holds `length` tokens a row."""
-    laps = loop(model, rows).stretch(length, steps, 2)
-    return _row_at(rows, [length], [laps.medians()["wall"]])
+    ms = loop(model, rows).stretch(length, steps, 2)["wall"]
+    return _row_at(rows, [length], [ms])
 
 
 def _row_at(rows: int, lengths: list[int], ms: list[float]) -> dict[str, Any]:
@@ -135,8 +132,8 @@ def decode_rows(name: str, rows: int, copy_bytes_per_s: float, part: Callable[..
         part: called with a row's name, a function that measures it, and its labels.
     """
     torch.manual_seed(0)
-    model = build(true_shape(name), device)
-    weights, shape = step_weight_bytes(model), PredictorShape.published(model.config.hidden_size)
+    model = build(true_shape(name), device, "bfloat16")
+    weights, shape = weight_bytes(model, of_a_step=True), PredictorShape.published(model.config.hidden_size)
     predictor = ImportancePredictor(shape).to(device, model.dtype).eval()
 
     def budget(method: str, tokens: int, batch: int = rows, decoder: str = "graph") -> dict[str, Any]:
@@ -153,15 +150,12 @@ def decode_rows(name: str, rows: int, copy_bytes_per_s: float, part: Callable[..
     def full(batch: int) -> dict[str, Any]:
         return with_bound(full_row(model, batch), weights, copy_bytes_per_s)
 
-    def baseline(loop: type[Baseline], length: int, steps: int) -> dict[str, Any]:
-        return baseline_row(model, loop, rows, length, steps)
-
     first = (BUDGETS[0], OTHER_BUDGET)
     for tokens in (*first, *(b for b in BUDGETS if b not in first)):
         add(f"dynts C={tokens}", "dynts", budget, "dynts", tokens)
     add("full cache", "full", full, rows)
-    add("eager concat", "eager", baseline, ReferenceLoop, sum(first) // 2, 6)
-    add("generate sdpa", "generate", baseline, Generate, sum(first) // 2, 16)
+    add("eager concat", "eager", baseline_row, model, ReferenceLoop, rows, sum(first) // 2, 6)
+    add("generate sdpa", "generate", baseline_row, model, Generate, rows, sum(first) // 2, 16)
     largest, most = largest_batch(model, BUDGETS[0] + 1), largest_batch(model, LONGEST)
     add(f"dynts C={BUDGETS[0]} B={largest}", "dynts", budget, "dynts", BUDGETS[0], largest)
     add(f"full cache B={most}", "full", full, most)
@@ -169,5 +163,5 @@ def decode_rows(name: str, rows: int, copy_bytes_per_s: float, part: Callable[..
         add(f"{method} C={OTHER_BUDGET}", method, budget, method, OTHER_BUDGET)
     add(f"dynts C={OTHER_BUDGET} eager step", "dynts", budget, "dynts", OTHER_BUDGET, rows, "fused")
     for length in (LONGEST // 4, LONGEST - 64):
-        add(f"eager concat n={length}", "eager", baseline, ReferenceLoop, length, 4)
-        add(f"generate sdpa n={length}", "generate", baseline, Generate, length, 8)
+        add(f"eager concat n={length}", "eager", baseline_row, model, ReferenceLoop, rows, length, 4)
+        add(f"generate sdpa n={length}", "generate", baseline_row, model, Generate, rows, length, 8)

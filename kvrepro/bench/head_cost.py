@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from statistics import median
 
 import numpy as np
 import pandas as pd
@@ -11,10 +13,10 @@ import torch
 
 from ..cache.attention import slot_attention
 from ..cache.shape import CacheShape
-from ..cache.slots import CompressedCache
-from ..engine.decoders.choose import make_decoder
 from ..errors import KvreproError
-from .step_timer import Laps
+from ..methods.table import create_method
+from .engine_loop import EngineLoop
+from .laps import in_turn, timed
 
 # rounds that warm up
 WARM_UP = 2
@@ -36,7 +38,7 @@ class BreakEven:
     bytes_moved: float
 
 
-def step_costs(model, head, lengths: Sequence[int], *, rows: int = 8, repeats: int = 20, seed: int = 0) -> pd.DataFrame:
+def step_costs(model, head, lengths: Sequence[int], *, rows: int = 8, repeats: int = 20) -> pd.DataFrame:
     """Median seconds of one decode step and of the head alone, by the number of cached slots per row.
 
     The cache holds noise: time does not depend on values. All lengths are timed in turn, so that a slow moment of the
@@ -47,37 +49,14 @@ def step_costs(model, head, lengths: Sequence[int], *, rows: int = 8, repeats: i
     """
     if min(lengths) < 1 or repeats < 1:
         raise KvreproError(f"lengths={list(lengths)}, repeats={repeats}: both start at 1")
-    generator = torch.Generator().manual_seed(seed)
-    decoder = make_decoder(model)
-    cache = CompressedCache(model.config, rows, max(lengths) + 1, dtype=model.dtype, device=model.device)
-    shape = cache.shape
-    noise = torch.randn(2, shape.layers, shape.kv_heads, max(lengths), shape.head_dim, generator=generator)
-    noise = noise.to(model.device, model.dtype)
-    tokens = torch.full((rows,), 5, device=model.device)
-    hidden = torch.randn(rows, head.shape.hidden, generator=generator).to(next(head.parameters()))
-    laps = {n: Laps(model.device) for n in (*lengths, "head")}
-    with torch.inference_mode(), slot_attention(model, cache):
-        for _ in range(repeats + WARM_UP):
-            for n in lengths:
-                cache.reset()
-                for _ in range(rows):
-                    cache.admit(noise[0, :, :, :n], noise[1, :, :, :n])
-                laps[n].start()
-                decoder.step(tokens, cache)
-                laps[n].lap()
-            laps["head"].start()
-            head(hidden)
-            laps["head"].lap()
-    for lap in laps.values():
-        lap.drop(WARM_UP)
-    seconds = {n: lap.medians()["wall"] / 1e3 for n, lap in laps.items()}
+    loop = EngineLoop(model, create_method("full"), rows, max(lengths) + 1)
+    hidden = torch.randn(rows, head.shape.hidden).to(next(head.parameters()))
+    works = {n: partial(loop.mean_step_ms, n, steps=1, warm_up=0) for n in lengths}
+    works |= {"head": lambda: timed(partial(head, hidden), model.device)["wall"]}
+    with torch.inference_mode(), slot_attention(model, loop.state.cache):
+        rounds = list(in_turn(works, repeats + WARM_UP))[WARM_UP:]
+    seconds = {name: median(found[name] for found in rounds) / 1e3 for name in works}
     return pd.DataFrame([{"slots": n, "step_s": seconds[n], "head_s": seconds["head"], "rows": rows} for n in lengths])
-
-
-def seconds_per_slot(costs: pd.DataFrame) -> tuple[float, float]:
-    """Slope and intercept of step time over slots, by least squares on the medians."""
-    slope, intercept = np.polyfit(costs.slots.to_numpy(float), costs.step_s.to_numpy(float), 1)
-    return float(slope), float(intercept)
 
 
 def saved_slots(n_prompt: int, peak: int, kept: int, n_steps: int) -> pd.DataFrame:
@@ -90,28 +69,23 @@ def saved_slots(n_prompt: int, peak: int, kept: int, n_steps: int) -> pd.DataFra
     Returns:
         Columns step (from 1), held, saved: slots per row.
     """
-    held, rows = n_prompt, []
-    for step in range(1, n_steps + 1):
-        held += 1
-        rows.append({"step": step, "held": held, "saved": n_prompt + step - held})
-        if held >= peak:
-            # the new token has been attended to; the rest of the cache shrinks after it
-            held = min(held, kept)
-    return pd.DataFrame(rows)
+    step = np.arange(1, n_steps + 1)
+    # the new token has been attended to before the row shrinks
+    before = n_prompt + step - 1
+    held = 1 + np.where(before < peak, before, kept + (before - kept) % (peak - kept))
+    return pd.DataFrame({"step": step, "held": held, "saved": n_prompt + step - held})
 
 
-def break_even_length(saved: pd.DataFrame, even: float | None) -> int | None:
+def break_even_length(saved: pd.DataFrame, even: float) -> int | None:
     """Shortest reply, tokens, after which all slots saved so far have paid for the head at all steps so far.
 
     Args:
         saved: of `saved_slots`.
-        even: evicted slots that cost as much as the head, an account of `BreakEven`; None where it is unknown.
+        even: evicted slots that cost as much as the head, an account of `BreakEven`.
 
     Returns:
         A number of steps; None where the replies of `saved` are too short for it.
     """
-    if even is None:
-        return None
     paid = saved.step[saved.saved.cumsum() >= even * saved.step]
     return int(paid.iloc[0]) if len(paid) else None
 
@@ -131,6 +105,7 @@ def break_even(config, head_weights: int, rows: int, bytes_per_weight: int, cost
     bytes_moved = head_weights * bytes_per_weight / (rows * slot_bytes)
     measured = None
     if costs is not None:
-        slope, _ = seconds_per_slot(costs)
+        # least squares on the medians
+        slope, _ = np.polyfit(costs.slots, costs.step_s, 1)
         measured = float(costs.head_s.iloc[0]) / slope if slope > 0 else None
     return BreakEven(measured, operations, bytes_moved)

@@ -12,7 +12,7 @@ import json
 import torch
 
 from ..cache.probes import AnswerAttention
-from .step_timer import Laps, peak_rss_bytes
+from .laps import peak_rss_bytes, timed
 
 
 def measure(
@@ -26,15 +26,12 @@ def measure(
     # the product once in small, so that a library's own buffers are not taken for ours
     AnswerAttention(32).observe(0, query[:, :, :64], key[:, :, :64], head_dim**-0.5)
     # not the process's maximum by getrusage: a child begins with its parent's, which would hide what is measured
-    before, laps = peak_rss_bytes(), Laps()
-    attention = AnswerAttention(n_tokens - answer_tokens)
-    attention.observe(0, query, key, head_dim**-0.5)
-    total = float(attention.labels.sum())
-    laps.lap()
+    before, attention = peak_rss_bytes(), AnswerAttention(n_tokens - answer_tokens)
+    ms = timed(lambda: attention.observe(0, query, key, head_dim**-0.5))["wall"]
     return {
         "extra_bytes": peak_rss_bytes() - before,
-        "seconds": round(laps.wall[0] / 1e3, 2),
-        "label_sum": round(total, 4),
+        "seconds": round(ms / 1e3, 2),
+        "label_sum": round(float(attention.labels.sum()), 4),
         "full_matrix_bytes": 4 * q_heads * n_tokens**2,
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,8 @@ import pandas as pd
 from ..cache.shape import CacheShape
 from ..errors import KvreproError
 from ..models.memory import step_bytes
-from ..models.random_weights import bench_shape
-from ..scores.known_scores import PAPER_BUDGET_CURVES
+from ..models.shapes import bench_shape
 from .bounds import TITLES as MODEL_TITLES
-from .reply_time import step_at
 from .settings import DYNTS, GENERATE, SPLIT_PARTS, TITLES, VARIANTS, BenchSettings
 from .table import Points
 
@@ -47,10 +46,11 @@ class Measurement:
         threads = "1 thread" if threads == 1 else f"{threads} threads"
         return f"{self.device}, {threads}, {self.data['dtype']}, {clock}, {self.data['time'][:10]}"
 
-    @property
-    def settings(self) -> BenchSettings:
-        """What a CPU's measurement was asked for."""
-        return BenchSettings(**{k: tuple(v) if isinstance(v, list) else v for k, v in self.data["plan"].items()})
+    @cached_property
+    def points(self) -> Points:
+        """What a CPU's measurement was asked for and found."""
+        plan = {name: tuple(v) if isinstance(v, list) else v for name, v in self.data["plan"].items()}
+        return Points(self.data, BenchSettings(**plan), self.data["clock"])
 
 
 def find_measurements(folder: Path) -> list[Measurement]:
@@ -99,21 +99,19 @@ def cost_by_step(measured: Measurement | None, batch: int, budget: int, tokens: 
     """
     if measured is None:
         return pd.DataFrame(columns=["variant", "title", "step", "step_ms", "tps", "kv_bytes"])
-    plan, data = measured.settings, measured.data
-    known, frames = Points(data, plan, data["clock"]), []
+    known, frames = measured.points, []
+    plan, grid = known.plan, np.unique(np.linspace(0, tokens - 1, points).astype(int))
     for variant in VARIANTS:
         reply = plan.reply(variant, budget, tokens)
         curve = known.curve(variant, batch, reply.budget)
         if not curve:
             continue
-        steps = np.unique(np.linspace(0, tokens - 1, points).astype(int))
+        # nothing of a cache that grows is drawn beyond what was measured
+        reach = curve[-1]["length"] + curve[-1]["warm_up"] + curve[-1]["steps"] if variant == GENERATE else np.inf
+        steps = grid[reply.lengths()[grid] <= reach]
         lengths = reply.lengths()[steps]
-        reach = curve[-1]["length"] + curve[-1]["warm_up"] + curve[-1]["steps"]
-        if variant == GENERATE:
-            # nothing is drawn beyond what was measured
-            steps, lengths = steps[lengths <= reach], lengths[lengths <= reach]
-        ms = step_at(known.middles(curve), [known.median_ms(p) for p in curve], lengths)
-        kv_bytes = data["bytes_per_slot"] * batch * (lengths + 1)
+        ms = np.interp(lengths, known.middles(curve), [known.median_ms(p) for p in curve])
+        kv_bytes = measured.data["bytes_per_slot"] * batch * (lengths + 1)
         columns = {"step": steps + 1, "step_ms": ms, "tps": 1e3 * batch / ms, "kv_bytes": kv_bytes}
         frames.append(pd.DataFrame({"variant": variant, "title": TITLES[variant], **columns}))
     if not frames:
@@ -146,10 +144,9 @@ def roofline(measured: Measurement | None, weights: int) -> pd.DataFrame:
     columns = ["variant", "title", "rows", "slots", "intensity", "flops", "roof", "share"]
     if measured is None or "machine" not in measured.data:
         return pd.DataFrame(columns=columns)
-    plan, data = measured.settings, measured.data
+    known, data, shape, found = measured.points, measured.data, CacheShape.of(bench_shape()), []
+    plan, width = known.plan, 4 if data["dtype"] == "float32" else 2
     memory_rate, product_rate = roof_rates(measured)
-    known, shape, found = Points(data, plan, data["clock"]), CacheShape.of(bench_shape()), []
-    width = 4 if data["dtype"] == "float32" else 2
     for batch in plan.batches:
         for variant in VARIANTS:
             curve = known.curve(variant, batch, plan.long_budget)
@@ -188,10 +185,3 @@ def gpu_budget_rows(measured: Measurement | None) -> pd.DataFrame:
     decode = [] if measured is None else measured.data["decode"]
     rows = [r for r in decode if r.get("method") == DYNTS and "budget_tokens" in r and "eager" not in r["name"]]
     return pd.DataFrame([r | {"model": MODEL_TITLES.get(r["model"], r["model"])} for r in rows], columns=columns)
-
-
-def paper_speeds() -> pd.DataFrame:
-    """Throughput read off the paper's figures: columns model, benchmark, budget_tokens, decode_tps."""
-    frame = pd.read_csv(PAPER_BUDGET_CURVES)
-    frame = frame.rename(columns={"kv_budget_tokens": "budget_tokens", "throughput_tps": "decode_tps"})
-    return frame[["model", "benchmark", "budget_tokens", "decode_tps"]].dropna()

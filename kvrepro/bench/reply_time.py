@@ -60,21 +60,14 @@ class Reply:
         return max(0, self.prompt + self.new_tokens - self.budget) // self.evict_every
 
 
-def step_at(lengths: Sequence[float], ms: Sequence[float], at: np.ndarray) -> np.ndarray:
-    """Milliseconds of a step at other lengths: straight lines between what was measured, level outside of it."""
-    if len(lengths) != len(ms) or list(lengths) != sorted(lengths) or not len(ms):
-        raise KvreproError(f"{len(lengths)} lengths, {len(ms)} times: as many, ascending, at least one")
-    import numpy as np
-
-    return np.interp(at, lengths, ms)
-
-
 def reply_ms(reply: Reply, lengths: Sequence[float], ms: Sequence[float], eviction_ms: float = 0.0) -> float:
     """Milliseconds of decoding a whole batch of such replies: every step at its length, and the evictions.
 
     Args:
-        lengths: slots at which a step was measured, ascending.
+        lengths: slots at which a step was measured, ascending; straight lines between them, level outside.
         ms: milliseconds per step of the batch there.
         eviction_ms: of evicting the whole batch once.
     """
-    return float(step_at(lengths, ms, reply.lengths()).sum() + reply.evictions * eviction_ms)
+    import numpy as np
+
+    return float(np.interp(reply.lengths(), lengths, ms).sum() + reply.evictions * eviction_ms)

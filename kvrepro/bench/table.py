@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
+from itertools import repeat
+from statistics import median
 from typing import Any
 
+from .laps import median_ratio
 from .reply_time import Reply, reply_ms
 from .settings import DYNTS, GENERATE, KVPRESS, OURS, REFERENCE, TITLES, VARIANTS, WINDOW, BenchSettings
 
@@ -22,7 +24,7 @@ class Points:
     """
 
     def __init__(self, data: dict[str, Any], plan: BenchSettings, clock: str):
-        self.points, self.plan, self.clock = data["points"], plan, clock
+        self.points, self.plan, self.clock, self.key = data["points"], plan, clock, f"{clock}_ms"
 
     def find(self, variant: str, batch: int, op: str, budget: int | None = None) -> list[dict[str, Any]]:
         """Points of one variant and batch; those of another budget are left out where the budget matters."""
@@ -42,21 +44,16 @@ class Points:
 
     def median_ms(self, point: dict[str, Any]) -> float:
         """Median of the rounds."""
-        return statistics.median(point[f"{self.clock}_ms"])
-
-    def rounds(self, curve: Sequence[dict[str, Any]]) -> int:
-        """Rounds that every point has."""
-        return min((len(p[f"{self.clock}_ms"]) for p in curve), default=0)
+        return median(point[self.key])
 
     def reply_seconds(self, variant: str, batch: int, reply: Reply) -> list[float]:
         """Seconds of decoding a batch of such replies, one value per round; empty where nothing was measured."""
         curve = self.curve(variant, batch, reply.budget)
         evictions = self.find(variant, batch, "eviction", reply.budget) if reply.budget is not None else []
-        key, lengths = f"{self.clock}_ms", self.middles(curve)
-        return [
-            reply_ms(reply, lengths, [p[key][n] for p in curve], evictions[0][key][n] if evictions else 0.0) / 1e3
-            for n in range(self.rounds([*curve, *evictions]))
-        ]
+        lengths, evict_ms = self.middles(curve), evictions[0][self.key] if evictions else repeat(0.0)
+        # round by round, those that every point has
+        rounds = zip(zip(*(p[self.key] for p in curve), strict=False), evict_ms, strict=False)
+        return [reply_ms(reply, lengths, ms, eviction_ms) / 1e3 for ms, eviction_ms in rounds]
 
     def tps(self, variant: str, batch: int, reply: Reply) -> list[float]:
         """Tokens per second, one value per round."""
@@ -78,12 +75,12 @@ class Points:
         return {"peak_rss_bytes": peak_rss, "kv_bytes_peak": held, "kv_bytes_declared": declared}
 
 
-def setting_rows(data: dict[str, Any], plan: BenchSettings, clock: str, bytes_per_slot: int) -> list[dict[str, Any]]:
+def setting_rows(points: Points, bytes_per_slot: int) -> list[dict[str, Any]]:
     """One row per setting (batch, budget, reply length) and variant; rows of what was not measured are left out.
 
     `ratio_to_*` is the median over rounds of the ratio of tokens per second within a round.
     """
-    points, rows = Points(data, plan, clock), []
+    plan, rows = points.plan, []
     settings = [(batch, budget, plan.new_tokens) for batch in plan.batches for budget in plan.budgets]
     if plan.long_batch in plan.batches and plan.long_tokens > plan.new_tokens:
         # the cost as the reply grows
@@ -96,39 +93,38 @@ def setting_rows(data: dict[str, Any], plan: BenchSettings, clock: str, bytes_pe
                 continue
             reply = plan.reply(variant, budget, new_tokens)
             row = {"rows": batch, "budget": budget, "new_tokens": new_tokens, "variant": variant}
-            row |= {"tps": statistics.median(own), "tps_lo": min(own), "tps_hi": max(own), "rounds": len(own)}
+            row |= {"tps": median(own), "tps_lo": min(own), "tps_hi": max(own), "rounds": len(own)}
             row |= points.memory(variant, batch, reply, bytes_per_slot)
             for base in BASELINES:
                 if variant in OURS and tps[base]:
-                    row[f"ratio_to_{base}"] = statistics.median(a / b for a, b in zip(own, tps[base], strict=False))
+                    row[f"ratio_to_{base}"] = median_ratio(own, tps[base])
             rows.append(row)
     return rows
 
 
-def flatness(data: dict[str, Any], plan: BenchSettings, clock: str) -> dict[str, Any]:
+def flatness(points: Points) -> dict[str, Any]:
     """Per variant of ours: milliseconds of a step by output tokens before it, and how far they spread."""
-    points, found = Points(data, plan, clock), {}
+    found = {}
     for variant in OURS:
-        mine = [p for p in points.find(variant, plan.long_batch, "steps", plan.long_budget) if p.get("seen")]
+        mine = points.find(variant, points.plan.long_batch, "steps", points.plan.long_budget)
+        mine = sorted((p for p in mine if p.get("seen")), key=lambda p: p["seen"])
         if len(mine) < 2:
             continue
-        mine.sort(key=lambda p: p["seen"])
         # a round's steps are set against that round's first position
-        rounds = [p[f"{clock}_ms"] for p in mine]
-        shares = [statistics.median(a / b for a, b in zip(ms, rounds[0], strict=False)) for ms in rounds]
+        shares = [median_ratio(p[points.key], mine[0][points.key]) for p in mine]
         found[variant] = {"positions": [p["seen"] for p in mine], "step_ms": [points.median_ms(p) for p in mine]}
         found[variant] |= {"to_first": shares, "spread": max(abs(s - 1) for s in shares)}
     return found
 
 
-def confirmations(data: dict[str, Any], plan: BenchSettings, clock: str) -> list[dict[str, Any]]:
+def confirmations(points: Points, confirm: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Whole replies beside the sum over stretches (`integrated`): seconds of both, and real over integrated."""
-    points, rows = Points(data, plan, clock), []
-    for real in data["confirm"]:
+    rows = []
+    for real in confirm:
         reply = Reply(real["prompt"], real["new_tokens"], real["budget"], real["evict_every"])
         promised = points.reply_seconds(real["variant"], real["rows"], reply)
         if promised:
-            seconds, middle = real[clock] / 1e3, statistics.median(promised)
+            seconds, middle = real[points.clock] / 1e3, median(promised)
             row = {name: real[name] for name in ("variant", "rows", "budget", "new_tokens")}
             rows.append(row | {"real_s": seconds, "integrated_s": middle, "ratio": seconds / middle})
     return rows
@@ -160,16 +156,11 @@ def bars(rows: list[dict[str, Any]], flat: dict[str, Any], plan: BenchSettings) 
     return result
 
 
-def setting_name(row: dict[str, Any]) -> str:
-    """Short name of a setting for the JSON."""
-    return f"B{row['rows']}-C{row['budget']}-n{row['new_tokens']}"
-
-
 def final_line(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """`tps`, `peak_rss_bytes`, `kv_bytes_peak` and `ratios` by setting and variant."""
     result: dict[str, Any] = {"tps": {}, "peak_rss_bytes": {}, "kv_bytes_peak": {}, "ratios": {}}
     for row in rows:
-        name, variant = setting_name(row), row["variant"]
+        name, variant = f"B{row['rows']}-C{row['budget']}-n{row['new_tokens']}", row["variant"]
         for key in ("tps", "peak_rss_bytes", "kv_bytes_peak"):
             value = row[key]
             result[key].setdefault(name, {})[variant] = round(value, 2) if isinstance(value, float) else value

@@ -7,10 +7,10 @@ does not depend on the values. `--random` builds the model's shape with random w
 from __future__ import annotations
 
 import argparse
-import copy
 import json
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from statistics import median
 
 import torch
 
@@ -18,41 +18,32 @@ from ..cache.shape import CacheShape
 from ..errors import KvreproError
 from ..methods.learned.importance import ImportancePredictor
 from ..models.loading import load_model
-from ..models.random_weights import build
-from ..models.shapes import model_config
+from ..models.shapes import build, model_config
 from ..models.table import model_entry
-from ..training.dataset import Example
+from ..training.dataset import Example, LabelledTraces
 from ..training.importance.recipe import PredictorRecipe, make_recipe
 from ..training.importance.training import PredictorTraining
 from ..training.questions import HELD_OUT, TRAIN
-from .step_timer import Laps
+from .laps import in_turn, timed
 
-# a trace of tiny-r1-llama in the mean of its 496: question, thought and answer, and the thought alone
-TRACE_TOKENS, THINKING_TOKENS = 394, 232
+# as options: a trace of tiny-r1-llama in the mean of its 496 (question, thought and answer, and the thought alone)
+SIZES = {"n_traces": 16, "trace_tokens": 394, "thinking_tokens": 232, "repeats": 5}
 
 
-class _MadeUp:
-    """Traces for timing: random hidden states and labels, all in memory, as `LabelledTraces` offers them."""
-
-    folder, manifest = "made up", {"counts": {}}
+class _MadeUp(LabelledTraces):
+    """Traces for timing: random hidden states and labels, all in memory."""
 
     def __init__(self, n_traces: int, thinking: int, width: int):
-        generator = torch.Generator().manual_seed(0)
-        self.width = width
-        self._all = [self._example(f"p{i}", thinking, generator) for i in range(n_traces)]
+        generator, n = torch.Generator().manual_seed(0), thinking
+        unused = torch.zeros(n).long(), torch.arange(n), 0, n
+        examples = [
+            Example(f"p{i}", torch.randn(n, width, generator=generator), torch.rand(n, generator=generator), *unused)
+            for i in range(n_traces)
+        ]
+        self.rows = {TRAIN: examples, HELD_OUT: examples[:2]}
 
-    def _example(self, name: str, n: int, generator: torch.Generator) -> Example:
-        hidden, labels = torch.randn(n, self.width, generator=generator), torch.rand(n, generator=generator)
-        return Example(name, hidden, labels, torch.zeros(n).long(), torch.arange(n), 0, n)
-
-    def count(self, split: str) -> int:
-        return {TRAIN: len(self._all), HELD_OUT: 2}[split]
-
-    def examples(self, split: str, order: Sequence[int] | None = None):
-        return (self._all[i] for i in (range(self.count(split)) if order is None else order))
-
-    def stopping_order(self) -> list[int]:
-        return [0]
+    def _load(self, row: Example) -> Example:
+        return row
 
 
 def head_operations(head: ImportancePredictor, tokens: float) -> float:
@@ -70,13 +61,7 @@ def backbone_operations(model, trace_tokens: int) -> float:
 
 
 def epoch_costs(
-    model,
-    recipe: PredictorRecipe,
-    *,
-    n_traces: int = 16,
-    trace_tokens: int = TRACE_TOKENS,
-    thinking_tokens: int = THINKING_TOKENS,
-    repeats: int = 5,
+    model, recipe: PredictorRecipe, *, n_traces: int, trace_tokens: int, thinking_tokens: int, repeats: int
 ) -> dict[str, float]:
     """Seconds of one epoch of the head and of the backbone's pass over the same traces, timed in turn.
 
@@ -99,35 +84,26 @@ def epoch_costs(
             f"n_traces={n_traces}, trace_tokens={trace_tokens}, thinking_tokens={thinking_tokens}, repeats={repeats}: "
             "at least 2 traces and 1 repeat, and the thought is a part of the trace"
         )
-    device = model.device
-    width = model.config.get_text_config(decoder=True).hidden_size
-    data = _MadeUp(n_traces, thinking_tokens, width)
+    device, text = model.device, model.config.get_text_config(decoder=True)
+    data = _MadeUp(n_traces, thinking_tokens, text.hidden_size)
     training = PredictorTraining(data, replace(recipe, epochs=repeats + 1), device=str(device))
-    vocabulary = model.config.get_text_config(decoder=True).vocab_size
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(vocabulary, (n_traces, 1, trace_tokens), generator=generator).to(device)
-    decoder = model.get_decoder()
+    tokens = torch.randint(text.vocab_size, (n_traces, 1, trace_tokens), generator=generator).to(device)
 
     @torch.inference_mode()
     def backbone() -> None:
         for row in tokens:
-            decoder(input_ids=row, use_cache=False)
+            model.get_decoder()(input_ids=row, use_cache=False)
 
     def head() -> None:
         training.train_epoch()
         training.epoch += 1
 
-    laps = {head: Laps(device), backbone: Laps(device)}
-    for _ in range(repeats + 1):
-        for call, lap in laps.items():
-            lap.start()
-            call()
-            lap.lap()
-    for lap in laps.values():
-        lap.drop(1)  # the first round warms up
+    works = {name: partial(timed, work, device) for name, work in (("head", head), ("backbone", backbone))}
+    _, *rounds = in_turn(works, repeats + 1)  # the first round warms up
     # processor time on a CPU: other processes of a shared machine do not count
     clock = "wall" if device.type == "cuda" else "cpu"
-    head_s, backbone_s = (lap.medians()[clock] / 1e3 for lap in laps.values())
+    head_s, backbone_s = (median(found[name][clock] for found in rounds) / 1e3 for name in works)
     drawn = n_traces * max(1, round(recipe.token_share * thinking_tokens))
     operations = head_operations(training.head, drawn), n_traces * backbone_operations(model, trace_tokens)
     sizes = {"n_traces": n_traces, "trace_tokens": trace_tokens, "thinking_tokens": thinking_tokens}
@@ -146,17 +122,20 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("model", help="a name from `kvrepro list models`")
     parser.add_argument("--random", action="store_true", help="the model's shape with random weights")
     parser.add_argument("--threads", type=int, default=1)
-    sizes = {"n_traces": 16, "trace_tokens": TRACE_TOKENS, "thinking_tokens": THINKING_TOKENS, "repeats": 5}
-    for name, default in sizes.items():
+    for name, default in SIZES.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    model = _model(args.model, args.random)
+    entry = model_entry(args.model)
+    if args.random:
+        model = build(model_config(entry), "cuda" if torch.cuda.is_available() else "cpu", "float32")
+    else:
+        model, _ = load_model(entry)
     best = make_recipe("best", args.model)
     recipes = {"recipe: best": best, "every token at every step": replace(best, token_share=1.0)}
     rows = {}
     for name, recipe in recipes.items():
-        rows[name] = found = epoch_costs(model, recipe, **{size: getattr(args, size) for size in sizes})
+        rows[name] = found = epoch_costs(model, recipe, **{size: getattr(args, size) for size in SIZES})
         print(
             f"{args.model}, {name}: head {found['head_s']:.3f} s, backbone {found['backbone_s']:.3f} s an epoch of "
             f"{found['n_traces']} traces; {found['times_faster']:.1f} times faster with cached states "
@@ -164,13 +143,6 @@ def main(argv: list[str] | None = None) -> None:
             flush=True,
         )
     print(json.dumps({"model": args.model, "random_weights": args.random, **rows}))
-
-
-def _model(name: str, with_random_weights: bool):
-    if not with_random_weights:
-        return load_model(model_entry(name))[0]
-    config = copy.deepcopy(model_config(model_entry(name)))
-    return build(config, "cuda" if torch.cuda.is_available() else "cpu", torch.float32)
 
 
 if __name__ == "__main__":

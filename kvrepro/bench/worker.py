@@ -10,6 +10,7 @@ import ctypes
 import gc
 import json
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -17,8 +18,8 @@ import torch
 import transformers
 
 from .baselines import LOOPS
+from .laps import Laps, peak_rss_bytes, reset_peak_rss
 from .settings import KVPRESS
-from .step_timer import Laps, peak_rss_bytes, reset_peak_rss
 
 
 class Worker:
@@ -50,13 +51,12 @@ class Worker:
 
     def measure(self, request: dict[str, Any]) -> dict[str, Any]:
         """What was asked for, milliseconds by either clock."""
-        loop = LOOPS[self.variant](self.model, request["rows"], request.get("budget"), request["evict_every"])
+        loop = LOOPS[self.variant](self.model, request["rows"], request["budget"], request["evict_every"])
         if request["op"] == "steps":
-            laps = loop.stretch(request["length"], request["steps"], request["warm_up"])
-            return {**laps.medians(), "kv_bytes": loop.kv_bytes}
+            return loop.stretch(request["length"], request["steps"], request["warm_up"])
         if request["op"] == "eviction":
-            return loop.eviction(request["repeats"]).medians()
-        return loop.reply(request["prompt"], request["new_tokens"]).medians()
+            return loop.eviction(request["repeats"])
+        return loop.reply(request["prompt"], request["new_tokens"])
 
 
 def machine_rates(dtype: Any, mib: int = 128, size: int = 1024) -> dict[str, float]:
@@ -72,19 +72,17 @@ def machine_rates(dtype: Any, mib: int = 128, size: int = 1024) -> dict[str, flo
         for _ in range(6):
             work()
             laps.lap()
-        laps.drop(1)
-        # the best of a few: what the machine can do
-        found |= {f"{name}_{clock}": 1e3 * amount / min(ms) for clock, ms in (("wall", laps.wall), ("cpu", laps.cpu))}
+        # the best of a few after one that warms up: what the machine can do
+        best = {"wall": min(laps.wall[1:]), "cpu": min(laps.cpu[1:])}
+        found |= {f"{name}_{clock}": 1e3 * amount / ms for clock, ms in best.items()}
     return found
 
 
 def _release() -> None:
     """Give freed memory back, or the next peak would hold the last cache."""
     gc.collect()
-    try:
+    with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):
-        return
 
 
 def serve(kind: type[Worker], arguments: list[str]) -> None:

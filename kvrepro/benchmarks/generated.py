@@ -43,11 +43,7 @@ class GeneratedBenchmark(Benchmark):
         return "\n".join(lines) + "\n"
 
     def load(self) -> list[Problem]:
-        """Read the committed rows.
-
-        Raises:
-            KvreproError: the file is missing or differs from its hash.
-        """
+        """Read the committed rows; `KvreproError` where the file is missing or differs from its hash."""
         if not self.path.is_file():
             raise KvreproError(f"{self.path} is missing: run `python -m kvrepro.benchmarks.generated`")
         found = hashlib.sha256(self.path.read_bytes()).hexdigest()

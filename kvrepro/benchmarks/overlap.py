@@ -38,25 +38,18 @@ def same_problems(sets: Mapping[str, Sequence[Problem]]) -> dict[tuple[str, str]
 
 
 def _copied(first: str, second: str) -> float:
-    return _share(_triples(first), _triples(second))
+    words = (re.findall(r"[a-z]+|\d+", _prose(text)) for text in (first, second))
+    return _share(*({*zip(text, text[1:], text[2:], strict=False)} for text in words))
 
 
 def _retold(first: str, second: str) -> float:
     numbers, others = (set(re.findall(r"\d+", text)) for text in (first, second))
-    return _share(_words(first), _words(second)) if numbers == others != set() else 0.0
+    words = (set(re.findall(r"[a-z]{3,}", _prose(text))) for text in (first, second))
+    return _share(*words) if numbers == others != set() else 0.0
 
 
-def _share(first: set[str], second: set[str]) -> float:
+def _share(first: set, second: set) -> float:
     return len(first & second) / max(1, min(len(first), len(second)))
-
-
-def _triples(text: str) -> set[str]:
-    words = re.findall(r"[a-z]+|\d+", _prose(text))
-    return {" ".join(words[i : i + 3]) for i in range(len(words) - 2)}
-
-
-def _words(text: str) -> set[str]:
-    return set(re.findall(r"[a-z]{3,}", _prose(text)))
 
 
 def _prose(text: str) -> str:

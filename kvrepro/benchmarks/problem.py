@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import string
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 ANSWER_KINDS = ("integer", "number", "latex", "choice")
 
@@ -12,18 +12,13 @@ ANSWER_KINDS = ("integer", "number", "latex", "choice")
 class Problem:
     """One question; `question` is the user message as the model gets it, before the chat template.
 
-    `options` are the texts of a multiple-choice problem in the order of its letters A, B, ...; empty for all others.
+    `options` of a multiple-choice problem: letter -> text, as `graders.grade` takes it; empty for all others.
     """
 
     problem_id: str
     question: str
     gold: str
-    options: tuple[str, ...] = ()
-
-    @property
-    def lettered_options(self) -> dict[str, str]:
-        """Letter -> text, as `graders.grade` takes it."""
-        return dict(zip(string.ascii_uppercase, self.options, strict=False))
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

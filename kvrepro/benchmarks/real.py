@@ -10,9 +10,8 @@ from typing import Any
 
 from ..errors import KvreproError, check_known
 from ..files import read_objects
-from .options import OPTION_SEED, listed_options, shuffled_question
 from .problem import Problem
-from .prompts import prompt_hash, user_message
+from .prompts import OPTION_SEED, listed_options, prompt_hash, rows_hash, shuffled_question, user_message
 from .sources import REAL_BENCHMARKS, RealBenchmark
 
 _PROBLEM_FIELDS = ("problem", "question", "Question", "input")
@@ -36,12 +35,9 @@ def load_with_provenance(
         revision: commit, tag or branch of the data set on the Hub; None takes the table's, and the newest if the table
             names none. The commit that it stood for is recorded. A folder has no revisions.
 
-    Returns:
-        Problems in source order, and what a manifest records about where they came from.
-
-    Raises:
-        UnknownNameError: no such benchmark or prompt style.
-        KvreproError: missing file or columns, wrong number of rows, repeated ids, empty golds, Hub not reachable.
+    Returns problems in source order, and what a manifest records about where they came from. Raises `KvreproError` for
+    an unknown name or style, missing file or columns, wrong number of rows, repeated ids, empty golds, Hub not
+    reachable.
     """
     check_known("benchmark", REAL_BENCHMARKS, name)
     entry = REAL_BENCHMARKS[name]
@@ -52,7 +48,7 @@ def load_with_provenance(
         "benchmark": name,
         **origin,
         "n_rows": len(problems),
-        "rows_sha256": prompt_hash(f"{p.problem_id}\x1f{p.question}\x1f{p.gold}" for p in problems),
+        "rows_sha256": rows_hash(problems),
         "prompt_style": prompt_style,
         "prompts_sha256": prompt_hash(p.question for p in problems),
         "option_seed": OPTION_SEED if entry.kind == "choice" else None,
@@ -145,7 +141,10 @@ def _renamed(entry: RealBenchmark, row: dict[str, Any], place: str, has_hub_name
 
 def _problem(entry: RealBenchmark, row: Mapping[str, Any], number: int, style: str) -> Problem:
     problem_id = str(row["id"]) if "id" in row else f"{entry.name}-{number:03d}"
-    gold = _gold_text(row["answer"])
+    gold = row["answer"]
+    # 27.0 of a float column is 27
+    is_whole = isinstance(gold, float) and gold.is_integer()
+    gold = "" if gold is None else str(int(gold) if is_whole else gold).strip()
     published, mended = entry.gold_fixes.get(number, (None, None))
     if gold == published:
         gold = mended
@@ -153,19 +152,12 @@ def _problem(entry: RealBenchmark, row: Mapping[str, Any], number: int, style: s
     if not text:
         raise KvreproError(f"{entry.name}: problem {problem_id!r} has no text")
     if "incorrect" not in row:
-        options = listed_options(text) if entry.kind == "choice" else ()
+        options = listed_options(text) if entry.kind == "choice" else {}
     elif gold:
         text, gold, options = shuffled_question(text, gold, row["incorrect"], problem_id)
     else:
         raise KvreproError(f"{entry.name}: problem {problem_id!r} has an empty gold answer")
     return Problem(problem_id, user_message(text, gold, style), gold, options)
-
-
-def _gold_text(value: Any) -> str:
-    """Golds as text; 27.0 of a float column is 27."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return "" if value is None else str(value).strip()
 
 
 def _check(entry: RealBenchmark, problems: Sequence[Problem], source: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from .problem import Benchmark
 
@@ -32,7 +31,7 @@ class RealBenchmark(Benchmark):
     hub: HubSource = field(kw_only=True)
     reference_sha256: str | None = None
     # row number -> (gold as published, gold used); for rows whose published gold is broken
-    gold_fixes: Mapping[int, tuple[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    gold_fixes: Mapping[int, tuple[str, str]] = field(default_factory=dict)
 
 
 # Commits that several unrelated public repositories pin for these sets; the Hub itself cannot be reached from here.
@@ -78,7 +77,7 @@ REAL_BENCHMARKS: dict[str, RealBenchmark] = {
         *(name, title, kind, n_problems, _HUB[name].hub_id),
         hub=_HUB[name],
         reference_sha256=sha256,
-        gold_fixes=MappingProxyType(_GOLD_FIXES.get(name, {})),
+        gold_fixes=_GOLD_FIXES.get(name, {}),
     )
     for name, title, kind, n_problems, sha256 in _TABLE
 }

@@ -9,7 +9,7 @@ from ..errors import KvreproError, UnknownNameError, check_known
 from ..paths import data_dir
 from .generated import GENERATED
 from .problem import Benchmark, Problem
-from .prompts import PROMPT_STYLES
+from .prompts import PROMPT_STYLES, rows_hash
 from .real import load_with_provenance
 from .sources import REAL_BENCHMARKS
 
@@ -20,11 +20,7 @@ def benchmark_names() -> list[str]:
 
 
 def benchmark_entry(name: str) -> Benchmark:
-    """Look a benchmark up.
-
-    Raises:
-        UnknownNameError: no such benchmark; lists the known ones.
-    """
+    """Look a benchmark up; `UnknownNameError` lists the known ones."""
     entry = GENERATED.get(name) or REAL_BENCHMARKS.get(name)
     if entry is None:
         raise UnknownNameError("benchmark", name, benchmark_names())
@@ -47,10 +43,8 @@ def load_with_origin(
 ) -> tuple[list[Problem], dict[str, Any]]:
     """Problems, and where their rows came from (for the manifest).
 
-    Raises:
-        UnknownNameError: no such benchmark or prompt style.
-        KvreproError: rows that cannot be had or are not those expected; a prompt style for a generated benchmark,
-            whose questions are their own language.
+    Raises `KvreproError` for an unknown benchmark, rows that cannot be had or are not those expected, and a prompt
+    style for a generated benchmark, whose questions are their own language.
     """
     check_prompt_style(name, prompt_style)
     entry = benchmark_entry(name)
@@ -70,12 +64,6 @@ def check_prompt_style(name: str, prompt_style: str) -> None:
             f"prompt_style={prompt_style!r}: {name} is written in the tiny models' own language and is asked bare; "
             f"use {PROMPT_STYLES[0]!r}"
         )
-
-
-def rows_hash(problems: list[Problem]) -> str:
-    """SHA-256 over ids, questions and golds, in order; part of a cell's manifest."""
-    texts = "".join(f"{p.problem_id}\x1f{p.question}\x1f{p.gold}\x1f" for p in problems)
-    return hashlib.sha256(texts.encode()).hexdigest()
 
 
 def rows_identity(name: str) -> str:

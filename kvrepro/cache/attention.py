@@ -42,8 +42,7 @@ def slots_attention(
         slots: the cache; it biases against empty slots and is shown queries and attention if a method asked for them.
         probe: is shown queries and keys (only without `slots`).
 
-    Raises:
-        KvreproError: the model asks for attention that slots do not offer (sinks, soft cap, sliding window, own mask).
+    Raises `KvreproError` where the model asks for what slots do not offer: sinks, soft cap, sliding window, own mask.
     """
     if acting_window(module.config) is None:
         kwargs.pop("sliding_window", None)

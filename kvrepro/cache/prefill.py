@@ -42,14 +42,11 @@ class Prefill:
 def prefill_prompt(
     model: PreTrainedModel, prompt_ids: Sequence[int], n_queries: int = 0, with_mass: bool = False, *, chunk: int
 ) -> Prefill:
-    """Run one prompt alone, `chunk` tokens at a time, inside `attention.slot_attention`.
+    """Run one prompt alone, `chunk` tokens at a time, inside `attention.slot_attention`; collect what `PrefillProbe`
+    can.
 
-    Args:
-        n_queries, with_mass: what to collect, see `PrefillProbe`.
-        chunk: tokens that run together; what a long prompt needs beside its cache grows with it.
-
-    Raises:
-        KvreproError: a model whose layers do not hand on to attention what its call was given, so no slots.
+    What a long prompt needs beside its cache grows with `chunk`. Raises `KvreproError` for a model whose layers do not
+    hand on to attention what its call was given, so no slots.
     """
     cache, probe, device = DynamicCache(), PrefillProbe(n_queries, with_mass), model.device
     ids = torch.tensor([prompt_ids], device=device)
@@ -70,13 +67,10 @@ def prefill_prompt(
 
 
 def observe_sequence(model: PreTrainedModel, token_ids: Sequence[int], probe: Probe) -> Any:
-    """Show a probe every layer of one pass over a whole sequence with full attention; logits of the last token only.
+    """Show a probe every layer of one pass over a whole sequence with full attention; returns the model's output.
 
-    Returns:
-        The model's output.
-
-    Raises:
-        KvreproError: a sequence beyond the model's fixed frequencies, or attention that slots do not offer.
+    Its logits are of the last token only. Raises `KvreproError` for a sequence beyond the model's fixed frequencies, or
+    attention that slots do not offer.
     """
     check_length(model.config, len(token_ids))
     ids = torch.tensor([list(token_ids)], device=model.device)

@@ -26,16 +26,13 @@ class Probe(Protocol):
 
 
 def masked_attention(queries: Tensor, keys: Tensor, unseen: Tensor, scaling: float | Tensor) -> Tensor:
-    """Softmax attention in float32 of grouped queries that do not see some keys.
+    """Softmax attention `[..., H, G, q, S]`, float32, of grouped queries that do not see some keys.
 
     Args:
         queries: `[..., H, G, q, D]`, rotated.
         keys: `[..., H, S, D]`, rotated.
         unseen: bool, broadcast to the result; a query that sees no key gets NaN.
         scaling: factor on dot products, a number or broadcast to the result.
-
-    Returns:
-        `[..., H, G, q, S]` float32.
     """
     logits = torch.einsum("...gqd,...sd->...gqs", queries.float(), keys.float()).mul_(scaling)
     return logits.masked_fill_(unseen, float("-inf")).softmax(-1)
@@ -44,14 +41,9 @@ def masked_attention(queries: Tensor, keys: Tensor, unseen: Tensor, scaling: flo
 def causal_blocks(
     query: Tensor, key: Tensor, scaling: float, n_queries: int, first: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Causal attention of a chunk, `n_queries` queries at a time.
+    """Causal attention of a chunk from its query `first` on, `n_queries` queries at a time; shown as to a probe.
 
-    Args:
-        query, key: as a probe is shown them.
-        first: index in the chunk of the first query.
-
-    Yields:
-        Positions of the block's queries `[q, 1]`, and their attention `[H, G, q, P]` float32.
+    Yields positions of the block's queries `[q, 1]`, and their attention `[H, G, q, P]` float32.
     """
     keys, n_chunk = key[0].float(), query.shape[2]
     columns = torch.arange(key.shape[2], device=key.device)
@@ -109,10 +101,8 @@ class BlockAttention:
 class AnswerAttention:
     """Sums the attention of queries from `answer_from` on, over layers and heads, diagonal zeroed.
 
-    The extra memory is a few times `BLOCK_BYTES` whatever the lengths.
-
-    Args:
-        keep_heads: also keep the mean of every layer and query head, `[L, Hq, n]`.
+    The extra memory is a few times `BLOCK_BYTES` whatever the lengths. With `keep_heads` the mean of every layer and
+    query head, `[L, Hq, n]`, is kept too.
     """
 
     def __init__(self, answer_from: int, keep_heads: bool = False):

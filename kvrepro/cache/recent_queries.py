@@ -41,13 +41,9 @@ class QueryRing:
         self.storage[row, :, :, positions % self.width] = queries.to(self.storage.dtype)
 
     def read(self, rows: Tensor, seen: Tensor, width: int, layers: slice) -> tuple[Tensor, Tensor]:
-        """The last `width` queries of some rows, oldest first.
+        """The last `width` queries, oldest first, of some `rows` `[R]` that have `seen` `[R]` tokens.
 
-        Args:
-            rows, seen: `[R]` int64: rows, and how many tokens each has processed.
-
-        Returns:
-            `[l, R, Hq, width, D]`, and positions `[R, width]` int64, negative where there was no such token.
+        Returns `[l, R, Hq, width, D]`, and positions `[R, width]` int64, negative where there was no such token.
         """
         positions = seen[:, None] - width + torch.arange(width, device=rows.device)
         # not one fancy index: slices between advanced indices would move axes

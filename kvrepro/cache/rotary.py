@@ -39,8 +39,7 @@ class Rotary:
     def of(cls, model) -> Rotary:
         """Read the rotation of a Hugging Face decoder, and see from two of its keys which channels and layers turn.
 
-        Raises:
-            KvreproError: the model has no rotary embedding, rotates only a part of each head, or otherwise than known.
+        Raises `KvreproError` for a model that does not rotate, rotates a part of each head, or otherwise than known.
         """
         body = getattr(model, model.base_model_prefix, model)
         embedding = getattr(body, "rotary_emb", None)
@@ -106,13 +105,10 @@ class Rotary:
 
 
 def check_length(config, longest: int) -> None:
-    """Refuse sequences of so many tokens where RoPE's frequencies would change on the way.
+    """Refuse sequences of so many tokens where RoPE's frequencies (`dynamic`, `longrope`) would change on the way.
 
     A model's rotary embedding takes one set of frequencies per call, that of the longest row: rows would depend on
     their neighbours, and keys that were cached before would not fit the queries after.
-
-    Raises:
-        KvreproError: `dynamic` or `longrope` RoPE whose original length these sequences exceed.
     """
     text = config.get_text_config(decoder=True)
     given = getattr(text, "rope_parameters", None) or {}

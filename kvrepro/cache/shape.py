@@ -20,10 +20,9 @@ class CacheShape:
 
     @classmethod
     def of(cls, config) -> CacheShape:
-        """Read the sizes of a decoder.
+        """Read the sizes of a decoder; `KvreproError` for one that a slot cache cannot serve.
 
-        Raises:
-            KvreproError: cross or recurrent layers, a sliding window that can act, or heads of unequal size.
+        Such are cross or recurrent layers, a sliding window that can act, heads of unequal size, caps and sinks.
         """
         text = config.get_text_config(decoder=True)
         name = f"model type {config.model_type!r}"

@@ -36,13 +36,11 @@ class KeepPlan:
 
 
 class CompressedCache(Cache):
-    """Preallocated K and V of `capacity` slots per row and layer, for any decoder with full attention.
+    """Preallocated K and V of `capacity` slots for each of `max_rows` rows and layer, for any decoder with full
+    attention.
 
-    Args:
-        config: the model's configuration.
-        max_rows: rows that fit at once.
-        capacity: slots per row; budget plus the slack that the method declares.
-        granularity: `shared` (one kept set for all layers and heads), `layer` or `head` (per layer and KV head).
+    `capacity` is the budget and the slack that the method declares. `granularity`: `shared` (one kept set for all
+    layers and heads), `layer` or `head` (per layer and KV head).
 
     Rows are dense: the live rows are always `0 .. n_rows-1`; `release` moves the last row into the gap.
     """
@@ -135,8 +133,7 @@ class CompressedCache(Cache):
     def admit(self, keys: Tensor, values: Tensor) -> int:
         """Add a row from prefilled keys and values `[L, H, P, D]`; returns its index.
 
-        Raises:
-            KvreproError: no row is free, or the prompt does not fit.
+        Raises `KvreproError` where no row is free, or the prompt does not fit.
         """
         n_tokens, row = keys.shape[2], self.n_rows
         if row == self.max_rows:
@@ -189,8 +186,7 @@ class CompressedCache(Cache):
     def uniform_count(self, counts: list[int], what: str) -> int:
         """The one count that all rows share, for callers that know nothing of rows of different length.
 
-        Raises:
-            KvreproError: rows differ, so a model that derives positions or masks from one number would be wrong.
+        Raises `KvreproError` where rows differ: a model that derives positions or masks from one number would be wrong.
         """
         if len(set(counts)) > 1 and not self.in_slot_attention:
             raise KvreproError(
@@ -219,22 +215,26 @@ class CompressedCache(Cache):
             self.close_step(n_new)
         return self.kv[0, layer, :n_rows, :, : self.span], self.kv[1, layer, :n_rows, :, : self.span]
 
-    def open_step(self, n_rows: int, n_new: int = 1) -> None:
-        """Begin a step of `n_new` tokens per row: where they go, and their positions.
+    def longest_after(self, n_rows: int, n_new: int = 1) -> int:
+        """Slots that the longest row uses after a step of `n_new` tokens for each of `n_rows` rows.
 
-        For decoders that write K and V themselves; `append` opens and closes its steps on its own.
-
-        Raises:
-            KvreproError: the cache holds another number of rows, or a row is full.
+        Raises `KvreproError` where the cache holds another number of rows, or a row is full.
         """
         if n_rows != self.n_rows:
             raise KvreproError(f"the model was given {n_rows} rows, the cache holds {self.n_rows}")
-        # slots that the longest row uses after the step
-        self.span = max(self.lengths) + n_new
-        if self.span > self.capacity:
+        longest = max(self.lengths) + n_new
+        if longest > self.capacity:
             raise KvreproError(
-                f"a row would need {self.span} slots, the cache has {self.capacity}: evict before the next token"
+                f"a row would need {longest} slots, the cache has {self.capacity}: evict before the next token"
             )
+        return longest
+
+    def open_step(self, n_rows: int, n_new: int = 1) -> None:
+        """Begin a step of `n_new` tokens per row, see `longest_after`: where they go, and their positions.
+
+        For decoders that write K and V themselves; `append` opens and closes its steps on its own.
+        """
+        self.span = self.longest_after(n_rows, n_new)
         device = self.kv.device
         steps = torch.arange(n_new, device=device)
         lengths = torch.tensor(self.lengths, device=device)

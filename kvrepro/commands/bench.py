@@ -12,7 +12,7 @@ from typing import Any
 
 from ..bench.bench import run_bench
 from ..bench.settings import VARIANTS, BenchSettings
-from ..bench.table import bars, confirmations, final_line, flatness, render, setting_rows
+from ..bench.table import Points, bars, confirmations, final_line, flatness, render, setting_rows
 from ..errors import check_known
 from ..files import write_json
 from ..methods.table import METHODS, method_class
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure, print the table, return medians and ratios."""
     if args.model is not None or args.methods is not None:
         return _on_a_model(args)
-    from ..models.random_weights import bench_shape
+    from ..models.shapes import bench_shape
 
     check_known("variant", VARIANTS, *(args.variants or ()))
     plan = _plan(args)
@@ -92,14 +92,13 @@ def _plan(args: argparse.Namespace) -> BenchSettings:
 
 def make_report(data: dict[str, Any], plan: Any, args: argparse.Namespace) -> dict[str, Any]:
     """Everything that the JSON file holds: device, versions, plan, points, and what follows from them."""
-    from ..models.random_weights import bench_shape
+    from ..models.shapes import bench_shape
 
     config = bench_shape()
     bytes_per_slot = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
     bytes_per_slot *= {"float32": 4, "bfloat16": 2}[args.dtype]
-    rows = setting_rows(data, plan, args.clock, bytes_per_slot)
-    flat = flatness(data, plan, args.clock)
-    found = {"settings": rows, "flat": flat, "confirmed": confirmations(data, plan, args.clock)}
+    points = Points(data, plan, args.clock)
+    rows, flat = setting_rows(points, bytes_per_slot), flatness(points)
     asked = {"dtype": args.dtype, "clock": args.clock, "plan": asdict(plan), "bytes_per_slot": bytes_per_slot}
     return {
         "kind": "bench",
@@ -108,7 +107,9 @@ def make_report(data: dict[str, Any], plan: Any, args: argparse.Namespace) -> di
         "versions": package_versions(),
         "revision": git_revision(),
         **asked,
-        **found,
+        "settings": rows,
+        "flat": flat,
+        "confirmed": confirmations(points, data["confirm"]),
         "bars": bars(rows, flat, plan),
         **data,
     }
@@ -126,25 +127,18 @@ def _on_a_model(args: argparse.Namespace) -> dict[str, Any]:
     """Whole replies, or the cost of methods, on a model of the table."""
     import torch
 
-    from ..bench.whole_replies import compare_replies
+    from ..bench.whole_replies import CostSetting, compare_replies, measure_costs
     from ..models.loading import load_model
 
     torch.set_num_threads(args.threads)
     name, repeats = args.model or "tiny-r1-llama", args.repeats or 3
     loaded = load_model(model_entry(name))
     labels = {"model": name, "threads": args.threads}
-    if args.methods is not None:
-        return labels | _methods(args, name, repeats, loaded)
-    new_tokens, budget = args.new_tokens or 1536, (args.budget or [192])[0]
-    print(f"{name}, {new_tokens} new tokens, {args.threads} threads, median of {repeats}")
-    rows = compare_replies(*loaded, args.rows or [32, 64], new_tokens, budget, repeats)
-    return labels | {"new_tokens": new_tokens, "results": rows}
-
-
-def _methods(args: argparse.Namespace, name: str, repeats: int, loaded: tuple) -> dict[str, Any]:
-    """Decode step and eviction cost per method."""
-    from ..bench.method_cost import CostSetting, measure_costs
-
+    if args.methods is None:
+        new_tokens, budget = args.new_tokens or 1536, (args.budget or [192])[0]
+        print(f"{name}, {new_tokens} new tokens, {args.threads} threads, median of {repeats}")
+        rows = compare_replies(*loaded, args.rows or [32, 64], new_tokens, budget, repeats)
+        return labels | {"new_tokens": new_tokens, "results": rows}
     names = args.methods or [n for n in METHODS if "trace" not in method_class(n).needs and n != "dynts_nolocal"]
     setting = CostSetting()
     rows = measure_costs(*loaded, names, setting, repeats)
@@ -155,4 +149,4 @@ def _methods(args: argparse.Namespace, name: str, repeats: int, loaded: tuple) -
             f"{row['method']:20} {row['step_ms']:8.2f} {row['step_ratio']:9.2f}x {100 * row['evict_share']:7.1f}% "
             f"{row['evict_ms']:13.3f} {row['decode_tps']:9.0f}"
         )
-    return {"setting": asdict(setting), "methods": rows}
+    return labels | {"setting": asdict(setting), "methods": rows}

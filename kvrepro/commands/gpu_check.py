@@ -18,9 +18,6 @@ from ..errors import RunError
 from ..files import write_json
 from ..runs.provenance import git_revision, package_versions
 
-# counts of the last line, and the tables that they count
-COUNTED = {"checks": "checks", "kernel_rows": "kernels", "decode_rows": "decode"}
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Folder, time limit, and what to leave out."""
@@ -62,7 +59,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     failed = [c for c in report.data["checks"] if not c["ok"]]
     for c in failed:
         print(f"FAILED {c['stem']} {c['case']}: {c['errors']} limit {c['limit']} {c['failure']}")
-    counts = {name: len(report.data[key]) for name, key in COUNTED.items()}
+    tables = {"checks": "checks", "kernel_rows": "kernels", "decode_rows": "decode"}
+    counts = {name: len(report.data[table]) for name, table in tables.items()}
     same = {name: report.data[name] for name in ("seconds", "skipped", "errors")}
     exit_code = 1 if failed or report.data["errors"] else 0
     return {"file": str(report.path), "failed": [c["case"] for c in failed], **counts, **same, "exit_code": exit_code}

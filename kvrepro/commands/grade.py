@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import KvreproError
 from ..files import write_rows
 from ..graders import GRADERS, KINDS
-from ..graders.equivalence import equivalence
+from ..graders.grading import equivalence
 from ..runs import grading
 
 

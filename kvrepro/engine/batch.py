@@ -1,13 +1,37 @@
-"""The rows that are being decoded: their replies on the host, what a step needs of them on the device."""
+"""What a run holds between its steps: rows, their replies on the host, what a step needs of them on the device."""
 
 from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from ..cache.noise import EVICTION, SAMPLING, row_key
+from ..cache.prefill import Prefill
+from ..cache.slots import CompressedCache
+from ..methods.base import EvictionMethod
 from ..methods.views import NEVER
+from .async_tokens import AsyncTokens
 from .requests import Completion, Request
+from .stage_timer import StageTimer
+
+# streams never share a key: what an eviction draws must not move what sampling draws
+SAMPLING, EVICTION = 1, 2
+# slots of all rows that evict together; bounds what a method needs that compares or attends while it scores
+GROUP_SLOTS = 2**16
+
+
+def row_key(seed: int, problem_id: str, sample_id: int, stream: int) -> int:
+    """Signed 64-bit key of one sample's noise stream.
+
+    Noise is counter-based: a number depends on what it is for (seed, problem, sample, step), never on what was drawn
+    before, so rows of a batch, methods and resumed runs share it.
+    """
+    text = f"{seed}/{problem_id}/{sample_id}/{stream}".encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "little", signed=True)
 
 
 class Row:
@@ -43,12 +67,7 @@ class Row:
 
 
 class ActiveBatch:
-    """Rows in the order of the cache, and per row on the device: newest token, sampling key, tokens drawn.
-
-    Args:
-        max_rows: rows that may live at once.
-        device: of the cache.
-    """
+    """Rows in the order of the cache, and per row on the cache's device: newest token, sampling key, tokens drawn."""
 
     def __init__(self, max_rows: int, device: torch.device):
         self.rows: list[Row] = []
@@ -96,3 +115,43 @@ class ActiveBatch:
         self._state[:, index] = self._state[:, last].clone()
         self.rows[index] = self.rows[last]
         self.rows.pop()
+
+
+@dataclass
+class RunState:
+    """One run of the engine.
+
+    Attributes:
+        sync_step: the step at the end of which some row may evict or reach its last token; before such a step every
+            token must have been read.
+        part_timer: times the parts of the model's own step, which costs time itself; None in runs.
+    """
+
+    cache: CompressedCache
+    batch: ActiveBatch
+    tokens: AsyncTokens
+    timer: StageTimer
+    part_timer: StageTimer | None = None
+    sync_step: int = 0
+    prefilled: dict[tuple[int, ...], Prefill] = field(default_factory=dict)
+
+    def groups_due(self, method: EvictionMethod, logits: Tensor) -> Iterator[tuple[int, list[int]]]:
+        """Rows that have filled their budget, in groups of equal length, as many as memory bears: `(length, rows)`.
+
+        A row without finite logits (`[B, V]` of the step) ends with this step; its keys may hold NaN, which no method
+        can rank, so it is left out.
+        """
+        if method.schedule is None:
+            return
+        lengths = self.cache.lengths
+        due = [
+            i
+            for i, (row, length) in enumerate(zip(self.batch.rows, lengths, strict=True))
+            if length >= method.peak_slots(row.n_prompt, row.completion.evictions)
+        ]
+        if due:
+            due = [i for i, ok in zip(due, logits[due].amax(-1).isfinite().tolist(), strict=True) if ok]
+        for length, group in groupby(sorted(due, key=lengths.__getitem__), key=lengths.__getitem__):
+            indices, most = list(group), max(1, GROUP_SLOTS // length)
+            for start in range(0, len(indices), most):
+                yield length, indices[start : start + most]

@@ -15,16 +15,16 @@ from ..cache.prefill import prefill_prompt
 from ..cache.rotary import Rotary, check_length
 from ..cache.slots import CompressedCache
 from ..errors import KvreproError
+from ..kernels.reference.sampling import NOT_FINITE
 from ..methods.base import EvictionMethod
 from ..methods.views import NEVER, EvictionView, StepView
 from ..models.tokens import ThinkTags
 from .async_tokens import AsyncTokens
-from .batch import ActiveBatch, Row
+from .batch import ActiveBatch, Row, RunState
 from .decoders.choose import make_decoder
 from .observer import Observer
 from .requests import LENGTH_LIMIT, NAN_LOGITS, OK, TRUNCATED, Completion, Request, RunStats, SamplingConfig
-from .run_state import RunState
-from .sampling import NOT_FINITE, next_tokens
+from .sampling import next_tokens
 from .stage_timer import StageTimer
 
 # steps after which the host reads a token: enough for a GPU never to wait for it
@@ -34,27 +34,22 @@ PREFILL_CHUNK = 4096
 
 
 class Engine:
-    """Generates replies with one model, one method and one budget.
+    """Generates replies with one model, one method and one budget; after `run`, `stats` holds times, sizes and counts.
 
     Args:
         model: a Hugging Face decoder with full attention in every layer.
         method: what to evict and when.
         think: the tag that ends the thought.
         eos_ids: tokens that end a reply.
-        sampling: how tokens are drawn.
-        batch_rows: rows decoded together.
-        max_new_tokens: limit per reply.
+        batch_rows: rows decoded together, at least 1.
+        max_new_tokens: limit per reply, at least 1.
         seed: of the sampling and the eviction noise.
         decoder: `auto` takes the fastest that serves the model (see `make_decoder`), `module` calls the model.
-        observer: what watches the run.
         delay_steps: steps after which the host reads a token; None is 4 on a GPU and 0 elsewhere. The replies are the
             same: a row that ended unnoticed is stepped on and what it drew is dropped, and before an eviction every
             token is read. With an observer of every step it is 0.
 
-    After `run`, `stats` holds times, sizes and counts.
-
-    Raises:
-        KvreproError: `batch_rows` or `max_new_tokens` below 1, or negative `delay_steps`.
+    Raises `KvreproError` for sizes below these, or negative `delay_steps`.
     """
 
     def __init__(
@@ -84,13 +79,10 @@ class Engine:
         self.decoder = make_decoder(model, decoder)
 
     def run(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Generate all requests and yield each completion as it finishes.
+        """Generate all requests and yield each completion as it finishes; warns how many ended with `nan_logits`.
 
-        Raises:
-            KvreproError: a prompt that the budget cannot serve, or replies beyond the length up to which RoPE's
-                frequencies are fixed; raised before anything is generated.
-
-        Warns where replies ended with `nan_logits`: how many, and in which dtype.
+        Raises `KvreproError`, before anything is generated, for a prompt that the budget cannot serve, or replies
+        beyond the length up to which RoPE's frequencies are fixed.
         """
         waiting = deque(requests)
         if not waiting:
@@ -187,12 +179,11 @@ class Engine:
             n_drawn = [batch.n_drawn(row) for row in batch.rows] if any(row.forced for row in batch.rows) else []
             tokens = next_tokens(logits, self.sampling, batch.rows, n_drawn, batch.keys, batch.steps)
             batch.advance(tokens)
-            read = state.tokens.push(tokens)
+            read = state.tokens.push(batch.rows, tokens)
         with timer.section("host_s"):
             self.stats.steps += 1
             self.stats.live_rows_mean += (len(batch) - self.stats.live_rows_mean) / self.stats.steps
-            state.unread_steps.append(list(batch.rows))
-            finished = [] if read is None else self._append_tokens(state, state.unread_steps.popleft(), read)
+            finished = [] if read is None else self._append_tokens(state, *read)
             if is_sync:
                 # a row that has drawn its last token must not be stepped again
                 finished += self.read_all(state)
@@ -212,10 +203,7 @@ class Engine:
 
     def read_all(self, state: RunState) -> list[Completion]:
         """Read every token that has been drawn."""
-        finished = []
-        for tokens in state.tokens.drain():
-            finished += self._append_tokens(state, state.unread_steps.popleft(), tokens)
-        return finished
+        return [ended for step in state.tokens.drain() for ended in self._append_tokens(state, *step)]
 
     @torch.inference_mode()
     def evict(self, state: RunState, indices: list[int], length: int, logits: Tensor) -> None:

@@ -16,7 +16,7 @@ from ..errors import KvreproError, check_known
 from ..methods.base import EvictionMethod
 from ..methods.learned.loading import load_learned
 from ..methods.table import create_method, method_class
-from ..models.prompt_forms import Prompt, listed, token_ids
+from ..models.prompt_forms import Prompt, prompt_ids
 from ..models.tokens import THINK_END_TEXT, ThinkTags, render_prompt, reply_parts
 from .engine import Engine
 from .observer import KeptPositions
@@ -106,7 +106,7 @@ def generate(
     chosen = _chosen_method(method, settings["budget"], options, model, tokenizer)
     vocab_size = model.get_input_embeddings().num_embeddings
     think = ThinkTags.of(tokenizer, *(settings[name] for name in ("think_end", "think_start", "open_thought")))
-    prompt_ids = token_ids(listed(prompts), lambda prompt: render_prompt(tokenizer, prompt, think), vocab_size)
+    prompts_ids = prompt_ids(prompts, lambda prompt: render_prompt(tokenizer, prompt, think), vocab_size)
     sizes = {name: settings[name] for name in ("batch_rows", "max_new_tokens", "seed")}
     observer = KeptPositions() if settings["keep_positions"] else None
     ends = end_token_ids(model, tokenizer)
@@ -114,7 +114,7 @@ def generate(
     if engine is not None:
         engine.append(runner)
     requests = [
-        Request(str(i), s, tuple(ids)) for i, ids in enumerate(prompt_ids) for s in range(settings["n_samples"])
+        Request(str(i), s, tuple(ids)) for i, ids in enumerate(prompts_ids) for s in range(settings["n_samples"])
     ]
     done = {}
     for completion in runner.run(requests):

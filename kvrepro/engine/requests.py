@@ -48,10 +48,8 @@ class SamplingConfig:
 class Request:
     """One sample to generate; (problem_id, sample_id) keys its noise.
 
-    With `forced_ids` nothing is drawn: the reply is these tokens, fed one by one (teacher forcing).
-
-    Raises:
-        KvreproError: `forced_ids` without a token.
+    With `forced_ids`, which must not be empty, nothing is drawn: the reply is these tokens, fed one by one (teacher
+    forcing).
     """
 
     problem_id: str

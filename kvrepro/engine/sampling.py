@@ -5,12 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..kernels.reference.sampling import NOT_FINITE, where_finite
+from ..kernels.reference.sampling import where_finite
 from ..kernels.sample import sample
 from .batch import Row
 from .requests import SamplingConfig
-
-__all__ = ["NOT_FINITE", "next_tokens", "sample_tokens", "where_finite"]
 
 
 def sample_tokens(logits: Tensor, config: SamplingConfig, keys: Tensor, steps: Tensor) -> Tensor:
@@ -18,16 +16,14 @@ def sample_tokens(logits: Tensor, config: SamplingConfig, keys: Tensor, steps: T
 
     Args:
         logits: `[B, V]`, any float dtype.
-        keys: `[B]` int64, the rows' sampling keys (`cache.noise.row_key`).
+        keys: `[B]` int64, the rows' sampling keys (`batch.row_key`).
         steps: `[B]` int64, index of the token being drawn within its reply.
 
-    Returns:
-        `[B]` int64 token ids, `NOT_FINITE` for a row that no token can be drawn from: NaN or +inf among its logits, or
-        nothing but -inf. The noise is tied to (key, step, token id): two methods that see nearly the same logits draw
-        the same token, whatever the batch looks like.
+    Returns `[B]` int64 token ids, `NOT_FINITE` for a row that no token can be drawn from: NaN or +inf among its logits,
+    or nothing but -inf. The noise is tied to (key, step, token id): two methods that see nearly the same logits draw
+    the same token, whatever the batch looks like.
     """
-    settings = dict(temperature=config.temperature, top_k=config.top_k, top_p=config.top_p, order=config.order)
-    return sample(logits, keys, steps, **settings)
+    return sample(logits, keys, steps, **vars(config))
 
 
 def next_tokens(

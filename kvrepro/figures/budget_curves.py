@@ -19,15 +19,15 @@ from .theme import BAR, BAR_EDGE, FULL, LINE, finish, spread
 _PAPER_MARKS = {"linestyle": "none", "markerfacecolor": "none", "markersize": 6.5, "zorder": 5}
 
 
-def paper_values(model_title: str, benchmark_title: str) -> pd.DataFrame:
-    """Values read off one panel of the paper's two figures; empty where the paper has no such panel.
+def paper_values(model: str | None = None, benchmark: str | None = None) -> pd.DataFrame:
+    """Values read off the paper's two figures, or off one panel; empty where the paper has no such panel.
 
-    Columns: budget_tokens, pass_at_1 (percent, good to about a point), decode_tps (rough).
+    Columns: model, benchmark (titles), budget_tokens, pass_at_1 (percent, good to about a point), decode_tps (rough).
     """
     frame = pd.read_csv(PAPER_BUDGET_CURVES)
-    panel = frame[(frame.model == model_title) & (frame.benchmark == benchmark_title)]
-    names = {"kv_budget_tokens": "budget_tokens", "pass_at_1_percent": "pass_at_1", "throughput_tps": "decode_tps"}
-    return panel.rename(columns=names)[list(names.values())]
+    for column, title in (("model", model), ("benchmark", benchmark)):
+        frame = frame if title is None else frame[frame[column] == title]
+    return frame
 
 
 def budget_curves(

@@ -63,7 +63,7 @@ def speed_by_budget(bounds: pd.DataFrame, paper: pd.DataFrame, measured: pd.Data
 
     Args:
         bounds: of `bounds.bound_by_budget`.
-        paper: of `measurements.paper_speeds`.
+        paper: of `budget_curves.paper_values`.
         measured: of `measurements.gpu_budget_rows`; may be empty, and then nothing is drawn for it.
     """
     models = list(dict.fromkeys(bounds.model))

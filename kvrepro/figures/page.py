@@ -23,10 +23,20 @@ _STYLE = (
     "border-bottom:1px solid #ddd}td:nth-child(-n+3),th:nth-child(-n+3){text-align:left}.missing{color:#a33}"
     "summary{cursor:pointer}details{margin:.6rem 0}"
 )
-_HEADERS = (
-    *("model", "benchmark", "method", "budget", "Pass@1 (%)", "95 % interval", "n x k", "truncated (%)"),
-    *("mean tokens", "tokens/s", "peak slots", "KV bytes", "evictions", "wall (s)", "notebook"),
-)
+_NAMES = ("model", "benchmark", "method", "budget")
+# header -> a finished cell's value, from its row of the summary
+_VALUES = {
+    "Pass@1 (%)": "{0.pass_at_1:.1f}",
+    "95 % interval": "{0.pass_at_1_lo:.1f} to {0.pass_at_1_hi:.1f}",
+    "n x k": "{0.n_problems} x {0.n_samples}",
+    "truncated (%)": "{0.truncated_share:.1f}",
+    "mean tokens": "{0.mean_new_tokens:.0f}",
+    "tokens/s": "{0.decode_tps:.0f}",
+    "peak slots": "{0.kv_tokens_peak}",
+    "KV bytes": "{0.kv_bytes_peak:,}",
+    "evictions": "{0.evictions}",
+    "wall (s)": "{0.wall_s:.0f}",
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,6 @@ def write_index(profile: Profile, frame: pd.DataFrame, pictures: Sequence[Pictur
     """
     folder, title = results_root() / profile.name, escape(profile.title)
     done = {row.cell_id: row for row in frame.itertuples()}
-    rows = [_row(done[c.cell_id]) if c.cell_id in done else _missing(c) for c in profile.cells]
     body = [
         f"<h1>{title}</h1><p>{len(done)} of {len(profile.cells)} cells. Bars: Pass@1, intervals of 95 % clustered by "
         'problem. Table as <a href="summary.csv">summary.csv</a>, figures as '
@@ -75,8 +84,8 @@ def write_index(profile: Profile, frame: pd.DataFrame, pictures: Sequence[Pictur
             f'<p><img src="figures/{escape(figure.name)}" alt="{escape(figure.stem)}"></p>'
             for figure in sorted((folder / "figures").glob("*.png"))
         ),
-        "<table><tr>" + "".join(f"<th>{escape(h)}</th>" for h in _HEADERS) + "</tr>",
-        *rows,
+        f"<table><tr>{_fields('th', *_NAMES, *_VALUES, 'notebook')}</tr>",
+        *(_row(cell, done.get(cell.cell_id)) for cell in profile.cells),
         "</table>",
         *_pictures(pictures),
     ]
@@ -100,27 +109,20 @@ def _pictures(sets: Sequence[PictureSet]) -> list[str]:
         body.append(f"<h3>{escape(found.model)}</h3>{note}")
         for number, drawn in enumerate(found.pictures):
             body.append(
-                f"<details{' open' if number < 2 else ''}><summary>{escape(drawn.picture.title)}</summary>"
-                f"{drawn.picture.html()}<p>{escape(drawn.caption)}</p></details>"
+                f"<details{' open' if number < 2 else ''}><summary>{escape(drawn.title)}</summary>"
+                f"{drawn.html()}<p>{escape(drawn.caption)}</p></details>"
             )
     return body
 
 
-def _row(row) -> str:
-    score = f"{row.pass_at_1:.1f}", f"{row.pass_at_1_lo:.1f} to {row.pass_at_1_hi:.1f}"
-    replies = f"{row.n_problems} x {row.n_samples}", f"{row.truncated_share:.1f}", f"{row.mean_new_tokens:.0f}"
-    cache = row.kv_tokens_peak, f"{row.kv_bytes_peak:,}", row.evictions
-    budget = "" if pd.isna(row.budget_tokens) else int(row.budget_tokens)
-    names = row.model, row.benchmark, row.label, budget
-    link = f'<a href="{escape(row.cell_id)}/run.ipynb">run.ipynb</a>'
-    texts = _fields(*names, *score, *replies, f"{row.decode_tps:.0f}", *cache, f"{row.wall_s:.0f}")
-    return f"<tr>{texts}<td>{link}</td></tr>"
+def _row(config: CellConfig, done) -> str:
+    """A cell's line of the table; `done` is its row of the summary, None where it is missing."""
+    names = _fields("td", config.model, config.benchmark, config.label, "" if config.budget is None else config.budget)
+    if done is None:
+        return f'<tr class="missing">{names}<td colspan="{len(_VALUES) + 1}">missing</td></tr>'
+    values = _fields("td", *(form.format(done) for form in _VALUES.values()))
+    return f'<tr>{names}{values}<td><a href="{escape(config.cell_id)}/run.ipynb">run.ipynb</a></td></tr>'
 
 
-def _missing(config: CellConfig) -> str:
-    names = _fields(config.model, config.benchmark, config.label, "" if config.budget is None else config.budget)
-    return f'<tr class="missing">{names}<td colspan="{len(_HEADERS) - 4}">missing</td></tr>'
-
-
-def _fields(*values: object) -> str:
-    return "".join(f"<td>{escape(str(value))}</td>" for value in values)
+def _fields(tag: str, *values: object) -> str:
+    return "".join(f"<{tag}>{escape(str(value))}</{tag}>" for value in values)

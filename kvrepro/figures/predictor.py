@@ -54,7 +54,7 @@ def head_map(shares, *, ax: Axes) -> Axes:
     return ax
 
 
-def kept_part_accuracy(frame: pd.DataFrame, *, full: float | None = None, ax: Axes) -> Axes:
+def kept_part_accuracy(frame: pd.DataFrame, *, full: float, ax: Axes) -> Axes:
     """Accuracy against the kept part of the thought, one line per choice (`kept_thoughts.accuracy_by_part`).
 
     Args:
@@ -65,15 +65,9 @@ def kept_part_accuracy(frame: pd.DataFrame, *, full: float | None = None, ax: Ax
     order = [*known, *sorted(set(frame.choice) - set(known))]
     shown = frame.assign(percent=100 * frame.share).sort_values("choice", key=lambda c: c.map(order.index))
     interval_lines(shown, "percent", "accuracy", "choice", ax=ax, colours=COLOURS, apart=0.7)
-    _draw_full(ax, full, "whole thought")
+    ax.axhline(full, color=FULL, linestyle="--", linewidth=1, label="whole thought")
     names = {"xlabel": "part of the thought kept before </think> (%)", "ylabel": "correct answers (%)"}
     return finish(ax, "beside", **names, ylim=(-3, 104))
-
-
-def _draw_full(ax: Axes, full: float | None, name: str) -> None:
-    """What is reached with nothing left out, as a dashed line."""
-    if full is not None:
-        ax.axhline(full, color=FULL, linestyle="--", linewidth=1, label=name)
 
 
 def training_curves(log: pd.DataFrame) -> tuple[Axes, Axes]:
@@ -96,13 +90,10 @@ def overlap_by_k(frame: pd.DataFrame, *, ax: Axes) -> Axes:
     Args:
         frame: columns predictor, k_percent, mean, lo, hi (fractions).
     """
-    interval_lines(_percent(frame), "k_percent", "mean", "predictor", ax=ax, colours=COLOURS, labels=_NAMES)
+    shown = frame.assign(**100 * frame[["mean", "lo", "hi"]])
+    interval_lines(shown, "k_percent", "mean", "predictor", ax=ax, colours=COLOURS, labels=_NAMES)
     names = {"xlabel": "k (% of the thinking tokens)", "ylabel": "overlap of the top k % (%)"}
     return finish(ax, "beside", **names, ylim=(0, 100))
-
-
-def _percent(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.assign(**{name: 100 * frame[name] for name in ("mean", "lo", "hi")})
 
 
 def predicted_and_true(frame: pd.DataFrame, *, ax: Axes) -> Axes:
@@ -144,11 +135,9 @@ def cost_of_the_head(costs: pd.DataFrame, even: dict[str, float | None], *, ax: 
         costs: of `head_cost.step_costs`.
         even: name of an account -> evicted slots at break-even; None is left out.
     """
-    for seconds, colour, label in (
-        (costs.step_s, COLOURS["head"], "decode step"),
-        (costs.step_s + costs.head_s, LINE, "decode step + head"),
-    ):
-        ax.plot(costs.slots, 1e3 * seconds, color=colour, marker="o", markersize=4, label=label)
+    dots = {"marker": "o", "markersize": 4}
+    ax.plot(costs.slots, 1e3 * costs.step_s, color=COLOURS["head"], label="decode step", **dots)
+    ax.plot(costs.slots, 1e3 * (costs.step_s + costs.head_s), color=LINE, label="decode step + head", **dots)
     for (name, value), style in zip(even.items(), _ACCOUNT_STYLES, strict=False):
         if value is not None:
             ax.axvline(value, color=FULL, linestyle=style, linewidth=1, label=f"{name}: {value:,.0f} slots")
@@ -178,7 +167,7 @@ def break_even_lengths(saved: pd.DataFrame, even: dict[str, float | None], *, ax
     return finish(ax, "beside", **names, xlim=(0, None), ylim=(0, None))
 
 
-def accuracy_by_budget(frame: pd.DataFrame, *, full: float | None = None, ax: Axes) -> Axes:
+def accuracy_by_budget(frame: pd.DataFrame, *, full: float, ax: Axes) -> Axes:
     """Pass@1 against the budget, one line per score that decides what is kept.
 
     Args:
@@ -186,7 +175,7 @@ def accuracy_by_budget(frame: pd.DataFrame, *, full: float | None = None, ax: Ax
         full: Pass@1 of the full cache, percent.
     """
     _lines_by_budget(frame, "pass_at_1", ax)
-    _draw_full(ax, full, "full cache")
+    ax.axhline(full, color=FULL, linestyle="--", linewidth=1, label="full cache")
     return finish(ax, "beside", ylabel="Pass@1 (%)", ylim=(-3, 104))
 
 
@@ -197,7 +186,9 @@ def fidelity_by_budget(frame: pd.DataFrame, measure: str, *, ax: Axes) -> Axes:
         frame: of `predictor_effect.fidelity_by_score`.
     """
     shown = frame[frame.measure == measure]
-    _lines_by_budget(_percent(shown) if measure == "agrees" else shown, "mean", ax)
+    if measure == "agrees":
+        shown = shown.assign(**100 * shown[["mean", "lo", "hi"]])
+    _lines_by_budget(shown, "mean", ax)
     return finish(ax, ylabel=_FIDELITY_LABELS[measure])
 
 

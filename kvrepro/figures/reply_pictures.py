@@ -21,24 +21,11 @@ _BESIDE = ("random", "dynts_random", "question_window", "window_dynts", "window"
 
 
 @dataclass(frozen=True)
-class ReplyPicture:
-    """A picture and what is said below it."""
-
-    picture: TokenPicture
-    caption: str
-
-
-@dataclass(frozen=True)
 class PictureSet:
-    """The pictures of one model, or why there are none.
-
-    Attributes:
-        model: the model's title.
-        note: empty, or why nothing is drawn.
-    """
+    """The pictures of one model (its title), or the `note` why there are none."""
 
     model: str
-    pictures: tuple[ReplyPicture, ...] = ()
+    pictures: tuple[TokenPicture, ...] = ()
     note: str = ""
 
 
@@ -95,7 +82,7 @@ def reply_pictures(profile: Profile, done: Collection[str], per_method: int | No
     return sets
 
 
-def _drawn(profile: Profile, pair: Sequence[CellConfig], done, n_problems: int) -> list[ReplyPicture]:
+def _drawn(profile: Profile, pair: Sequence[CellConfig], done, n_problems: int) -> list[TokenPicture]:
     """Question by question, the methods below each other."""
     from ..methods.learned.importance import load_predictor_for
     from ..models.loading import load_model
@@ -119,7 +106,7 @@ def _texts(profile: Profile, config: CellConfig) -> dict[tuple[str, int], str]:
     return {(record["problem_id"], record["sample_id"]): record["text"] for record in records}
 
 
-def _pictured(config, model, tokenizer, head, completion, record: dict[str, Any], known) -> ReplyPicture:
+def _pictured(config, model, tokenizer, head, completion, record: dict[str, Any], known) -> TokenPicture:
     """One reply, shaded by the head's prediction, or by the answer's attention where there is no head."""
     from ..analysis.observations import predicted_importance
     from ..training.labels import label_sequence
@@ -145,9 +132,9 @@ def _pictured(config, model, tokenizer, head, completion, record: dict[str, Any]
         origin = "The reply in records.jsonl."
     else:
         origin = "Generated again; records.jsonl holds another text."
-    return ReplyPicture(
-        picture,
+    caption = (
         f"Answered {record['answer'] or 'nothing'}, {verdict} (gold {record['gold']}, status {record['status']}). "
         f"{lost} of {len(sequence)} tokens lost in {completion.evictions} evictions. Shaded by {shading}"
-        f" with the whole text in view. {origin}",
+        f" with the whole text in view. {origin}"
     )
+    return replace(picture, caption=caption)

@@ -30,7 +30,7 @@ class TokenPicture:
         roles: `question`, `thought` or `answer` (the think-end tag is the answer's).
         importance: a score per token, None where none was made; only thinking tokens are shaded.
         kept: per eviction the positions it kept, ascending; empty for a full cache.
-        title: what stands above.
+        title: what stands above. caption: what is said below, where the picture stands on a page.
     """
 
     tokens: Sequence[str]
@@ -38,6 +38,7 @@ class TokenPicture:
     importance: Sequence[float | None]
     kept: Sequence[Sequence[int]] = ()
     title: str = ""
+    caption: str = ""
 
     def __post_init__(self) -> None:
         n_tokens = len(self.tokens)
@@ -98,8 +99,7 @@ class TokenPicture:
         steps = "".join(f'<span style="background:{c};padding:0 .5em">&nbsp;</span>' for c in SHADES)
         question, answer = (f'<span style="background:{c}">{role}</span>' for role, c in _ROLE_COLOURS.items())
         parts = [question, f"thought, least {steps} most important", answer]
-        if self.kept:
-            parts.append("<s>struck</s><sub>n</sub>: lost at eviction n")
+        parts += ["<s>struck</s><sub>n</sub>: lost at eviction n"] if self.kept else []
         return f'<div style="font:12px system-ui;margin:.2rem 0 .5rem">{" &ensp; ".join(parts)}</div>'
 
 

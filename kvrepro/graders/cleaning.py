@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 _SUPERSCRIPT = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ⁽⁾", "0123456789+-n()", strict=True))
 _SUBSCRIPT = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋", "0123456789+-", strict=True))
@@ -79,6 +80,13 @@ def unify_unicode(text: str) -> str:
 def _fraction(match: re.Match[str]) -> str:
     top, bottom = unicodedata.normalize("NFKC", match[0]).split("⁄")
     return f"\\frac{{{top}}}{{{bottom}}}"
+
+
+def rewritten(text: str, table: Iterable[tuple[str, str]]) -> str:
+    """The text after every substitution (pattern, replacement) of a table, in order."""
+    for pattern, instead in table:
+        text = re.sub(pattern, instead, text)
+    return text
 
 
 def brace_pairs(text: str) -> dict[int, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from kvrepro.graders.cleaning import clean, split_top
+from kvrepro.graders.cleaning import clean, rewritten, split_top
 from kvrepro.graders.compare.scalars import literal
 from kvrepro.graders.compare.symbolic import same_by_math_verify
 from kvrepro.graders.compare.values import same_answer
@@ -78,8 +78,7 @@ def _read_choice(text: str, gold: str) -> Score:
 def _strip(text: str) -> str:
     text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?|\\?%|\\\$", "", clean(text))
     text = re.sub(r"\\text\{[^{}]*\}\s*$", "", text).strip() or text
-    for pattern, instead in _CLEAN_UP:
-        text = re.sub(pattern, instead, text)
+    text = rewritten(text, _CLEAN_UP)
     words = number_in_words(text)
     return str(words) if words is not None else text.strip(".")
 

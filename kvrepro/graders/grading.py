@@ -1,18 +1,27 @@
-"""`grade` and `grade_many`: what the rest of the package calls. Model text is read in workers only (`isolation`)."""
+"""What the rest of the package calls: `grade`, `grade_many`, and for votes `equivalence`.
+
+Model text is read in workers only (`isolation`).
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from kvrepro.errors import KvreproError
+from kvrepro.errors import KvreproError, check_known
 from kvrepro.graders.isolation import score_all, score_one
-from kvrepro.graders.score import THOUGHT_END, THOUGHT_START, UNKNOWN_START, Score, check_request
+from kvrepro.graders.score import FINISH_REASONS, GRADERS, KINDS, THOUGHT_END, THOUGHT_START, UNKNOWN_START, Score
 
 # characters of a reply, from its end, that are read
 MAX_SENT = 500_000
 _NEEDED = ("response", "gold", "kind")
+_NAMES = {
+    "kind": ("answer kind", KINDS),
+    "grader": ("grader", GRADERS),
+    "finish_reason": ("finish reason", FINISH_REASONS),
+}
 _DEFAULTS = {"finish_reason": "stop", "options": None, "answer_start": UNKNOWN_START}
 
 
@@ -76,7 +85,7 @@ def _request(item: Mapping[str, Any] | Sequence[Any], grader: str, position: int
             f"known: {sorted((*_NEEDED, *_DEFAULTS))}"
         )
     request = {**_DEFAULTS, **item, "options": dict(item.get("options") or {}), "grader": grader}
-    check_request(request)
+    _check(request)
     response, start = request["response"], request["answer_start"]
     dropped, sent = response[:-MAX_SENT], response[-MAX_SENT:]
     if dropped and THOUGHT_END not in sent:
@@ -84,3 +93,37 @@ def _request(item: Mapping[str, Any] | Sequence[Any], grader: str, position: int
     if start is not None and start > 0:
         start = max(0, start - len(response) + len(sent))
     return {**request, "response": sent, "answer_start": start}
+
+
+def _check(request: Mapping[str, Any]) -> None:
+    """Reject what no reply could be graded against, and what is no reply."""
+    for field, (name, known) in _NAMES.items():
+        check_known(name, known, request[field])
+    gold, response, start = request["gold"], request["response"], request["answer_start"]
+    if not isinstance(gold, str) or not gold.strip():
+        raise KvreproError(f"gold answer {gold!r} is empty or no text; a reply cannot be graded against it")
+    if not isinstance(response, str):
+        raise KvreproError(f"response is {type(response).__name__}; expected the reply's text")
+    if start is not None and (type(start) is not int or not UNKNOWN_START <= start <= len(response)):
+        raise KvreproError(
+            f"answer_start={start!r}; expected a position in the reply's {len(response)} characters, or None "
+            "where its thought never closed"
+        )
+
+
+def equivalence(kind: str) -> Callable[[str, str], bool]:
+    """Equality of extracted answers under the strict grader's rules, for `metrics.maj_at`; it never sees the gold.
+
+    Either answer may play the gold, so that the order of two answers does not matter. Comparisons run in a worker; one
+    that fails there makes the answers different. Verdicts are remembered.
+    """
+    check_known("answer kind", KINDS, kind)
+
+    def as_gold(gold: str, answer: str) -> bool:
+        return score_one({"vote": answer, "gold": gold, "kind": kind, "grader": "strict"}).correct
+
+    @cache
+    def equivalent(first: str, second: str) -> bool:
+        return "".join(first.split()) == "".join(second.split()) or as_gold(first, second) or as_gold(second, first)
+
+    return equivalent

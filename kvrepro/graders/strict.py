@@ -16,7 +16,7 @@ from kvrepro.graders.compare.values import same_answer
 from kvrepro.graders.extract import choice
 from kvrepro.graders.extract.answer import Extraction, answer_part, extract
 from kvrepro.graders.extract.boxes import withdrawn_until
-from kvrepro.graders.letters import AMBIGUOUS, read_choice
+from kvrepro.graders.extract.statements import AMBIGUOUS, read_choice
 from kvrepro.graders.score import Score
 from kvrepro.graders.words import is_wording
 
@@ -25,7 +25,6 @@ _GOLD_CHOICE = re.compile(
     r"|[).:,]+\s*(.+?)\s*\}*$)",
 )
 _BOLD = re.compile(r"\*\*([^*\n]{3,80})\*\*")
-_PLAIN_ANSWER = re.compile(r"^[\s$]*([-+]?[0-9]{1,30})(?:\.0*)?[\s.$]*$")
 _MEASURED_GOLD = re.compile(r"^[\s$]*(-?\d+(?:\.\d+)?)\s*([smghLl])[\s$]*$")
 
 
@@ -52,9 +51,6 @@ def read(
         found = Extraction("ok", line, "final_line") if 0 < len(line) <= 200 else found
     if found.status != "ok" or found.answer is None:
         return Score(False, found.status, found.answer, "empty_box" if cut else found.rule)
-    first, second = _PLAIN_ANSWER.match(gold), _PLAIN_ANSWER.match(found.answer)
-    if first and second:
-        return Score(int(first[1]) == int(second[1]), "ok", found.answer, f"{found.rule}:literal")
     return found
 
 

@@ -152,8 +152,10 @@ def number_in_words(text: str) -> int | None:
     return total + current
 
 
-def fraction_in_words(text: str) -> Fraction | None:
-    """`two thirds`, `one half`, `three and a half`; None for anything else."""
+def value_in_words(text: str) -> Fraction | None:
+    """`seventy-three`, `two thirds`, `one half`, `three and a half`; None for anything else."""
+    if (number := number_in_words(text)) is not None:
+        return Fraction(number)
     words = re.findall(r"[a-z]+|\d+", plain(text).casefold())
     parts = _PARTS.get(words[-1].removesuffix("s")) if 2 <= len(words) <= 8 else None
     if parts is None:

@@ -7,12 +7,12 @@ next is forked in milliseconds, with everything imported.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import sys
 from dataclasses import asdict
+from resource import RLIMIT_AS, RLIMIT_CORE, RLIMIT_FSIZE, setrlimit
 from typing import Any
 
 from kvrepro.graders import dynts, strict
@@ -24,17 +24,6 @@ MEMORY_BYTES = 2 * 1024**3
 WATCH_S = 1.0
 # how a serving process ends: nothing more to do, math-verify is to be imported first, or an error was reported
 DONE, NEEDS_SYMBOLIC, FAILED = 0, 3, 4
-
-
-def restrict() -> None:
-    """Limits of the operating system: address space, no core files, nothing written to files."""
-    # a system without such limits still has the time limit
-    with contextlib.suppress(ImportError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
 def send(output: int, message: dict[str, Any]) -> None:
@@ -98,7 +87,9 @@ def keep_serving(output: int) -> None:
 
 def main() -> None:
     """Restrict this process, shut its outputs, serve."""
-    restrict()
+    # address space, no core files, nothing written to files
+    for limit, size in ((RLIMIT_AS, MEMORY_BYTES), (RLIMIT_CORE, 0), (RLIMIT_FSIZE, 0)):
+        setrlimit(limit, (size, size))
     # an interrupt is meant for the parent, which ends its workers; without a parent they end themselves
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()

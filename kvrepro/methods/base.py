@@ -161,11 +161,7 @@ class EvictionMethod(_Frozen):
         return longest if is_full else min(self.schedule.peak_tokens, longest)
 
     def check_prompt(self, n_prompt: int) -> None:
-        """Refuse a prompt that this budget cannot serve.
-
-        Raises:
-            KvreproError: the prompt exceeds the budget, or pinned tokens exceed what is kept beside the window.
-        """
+        """Raise `KvreproError` for a prompt beyond the budget, or more pinned tokens than fit beside the window."""
         if self.schedule is None:
             return
         s = self.schedule
@@ -184,10 +180,8 @@ class EvictionMethod(_Frozen):
     def plans(self, view: EvictionView) -> tuple[list[KeepPlan], Tensor]:
         """One plan per number of kept slots, and `[R]` int64 how many pinned slots of each row did not fit.
 
-        `NAN_SCORE` in place of a count: the row's score holds NaN and its plan means nothing.
-
-        Raises:
-            KvreproError: the score is no tensor of the expected shape, type and device.
+        `NAN_SCORE` in place of a count: the row's score holds NaN and its plan means nothing. Raises `KvreproError`
+        where the score is no tensor of the expected shape, type and device.
         """
         kept = self.kept_slots(view).clamp(max=view.length)
         sizes = kept.unique().tolist()
@@ -201,13 +195,10 @@ class EvictionMethod(_Frozen):
         return plans, overflow
 
     def plan(self, view: EvictionView, kept_slots: int) -> tuple[KeepPlan, Tensor]:
-        """Choose the slots that stay: the window, then pinned slots, then the best scores.
+        """Choose the slots that stay: the window, then pinned slots, then the best scores; ties go to the earlier slot.
 
-        Ties go to the earlier slot, so a plan never depends on the device or on the batch.
-
-        Returns:
-            The plan, and `[R]` int64 how many pinned slots of each row did not fit (of the layer and head with most),
-            or `NAN_SCORE`.
+        So a plan never depends on the device or on the batch. Returned as by `plans`; a count is of the layer and head
+        with most.
         """
         window = min(self.schedule.window, kept_slots)
         candidates = view.length - window
@@ -224,14 +215,9 @@ class EvictionMethod(_Frozen):
         return KeepPlan(view.rows, torch.cat([best, recent], dim=-1)), overflow
 
     def dropped_pins(self, overflow: Tensor, view: EvictionView, logits: Tensor) -> list[int]:
-        """What `plans` counted, on the host.
+        """What `plans` counted, on the host; `logits` `[B, V]` of the step that led here tell whose fault a NaN is.
 
-        Args:
-            overflow: `[R]` int64, from `plans(view)`.
-            logits: `[B, V]`, of the step that led here.
-
-        Raises:
-            KvreproError: a score holds NaN although the model's own numbers are finite.
+        Raises `KvreproError` where a score holds NaN although the model's own numbers are finite.
         """
         counts = overflow.tolist()
         if NAN_SCORE in counts:
@@ -276,20 +262,19 @@ class EvictionMethod(_Frozen):
 def checked_score(method: EvictionMethod, view: EvictionView) -> Tensor:
     """`method.score(view)`, float32 or float64; NaN is left to `plan`, which need not wait for the device.
 
-    Raises:
-        KvreproError: names the method, what it gave and what was expected.
+    Raises `KvreproError`, which names the method, what it gave and what was expected.
     """
     scores = method.score(view)
     shape, rows, where = view.cache.shape, len(view.rows), view.rows.device
     expected = f"[{shape.layers} or 1, {rows}, {shape.kv_heads} or 1, {view.length}] (layers, rows, KV heads, slots)"
+    sizes, given = ((shape.layers, 1), (rows,), (shape.kv_heads, 1), (view.length,)), None
     if not isinstance(scores, Tensor):
-        raise KvreproError(f"method {method.name!r}: score gave {type(scores).__name__}, expected a tensor {expected}")
-    sizes = ((shape.layers, 1), (rows,), (shape.kv_heads, 1), (view.length,))
-    if scores.ndim != 4 or any(n not in known for n, known in zip(scores.shape, sizes, strict=True)):
-        raise KvreproError(f"method {method.name!r}: score gave the shape {list(scores.shape)}, expected {expected}")
-    if scores.dtype == torch.bool or scores.is_complex() or scores.device != where:
-        raise KvreproError(
-            f"method {method.name!r}: score gave {scores.dtype} on {scores.device}, expected real numbers on {where}"
-        )
+        given, expected = type(scores).__name__, f"a tensor {expected}"
+    elif scores.ndim != 4 or any(n not in known for n, known in zip(scores.shape, sizes, strict=True)):
+        given = f"the shape {list(scores.shape)}"
+    elif scores.dtype == torch.bool or scores.is_complex() or scores.device != where:
+        given, expected = f"{scores.dtype} on {scores.device}", f"real numbers on {where}"
+    if given is not None:
+        raise KvreproError(f"method {method.name!r}: score gave {given}, expected {expected}")
     # half precision would tie scores that differ, and so would float32 large integers
     return scores.double() if scores.dtype in (torch.float64, torch.int64) else scores.float()

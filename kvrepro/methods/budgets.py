@@ -20,11 +20,7 @@ PROTOCOLS = (FAIR, AS_PUBLISHED)
 
 
 def resolve_protocol(protocol: str | None, ratio: float | None) -> str:
-    """The protocol of a run; where none is named, a ratio means DynTS' own protocol.
-
-    Raises:
-        KvreproError: an unknown protocol, or a ratio in the fair one.
-    """
+    """The protocol of a run; where none is named, a ratio means DynTS' own. A ratio in the fair one is an error."""
     if protocol is None:
         return FAIR if ratio is None else AS_PUBLISHED
     if protocol not in PROTOCOLS:
@@ -74,10 +70,10 @@ class Schedule:
                 f"ratio={self.ratio} and evict_every={self.evict_every}: with a ratio an eviction comes when the "
                 "budget is exceeded; give one of the two"
             )
-        if self.kept is not None and not self.window <= self.kept <= self.budget + self.evict_every - 1:
+        if self.kept is not None and not self.window <= self.kept <= self.peak_tokens - 1:
             raise KvreproError(
                 f"kept={self.kept}: an eviction keeps at least the window ({self.window}) and drops at least one of "
-                f"{self.budget + self.evict_every} slots"
+                f"{self.peak_tokens} slots"
             )
         if self.window >= self.budget and self.kept is None:
             raise KvreproError(
@@ -86,14 +82,9 @@ class Schedule:
             )
 
     @property
-    def slack_tokens(self) -> int:
-        """Slots that a row may hold beyond `budget` at its peak."""
-        return 1 if self.ratio is not None else self.evict_every
-
-    @property
     def peak_tokens(self) -> int:
         """The most slots a row ever holds, and its length when it evicts."""
-        return self.budget + self.slack_tokens
+        return self.budget + self.evict_every
 
     @property
     def kept_tokens(self) -> int:
@@ -133,10 +124,10 @@ class Sizes(NamedTuple):
         return _filled(self.window, int(DEFAULT_WINDOW_SHARE * self.budget))
 
     def refuse_period(self) -> None:
-        """Raise `KvreproError` where a period is given to a method that evicts when its budget is exceeded."""
+        """Raise `KvreproError` where a period is given to a method whose budget alone says when it evicts."""
         if self.evict_every is not None:
             raise KvreproError(
-                f"evict_every={self.evict_every}: {self.method} as published evicts when its budget is exceeded. Leave "
+                f"evict_every={self.evict_every}: {self.method} as published evicts by its budget alone. Leave "
                 "it out, or use protocol=fair, where the budget is what remains after an eviction"
             )
 
@@ -186,8 +177,9 @@ def window_only(extra: int = 0, *, fills_ratio: bool = True) -> Rule:
     return rule
 
 
-def remains(window: int, every: int, *, window_is_period: bool = False) -> Rule:
-    """The budget remains after an eviction; these are the paper's window and period (docs/budgets.md#remains-rule).
+def remains(window: int | None, every: int) -> Rule:
+    """The budget remains after an eviction; a paper's window (None: the period) and period
+    (docs/budgets.md#remains-rule).
 
     A row evicts when it holds budget + period slots.
 
@@ -198,7 +190,7 @@ def remains(window: int, every: int, *, window_is_period: bool = False) -> Rule:
     def rule(sizes: Sizes) -> Schedule:
         sizes.refuse_ratio()
         period = _filled(sizes.evict_every, every)
-        return Schedule(sizes.budget, _filled(sizes.window, period if window_is_period else window), None, period)
+        return Schedule(sizes.budget, _filled(sizes.window, period if window is None else window), None, period)
 
     return rule
 
@@ -221,11 +213,8 @@ def sinks_separators_window(sizes: Sizes) -> Schedule:
 
 def growing(sizes: Sizes) -> Schedule:
     """RPC: the budget is the number of tokens between compressions; the cache grows by a ratio of it."""
+    sizes.refuse_period()
     budget, window = sizes.budget, _filled(sizes.window, 32)
-    if sizes.evict_every is not None:
-        raise KvreproError(
-            f"evict_every={sizes.evict_every}: {sizes.method} as published compresses every budget={budget} tokens"
-        )
     # sizes of the first compression without a prompt; `RPCMethod` takes them apart again and adds prompt and growth
     share = int(budget * (0.25 if sizes.ratio is None else sizes.ratio) + 1e-9)
     return Schedule(budget + window - 1, window, kept=window + share)

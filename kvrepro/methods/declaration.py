@@ -26,11 +26,9 @@ RENAMED = {"moved": "after_compact"}
 def declare(cls: type) -> None:
     """Give a new method class its own `name` and `source` where it states none, and check what it states.
 
-    Both would otherwise be the parent's, and numbers would be reported under another method's name.
-
-    Raises:
-        KvreproError: a class attribute of the wrong type or form, a switch without its type, or a hook's former name.
-        UnknownNameError: a need or kind of attention that does not exist.
+    Both would otherwise be the parent's, and numbers would be reported under another method's name. Raises
+    `KvreproError` for a class attribute of the wrong type or form, a switch without its type, a hook's former name, or
+    an unknown need.
     """
     own = vars(cls)
     if "name" not in own:
@@ -72,11 +70,7 @@ def _check_limits_declared(cls: type) -> None:
 
 
 def check_limits(method: object) -> None:
-    """Hold a method's options to the `limits` of its class and of those above: known texts, a minimum or an interval.
-
-    Raises:
-        KvreproError: names the option, its value and what is allowed.
-    """
+    """Raise `KvreproError` for an option beyond the `limits` of its class or of those above."""
     for cls in type(method).__mro__:
         for name, allowed in vars(cls).get("limits", {}).items():
             value = getattr(method, name)
@@ -105,11 +99,7 @@ def option_types(cls: type) -> dict[str, str]:
 
 @cache
 def declared_options(target: str) -> dict[str, str]:
-    """`option_types` of a method of the package, read from its source: a cell is checked without loading torch.
-
-    Args:
-        target: module and class, as in `METHODS`.
-    """
+    """`option_types` of a method of the package (`target` as in `METHODS`), read from its source, so without torch."""
     module, name = target.split(":")
     tree = ast.parse((Path(__file__).parent / f"{module}.py").read_text())
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
@@ -127,14 +117,8 @@ def declared_options(target: str) -> dict[str, str]:
 
 
 def checked_options(method: str, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
-    """Options of a method with numbers, texts and booleans of their declared type.
-
-    Args:
-        known: names and types, from `option_types` or `declared_options`.
-
-    Raises:
-        UnknownNameError: an option that the method does not have.
-        KvreproError: an option of the wrong type.
+    """Options of a method, each of its declared type, from `option_types` or `declared_options`; else
+    `KvreproError`.
     """
     checked = {}
     for name, value in options.items():

@@ -37,11 +37,15 @@ if TYPE_CHECKING:
 class MethodEntry:
     """One row of the table.
 
-    `target`: module and class. `published`: what the method's own paper means by a budget. `only_window`: the window
-    that defines the method, if one does. `learned`: the field of a cell that names the trained folder which
-    the method reads; what is in it counts in the cell's hash. `reads_separators`: the method reads the model's
-    separators, which count too. `revision`: raised when the method's own scores change, so that its older cells are
-    not taken for new ones; `switch_revisions`: of a switch's scores, where it is on.
+    Attributes:
+        target: module and class.
+        published: what the method's own paper means by a budget.
+        only_window: the window that defines the method, if one does.
+        learned: the field of a cell that names the trained folder which the method reads; what is in it counts in the
+            cell's hash.
+        reads_separators: the method reads the model's separators, which count too.
+        revision: raised when the method's own scores change, so that its older cells are not taken for new ones.
+        switch_revisions: of a switch's scores, where it is on.
     """
 
     target: str
@@ -91,19 +95,17 @@ METHODS: dict[str, MethodEntry] = {
     "question_window": MethodEntry("recency:QuestionWindowMethod"),
     # successors
     "random_attention": MethodEntry("random:RandomAttentionMethod", buffer_on_top),
-    "vase_attnv": MethodEntry("vase:VaSEAttnVMethod", remains(64, 64, window_is_period=True)),
-    "vase_dkv": MethodEntry("vase:VaSEDKVMethod", remains(64, 64, window_is_period=True)),
+    "vase_attnv": MethodEntry("vase:VaSEAttnVMethod", remains(None, 64)),
+    "vase_dkv": MethodEntry("vase:VaSEDKVMethod", remains(None, 64)),
     "triattention": MethodEntry("triattention:TriAttentionMethod", remains(0, 128), learned="calibration", revision=2),
     "gkv": MethodEntry("gkv:GKVMethod", remains(16, 128)),
-    "lazy_eviction": MethodEntry("lazy_eviction:LazyEvictionMethod", remains(175, 175, window_is_period=True)),
-    "foresight_kv": MethodEntry(
-        "foresight_kv:ForesightKVMethod", remains(128, 128, window_is_period=True), learned="judge"
-    ),
+    "lazy_eviction": MethodEntry("lazy_eviction:LazyEvictionMethod", remains(None, 175)),
+    "foresight_kv": MethodEntry("foresight_kv:ForesightKVMethod", remains(None, 128), learned="judge"),
     "rpc": MethodEntry("rpc:RPCMethod", growing),
     "raas": MethodEntry("raas:RaaSMethod", remains(1, 1)),
     "tova": MethodEntry("tova:TOVAMethod", remains(0, 1)),
-    "keydiff": MethodEntry("key_scores:KeyDiffMethod", remains(64, 64, window_is_period=True)),
-    "knorm": MethodEntry("key_scores:KnormMethod", remains(64, 64, window_is_period=True)),
+    "keydiff": MethodEntry("key_scores:KeyDiffMethod", remains(None, 64)),
+    "knorm": MethodEntry("key_scores:KnormMethod", remains(None, 64)),
     "expected_attention": MethodEntry("expected_attention:ExpectedAttentionMethod", remains(0, 512)),
     # bounds, in teacher-forced mode only
     "oracle_answer": MethodEntry("oracles:OracleAnswerMethod"),
@@ -119,9 +121,8 @@ def check_method_name(name: str) -> None:
 def cell_options(method: str, options: Mapping[str, object]) -> dict[str, object]:
     """Options of a cell, checked without loading the method's class: numbers, texts and booleans of the declared type.
 
-    Raises:
-        UnknownNameError: an option that the method does not have, or that no cell can hold.
-        KvreproError: an option of the wrong type, or for `full`, which never evicts.
+    Raises `KvreproError` for one of the wrong type, that the method does not have or that no cell can hold, and for
+    `full`.
     """
     if method == FULL:
         _refuse_for_full(options)
@@ -130,10 +131,8 @@ def cell_options(method: str, options: Mapping[str, object]) -> dict[str, object
 
 
 def idle_sizes(method: str, protocol: str | None, window: int | None) -> tuple[str, ...]:
-    """Sizes that mean nothing to a method, of which a caller who only changes the method may have set some.
-
-    Args:
-        window: as given; one that is not the method's own counts among them.
+    """Sizes that mean nothing to a method, of which a caller who only changes the method may have set some; `window`,
+    as given, counts among them where it is not the method's own.
     """
     if method == FULL:
         return ("budget", "window", "ratio", "evict_every", "protocol", "options")
@@ -162,15 +161,23 @@ def _refuse_for_full(given: Mapping[str, object]) -> None:
 def method_class(method: str | type[EvictionMethod]) -> type[EvictionMethod]:
     """The class behind a name; a class of a caller's own is checked and stays what it is.
 
-    Raises:
-        UnknownNameError: no such method; lists the known ones.
-        KvreproError: neither a name nor a subclass of `EvictionMethod`, or a class with the name of another method.
+    Raises `KvreproError` for an unknown name, for what is no subclass of `EvictionMethod`, or has another method's
+    name.
     """
-    if not isinstance(method, str):
-        return _own_class(method)
-    check_method_name(method)
-    module, cls = METHODS[method].target.split(":")
-    return getattr(import_module(f".{module}", __package__), cls)
+    if isinstance(method, str):
+        check_method_name(method)
+        module, cls = METHODS[method].target.split(":")
+        return getattr(import_module(f".{module}", __package__), cls)
+    base = import_module(".base", __package__).EvictionMethod
+    if not isinstance(method, type) or not issubclass(method, base) or method is base:
+        raise KvreproError(f"method={method!r}: expected a name (kvrepro list methods) or a subclass of EvictionMethod")
+    # a name of the table would bring that row's published schedule, and its name in every table
+    if method.name in METHODS and not method.__module__.startswith(f"{__package__}."):
+        raise KvreproError(
+            f"class {method.__name__} is named {method.name!r}, which is a method of the package: give it another "
+            "`name`"
+        )
+    return method
 
 
 def create_schedule(
@@ -183,13 +190,9 @@ def create_schedule(
 ) -> Schedule | None:
     """The schedule of a method under a budget, None for `full`; defaults are filled in here.
 
-    Args:
-        protocol: `fair` (the budget is what remains after an eviction, for every method) or `as_published`;
-            None means `as_published` where a ratio is given and `fair` elsewhere.
-
-    Raises:
-        KvreproError: sizes of the wrong type or that do not fit together, a budget for `full`, or none for another
-            method.
+    `protocol`: `fair` (the budget is what remains after an eviction, for every method) or `as_published`; None means
+    `as_published` where a ratio is given and `fair` elsewhere. Raises `KvreproError` for sizes of the wrong type or
+    that do not fit together, a budget for `full`, or none for another method.
     """
     given = {"budget": budget, "window": window, "ratio": ratio, "evict_every": evict_every, "protocol": protocol}
     kinds = {"ratio": float | None, "protocol": str | None}
@@ -239,16 +242,3 @@ def create_method(
         # what pinned tokens do when they do not fit is a parameter of every cell
         _refuse_for_full({name: value for name, value in options.items() if name != "pin_overflow"})
     return cls(schedule=create_schedule(cls.name, budget, window, ratio, evict_every, protocol), **options)
-
-
-def _own_class(given: object) -> type[EvictionMethod]:
-    """A class that a caller passed in place of a name."""
-    base = import_module(".base", __package__).EvictionMethod
-    if not isinstance(given, type) or not issubclass(given, base) or given is base:
-        raise KvreproError(f"method={given!r}: expected a name (kvrepro list methods) or a subclass of EvictionMethod")
-    # a name of the table would bring that row's published schedule, and its name in every table
-    if given.name in METHODS and not given.__module__.startswith(f"{__package__}."):
-        raise KvreproError(
-            f"class {given.__name__} is named {given.name!r}, which is a method of the package: give it another `name`"
-        )
-    return given

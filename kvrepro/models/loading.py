@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 
 from ..errors import KvreproError
-from .checkpoint_files import check_folder
-from .failures import explained
+from .failures import check_folder, explained
 from .memory import check_fits
 from .table import ModelEntry, fetched_name, model_entry
 
@@ -22,14 +21,18 @@ def load_model(model: str | Path | ModelEntry, device: str | None = None):
     Memory is checked first, from the sizes that the checkpoint's configuration gives.
 
     Raises:
-        KvreproError: no such folder, id or revision, no network, no access, files missing, pickle weights only,
+        KvreproError: no such name, folder, id or revision, no network, no access, files missing, pickle weights only,
             too little memory, a package missing; says what to do.
-        UnknownNameError: a name that is none of these.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    entry = _entry(model)
+    if not isinstance(model, str | Path | ModelEntry):
+        raise KvreproError(
+            f"model={model!r}: expected a name of `kvrepro list models`, a folder, a Hub id OWNER/NAME[@REVISION], or "
+            "what kvrepro.model_entry gives"
+        )
+    entry = model if isinstance(model, ModelEntry) else model_entry(str(model))
     device = device or default_device()
     _check_source(entry)
     check_fits(entry, device)
@@ -44,17 +47,6 @@ def load_model(model: str | Path | ModelEntry, device: str | None = None):
     if not hasattr(loaded, "hf_device_map"):
         loaded = loaded.to(device)
     return loaded.eval(), tokenizer
-
-
-def _entry(model: object) -> ModelEntry:
-    if isinstance(model, ModelEntry):
-        return model
-    if isinstance(model, str | Path):
-        return model_entry(str(model))
-    raise KvreproError(
-        f"model={model!r}: expected a name of `kvrepro list models`, a folder, a Hub id OWNER/NAME[@REVISION], or what "
-        "kvrepro.model_entry gives"
-    )
 
 
 def default_device() -> str:
@@ -76,8 +68,7 @@ def resolved_revision(entry: ModelEntry) -> str | None:
 def check_available(entry: ModelEntry, device: str | None = None) -> None:
     """Look for the weights without loading them; of a Hub model that is not here yet, the configuration is fetched.
 
-    Raises:
-        KvreproError: what `load_model` would raise for weights that are missing or meant for another device.
+    Raises `KvreproError` as `load_model` does for weights that are missing or meant for another device.
     """
     from huggingface_hub import constants, hf_hub_download, snapshot_download
 

@@ -18,22 +18,16 @@ _LOGITS_COPIES = 3
 def rows_that_fit(room: int, slot_bytes: int, capacity: int, vocabulary: int) -> int:
     """The largest batch: rows of `capacity` slots whose cache and logits fit into `room` bytes.
 
-    Args:
-        room: bytes left of a device beside weights, importance head and reserve.
-        slot_bytes: K and V of one token over all layers.
+    `room`: what a device has left beside weights, head and reserve. `slot_bytes`: K and V of one token over all layers.
     """
     return max(0, room // (slot_bytes * capacity + _LOGITS_COPIES * 4 * vocabulary))
 
 
 def step_bytes(weights_bytes: int, slot_bytes: int, rows: int, slots: float) -> float:
-    """Bytes that a decode step must read: the weights once, and K and V of every row's slots.
+    """Bytes that a decode step must read: the weights once, and K and V of every row's slots (mean per row).
 
-    Over a device's bandwidth this is the least time that a step can take.
-
-    Args:
-        weights_bytes: all but an embedding table that is not the head as well.
-        slot_bytes: K and V of one token over all layers.
-        slots: mean per row.
+    Over a device's bandwidth this is the least time that a step can take. `weights_bytes` leaves out an embedding table
+    that is not the head as well; `slot_bytes`: K and V of one token over all layers.
     """
     return weights_bytes + rows * slots * slot_bytes
 
@@ -51,10 +45,8 @@ def free_bytes(device: str, all_devices: bool = False) -> int:
 
 
 def check_fits(entry: ModelEntry, device: str, cache_bytes: int = 0) -> None:
-    """Compare weights and cache (with the method's head) with the memory that is free.
-
-    Raises:
-        KvreproError: too little memory; says how much is missing and what makes it fit.
+    """Compare weights and cache (with the method's head) with the memory that is free; too little is a
+    `KvreproError`.
     """
     weights, kind = model_size(entry).weights_bytes, device.split(":")[0]
     needed = weights + cache_bytes + RESERVE_BYTES.get(kind, 0)

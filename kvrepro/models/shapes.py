@@ -1,7 +1,8 @@
-"""Sizes of a model from its configuration alone: parameters, weight bytes, KV bytes a token; no weights needed.
+"""The published shapes: sizes of a model from its configuration alone, and models of that shape with random weights.
 
 Configurations of the table's Hub models are kept here, so that a plan can be made without the network. They are the
-published `config.json` values; where the Hub's copy is in the local cache, that one is used.
+published `config.json` values; where the Hub's copy is in the local cache, that one is used. Speed does not depend on
+what weights hold, so a shape is enough to time it. Loads without torch.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..cache.shape import CacheShape
-from ..errors import KvreproError
+from ..errors import KvreproError, check_known
 from .failures import explained
 from .table import MODELS, ModelEntry, fetched_name
 
@@ -43,7 +44,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     name: {**family, **dict(zip(_SIZES, sizes, strict=True))} for name, (family, *sizes) in _TABLE.items()
 }
 
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+# true shapes, name on the command line -> row of the model table
+SHAPES = {"r1-llama-8b": "r1-llama", "r1-qwen-7b": "r1-qwen"}
+
 # weights of a quantised linear layer, with its scales (bitsandbytes: 8 bit + row scale; nf4/fp4 + one scale per 64)
 _QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}
 
@@ -73,11 +76,41 @@ def published_config(name: str, **changes: Any):
     return AutoConfig.for_model(values.pop("model_type"), **values)
 
 
+def true_shape(name: str):
+    """Configuration of R1-Distill-Llama-8B (`r1-llama-8b`) or R1-Distill-Qwen-7B (`r1-qwen-7b`); else
+    `UnknownNameError`.
+    """
+    check_known("model shape", SHAPES, name)
+    # no token ends a row, so that every step has all rows
+    return published_config(SHAPES[name], bos_token_id=None, eos_token_id=None)
+
+
+def bench_shape():
+    """Configuration of the 135M Llama shape that `kvrepro bench` decodes with on a CPU."""
+    longer = {"max_position_embeddings": 16384, "rope_theta": 10000.0, "rms_norm_eps": 1e-6}
+    return published_config("smollm2-135m", **longer)
+
+
+def build(config, device: str, dtype: str):
+    """A model of that shape in a dtype such as `bfloat16`, initialised at random on the device itself."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device(device):
+        return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
+
+
+def weight_bytes(model, *, of_a_step: bool = False) -> int:
+    """Bytes of a model's weights; of those that a decode step reads, all but an embedding table that is no head too."""
+    table = model.get_input_embeddings().weight
+    is_left = of_a_step and model.get_output_embeddings().weight is not table
+    return sum(p.numel() * p.element_size() for p in model.parameters() if not (is_left and p is table))
+
+
 def model_config(entry: ModelEntry):
     """The configuration: of the folder, of the local Hub cache, of the table above, or asked from the Hub.
 
-    Raises:
-        KvreproError: none of these has it.
+    Raises `KvreproError` where none of these has it.
     """
     from transformers import AutoConfig
 
@@ -102,33 +135,23 @@ def model_dtype(entry: ModelEntry, config) -> str:
     return entry.dtype if entry.dtype != "auto" else str(config.dtype or "float32").removeprefix("torch.")
 
 
+@lru_cache(maxsize=32)
 def model_size(entry: ModelEntry) -> ModelSize:
     """Sizes of one row of the table, counted on a model without storage."""
-    return _size(entry.name, entry.source, entry.revision, entry.dtype, entry.quantisation)
+    from torch import nn
 
-
-@lru_cache(maxsize=32)
-def _size(name: str, source: str, revision: str | None, dtype: str, quantisation: str | None) -> ModelSize:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    entry = ModelEntry(name, name, source, dtype, revision, quantisation=quantisation)
     config = model_config(entry)
     shape, text = CacheShape.of(config), config.get_text_config(decoder=True)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    element = _BYTES[model_dtype(entry, config)]
-    table, head = model.get_input_embeddings().weight, model.get_output_embeddings()
-    parameters = sum(p.numel() for p in model.parameters())
-    weights = parameters * element
-    if quantisation is not None:
+    model = build(config, "meta", model_dtype(entry, config))
+    element, head, saved = model.dtype.itemsize, model.get_output_embeddings(), 0.0
+    if entry.quantisation is not None:
         # the head and the embeddings stay as they are; every other matrix is quantised
-        inner = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head)
-        weights = int(weights - inner * element + inner * _QUANTISED_BYTES[quantisation])
+        inner = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m is not head)
+        saved = inner * (element - _QUANTISED_BYTES[entry.quantisation])
     return ModelSize(
-        parameters=parameters,
-        weights_bytes=weights,
-        step_weights_bytes=weights - (0 if head.weight is table else table.numel() * element),
+        parameters=sum(p.numel() for p in model.parameters()),
+        weights_bytes=int(weight_bytes(model) - saved),
+        step_weights_bytes=int(weight_bytes(model, of_a_step=True) - saved),
         kv_bytes_per_token=2 * shape.layers * shape.kv_heads * shape.head_dim * element,
         hidden=text.hidden_size,
         max_positions=text.max_position_embeddings,

@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from ..errors import KvreproError, UnknownNameError, check_known
 from ..paths import CHECKPOINTS, fetched_folder, user_models_file
+from .failures import check_folder
 from .tokens import OPEN_THOUGHT, THINK_END_TEXT, ThinkTags, opening_tag
 
 _KNOWN_VALUES = {
@@ -57,7 +57,7 @@ class ModelEntry:
     think_start: str | None = None
     think_end: str | None = THINK_END_TEXT
     open_thought: str | None = "always"
-    generation: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    generation: Mapping[str, Any] = field(default_factory=dict, hash=False)
     prompt_style: str = "dynts"
     separators: tuple[str, ...] | None = None
     quantisation: str | None = None
@@ -79,11 +79,7 @@ class ModelEntry:
         return opening_tag(self.think_end, self.think_start)
 
     def tags(self, tokenizer) -> ThinkTags:
-        """The tags in the model's tokenizer.
-
-        Raises:
-            KvreproError: the tokenizer or the chat template does not know them.
-        """
+        """The tags in the model's tokenizer; `KvreproError` where it or the chat template does not know them."""
         return ThinkTags.of(tokenizer, self.think_end, self.think_start, self.open_thought)
 
     @property
@@ -100,11 +96,11 @@ class ModelEntry:
 
 
 def _r1(name: str, title: str, hub_id: str, commit: str, open_thought: str = "always") -> ModelEntry:
-    generation = MappingProxyType(_R1_GENERATION)
+    generation = _R1_GENERATION
     return ModelEntry(name, title, hub_id, "bfloat16", commit, generation=generation, open_thought=open_thought)
 
 
-_SMOLLM2_GENERATION = MappingProxyType({"temperature": 0.2, "top_p": 0.9, "top_k": 50})
+_SMOLLM2_GENERATION = {"temperature": 0.2, "top_p": 0.9, "top_k": 50}
 # The commits are those that public repositories pin for these ids; the Hub itself cannot be reached from here.
 _ROWS = (
     ModelEntry("tiny-r1-llama", "Tiny-R1-Llama", str(CHECKPOINTS / "tiny-r1-llama"), "float32"),
@@ -127,19 +123,14 @@ MODELS: dict[str, ModelEntry] = {entry.name: entry for entry in _ROWS}
 def model_table() -> dict[str, ModelEntry]:
     """The shipped rows, changed and extended by the user's own file (`KVREPRO_MODELS`, else `models.yaml`).
 
-    Raises:
-        KvreproError: the file holds something else than rows of known fields.
+    Raises `KvreproError` where that holds something else than rows of known fields.
     """
     path = user_models_file()
     return MODELS if path is None else {**MODELS, **_user_rows(path)}
 
 
 def model_entry(name: str) -> ModelEntry:
-    """A row of the table, or one made for a local folder or for a Hub id (`owner/name`, `owner/name@revision`).
-
-    Raises:
-        UnknownNameError: none of these.
-    """
+    """A row of the table, or one made for a folder or a Hub id (`OWNER/NAME[@REVISION]`); else `UnknownNameError`."""
     table = model_table()
     if name in table:
         entry = table[name]
@@ -151,9 +142,7 @@ def model_entry(name: str) -> ModelEntry:
         return ModelEntry(folder.name, folder.name, str(folder.resolve()), "auto", open_thought=None)
     hub_id, _, revision = name.partition("@")
     if folder.is_dir() and folder.name != name:
-        raise KvreproError(
-            f"{folder} has no config.json: expected a checkpoint folder (config.json, weights, tokenizer)"
-        )
+        check_folder(folder)
     if HUB_ID.fullmatch(hub_id):
         title = hub_id.split("/")[1]
         return ModelEntry(title, title, hub_id, "auto", revision or None, open_thought=None)

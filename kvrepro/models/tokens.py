@@ -45,17 +45,12 @@ class ThinkTags:
     def of(
         cls, tokenizer, text: str | None = THINK_END_TEXT, start: str | None = None, open_thought: str | None = None
     ) -> ThinkTags:
-        """Find the tags in a tokenizer.
+        """Find the tags in a tokenizer: the closing one (None for a model that does not think) and the opening one.
 
-        Args:
-            text: the closing tag; None is a model that does not think.
-            start: the opening tag; None is the closing tag without its `/`.
-            open_thought: `template`, `always` or None, see `ThinkTags`.
-
-        Raises:
-            KvreproError: the closing tag does not survive a round trip, so roles could not be told apart; it is neither
-                a token of its own nor is one of the tags mentioned in the chat template, so the model would never
-                write it; or the thought is to be opened with a tag that is not known.
+        `start` None is the closing tag without its `/`; `open_thought` as in `ThinkTags`. Raises `KvreproError` where
+        the closing tag does not survive a round trip, so roles could not be told apart; where it is neither a token of
+        its own nor one of the tags is mentioned in the chat template, so the model would never write it; or where the
+        thought is to be opened with a tag that is not known.
         """
         if open_thought not in (None, *OPEN_THOUGHT):
             raise UnknownNameError("open_thought", open_thought, OPEN_THOUGHT)
@@ -114,12 +109,9 @@ def reply_parts(tokenizer, token_ids: Sequence[int], n_thinking: int | None, tag
     drop them: the thought would then be graded as part of the answer. The closing tag of another name is written as
     `</think>`, so that whatever reads replies needs to know one.
 
-    Args:
-        n_thinking: tokens up to and including the closing tag; None for a thought that was not closed.
-
-    Returns:
-        The text, and the offset behind the closing tag: `text[:offset]` ends with `</think>`, whatever tags stand in
-        words elsewhere. None for a thought that was not closed, 0 for a model that does not think.
+    `n_thinking`: tokens up to and including the closing tag; None for a thought that was not closed. `text[:offset]`
+    ends with `</think>`, whatever tags stand in words elsewhere; the offset is None for a thought that was not closed,
+    0 for a model that does not think.
     """
     names = {name for name in (tags.text, tags.start, THINK_END_TEXT, opening_tag(THINK_END_TEXT)) if name is not None}
     added = getattr(tokenizer, "added_tokens_decoder", {})
@@ -144,14 +136,10 @@ def reply_parts(tokenizer, token_ids: Sequence[int], n_thinking: int | None, tag
 def render_prompt(tokenizer, question: str | Sequence[Mapping[str, str]], tags: ThinkTags | None = None) -> list[int]:
     """Ids of the question as the only user message, or of chat messages, rendered by the model's own chat template.
 
-    Args:
-        tags: their `open_thought` says what follows where the rendered prompt does not open the thought; None leaves
-            the prompt as it is.
+    What follows where the rendered prompt does not open the thought, `tags.open_thought` says; without tags nothing
+    does. Raises `KvreproError` where the tokenizer has no chat template.
 
     Source: DynTS `utils/utils.py` (no system prompt, no suffix, no further special tokens).
-
-    Raises:
-        KvreproError: the tokenizer has no chat template.
     """
     text = _rendered(tokenizer, question)
     if tags is not None and _lacks_opening(text, tags):

@@ -152,4 +152,4 @@ def _options(name: str, style: str, rows: list[dict[str, Any]]) -> tuple[dict[st
             raise
         return {}, str(error)
     check_same_problems(rows, {p.problem_id: p.gold for p in problems}, name)
-    return {p.problem_id: p.lettered_options for p in problems}, None
+    return {p.problem_id: p.options for p in problems}, None

@@ -15,8 +15,8 @@ import torch
 from tqdm import tqdm
 
 from ..benchmarks.problem import Problem
-from ..benchmarks.prompts import prompt_hash
-from ..benchmarks.table import benchmark_entry, load_with_origin, rows_hash
+from ..benchmarks.prompts import prompt_hash, rows_hash
+from ..benchmarks.table import benchmark_entry, load_with_origin
 from ..engine.engine import Engine
 from ..engine.generate import end_token_ids
 from ..engine.observer import KeptPositions
@@ -209,7 +209,7 @@ def _completion_row(completion: Completion, tokenizer, think: ThinkTags) -> dict
 def _graded(problems: list[Problem], rows: list[dict[str, Any]], config: CellConfig) -> list[dict[str, Any]]:
     """Rows with gold, extracted answer, verdict and the rule that decided, without what only a run needs."""
     golds = {p.problem_id: p.gold for p in problems}
-    options = {p.problem_id: p.lettered_options for p in problems}
+    options = {p.problem_id: p.options for p in problems}
     rows = [{**row, "gold": golds[row["problem_id"]]} for row in rows]
     graded = regrade(rows, benchmark_entry(config.benchmark).kind, workers=1, options=options)
     return [{name: value for name, value in row.items() if name not in _WORKING_FIELDS} for row in graded]

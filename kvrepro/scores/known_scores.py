@@ -9,7 +9,7 @@ from pathlib import Path
 from .statistics import Interval
 
 _FILE = Path(__file__).with_name("known_scores.csv")
-# read off the paper's figures: model, benchmark, kv_budget_tokens, pass_at_1_percent, throughput_tps
+# read off the paper's figures: model, benchmark, budget_tokens, pass_at_1 (percent), decode_tps
 PAPER_BUDGET_CURVES = Path(__file__).with_name("paper_budget_curves.csv")
 # points; prompt, seed and order of options alone move scores by several points (arXiv 2504.07086, 2506.04734)
 TOLERANCE_POINTS = 5.0

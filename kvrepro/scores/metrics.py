@@ -134,7 +134,7 @@ def metric_rows(records: Iterable[Record], equivalent: Equivalence) -> list[dict
     """pass@1, pass@m for m from 2 to k, maj@k and DynTS' major, each with n, k and its 95 % interval, as fractions.
 
     Args:
-        equivalent: whether two answers say the same, of the benchmark's kind (`graders.equivalence`).
+        equivalent: whether two answers say the same, of the benchmark's kind (`graders.grading.equivalence`).
 
     `dynts_major` is DynTS' "major@k", the share of problems whose most frequent *verdict* is right. It needs the gold
     and is a lower bound of maj@k; only for comparison with its tables.

@@ -9,7 +9,7 @@ import torch
 from kvrepro.analysis.kept_thoughts import _admit, accuracy_by_part, answers_from_parts, choose_tokens
 from kvrepro.analysis.observations import sorted_share_curve
 from kvrepro.analysis.predictor_effect import untrained_head
-from kvrepro.bench.head_cost import break_even, break_even_length, saved_slots, seconds_per_slot, step_costs
+from kvrepro.bench.head_cost import break_even, break_even_length, saved_slots, step_costs
 from kvrepro.cache.attention import slot_attention
 from kvrepro.cache.slots import CompressedCache
 from kvrepro.engine.decoders.choose import make_decoder
@@ -120,7 +120,6 @@ def test_break_even_of_the_paper_models_by_hand():
     assert even.bytes_moved == pytest.approx(50_333_696 * 2 / (20 * 128 * 1024))
     assert even.measured is None
     costs = pd.DataFrame({"slots": [100, 200, 300], "step_s": [0.1, 0.2, 0.3], "head_s": 0.05, "rows": 20})
-    assert seconds_per_slot(costs)[0] == pytest.approx(1e-3)
     assert break_even(llama, 1, 1, 2, costs).measured == pytest.approx(50)
 
 
@@ -132,7 +131,6 @@ def test_slots_saved_and_the_length_that_pays_by_hand():
     # 0, 0, 0, 2, 4, 8, 12 saved in all against 1 slot a step
     assert break_even_length(saved, 1) == 6
     assert break_even_length(saved, 100) is None
-    assert break_even_length(saved, None) is None
 
 
 def test_the_evictions_counted_are_those_of_the_engine():

@@ -15,7 +15,7 @@ from kvrepro.bench.settings import DYNTS, GENERATE, KVPRESS, OURS, REFERENCE, VA
 from kvrepro.cli import main
 from kvrepro.commands import bench as command
 from kvrepro.errors import KvreproError
-from kvrepro.models.random_weights import bench_shape
+from kvrepro.models.shapes import bench_shape
 
 SMALL = BenchSettings(
     batches=(2,),
@@ -104,7 +104,7 @@ def points(plan=SMALL, slow=None):
 
 def test_rows_hold_speed_memory_and_ratios():
     data, per_slot = points()
-    rows = table.setting_rows(data, SMALL, "wall", per_slot)
+    rows = table.setting_rows(table.Points(data, SMALL, "wall"), per_slot)
     assert {(r["new_tokens"], r["variant"]) for r in rows} == {(n, v) for n in (48, 12, 24, 96) for v in VARIANTS}
     row = next(r for r in rows if r["variant"] == WINDOW and r["new_tokens"] == 96)
     assert row["tps"] == pytest.approx(2 / 3e-3)
@@ -117,20 +117,21 @@ def test_rows_hold_speed_memory_and_ratios():
 
 def test_bars_are_held_missed_or_open():
     data, per_slot = points(slow={40: 1.3})
-    rows, flat = table.setting_rows(data, SMALL, "wall", per_slot), table.flatness(data, SMALL, "wall")
+    found = table.Points(data, SMALL, "wall")
+    rows, flat = table.setting_rows(found, per_slot), table.flatness(found)
     assert flat[WINDOW]["spread"] == pytest.approx(0.3)
     held = {b["bar"]: b["held"] for b in table.bars(rows, flat, SMALL)}
     assert held["window: step time from 20 to 40 output tokens"] is False
     assert sum(h is True for h in held.values()) == 8
     data["points"] = [p for p in data["points"] if p["variant"] != KVPRESS]
-    rows = table.setting_rows(data, SMALL, "wall", per_slot)
+    rows = table.setting_rows(table.Points(data, SMALL, "wall"), per_slot)
     held = {b["bar"]: b["held"] for b in table.bars(rows, flat, SMALL)}
     assert held["window: smallest ratio to kvpress of any setting"] is None
 
 
 def test_the_final_line_names_settings_and_variants():
     data, per_slot = points()
-    line = json.loads(json.dumps(table.final_line(table.setting_rows(data, SMALL, "wall", per_slot))))
+    line = json.loads(json.dumps(table.final_line(table.setting_rows(table.Points(data, SMALL, "wall"), per_slot))))
     assert set(line) == {"tps", "peak_rss_bytes", "kv_bytes_peak", "ratios"}
     assert set(line["tps"]["B2-C24-n96"]) == set(VARIANTS)
     assert line["ratios"]["B2-C24-n48"][DYNTS][KVPRESS] == 2.0
@@ -163,7 +164,7 @@ def test_a_run_in_small_ends_in_one_json_line_and_names_what_is_missing(monkeypa
 
     monkeypatch.setattr(command, "run_bench", run_small)
     monkeypatch.setattr(command, "_plan", lambda args: SMALL)
-    monkeypatch.setattr("kvrepro.models.random_weights.bench_shape", small_shape)
+    monkeypatch.setattr("kvrepro.models.shapes.bench_shape", small_shape)
     arguments = ["bench", "--variants", WINDOW, DYNTS, KVPRESS, "--threads", "1", "--out", str(tmp_path)]
     assert main(arguments) == 0
     shown = capsys.readouterr().out

@@ -16,7 +16,7 @@ from kvrepro.bench.gpu import mean_ms, with_bound
 from kvrepro.cli import main
 from kvrepro.commands import gpu_check
 from kvrepro.errors import UnknownNameError
-from kvrepro.models.random_weights import SHAPES, build, step_weight_bytes, true_shape
+from kvrepro.models.shapes import SHAPES, build, true_shape, weight_bytes
 from kvrepro.paths import PACKAGE
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so the command would run")
@@ -33,8 +33,8 @@ def test_without_a_gpu_nothing_is_measured(tmp_path, capsys):
 @pytest.mark.parametrize(("name", "gigabytes", "kib_per_slot"), [("r1-llama-8b", 15.0, 128), ("r1-qwen-7b", 14.1, 56)])
 def test_shapes_are_those_of_the_published_models(name, gigabytes, kib_per_slot):
     """The sizes that the bounds of the published shapes are derived from."""
-    model = build(true_shape(name), "meta")
-    assert round(step_weight_bytes(model) / 1e9, 1) == gigabytes
+    model = build(true_shape(name), "meta", "bfloat16")
+    assert round(weight_bytes(model, of_a_step=True) / 1e9, 1) == gigabytes
     shape = gpu_decode.CacheShape.of(model.config)
     assert 2 * 2 * shape.layers * shape.kv_heads * shape.head_dim == kib_per_slot * 1024
     assert shape.head_dim == 128
@@ -128,7 +128,7 @@ sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
 for name in ("papermill", "math_verify", "psutil", "pandas", "matplotlib", "seaborn", "scipy", "snakemake"):
     sys.modules[name] = None
 sys.path.insert(0, "")
-import pathlib, kvrepro, kvrepro.bench.gpu, kvrepro.models.random_weights
+import pathlib, kvrepro, kvrepro.bench.gpu, kvrepro.models.shapes
 import kvrepro.methods.learned.importance, kvrepro.kernels.bench
 assert pathlib.Path(kvrepro.kernels.__file__).parent == pathlib.Path.cwd() / "kernels", kvrepro.kernels.__file__
 from kvrepro.cli import main

@@ -12,6 +12,7 @@ from kvrepro.bench import bounds, measurements
 from kvrepro.bench.settings import DYNTS, GENERATE, VARIANTS, WINDOW
 from kvrepro.errors import KvreproError
 from kvrepro.figures import efficiency as figures
+from kvrepro.figures.budget_curves import paper_values
 
 from .test_bench import SMALL, points
 
@@ -100,11 +101,11 @@ def test_gpu_rows_are_read_and_only_then_drawn(tmp_path):
     assert found[["model", "decode_tps"]].to_numpy().tolist() == [["R1-Llama", 100.0]]
     limit = pd.DataFrame({"model": ["R1-Llama"], "budget_tokens": [2500], "bound_tps": [200.0]})
     for measured, lines in ((found, 3), (measurements.gpu_budget_rows(None), 2)):
-        assert len(figures.speed_by_budget(limit, measurements.paper_speeds(), measured).axes[0].lines) == lines
+        assert len(figures.speed_by_budget(limit, paper_values(), measured).axes[0].lines) == lines
 
 
 def test_bounds_are_the_known_ones():
-    models = [bounds.ModelBytes.of(name) for name in ("r1-llama-8b", "r1-qwen-7b")]
+    models = [bounds.ModelBytes(name) for name in ("r1-llama-8b", "r1-qwen-7b")]
     limit = bounds.bound_by_budget(models, [2500, 5000])
     assert limit.bound_ms.round(1).tolist() == [7.0, 8.5, 5.6, 6.3]
     even = bounds.head_break_even(models[:1], [1, 4])

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from kvrepro.benchmarks import real
-from kvrepro.benchmarks.options import option_order, shuffled_question
 from kvrepro.benchmarks.overlap import same_problems
-from kvrepro.benchmarks.prompts import DEEPSEEK_SUFFIX, prompt_hash, user_message
+from kvrepro.benchmarks.prompts import DEEPSEEK_SUFFIX, option_order, prompt_hash, shuffled_question, user_message
 from kvrepro.benchmarks.real import load_real, load_with_provenance
 from kvrepro.benchmarks.sources import REAL_BENCHMARKS
 from kvrepro.errors import KvreproError, UnknownNameError
@@ -186,7 +185,7 @@ def test_gpqa_options_are_shuffled_by_problem_and_the_letter_follows(tmp_path):
     problems = load_real("gpqa_d", data_dir=write(tmp_path, "gpqa_d", gpqa_rows()))
     for i, problem in enumerate(problems):
         assert f"{problem.gold}) number {i}" in problem.question.splitlines()
-        assert problem.lettered_options[problem.gold] == f"number {i}"
+        assert problem.options[problem.gold] == f"number {i}"
     assert problems == load_real("gpqa_d", data_dir=tmp_path)
     letters = Counter(p.gold for p in problems)
     assert set(letters) == set("ABCD")
@@ -210,7 +209,7 @@ def test_option_order_depends_on_problem_and_seed_only():
 def test_ready_made_gpqa_rows_need_letters(tmp_path):
     lines = [{"id": f"r{i}", "problem": "Q\nA) 1\nB) 2\nC) 3\nD) 4", "answer": "ABCD"[i % 4]} for i in range(198)]
     ready = load_real("gpqa_d", data_dir=write(tmp_path, "gpqa_d", lines))[1]
-    assert (ready.gold, ready.options) == ("B", ("1", "2", "3", "4"))
+    assert (ready.gold, ready.options) == ("B", dict(zip("ABCD", "1234", strict=True)))
     lines[0]["answer"] = "the first"
     with pytest.raises(KvreproError, match="letters A to D"):
         load_real("gpqa_d", data_dir=write(tmp_path, "gpqa_d", lines))

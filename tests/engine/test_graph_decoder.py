@@ -37,7 +37,7 @@ def tokenizer():
 @pytest.mark.parametrize("method", METHODS)
 def test_replies_are_those_of_the_fused_decoder(random_model, tokenizer, method, monkeypatch):
     """Rows enter, leave and evict between steps; two rows for four prompts, so batch sizes change as well."""
-    graph_decoder._said.clear()
+    graph_decoder.say_once.cache_clear()
     budget = None if method == "full" else BUDGET
 
     def run():
@@ -142,12 +142,12 @@ def test_tokens_are_read_late_and_in_order(delay):
     late, buffer, found = AsyncTokens(delay), torch.zeros(2, dtype=torch.int64), []
     for step in range(6):
         buffer.fill_(step)
-        read = late.push(buffer)
+        read = late.push([f"row {step}"], buffer)
         assert (read is None) == (step < delay)
         if read is not None:
-            assert read == [step - delay] * 2
+            assert read == ([f"row {step - delay}"], [step - delay] * 2)
             found.append(read)
-    assert found + late.drain() == [[step] * 2 for step in range(6)]
+    assert found + late.drain() == [([f"row {step}"], [step] * 2) for step in range(6)]
     with pytest.raises(KvreproError, match="delay_steps=-1"):
         AsyncTokens(-1)
 
@@ -158,7 +158,7 @@ def test_tokens_are_read_late_and_in_order(delay):
     ids=["capture", "kernel"],
 )
 def test_a_capture_that_fails_falls_back_with_a_message(random_model, monkeypatch, error):
-    graph_decoder._said.clear()
+    graph_decoder.say_once.cache_clear()
     wanted, cache = caches(random_model)
     expected, _ = FusedDecoder(random_model).step(torch.tensor([30, 60]), wanted)
     decoder = GraphDecoder(random_model)
@@ -177,7 +177,7 @@ def test_a_capture_that_fails_falls_back_with_a_message(random_model, monkeypatc
 
 
 def test_a_rotation_that_reads_the_device_is_not_captured(monkeypatch):
-    graph_decoder._said.clear()
+    graph_decoder.say_once.cache_clear()
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     model = make_random_model("llama", rope_parameters=rope, max_position_embeddings=64)
     assert GraphDecoder(model, capture=False).capture is False

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from kvrepro.kernels.reference.sampling import gumbel, uniform
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from kvrepro.cache.noise import EVICTION, SAMPLING, gumbel, row_key, uniform
+from kvrepro.engine.batch import EVICTION, SAMPLING, row_key
 from kvrepro.engine.requests import SamplingConfig
 from kvrepro.engine.sampling import sample_tokens
 from kvrepro.errors import KvreproError

@@ -102,8 +102,8 @@ def test_the_top_share_is_read_off_the_curve(ax):
 def test_choices_of_any_scores_have_a_line(ax):
     names = ["oracle top", "bottom", "top"]
     frame = pd.DataFrame({"choice": names, "share": 0.1, "accuracy": 50.0, "lo": 40.0, "hi": 60.0})
-    kept_part_accuracy(frame, ax=ax)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["top", "bottom", "oracle top"]
+    kept_part_accuracy(frame, full=90.0, ax=ax)
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["whole thought", "top", "bottom", "oracle top"]
 
 
 def test_reply_lengths_are_stacked_by_verdict(ax):

@@ -11,7 +11,7 @@ import pytest
 from kvrepro.errors import KvreproError
 from kvrepro.figures import reply_pictures as pictures
 from kvrepro.figures.page import write_index
-from kvrepro.figures.reply_pictures import PictureSet, ReplyPicture, drawn_cells, reply_pictures
+from kvrepro.figures.reply_pictures import PictureSet, drawn_cells, reply_pictures
 from kvrepro.figures.token_picture import TokenPicture
 from kvrepro.models.loading import load_model
 from kvrepro.models.table import model_entry
@@ -64,19 +64,19 @@ def profile(tmp_path):
 def test_pictures_are_the_replies_of_the_records(profile):
     frame = summarise_profile(profile)
     [found] = reply_pictures(profile, set(frame.cell_id), 2)
-    assert [p.picture.title.split(" | ")[2:] for p in found.pictures] == [
+    assert [p.title.split(" | ")[2:] for p in found.pictures] == [
         [f"{method} 140", f"chain-12-00{i}"] for i in range(2) for method in ("dynts", "random")
     ]
     for drawn in found.pictures[::2]:
         assert drawn.caption.endswith("The reply in records.jsonl.")
-        assert any(number is not None for number in drawn.picture.lost_at)
-        assert any(shade is not None for shade in drawn.picture.shades)
+        assert any(number is not None for number in drawn.lost_at)
+        assert any(shade is not None for shade in drawn.shades)
     assert all(p.caption.endswith("generated for this page.") for p in found.pictures[1::2])
     page = write_index(profile, frame, [found]).read_text()
     assert page.count("<details") == 4
     assert page.count("<details open") == 2
     assert "<script" not in page
-    lost = sum(sum(n is not None for n in p.picture.lost_at) for p in found.pictures)
+    lost = sum(sum(n is not None for n in p.lost_at) for p in found.pictures)
     assert page.count("<s>") == lost + 4, "each token lost, and one in each legend"
 
 
@@ -125,8 +125,8 @@ class Tags(HTMLParser):
 
 def test_text_on_the_page_cannot_become_markup():
     hostile = '<script>alert("x")</script>'
-    picture = TokenPicture([hostile, "b"], ["thought", "thought"], [0.1, 0.2], [[1]], hostile)
-    sets = [PictureSet(hostile, (ReplyPicture(picture, hostile),)), PictureSet("m", note=hostile)]
+    picture = TokenPicture([hostile, "b"], ["thought", "thought"], [0.1, 0.2], [[1]], hostile, hostile)
+    sets = [PictureSet(hostile, (picture,)), PictureSet("m", note=hostile)]
     (results_root() / "p").mkdir(parents=True)
     empty = Profile("p", "P", ())
     page = write_index(empty, summarise_profile(empty), sets).read_text()

@@ -18,7 +18,7 @@ import pytest
 
 from kvrepro.errors import KvreproError, RunError, UnknownNameError
 from kvrepro.graders import Score, grade, grade_many, isolation
-from kvrepro.graders.equivalence import equivalence
+from kvrepro.graders.grading import equivalence
 
 N = 100_000
 HOSTILE = {
@@ -138,14 +138,14 @@ def test_the_parent_never_reads_what_a_model_wrote():
     program = (
         "import sys\n"
         "from kvrepro.graders import grade, grade_many\n"
-        "from kvrepro.graders.equivalence import equivalence\n"
+        "from kvrepro.graders.grading import equivalence\n"
         "items = [('x</think>\\\\boxed{73}', '073', 'integer'), ('</think>The answer is C.', 'C', 'choice')] * 50\n"
         "for grader in ('strict', 'dynts_compat'):\n"
         "    assert all(score.correct for score in grade_many(items, grader=grader))\n"
         "assert grade('</think>one half', '0.5', 'number').correct\n"
         "assert equivalence('latex')('1/2', '0.5') and equivalence('choice')('(B)', 'B')\n"
         "loaded = {m.removeprefix('kvrepro.graders.') for m in sys.modules if m.startswith('kvrepro.graders.')}\n"
-        "assert loaded == {'grading', 'isolation', 'score', 'equivalence'}, loaded\n"
+        "assert loaded == {'grading', 'isolation', 'score'}, loaded\n"
         "assert not {'torch', 'sympy', 'math_verify', 'mpmath', 'numpy'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

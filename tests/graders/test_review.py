@@ -12,7 +12,7 @@ from kvrepro.analysis.grader_review import (
     metric_frame,
     run_replies,
 )
-from kvrepro.graders.equivalence import equivalence
+from kvrepro.graders.grading import equivalence
 from kvrepro.paths import project_root
 
 

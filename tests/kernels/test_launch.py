@@ -40,7 +40,7 @@ def test_a_gpu_falls_back_with_a_message(monkeypatch):
     class OnGpu:
         is_cuda = True
 
-    launch._say_once.cache_clear()
+    launch.say_once.cache_clear()
     with pytest.warns(RuntimeWarning, match="head size 512 is outside 1 to 256; the slower torch reference"):
         assert not launch.choose("decode_attention", "auto", OnGpu(), launch.refuse_size(512))
     monkeypatch.setattr(launch, "have_triton", lambda: False)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from kvrepro.kernels.reference.sampling import mix
 from kvrepro.kernels.sample import sample
 
-from kvrepro.cache.noise import mix
 from kvrepro.engine.requests import SamplingConfig
 from kvrepro.engine.sampling import sample_tokens
 

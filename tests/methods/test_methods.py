@@ -30,7 +30,7 @@ from kvrepro.methods.views import NEVER, EvictionView
 def test_schedule_golden_numbers(budget, window, ratio, k, kept, first_step, period):
     """docs/budgets.md#dynts-rule, prompt of 200: the published loop, simulated beside the schedule."""
     s = Schedule(budget, window, ratio)
-    assert (s.kept_tokens - s.window, s.kept_tokens, s.period_steps, s.slack_tokens) == (k, kept, period, 1)
+    assert (s.kept_tokens - s.window, s.kept_tokens, s.period_steps, s.evict_every) == (k, kept, period, 1)
     n, n_previous, evictions = 200, 0, []
     for step in range(10_000):
         n += 1
@@ -52,7 +52,7 @@ def test_a_ratio_is_the_decimal_number_that_was_written():
 
 def test_schedule_without_ratio_keeps_the_budget():
     s = Schedule(256, 16, evict_every=64)
-    assert (s.kept_tokens, s.peak_tokens, s.slack_tokens, s.period_steps) == (256, 320, 64, 64)
+    assert (s.kept_tokens, s.peak_tokens, s.evict_every, s.period_steps) == (256, 320, 64, 64)
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_the_notebook_and_the_plan_name_the_same_largest_batch(monkeypatch):
     from kvrepro.bench import bounds
 
     monkeypatch.setattr("kvrepro.runs.resolution.prompt_lengths", lambda *rows: None)
-    table = bounds.largest_batch([bounds.ModelBytes.of(name) for name in bounds.TITLES], [2500, 4500])
+    table = bounds.largest_batch([bounds.ModelBytes(name) for name in bounds.TITLES], [2500, 4500])
     dynts = dict(method="dynts", window=2000, ratio=0.4, pin_overflow="keep_first")
     for row in table.itertuples():
         name = {"R1-Llama": "r1-llama", "R1-Qwen": "r1-qwen"}[row.model]

@@ -127,11 +127,7 @@ def line_pieces(label: str, d: Definition, values: dict[str, int]) -> list[str]:
 
 
 def sample_problem(rng: random.Random, n_variables: int, task: str) -> ChainProblem:
-    """A random problem of `n_variables` lines; values are balanced so that no digit can be guessed.
-
-    Raises:
-        ValueError: fewer than 4 or more than 26 variables, or an unknown task.
-    """
+    """A random problem of `n_variables` lines, 4 to 26; values are balanced so that no digit can be guessed."""
     if not 4 <= n_variables <= len(NAMES):
         raise ValueError(f"n_variables={n_variables}: a chain has 4 to {len(NAMES)} variables")
     if task not in TASKS:

@@ -1,11 +1,11 @@
 """Which decode step a model gets: through the model itself, or one of the faster ones where its layout is known.
 
 A decoder has `step(tokens, cache, timer=None)`: it feeds `[B]` tokens and returns logits `[B, V]` and last hidden
-states `[B, hidden]` after the final norm. A timer is told the seconds of `projections`, `attention`, `mlp` and `head`
-by those decoders that can tell them apart (`native`, `fused`). `batch_invariant` says whether a row gets the same bits
-whatever its neighbours. torch's products do not promise that: they sum in another order for one row than for several,
-and attention for another longest row. In float32 that is far below what moves a draw; in bfloat16 and float16 some
-replies differ.
+states `[B, hidden]` after the final norm, or raises `KvreproError` where tokens and rows differ in number or a row is
+full. A timer is told the seconds of `projections`, `attention`, `mlp` and `head` by those decoders that can tell them
+apart (`native`, `fused`). `batch_invariant` says whether a row gets the same bits whatever its neighbours. torch's
+products do not promise that: they sum in another order for one row than for several, and attention for another longest
+row. In float32 that is far below what moves a draw; in bfloat16 and float16 some replies differ.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import warnings
 from transformers import PreTrainedModel
 
 from ...errors import KvreproError
-from .fused import FUSED_TYPES, FusedDecoder
+from .fused import FUSED_TYPES, FusedDecoder, check_layout
 from .graph import GraphDecoder
 from .module import ModuleDecoder
 from .native import NativeDecoder, refusal
@@ -26,29 +26,21 @@ DECODERS = ("auto", "native", "fused", "graph", "module")
 def make_decoder(
     model: PreTrainedModel, kind: str = "auto"
 ) -> ModuleDecoder | FusedDecoder | NativeDecoder | GraphDecoder:
-    """A decoder by name.
+    """A decoder by name; `KvreproError` for an unknown one, or one that does not serve the model.
 
     `auto`: what serves the model fastest where the layout is known: `graph` on a GPU, `native` on a CPU and `fused`
     where that cannot be had, which a warning says; else the model's own forward, of which a GPU is warned. `native`
     (compiled code), `fused` (torch), `graph` (static buffers and CUDA graphs) and `module` insist.
-
-    Raises:
-        KvreproError: an unknown kind, or one that does not serve the model.
     """
     if kind not in DECODERS:
         raise KvreproError(f"decoder={kind!r}: known are {', '.join(DECODERS)}")
-    is_known = FusedDecoder.serves(model)
     if kind == "auto":
-        kind = _fastest(model, is_known)
+        kind = _fastest(model, FusedDecoder.serves(model))
     if kind == "module":
         return ModuleDecoder(model)
+    check_layout(model, kind)
     if kind == "graph":
         return GraphDecoder(model)
-    if not is_known:
-        raise KvreproError(
-            f"decoder={kind!r} serves plain linear layers of model types {', '.join(FUSED_TYPES)} on one device, "
-            f"not this {type(model).__name__} (model type {model.config.model_type!r}); use decoder='auto'"
-        )
     if kind == "fused":
         return FusedDecoder(model)
     if reason := refusal(model):

@@ -18,6 +18,7 @@ from torch.nn.functional import linear, rms_norm, silu
 from transformers import PreTrainedModel
 
 from ...cache.slots import CompressedCache
+from ...errors import KvreproError
 from ...kernels.reference.attention import biased_attention
 from ..stage_timer import StageTimer
 
@@ -88,15 +89,12 @@ class FusedDecoder:
     def run(
         self, tokens: Tensor, head_dim: int, attend: Callable[[int, Tensor], Tensor], timer: StageTimer | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The model around its attention: embedding, layers, norm, head.
+        """The model around its attention: embedding, layers, norm, head; returns as `step`.
 
         Args:
             tokens: `[B]`.
             attend: given a layer's index and its projections `[B, Hq + 2H, D]` before rotation (queries, keys, values);
                 writes the new slot and returns `[B, Hq, D]`.
-
-        Returns:
-            Logits `[B, V]`, and last hidden states `[B, hidden]` after the final norm.
         """
         timed = nullcontext if timer is None else timer.section
         rows, x = len(tokens), self.embed(tokens)
@@ -113,6 +111,15 @@ class FusedDecoder:
         with timed("head"):
             x = _rms(x, self.norm)
             return linear(x, self.head.weight, self.head.bias), x
+
+
+def check_layout(model: PreTrainedModel, kind: str) -> None:
+    """Raise `KvreproError` unless the decoder `kind`, which knows the Llama layout, serves the model."""
+    if not FusedDecoder.serves(model):
+        raise KvreproError(
+            f"decoder={kind!r} serves plain linear layers of model types {', '.join(FUSED_TYPES)} on one device, "
+            f"not this {type(model).__name__} (model type {model.config.model_type!r}); use decoder='auto'"
+        )
 
 
 def _rms(x: Tensor, norm: nn.Module) -> Tensor:

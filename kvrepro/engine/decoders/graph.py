@@ -8,7 +8,6 @@ the tests hold it to `FusedDecoder`. It has not run on a GPU yet; `kvrepro gpu-c
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Callable
 from typing import ClassVar
@@ -21,8 +20,9 @@ from ...cache.slots import CompressedCache
 from ...errors import KvreproError
 from ...kernels.append_kv import append_kv
 from ...kernels.decode_attention import decode_attention
+from ...kernels.launch import say_once
 from ..stage_timer import StageTimer
-from .fused import FUSED_TYPES, FusedDecoder
+from .fused import FusedDecoder, check_layout
 
 # steps before a capture, so that kernels are compiled and workspaces allocated outside of it
 WARM_UPS = 2
@@ -33,35 +33,29 @@ READING_ROPES = ("dynamic", "longrope")
 
 
 class GraphDecoder:
-    """Steps of the Llama layout over static buffers.
+    """Steps of the Llama layout over static buffers; a model without the layout is refused.
 
     Args:
         model: a model that `FusedDecoder.serves`; its projections are fused in place.
-        capture: replay CUDA graphs; None does so on a GPU. False runs the same step launch by launch.
+        capture: replay CUDA graphs, which needs a GPU; None does so on a GPU. False runs the same step launch by
+            launch.
         impl: which kernels, see `kvrepro.kernels`.
 
     Logits and hidden states of a captured step are views of static buffers: the next step overwrites them.
-
-    Raises:
-        KvreproError: a model without the layout, or `capture=True` without a GPU.
     """
 
     name: ClassVar[str] = "graph"
     batch_invariant: ClassVar[bool] = False
 
     def __init__(self, model: PreTrainedModel, capture: bool | None = None, impl: str = "auto"):
-        if not FusedDecoder.serves(model):
-            raise KvreproError(
-                f"decoder='graph' serves plain linear layers of model types {', '.join(FUSED_TYPES)} on one device, "
-                f"not this {type(model).__name__} (model type {model.config.model_type!r}); use decoder='auto'"
-            )
+        check_layout(model, "graph")
         on_gpu = model.device.type == "cuda"
         if capture and not on_gpu:
             raise KvreproError(f"capture=True needs a GPU; the model is on {model.device}")
         self.fused, self.capture, self.impl = FusedDecoder(model), on_gpu if capture is None else capture, impl
         if self.capture and (kind := getattr(self.fused.rotary, "rope_type", "default")) in READING_ROPES:
             self.capture = False
-            _say_once(f"rope_type={kind!r} reads the device at every step; the step runs launch by launch, slower")
+            say_once(f"rope_type={kind!r} reads the device at every step; the step runs launch by launch, slower")
         # not a reference: the decoder outlives the caches that it has served
         self._cache_of: Callable[[], CompressedCache | None] = lambda: None
 
@@ -72,19 +66,8 @@ class GraphDecoder:
 
     @torch.inference_mode()
     def step(self, tokens: Tensor, cache: CompressedCache, timer: StageTimer | None = None) -> tuple[Tensor, Tensor]:
-        """See `choose`; a graph is replayed whole, so no timer is told its parts.
-
-        Raises:
-            KvreproError: rows and tokens differ in number, or a row is full.
-        """
-        n_rows = cache.n_rows
-        if len(tokens) != n_rows:
-            raise KvreproError(f"the model was given {len(tokens)} rows, the cache holds {n_rows}")
-        longest = max(cache.lengths) + 1
-        if longest > cache.capacity:
-            raise KvreproError(
-                f"a row would need {longest} slots, the cache has {cache.capacity}: evict before the next token"
-            )
+        """See `choose`; a graph is replayed whole, so no timer is told its parts."""
+        n_rows, longest = cache.n_rows, cache.longest_after(len(tokens))
         if self.cache is not cache:
             self._bind(cache)
         if (cache.lengths, cache.seen) != self._on_device:
@@ -133,7 +116,7 @@ class GraphDecoder:
             except Exception as error:
                 # a kernel that does not compile is no RuntimeError, and no reason to stop either: it may run uncaptured
                 self.capture = False
-                _say_once(f"no CUDA graph could be captured ({error}); the same step runs launch by launch, slower")
+                say_once(f"no CUDA graph could be captured ({error}); the same step runs launch by launch, slower")
                 return self._body(batch)
         graph, logits, hidden = self._graphs[batch]
         graph.replay()
@@ -196,12 +179,3 @@ class GraphDecoder:
         self._lengths[:batch] += live
         self._seen[:batch] += live
         return logits, x
-
-
-_said: set[str] = set()
-
-
-def _say_once(text: str) -> None:
-    if text not in _said:
-        _said.add(text)
-        warnings.warn(text, RuntimeWarning, stacklevel=3)

@@ -24,16 +24,10 @@ from ..stage_timer import StageTimer
 class NativeDecoder:
     """Steps of the Llama layout in float32 or bfloat16 on a CPU; equal to `FusedDecoder` up to rounding (tested).
 
-    Logits are float32. In bfloat16 weights, keys and values are bfloat16 and everything between them float32.
+    Logits are float32. In bfloat16 weights, keys and values are bfloat16 and everything between them float32. The model
+    is one that `refusal` has nothing against; its weights are read where they lie: they may change there, but not move.
 
     Deviates: Hugging Face rounds every intermediate result to bfloat16.
-
-    Args:
-        model: of the Llama layout, and `refusal` has nothing against it. Its weights are read where they lie; they
-            may change there, but not move.
-
-    Raises:
-        NativeUnavailableError: the library cannot be built here.
     """
 
     name: ClassVar[str] = "native"
@@ -50,11 +44,7 @@ class NativeDecoder:
 
     @torch.inference_mode()
     def step(self, tokens: Tensor, cache: CompressedCache, timer: StageTimer | None = None) -> tuple[Tensor, Tensor]:
-        """See `choose`.
-
-        Raises:
-            KvreproError: rows and tokens differ in number, or a row is full.
-        """
+        """See `choose`."""
         step, shape = self.compiled, cache.shape
         cache.open_step(len(tokens))
         x = self.embed(tokens).float()

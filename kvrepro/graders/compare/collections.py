@@ -145,16 +145,12 @@ def _any_order(gold: list[str], answer: list[str], compare: Compare) -> bool | N
     """Same elements, each used once, in any order."""
     if len(gold) != len(answer):
         return False
-    rest, is_unread = list(answer), False
+    rest = list(answer)
     for left in gold:
-        for right in rest:
-            equal = compare(left, right)
-            is_unread |= equal is None
-            if equal:
-                rest.remove(right)
-                break
-        else:
-            return None if is_unread else False
+        verdicts = [compare(left, right) for right in rest]
+        if True not in verdicts:
+            return None if None in verdicts else False
+        rest.pop(verdicts.index(True))
     return True
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
+from kvrepro.graders.cleaning import rewritten
 from kvrepro.graders.words import word_set
 
 MAX_TOKENS = 800
@@ -34,10 +35,10 @@ _SELECTIONS = (
 )
 # what is written in several ways, in the one that the reader knows; `\frac43` and `\sqrt2` take one digit each
 _REWRITTEN = (
-    (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)"), r"\\circ "),
-    (re.compile(r"(?:\{|^)([^{}]*)\\choose(?![A-Za-z])([^{}]*)(?:\}|$)"), r"\\binom{\1}{\2}"),
-    (re.compile(r"(\\(?:frac|sqrt|binom))\s*(\d)"), r"\1{\2}"),
-    (re.compile(r"(\\(?:frac|binom)\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}|[A-Za-z]))\s*(\d)(?!\d)"), r"\1{\2}"),
+    (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)", r"\\circ "),
+    (r"(?:\{|^)([^{}]*)\\choose(?![A-Za-z])([^{}]*)(?:\}|$)", r"\\binom{\1}{\2}"),
+    (r"(\\(?:frac|sqrt|binom))\s*(\d)", r"\1{\2}"),
+    (r"(\\(?:frac|binom)\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}|[A-Za-z]))\s*(\d)(?!\d)", r"\1{\2}"),
 )
 _REPEATING = re.compile(r"(\d+)\.(\d*)\s*\\(?:overline|dot)\s*\{(\d+)\}")
 
@@ -56,8 +57,7 @@ def read_expression(text: str) -> Tree:
     """
     if r"\text" in text or "\\\\" in text:
         raise UnreadableError("text inside an expression")
-    for pattern, spelled in _REWRITTEN:
-        text = pattern.sub(spelled, text)
+    text = rewritten(text, _REWRITTEN)
     for pattern, groups in _SELECTIONS:
         text = pattern.sub(lambda match, groups=groups: _selections(match, *groups), text)
     tokens: list[str] = []

@@ -6,26 +6,25 @@ it belongs; two sets are equal if they agree at every end and in every gap betwe
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
+from typing import Any
 
 from kvrepro.graders.cleaning import split_top
-from kvrepro.graders.compare.collections import braced, ordered, sides_of, squeeze
+from kvrepro.graders.compare.collections import braced, ordered, sides_of
 from kvrepro.graders.compare.evaluation import close, context, evaluate, real, sample_points
 from kvrepro.graders.compare.expression import Tree, UnreadableError, read_expression, symbols_of
 from kvrepro.graders.compare.scalars import literal
 from kvrepro.graders.words import plain
 
-MAX_INTEGERS = 1000
 _RELATION = re.compile(r"\\le(?![A-Za-z])|\\ge(?![A-Za-z])|\\ne(?![A-Za-z])|<=|>=|!=|<|>")
-_SPELLED = {"\\le": "<=", "\\ge": ">=", "\\ne": "!="}
-_TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "!=": "!="}
-# what the place of a number beside an end (-1 below, 0 at it, 1 above) must be
-_HOLDS: dict[str, tuple[int, ...]] = {"<": (-1,), "<=": (-1, 0), ">": (1,), ">=": (0, 1), "!=": (-1, 1), "=": (0,)}
-_OPENING, _CLOSING = {"(": ">", "[": ">=", "]": ">"}, {")": "<", "]": "<=", "[": "<"}
+# the places beside an end (-1 below, 0 at it, 1 above) that a relation to it allows
+_LESS, _AT_MOST, _MORE, _AT_LEAST, _OTHER = {-1}, {-1, 0}, {1}, {0, 1}, {-1, 1}
+_PLACES = {"<": _LESS, "<=": _AT_MOST, "\\le": _AT_MOST, ">": _MORE, ">=": _AT_LEAST, "\\ge": _AT_LEAST}
+_OPENING, _CLOSING = {"(": _MORE, "[": _AT_LEAST, "]": _MORE}, {")": _LESS, "]": _AT_MOST, "[": _LESS}
 _UNION = re.compile(r"\\cup(?![A-Za-z])|\bU\b")
 _OR = re.compile(r"(?i)\\text\{\s*(?:or|,or)\s*\}|\\lor(?![A-Za-z])|(?<![A-Za-z\\])or(?![A-Za-z])")
 _AND = re.compile(r"(?i)\\text\{\s*and\s*\}|\\land(?![A-Za-z])|(?<![A-Za-z\\])and(?![A-Za-z])|,|;|\\cap(?![A-Za-z])")
@@ -36,9 +35,6 @@ _MEMBER = re.compile(r"(?s)^\s*[A-Za-z](?:_\w|_\{\w+\})?\s*\\in(?![A-Za-z])\s*(.
 _SUCH_THAT = r"(?:\||:|\\mid(?![A-Za-z]))"
 _BUILDER = re.compile(
     rf"(?s)^\\\{{\s*[A-Za-z]\s*(?:\\in\s*\\mathbb\s*\{{?\s*R\s*\}}?\s*)?{_SUCH_THAT}\s*(.+?)\s*\\\}}$"
-)
-_INTEGERS = re.compile(
-    rf"(?s)^\\\{{\s*[A-Za-z]\s*\\in\s*\\mathbb\s*\{{?\s*([ZN])\s*\}}?\s*(?:{_SUCH_THAT}|,)\s*(.+)\\\}}$"
 )
 _ALL_REALS = r"(?:all |any |the set of )*real(?: number| value)?s?"
 _REALS = re.compile(rf"(?i)^(?:\\mathbb\s*R|\\R|{_ALL_REALS})$")
@@ -67,9 +63,9 @@ class RealSet:
 REALS, EMPTY = RealSet((), lambda _: True), RealSet((), lambda _: False)
 
 
-def _bounded(relation: str, end: Tree) -> RealSet:
-    """All numbers in one relation to an end."""
-    return RealSet((end,), lambda place: place(end) in _HOLDS[relation])
+def _bounded(places: set[int], end: Tree) -> RealSet:
+    """All numbers at these places beside an end."""
+    return RealSet((end,), lambda place: place(end) in places)
 
 
 def _combined(rule: Callable[[Iterable[bool]], bool], sets: Iterable[RealSet]) -> RealSet:
@@ -84,7 +80,7 @@ def _outside(inner: RealSet) -> RealSet:
 
 
 def _points(text: str) -> RealSet:
-    return _combined(any, (_bounded("=", read_expression(point)) for point in split_top(text, _LIST)))
+    return _combined(any, (_bounded({0}, read_expression(point)) for point in split_top(text, _LIST)))
 
 
 def read_real_set(text: str) -> RealSet:
@@ -98,9 +94,9 @@ def read_real_set(text: str) -> RealSet:
     if text == "\\emptyset" or _REALS.match(words):
         return EMPTY if text == "\\emptyset" else REALS
     if half := _HALF_LINE.match(words):
-        names = {"positive": ">", "negative": "<", "nonpositive": "<=", "nonnegative": ">="}
+        names = {"positive": _MORE, "negative": _LESS, "nonpositive": _AT_MOST, "nonnegative": _AT_LEAST}
         name = f"{'non' if half[1] else ''}{half[2]}".casefold() if half[2] else ""
-        return _bounded(names.get(name, ">=" if half[3] else ">"), ("number", Fraction(0)))
+        return _bounded(names.get(name, _AT_LEAST if half[3] else _MORE), ("number", Fraction(0)))
     if match := _EXCEPT.match(words):
         return _outside(_points(match[1]))
     if len(parts := split_top(text, _UNION)) > 1:
@@ -144,21 +140,22 @@ def _conditions(text: str) -> RealSet:
 
 def _chain(text: str) -> RealSet:
     """`x < 2`, `1 \\le x < 2`, `|x| > 3`."""
-    operators = [_SPELLED.get(operator, operator) for operator in _RELATION.findall(text)]
+    relations = [_PLACES.get(relation, _OTHER) for relation in _RELATION.findall(text)]
     sides = split_top(text, _RELATION)
     found = [i for i, side in enumerate(sides) if _ONE_SYMBOL.match(side) and (len(sides) == 2 or i == 1)]
-    if len(sides) != len(operators) + 1 or not all(sides) or len(sides) > 3 or len(found) != 1:
+    if len(sides) != len(relations) + 1 or not all(sides) or len(sides) > 3 or len(found) != 1:
         raise UnreadableError("not an inequality for one variable")
     at, sets = found[0], []
-    for i, operator in enumerate(operators):
+    for i, places in enumerate(relations):
         bound = read_expression(sides[i + 1] if i == at else sides[i])
-        operator = operator if i == at else _TURNED[operator]
+        mirrored = {-place for place in places}
+        if i != at:
+            places, mirrored = mirrored, places
         if sides[at].strip("|") in symbols_of(bound):
             raise UnreadableError("the variable is on both sides")
-        sets.append(_bounded(operator, bound))
+        sets.append(_bounded(places, bound))
         if sides[at].startswith("|"):
-            mirrored = _bounded(_TURNED[operator], ("neg", bound))
-            sets[-1] = _combined(any if ">" in operator else all, [sets[-1], mirrored])
+            sets[-1] = _combined(all if -1 in places else any, [sets[-1], _bounded(mirrored, ("neg", bound))])
     return _combined(all, sets)
 
 
@@ -171,37 +168,15 @@ def same_real_set(first: RealSet, second: RealSet) -> bool:
 
 def _agree(first: RealSet, second: RealSet, values: dict[str, Fraction]) -> bool:
     numbers = {end: real(evaluate(end, values)) for end in (*first.ends, *second.ends)}
-    ranks: dict[Tree, int] = {}
-    rank, last = -1, None
-    for end in sorted(numbers, key=numbers.__getitem__):
-        if context().isinf(numbers[end]):
-            ranks[end] = 10**9 if numbers[end] > 0 else -(10**9)
-            continue
-        rank += 2 if last is None or not close(numbers[end], last) else 0
-        ranks[end], last = rank, numbers[end]
-
-    def belongs(each: RealSet, slot: int) -> bool:
-        return each.contains(lambda end: (slot > ranks[end]) - (slot < ranks[end]))
-
-    return all(belongs(first, slot) == belongs(second, slot) for slot in range(rank + 2))
+    finite = sorted(x for x in numbers.values() if not context().isinf(x)) or [context().mpf(0)]
+    gaps = ((low + high) / 2 for low, high in pairwise(finite))
+    points = (finite[0] - 1, *finite, *gaps, finite[-1] + 1)
+    return all(_holds(first, numbers, point) == _holds(second, numbers, point) for point in points)
 
 
-def integers_of(text: str) -> str | None:
-    """`\\{x \\in \\mathbb{Z} : 0 \\le x \\le 2\\}` as `\\{0,1,2\\}`; None unless it is such a set and a small one."""
-    match = _INTEGERS.match(text)
-    try:
-        members = read_real_set(match[2]) if match else EMPTY
-        ends = {end: real(evaluate(end)) for end in members.ends}
-    except UnreadableError:
-        return None
-    if match is None or not ends or not max(ends.values()) - min(ends.values()) < MAX_INTEGERS:
-        return None
-    inside = [
-        str(n)
-        for n in range(math.floor(min(ends.values())), math.ceil(max(ends.values())) + 1)
-        if members.contains(lambda end, n=n: (n > ends[end]) - (n < ends[end])) and (n >= 0 or match[1] == "Z")
-    ]
-    return "\\{" + ",".join(inside) + "\\}"
+def _holds(members: RealSet, numbers: dict[Tree, Any], x: Any) -> bool:
+    """Does a set whose ends have these values hold x?"""
+    return members.contains(lambda end: 0 if close(x, numbers[end]) else 1 if x > numbers[end] else -1)
 
 
 def same_set(gold: str, answer: str) -> bool | None:
@@ -211,8 +186,6 @@ def same_set(gold: str, answer: str) -> bool | None:
     """
     if not _is_set_like(gold) or (ordered(gold) is not None and ordered(answer) is not None):
         return None
-    if gold.startswith("\\{") and _renamed(gold) == _renamed(answer):
-        return True
     # intervals in a list are a union where the gold is one
     parts = split_top(answer, _LIST)
     is_union = "\\cup" in gold and len(parts) > 1 and all(re.match(r"^[(\[].*[)\]]$", part) for part in parts)
@@ -241,11 +214,3 @@ def _is_set_like(text: str) -> bool:
     parts = re.fullmatch(r"[(\[\]](.*)[)\]\[]", text)
     is_pair = parts is not None and len(split_top(parts[1], re.compile("[,;]"))) == 2
     return is_pair or (text.startswith("\\{") and bool(re.search(_SUCH_THAT, text)))
-
-
-def _renamed(text: str) -> str:
-    """A set-builder text with its letters numbered in the order in which they occur."""
-    text = re.sub(r"\\mid(?![A-Za-z])|:", "|", re.sub(r"\\text\{\s*([^{}]*?)\s*\}", r"\1", text))
-    names: dict[str, str] = {}
-    text = re.sub(r"\\mathbb\{|[{}]", "", squeeze(text))
-    return re.sub(r"(?<![A-Za-z\\])[a-z](?![A-Za-z])", lambda m: names.setdefault(m[0], f"v{len(names)}"), text)

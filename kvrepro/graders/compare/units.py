@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 
+from kvrepro.graders.cleaning import rewritten
 from kvrepro.graders.words import plain, word_set
 
 # dimension, then per unit its size and its names; the last line's units have no fixed size in another
@@ -66,13 +67,13 @@ _PIECE = r"(?<!\d)(\d+(?:,\d{3})*(?:\.\d+)?)\s*([A-Za-z]{1,12})\.?(?![A-Za-z])"
 _COMPOUND = re.compile(rf"{_PIECE}(?:\s*(?:,\s*and\b|,|\band\b|&|\\)?\s*{_PIECE})+")
 # units that are signs; minutes and seconds of arc stand behind degrees, else the signs are feet and inches
 _SPELLED = (
-    (re.compile(r"\\?\$\s*(\d+)(?=\s*(?:and|,)\s*\d+\s*cents?)"), r"\1 dollars"),
-    (re.compile(r"(\d+)\s*h\s*(\d+)\s*m\b"), r"\1 h \2 min"),
-    (re.compile(r"(\\circ\b.*\d\s*)'(?!')"), r"\1 arcminute "),
-    (re.compile(r"(\\circ\b.*\d\s*)(?:''|\")"), r"\1 arcsecond "),
-    (re.compile(r"(?<=\d)\s*\^?\s*\{?\s*\\circ\s*\}?(?=\s*\d)"), " deg "),
-    (re.compile(r"(?<=\d)\s*(?:''|\")"), " in "),
-    (re.compile(r"(?<=\d)\s*'"), " ft "),
+    (r"\\?\$\s*(\d+)(?=\s*(?:and|,)\s*\d+\s*cents?)", r"\1 dollars"),
+    (r"(\d+)\s*h\s*(\d+)\s*m\b", r"\1 h \2 min"),
+    (r"(\\circ\b.*\d\s*)'(?!')", r"\1 arcminute "),
+    (r"(\\circ\b.*\d\s*)(?:''|\")", r"\1 arcsecond "),
+    (r"(?<=\d)\s*\^?\s*\{?\s*\\circ\s*\}?(?=\s*\d)", " deg "),
+    (r"(?<=\d)\s*(?:''|\")", " in "),
+    (r"(?<=\d)\s*'", " ft "),
 )
 
 
@@ -176,21 +177,15 @@ def _readings(value: str, words: str) -> list[tuple[str, Unit, int]]:
     return [(value, read_unit(" ".join(found)) or NOUN, magnitude)]
 
 
-def _spelled_out(text: str) -> str:
-    for pattern, name in _SPELLED:
-        text = pattern.sub(name, text)
-    return text
-
-
 def find_quantity(text: str) -> str | None:
     """The last quantity in several units inside a text."""
-    found = [match[0] for match in _COMPOUND.finditer(_spelled_out(text)) if read_quantity(match[0])]
+    found = [match[0] for match in _COMPOUND.finditer(rewritten(text, _SPELLED)) if read_quantity(match[0])]
     return found[-1] if found else None
 
 
 def read_quantity(text: str) -> list[tuple[Fraction, Unit]]:
     """The quantity in each of its units; empty unless its parts are of one dimension and get smaller."""
-    text = re.sub(r"\s*\\(?=\s|$)", " ", plain(_spelled_out(text)))
+    text = re.sub(r"\s*\\(?=\s|$)", " ", plain(rewritten(text, _SPELLED)))
     sign, text = (-1, text[1:].strip()) if text.startswith("-") else (1, text)
     if not _COMPOUND.fullmatch(text):
         return []

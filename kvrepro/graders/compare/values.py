@@ -23,11 +23,9 @@ from kvrepro.graders.compare.collections import (
 from kvrepro.graders.compare.evaluation import TooLargeError, close, number, sampled
 from kvrepro.graders.compare.expression import UnreadableError, read_expression, symbols_of
 from kvrepro.graders.compare.scalars import literal, same_base, same_quantity, same_scalar
-from kvrepro.graders.compare.sets import integers_of, same_set
-from kvrepro.graders.letters import read_choice
-from kvrepro.graders.words import fraction_in_words, is_wording, number_in_words, plain, same_clock, same_wording
+from kvrepro.graders.compare.sets import same_set
+from kvrepro.graders.words import is_wording, plain, same_clock, same_wording, value_in_words
 
-_GOLD_LETTER = re.compile(r"^(?:\\text\{)?\s*\(?\s*([A-K])\s*\)?\s*\}?$")
 _LABEL = re.compile(r"^(?:\\text\{)?\s*(?:\(([A-K])\)|([A-K])\s*[).:])\s*\}?\s*[:~]?\s*(?=\S)")
 _LEAD = re.compile(
     r"(?i)^(?:\\text\{)?\s*(?:therefore|thus|hence|so)?,?\s*(?:(?:the|final|correct|our)\s+)*(?:answer|solution|result"
@@ -77,9 +75,8 @@ def _without_lead(text: str) -> str:
         # a value in a text wrapper
         text = clean(match[1])
     text = _COUNTER.sub("", _TRAIL.sub("", _NEGATIVE.sub("-", text)).lstrip(" ="))
-    for spelled in (number_in_words(text), fraction_in_words(text)):
-        if spelled is not None:
-            return str(spelled)
+    if (spelled := value_in_words(text)) is not None:
+        return str(spelled)
     return strip_group(_ABOUT.sub("", text.lstrip(" :")).rstrip(" .:"))
 
 
@@ -87,8 +84,6 @@ def _compare(gold: str, answer: str, is_integer: bool) -> Verdict:
     """By text, letter and words; else by the first rule that knows this kind of answer."""
     if not answer or squeeze(gold) == squeeze(answer):
         return Verdict(gold == answer or bool(answer), "text" if answer else "empty")
-    if letter := _GOLD_LETTER.match(gold):
-        return Verdict(read_choice(answer) == letter[1], "letter")
     if (time := same_clock(gold, answer)) is not None:
         return Verdict(time, "clock")
     gold, answer = _in_one_notation(gold, answer)
@@ -128,9 +123,7 @@ def _compare(gold: str, answer: str, is_integer: bool) -> Verdict:
 
 def _in_one_notation(gold: str, answer: str) -> tuple[str, str]:
     """Both sides with what a kind of gold lets an answer write in other ways written in one."""
-    gold, answer = (
-        "\\emptyset" if _NO_SOLUTION.fullmatch(plain(text)) else integers_of(text) or text for text in (gold, answer)
-    )
+    gold, answer = ("\\emptyset" if _NO_SOLUTION.fullmatch(plain(text)) else text for text in (gold, answer))
     # families: without `k \in \mathbb{Z}` behind them, under one name for their parameters
     declared = [match["name"] or match["other"] for match in map(_DECLARED.search, (gold, answer)) if match]
     if declared and declared[0] != declared[-1]:

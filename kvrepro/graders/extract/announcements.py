@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 
 _ENGLISH = (
-    r"\b(?:the\s+)?(?:final|correct|right|best|required|desired)?\s*\banswers?\b\s*(?:\*\*)?\s*(?:(?:to|for"
-    r"|of)\s+(?:the|this|your)\s+(?:question|problem|puzzle)\s*)?(?:should be|must be|would be|will be|is|are|:|=)",
-    r"\b(?:the\s+)?(?:correct|right|best|selected|chosen)\s+(?:option|choice|one|letter|statement)\s*(?:is|:|=|would be"
-    r"|must be|should be)",
-    r"\b(?:final|my)\s+(?:choice|result)\s*(?:\*\*)?\s*(?:is|:|=)",
+    r"\b(?:answers?|(?:correct|right|best|selected|chosen)\s+(?:option|choice|one|letter|statement)"
+    r"|(?:final|my)\s+(?:choice|result))\b\s*(?:\*\*)?\s*(?:(?:to|for|of)\s+(?:the|this|your)\s+(?:question|problem"
+    r"|puzzle)\s*)?(?:(?:should|must|would|will) be|is|are|:|=)",
     r"\bans\s*[:=]",
     r"\banswer(?:['’]s|\s+(?:-|\\to))\s",
     r"\b(?:final|correct|solution)\s*:\s*(?=[\s*(\[$]{0,4}(?:[A-K]\b|[-$\\\d]))",

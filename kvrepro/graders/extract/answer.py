@@ -12,7 +12,7 @@ from kvrepro.graders.extract.announcements import ANSWER_PHRASE
 from kvrepro.graders.extract.boxes import Box, find_boxes, is_joined
 from kvrepro.graders.extract.hedging import CONTRAST, REASON, REVISION
 from kvrepro.graders.score import THOUGHT_END, THOUGHT_START, UNKNOWN_START
-from kvrepro.graders.words import fraction_in_words, number_in_words
+from kvrepro.graders.words import value_in_words
 
 # characters of the answer part, from its end, that are searched for boxes, and for statements in words
 MAX_REPLY = 400_000
@@ -23,7 +23,6 @@ _SPECIAL = re.compile(r"<[|｜][^<>|｜\n]{1,40}[|｜]>|</?(?:answer|s|eos|pad)>
 _SIGN_BEFORE = re.compile(r"(?:^|[\s$=(\[:])-\s*$|=\s*\$?\s*-\s*\$\s*$")
 _BEHIND = re.compile(r"^\s*\$?((?:_\{?\d{1,2}\}?)|(?:\s|~|\\,)*[ap]\.?m\b\.?)")
 _LEFT_SIDE = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:_\{?\w\}?)?(?:\([A-Za-z]\))?)\s*=\s*$")
-_POLITE = re.compile(r"(?:입니다|이다|です|である|だ|になります)\s*$")
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,8 @@ def extract(text: str, is_numeric: bool = False) -> Extraction:
         return _from_boxes(text, boxes)
     text = text[-MAX_WORDING:]
     closing = last_sentence.concluded(text, is_numeric)
-    if is_numeric and closing and not re.search(r"\d", unify_unicode(closing)):
-        closing = None if number_in_words(closing) is None is fraction_in_words(closing) else closing
+    if is_numeric and closing and not re.search(r"\d", unify_unicode(closing)) and value_in_words(closing) is None:
+        closing = None
     for rule, found in (
         ("phrase", _announced(text)),
         ("final_line", closing),
@@ -143,6 +142,5 @@ def _first_value(tail: str) -> str | None:
             r"^\s*(?:%|\\%|[a-z²³^0-9/ ]{1,30}$)", last_sentence.SENTENCE_END.split(tail[position:], maxsplit=1)[0]
         )
         return " , ".join(formulas) + (f" \\text{{{unit[0].strip()}}}" if unit and len(formulas) == 1 else "")
-    sentence, remark = last_sentence.without_remark(last_sentence.SENTENCE_END.split(tail, maxsplit=1)[0])
-    said = last_sentence.conversion(sentence, remark) or REASON.sub("", CONTRAST.sub("", sentence))
-    return _POLITE.sub("", said).strip(" *:`\"'") or None
+    sentence = last_sentence.without_remark(last_sentence.SENTENCE_END.split(tail, maxsplit=1)[0])
+    return REASON.sub("", CONTRAST.sub("", sentence)).strip(" *:`\"'") or None

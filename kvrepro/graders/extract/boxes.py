@@ -17,7 +17,6 @@ _EMPTY = re.compile(r"(?:[\s.${}~]|\\[\s\\,;:!.$]|\\q?quad(?![A-Za-z]))*")
 _MARKUP = " $*\"'([\\,;"
 _ANNOUNCES = re.compile(r"(?i)(?:\b(?:is|are|be|equals?|gives?|get|so|thus|hence|therefore|answer|result)|=|\\approx)$")
 _WORDS = re.compile(r"[^\w.]*[A-Za-z]{2,}")
-_OPERATOR = re.compile(r"[\s$]*(?:[-+*/=<>]|\\(?:times|cdot|div)(?![A-Za-z]))")
 _CONNECTOR = re.compile(
     r"(?i)(?:[\s$,;&.*]|\\[()\[\],;: !]|\\q?quad|\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|\b(?:and|or|also)\b|[和或])*",
 )
@@ -85,10 +84,10 @@ def withdrawn_until(text: str, finish_reason: str) -> int:
 
 
 def _is_in_place(text: str, box: Box) -> bool:
-    """Does an empty box stand where an answer would: announced, or alone on its line; and not in code or a sum?"""
+    """Does an empty box stand where an answer would: announced, or alone on its line; and not in code?"""
     before = text[max(0, box.start - 60) : box.start].rpartition("\n")[2]
     behind = text[box.end : box.end + 40].partition("\n")[0]
-    if before.endswith("`") or text.count("```", 0, box.start) % 2 or _OPERATOR.match(behind):
+    if before.endswith("`") or text.count("```", 0, box.start) % 2:
         return False
     before = before.rstrip(_MARKUP)
     return bool(_ANNOUNCES.search(before)) or (before[-1:] in ("", ":") and not _WORDS.match(behind))

@@ -10,11 +10,9 @@ import re
 from collections.abc import Mapping
 
 from kvrepro.graders.cleaning import clean, unify_unicode
-from kvrepro.graders.compare.scalars import literal
 from kvrepro.graders.extract.answer import MAX_WORDING
 from kvrepro.graders.extract.hedging import AGAINST, ASIDE, DOUBT
-from kvrepro.graders.extract.statements import statements
-from kvrepro.graders.letters import CHOICE_WORD, LETTER, LETTERS, read_choice
+from kvrepro.graders.extract.statements import CHOICE_WORD, LETTER, LETTERS, read_choice, statements
 
 # the gold's own words instead of a letter
 GOLD_TEXT = "gold_text"
@@ -52,7 +50,6 @@ _OPTION_LINE = re.compile(
     rf"(?:^|\n)[ \t>*\-•]{{0,8}}[(\[]?({LETTER})[)\].:](?:\*\*)?[ \t]*(?:\*\*)?(\S[^\n]{{0,300}}?)\s*(?=\n|$)"
 )
 _INLINE_OPTION = re.compile(rf"\(({LETTER})\)\s*([^()\n]{{1,120}}?)(?=[\s,;]*\(({LETTER})\)|[\n]|[.;]\s|$)")
-_MEASURED = re.compile(r"^\s*(-?\d+(?:,\d{3})*(?:\.\d+)?)\s*((?:[A-Za-z%/^.]|(?<=\^)\{?-?\d\}?|\s){0,30}?)\s*$")
 _CONTRASTED = re.compile(r"(?i),?\s*(?:and\s+)?(?:\bnot\b|rather than|instead of|unlike|as opposed to).*$")
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 
@@ -73,15 +70,9 @@ def _normalised(text: str) -> str:
 
 
 def letter_of_option(text: str, options: Mapping[str, str]) -> str | None:
-    """Letter of the one option whose text equals `text`, or its number where only one of them has a unit."""
+    """Letter of the one option whose text equals `text`."""
     wanted = _normalised(text)
     found = [letter for letter, option in options.items() if wanted and _normalised(option) == wanted]
-    if not found and (measured := _MEASURED.match(_TEXT.sub(r" \1 ", clean(text)))):
-        others = {letter: _MEASURED.match(_TEXT.sub(r" \1 ", clean(option))) for letter, option in options.items()}
-        same = {
-            letter: other for letter, other in others.items() if other and literal(other[1]) == literal(measured[1])
-        }
-        found = [letter for letter, other in same.items() if not (other[2].strip() and measured[2].strip())]
     return found[0] if len(found) == 1 else None
 
 

@@ -93,19 +93,14 @@ def formula_in(match: re.Match[str]) -> str:
     return next(filter(None, match.groups()))
 
 
-def without_remark(text: str) -> tuple[str, str]:
-    """(text, remark) of a text that ends in a remark in parentheses: `204 minutes (3 hours and 24 minutes)`.
+def without_remark(text: str) -> str:
+    """Without a remark in parentheses at the end: `204 minutes (3 hours and 24 minutes)`.
 
     Only what has words or an equality is a remark; `(1, 2)`, `f(x)` and `(mod 7)` are none.
     """
     match = _REMARK.match(text) if len(text) < 1000 else None
     says = match and re.search(r"(?<![\\A-Za-z])[A-Za-z]{3,}|=|\\equiv|\\approx", match[2])
-    return (match[1], match[2]) if match and says else (text, "")
-
-
-def conversion(text: str, remark: str) -> str | None:
-    """The remark of `3 hours 24 minutes (204 minutes)`, which says the same as one number."""
-    return remark.strip(" $=") if _VALUE.fullmatch(remark.strip(" $=")) and find_quantity(text) else None
+    return match[1] if match and says else text
 
 
 def _lines_of(text: str) -> list[str]:
@@ -126,10 +121,7 @@ def concluded(text: str, is_numeric: bool = False) -> str | None:
         return None
     if lines[-1].startswith("|"):
         return _table_value(lines[-1])
-    marked, remark = without_remark(lines[-1])
-    if converted := conversion(marked, remark):
-        return converted
-    line = re.sub(r"^[>#\-*\s]+(?=\S)", "", marked).strip(" *`")
+    line = re.sub(r"^[>#\-*\s]+(?=\S)", "", without_remark(lines[-1])).strip(" *`")
     line = re.sub(rf"{_TOTAL.pattern}[^:$\\\d]{{0,30}}:[\s*]*(?=\S)", "", line)
     if (value := _whole_line(text, lines, line.rstrip(".").strip(" *"))) is not None:
         return value

@@ -41,6 +41,11 @@ LEARNED = {
 }
 
 
+def own_folder(need: str, model) -> Path:
+    """Where a loaded model's own folder holds it, if it does; `need`: a name of `LEARNED`."""
+    return Path(getattr(model, "name_or_path", "") or ".") / LEARNED[need].folder
+
+
 def write_learned(folder: Path, tensors: Mapping[str, Tensor], card: Mapping[str, object]) -> None:
     """Write tensors and card; a run that is killed leaves no card, and a folder without card counts as empty.
 
@@ -58,13 +63,9 @@ def write_learned(folder: Path, tensors: Mapping[str, Tensor], card: Mapping[str
 
 
 def read_learned(need: str, folder: str | Path) -> tuple[dict[str, Tensor], dict]:
-    """Tensors and card of a folder that `write_learned` wrote.
+    """Tensors and card of a folder that `write_learned` wrote; `need`: a name of `LEARNED`.
 
-    Args:
-        need: a name of `LEARNED`.
-
-    Raises:
-        KvreproError: a file is missing or cannot be read; says which folder and what to do.
+    Raises `KvreproError` where a file is missing or cannot be read, with folder and what to do.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -10,9 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ...errors import KvreproError
-from .folder import CARD_FILE, LEARNED, PUBLISHED_WIDTHS, WEIGHTS_FILE, read_learned, write_learned
-
-_HOW_TO_TRAIN = LEARNED["predictor"].remedy
+from .folder import CARD_FILE, LEARNED, PUBLISHED_WIDTHS, WEIGHTS_FILE, own_folder, read_learned, write_learned
 
 
 @dataclass(frozen=True)
@@ -74,11 +72,7 @@ def save_predictor(predictor: ImportancePredictor, folder: Path, card: dict[str,
 def load_predictor(folder: str | Path, hidden: int | None = None) -> ImportancePredictor:
     """Load a head from its folder.
 
-    Args:
-        hidden: width of the model it is meant for; checked when given.
-
-    Raises:
-        KvreproError: files are missing, or the head belongs to a model of another width.
+    Raises `KvreproError` where files are missing, or its width is not `hidden`, the width of the model it is meant for.
     """
     stored, card = read_learned("predictor", folder)
     shape = PredictorShape(**card["shape"])
@@ -106,22 +100,14 @@ def _local_folder(source: str) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise KvreproError(
             f"no importance predictor {source!r}: it is no folder, and the Hub gave {type(error).__name__}. "
-            f"Give a folder with {WEIGHTS_FILE} and {CARD_FILE}; {_HOW_TO_TRAIN}"
+            f"Give a folder with {WEIGHTS_FILE} and {CARD_FILE}; {LEARNED['predictor'].remedy}"
         ) from error
 
 
 def load_predictor_for(model, folder: str | Path | None = None) -> ImportancePredictor:
-    """The head that belongs to a loaded model: `folder`, or `importance/` inside the model's own folder.
-
-    Raises:
-        KvreproError: there is none; the message says how to train one.
+    """The head of a loaded model: in `folder`, a path or Hub id, or in `importance/` of its own; `KvreproError` without
+    one.
     """
-    if folder is None:
-        name = getattr(model, "name_or_path", "") or ""
-        local = Path(name) / LEARNED["predictor"].folder
-        if not name or not local.is_dir():
-            raise KvreproError(f"model {name or type(model).__name__!r} has no importance predictor: {_HOW_TO_TRAIN}")
-    else:
-        local = _local_folder(str(folder))
+    local = own_folder("predictor", model) if folder is None else _local_folder(str(folder))
     hidden = model.config.get_text_config(decoder=True).hidden_size
     return load_predictor(local, hidden).to(model.device, model.dtype)

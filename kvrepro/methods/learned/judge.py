@@ -23,24 +23,19 @@ def add_block(running: Tensor, decayed: Tensor, mass: Tensor) -> tuple[Tensor, T
 
 
 def attention_features(mass: Tensor, running: Tensor, decayed: Tensor) -> Tensor:
-    """The eight features of a slot and query head: max, min and sum over the block, three short sums, two long ones.
+    """The eight features of a slot and query head, `[..., S, 8]`: max, min and sum over the block, three short sums,
+    two long ones.
 
-    Args:
-        mass: `[..., q, S]`, attention of the block's queries, oldest first.
-        running, decayed: `[..., S]`, sums over everything before the block and the block itself.
-
-    Returns:
-        `[..., S, 8]`.
+    `mass` `[..., q, S]`: attention of the block's queries, oldest first. `running`, `decayed` `[..., S]`: sums over
+    everything before the block and the block itself.
     """
     short = [mass[..., -n:, :].sum(-2) for n in RECENT]
     return torch.stack([mass.amax(-2), mass.amin(-2), mass.sum(-2), *short, running, decayed], dim=-1)
 
 
 def judge_features(keys: Tensor, values: Tensor, attention: Tensor) -> Tensor:
-    """What the judge reads: keys and values `[..., H, S, D]`, attention features `[..., H, G, S, 8]`.
-
-    Returns:
-        `[..., H, S, 2 D + 8 G]` float32.
+    """What the judge reads, `[..., H, S, 2 D + 8 G]` float32: keys and values `[..., H, S, D]`, features `[..., H, G,
+    S, 8]`.
     """
     return torch.cat([keys.float(), values.float(), attention.transpose(-3, -2).flatten(-2)], dim=-1)
 
@@ -73,11 +68,7 @@ def save_judge(judge: EvictionJudge, folder: Path, card: dict[str, object]) -> N
 
 
 def load_judge(folder: str | Path) -> EvictionJudge:
-    """Read a judge from its folder.
-
-    Raises:
-        KvreproError: there is none, or its tensors are not of the sizes on its card; says how to train one.
-    """
+    """Read a judge from its folder; `KvreproError` where there is none or its tensors do not fit its card."""
     stored, card = read_learned("judge", folder)
     try:
         judge = EvictionJudge(**card["sizes"])

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import KvreproError
 from ..base import EvictionMethod
-from .folder import LEARNED
+from .folder import LEARNED, own_folder
 from .importance import load_predictor_for
 from .judge import load_judge
 from .query_statistics import load_statistics
@@ -17,7 +17,12 @@ from .query_statistics import load_statistics
 SEPLLM_MARKS = (".", ",", "?", "!", ";", ":", " ", "\t", "\n", "Ġ", "ĉ", "Ċ")
 DYNTS_MARKS = (".", ",", "?", "!", ";", ":", " ", "\n", "Ġ", "Ċ")
 
-_READERS = {"calibration": load_statistics, "judge": load_judge}
+# from a loaded model and a folder, None for the model's own
+_READERS = {
+    "predictor": load_predictor_for,
+    "calibration": lambda model, folder: load_statistics(folder or own_folder("calibration", model)),
+    "judge": lambda model, folder: load_judge(folder or own_folder("judge", model)),
+}
 
 
 def separator_ids(tokenizer, *, dynts: bool = False) -> tuple[int, ...]:
@@ -33,11 +38,7 @@ def separator_ids(tokenizer, *, dynts: bool = False) -> tuple[int, ...]:
 
 
 def named_separator_ids(tokenizer, texts: Sequence[str]) -> tuple[int, ...]:
-    """Token ids of separators that a model's row names, each of which must be one token.
-
-    Raises:
-        KvreproError: one of them is not.
-    """
+    """Token ids of separators that a model's row names; `KvreproError` where one of them is not one token."""
     ids = {text: tokenizer.encode(text, add_special_tokens=False) for text in texts}
     split = [text for text, tokens in ids.items() if len(tokens) != 1]
     if split or not ids:
@@ -50,18 +51,16 @@ def load_learned(
 ) -> dict[str, object]:
     """Options for `create_method` that come from files of the model or from its tokenizer.
 
-    Args:
-        given: options that the caller has set already, and folders as text: `predictor`, `calibration`, `judge`.
-
-    Raises:
-        KvreproError: a file is missing, or the method is an oracle, which needs a finished trace.
+    `given`: options that the caller has set already, and folders as text: `predictor`, `calibration`, `judge`. Raises
+    `KvreproError` where a file is missing, or the method is an oracle, which needs a finished trace.
     """
     given = given or {}
     found: dict[str, object] = {}
     for need in method.needs:
         value = given.get(need)
         if need in LEARNED:
-            found[need] = _load(need, model, value) if value is None or isinstance(value, str | Path) else value
+            is_loaded = value is not None and not isinstance(value, str | Path)
+            found[need] = value if is_loaded else _READERS[need](model, value)
         elif need == "separators":
             found[need] = value or separator_ids(tokenizer, dynts=method.name.endswith("_dynts"))
         elif need == "trace" and given.get("traces") is None:
@@ -70,11 +69,3 @@ def load_learned(
                 "teacher-forced mode: kvrepro.analysis.fidelity, or the notebook `fidelity`"
             )
     return found
-
-
-def _load(need: str, model, folder: str | Path | None) -> Any:
-    """What lies in `folder`, or where the model's own folder holds it."""
-    if need == "predictor":
-        return load_predictor_for(model, folder)
-    own = Path(getattr(model, "name_or_path", "") or ".") / LEARNED[need].folder
-    return _READERS[need](folder or own)

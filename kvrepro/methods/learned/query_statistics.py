@@ -41,10 +41,6 @@ def save_statistics(statistics: QueryStatistics, folder: Path, card: dict[str, o
 
 
 def load_statistics(folder: str | Path) -> QueryStatistics:
-    """Read statistics from their folder.
-
-    Raises:
-        KvreproError: there are none; says how to measure them.
-    """
+    """Read statistics from their folder; `KvreproError` says how to measure them where there are none."""
     stored, _ = read_learned("calibration", folder)
     return QueryStatistics(torch.view_as_complex(stored["mean"]), stored["mean_size"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import kvrepro
-from kvrepro.bench.method_cost import CostSetting, measure_costs, method_options
+from kvrepro.bench.whole_replies import CostSetting, measure_costs, method_options
 from kvrepro.errors import KvreproError
 from kvrepro.methods.table import METHODS, create_method, method_class
 

@@ -45,7 +45,7 @@ def test_sizes_that_mean_nothing_are_refused(random_model, changes):
 
 
 def test_the_command_prints_both_sides_and_json(capsys, random_model, monkeypatch):
-    monkeypatch.setattr(speed, "_model", lambda name, with_random_weights: random_model)
+    monkeypatch.setattr(speed, "load_model", lambda entry: (random_model, None))
     speed.main(["tiny-r1-llama", "--n-traces", "2", "--trace-tokens", "12", "--thinking-tokens", "9", "--repeats", "1"])
     lines = capsys.readouterr().out.splitlines()
     assert "head 0." in lines[0]

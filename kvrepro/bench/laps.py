@@ -1,4 +1,7 @@
-"""Laps and peak memory of one process; needs the standard library and torch alone, so it runs in any environment."""
+"""What every measurement is made of: laps by two clocks, works that take turns, the peak memory of one process.
+
+Needs the standard library, and torch on a GPU, so it runs in any environment.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,13 @@ import re
 import resource
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -43,16 +49,44 @@ class Laps:
 
     def _now(self) -> tuple[float, float]:
         if self.device is not None and self.device.type == "cuda":
+            import torch
+
             torch.cuda.synchronize(self.device)
         return time.perf_counter(), time.process_time()
 
-    def drop(self, n: int) -> None:
-        """Forget the first laps, which warmed up."""
-        del self.wall[:n], self.cpu[:n]
+    def medians(self, warm_up: int = 0) -> dict[str, float]:
+        """Median lap by either clock, without the first ones, which warmed up."""
+        return {"wall": median(self.wall[warm_up:]), "cpu": median(self.cpu[warm_up:])}
 
-    def medians(self) -> dict[str, float]:
-        """Median lap by either clock."""
-        return {"wall": median(self.wall), "cpu": median(self.cpu)}
+
+def timed(work: Callable[[], Any], device: torch.device | None = None) -> dict[str, float]:
+    """Milliseconds of one call by either clock."""
+    laps = Laps(device)
+    work()
+    laps.lap()
+    return laps.medians()
+
+
+def in_turn(
+    works: Mapping[Any, Callable[[], Any]], rounds: int, until: float = float("inf")
+) -> Iterator[dict[Any, Any]]:
+    """What each work found, round by round; they take turns, so that a slow moment of the machine falls on all.
+
+    Args:
+        until: a time of `perf_counter` after which nothing starts; the round that it falls into is dropped.
+    """
+    for _ in range(rounds):
+        found = {}
+        for name, work in works.items():
+            if time.perf_counter() > until:
+                return
+            found[name] = work()
+        yield found
+
+
+def median_ratio(own: Sequence[float], base: Sequence[float]) -> float:
+    """Median of the ratios within a round, from which the machine's slow moments have gone."""
+    return median(a / b for a, b in zip(own, base, strict=False))
 
 
 def reset_peak_rss() -> bool:
