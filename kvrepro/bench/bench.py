@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
+from ..models.shapes import build
 from ..paths import PACKAGE
 from ..runs.processes import child_command
 from . import kvpress_environment
@@ -74,8 +75,6 @@ class WorkerProcess:
 def write_model(folder: Path, config: Any, dtype: str) -> None:
     """Random weights, seed 0, as an ordinary checkpoint: the same for both environments."""
     import torch
-
-    from ..models.shapes import build
 
     torch.manual_seed(0)
     build(config, "cpu", dtype).save_pretrained(folder)

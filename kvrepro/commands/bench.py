@@ -16,6 +16,7 @@ from ..bench.table import Points, bars, confirmations, final_line, flatness, ren
 from ..errors import check_known
 from ..files import write_json
 from ..methods.table import METHODS, method_class
+from ..models.shapes import bench_shape
 from ..models.table import model_entry
 from ..runs.provenance import git_revision, hardware, package_versions
 
@@ -52,8 +53,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure, print the table, return medians and ratios."""
     if args.model is not None or args.methods is not None:
         return _on_a_model(args)
-    from ..models.shapes import bench_shape
-
     check_known("variant", VARIANTS, *(args.variants or ()))
     plan = _plan(args)
     print(
@@ -92,8 +91,6 @@ def _plan(args: argparse.Namespace) -> BenchSettings:
 
 def make_report(data: dict[str, Any], plan: Any, args: argparse.Namespace) -> dict[str, Any]:
     """Everything that the JSON file holds: device, versions, plan, points, and what follows from them."""
-    from ..models.shapes import bench_shape
-
     config = bench_shape()
     bytes_per_slot = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
     bytes_per_slot *= {"float32": 4, "bfloat16": 2}[args.dtype]
