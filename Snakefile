@@ -7,13 +7,12 @@ from kvrepro.runs.profiles import load_profile
 
 PROFILE = load_profile(config.get("profile", "tiny"))
 ROOT = results_root() / PROFILE.name
-CELLS = {cell.cell_id: cell for cell in PROFILE.cells}
-MARKS = [CellFolder(ROOT / cell, ROOT).mark for cell in CELLS]
+MARKS = [folder.mark for folder in PROFILE.folders]
 # what the figures are drawn with: a change of it draws them again, and runs no cell
 FIGURE_CODE = sorted(map(str, [*(PACKAGE / "figures").glob("*.py"), PACKAGE / "analysis" / "method_table.py", PACKAGE / "runs" / "summary.py"]))
 
 wildcard_constraints:
-    cell="|".join(map(str, CELLS)) or "none",
+    cell="|".join(folder.cell_id for folder in PROFILE.folders),
 
 localrules: figures
 

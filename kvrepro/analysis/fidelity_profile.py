@@ -14,6 +14,7 @@ from ..benchmarks.table import load_problems
 from ..engine.generate import generate
 from ..errors import KvreproError
 from ..files import write_atomic
+from ..methods.learned.folder import LEARNED
 from ..methods.table import method_class
 from ..models.loading import load_model
 from ..models.table import model_entry
@@ -25,7 +26,7 @@ from .fidelity import MEASURES, KnownTrace, measure_fidelity, oracle_traces, ref
 
 def full_cell(config: CellConfig) -> CellConfig:
     """The full-cache cell whose replies a compressed cell is compared along."""
-    unset = ("budget", "window", "ratio", "evict_every", "protocol", "options", *config.asset_folders())
+    unset = ("budget", "window", "ratio", "evict_every", "protocol", "options", *LEARNED)
     return replace(config, method="full", n_samples=1, **dict.fromkeys(unset))
 
 

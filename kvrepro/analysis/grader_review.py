@@ -12,7 +12,7 @@ import pandas as pd
 from ..engine.requests import LENGTH_LIMIT, OK, TRUNCATED
 from ..graders.grading import equivalence, grade_many
 from ..graders.score import KINDS, THOUGHT_END
-from ..runs.grading import grading_item, kind_beside, options_of, read_records
+from ..runs.grading import config_beside, grading_item, stored_replies
 from ..scores.known_scores import is_far, known_scores
 from ..scores.metrics import LIMIT_STATUSES, metric_rows
 from ..scores.statistics import interval
@@ -40,12 +40,10 @@ def _status(case: dict[str, Any]) -> str:
 
 def run_replies(path: Path, kind: str) -> list[dict[str, Any]]:
     """Records of a run, a records.jsonl or the folder that holds it, with their answer kind."""
-    file = _records_file(path)
-    rows = read_records(file)
-    options, _ = options_of(file, rows)
+    found = stored_replies(_records_file(path))
     return [
-        {**row, "kind": kind or kind_beside(file) or row.get("kind"), "options": options.get(row["problem_id"])}
-        for row in rows
+        {**row, "kind": kind or found.kind or row.get("kind"), "options": found.options.get(row["problem_id"])}
+        for row in found.rows
     ]
 
 
@@ -107,8 +105,7 @@ def against_published(path: Path | None, frame: pd.DataFrame) -> pd.DataFrame:
         path: records.jsonl of the run or its folder, with the manifest beside it; None shows the published scores only.
         frame: what `compare_graders` returned for this run.
     """
-    manifest = None if path is None else _records_file(path).with_name("manifest.json")
-    config = json.loads(manifest.read_text(encoding="utf-8"))["config"] if manifest and manifest.is_file() else {}
+    config = {} if path is None else config_beside(_records_file(path))
     known = known_scores(config.get("model"), config.get("benchmark"))
     table = pd.DataFrame([vars(entry) for entry in known])
     if not known or config.get("method") != "full":

@@ -20,7 +20,7 @@ from ..cache.rotary import check_length
 from ..cache.slots import CompressedCache, KeepPlan
 from ..engine.decoders.choose import make_decoder
 from ..engine.generate import end_token_ids
-from ..errors import KvreproError, UnknownNameError
+from ..errors import KvreproError, check_known
 from ..graders import grade
 from ..kernels.reference.sampling import NOT_FINITE, where_finite
 from ..models.tokens import ThinkTags, reply_parts
@@ -55,8 +55,7 @@ def choose_tokens(scores: Tensor, share: float, selection: str, key: str = "") -
         UnknownNameError: no such selection.
         KvreproError: a share outside [0, 1], or scores that are not numbers.
     """
-    if selection not in SELECTIONS:
-        raise UnknownNameError("selection", selection, SELECTIONS)
+    check_known("selection", SELECTIONS, selection)
     if not 0 <= share <= 1:
         raise KvreproError(f"share={share}: a part of the thought lies in [0, 1]")
     if not scores.isfinite().all():

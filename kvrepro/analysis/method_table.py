@@ -13,7 +13,7 @@ import pandas as pd
 from ..errors import KvreproError
 from ..methods.budgets import AS_PUBLISHED, FAIR
 from ..runs.config import CellConfig
-from ..runs.folder import MANIFEST, CellFolder, read_manifest, read_records
+from ..runs.folder import MANIFEST, read_manifest, read_records
 from ..runs.profiles import Profile
 from ..runs.runner import run_cell
 from ..runs.summary import summary_row
@@ -41,8 +41,7 @@ class ScoredCell:
 def scored_cells(profile: Profile) -> list[ScoredCell]:
     """The finished cells of a profile, in its order."""
     found = []
-    for config in profile.cells:
-        folder = CellFolder.of(profile.name, config).path
+    for config, folder in zip(profile.cells, (f.path for f in profile.folders), strict=True):
         # the manifest comes last, whether a grid or a notebook ran the cell
         if (folder / MANIFEST).is_file():
             records = pd.DataFrame(read_records(folder))
@@ -53,8 +52,8 @@ def scored_cells(profile: Profile) -> list[ScoredCell]:
 
 def run_missing_cells(profile: Profile) -> None:
     """Run every cell that is not done, here and one after the other: for small profiles in a notebook."""
-    for config in profile.cells:
-        run_cell(config, CellFolder.of(profile.name, config).path)
+    for config, folder in zip(profile.cells, profile.folders, strict=True):
+        run_cell(config, folder.path)
 
 
 def explain_protocol(frame: pd.DataFrame) -> str:

@@ -12,8 +12,8 @@ from ..methods.learned.importance import PredictorShape
 from ..models.memory import RESERVE_BYTES, rows_that_fit, step_bytes
 from ..models.shapes import SHAPES, ModelSize, model_size, true_shape
 from ..models.table import MODELS
-from ..runs.forecast import ASSUMED_PROMPT_TOKENS
 from ..runs.machines import GPUS
+from ..runs.resolution import ASSUMED_PROMPT_TOKENS
 from .head_cost import break_even
 from .settings import PAPER_RATIOS, PAPER_ROWS, PAPER_WINDOW
 

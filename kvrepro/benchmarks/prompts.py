@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 
-from ..errors import KvreproError, UnknownNameError
+from ..errors import KvreproError, check_known
 from .problem import Problem
 
 PROMPT_STYLES = ("dynts", "deepseek")
@@ -24,8 +24,7 @@ def user_message(problem: str, gold: str, style: str = "dynts") -> str:
     Source: `dynts` is Robin930/DynTS a55dc37 (bare problem; golds that are true/false or yes/no add a hint, which leaks
     the answer's type); `deepseek` is the README of deepseek-ai/DeepSeek-R1.
     """
-    if style not in PROMPT_STYLES:
-        raise UnknownNameError("prompt style", style, PROMPT_STYLES)
+    check_known("prompt style", PROMPT_STYLES, style)
     if style == "deepseek":
         return problem + DEEPSEEK_SUFFIX
     return problem + _TYPE_HINTS.get(gold.strip().lower(), "")

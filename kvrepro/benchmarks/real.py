@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import KvreproError, UnknownNameError
+from ..errors import KvreproError, check_known
 from ..files import read_objects
 from .problem import Problem
 from .prompts import OPTION_SEED, listed_options, prompt_hash, rows_hash, shuffled_question, user_message
@@ -39,8 +39,7 @@ def load_with_provenance(
     an unknown name or style, missing file or columns, wrong number of rows, repeated ids, empty golds, Hub not
     reachable.
     """
-    if name not in REAL_BENCHMARKS:
-        raise UnknownNameError("benchmark", name, REAL_BENCHMARKS)
+    check_known("benchmark", REAL_BENCHMARKS, name)
     entry = REAL_BENCHMARKS[name]
     rows, origin = _read_hub(entry, revision) if data_dir is None else _read_local(entry, Path(data_dir))
     problems = [_problem(entry, row, number, prompt_style) for number, row in enumerate(rows)]

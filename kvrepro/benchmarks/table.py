@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from ..errors import KvreproError, UnknownNameError
+from ..errors import KvreproError, UnknownNameError, check_known
 from ..paths import data_dir
 from .generated import GENERATED
 from .problem import Benchmark, Problem
@@ -58,8 +58,7 @@ def load_with_origin(
 
 def check_prompt_style(name: str, prompt_style: str) -> None:
     """Raise unless the benchmark can be asked in this style."""
-    if prompt_style not in PROMPT_STYLES:
-        raise UnknownNameError("prompt_style", prompt_style, PROMPT_STYLES)
+    check_known("prompt_style", PROMPT_STYLES, prompt_style)
     if name in GENERATED and prompt_style != PROMPT_STYLES[0]:
         raise KvreproError(
             f"prompt_style={prompt_style!r}: {name} is written in the tiny models' own language and is asked bare; "

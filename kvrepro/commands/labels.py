@@ -9,9 +9,6 @@ from typing import Any
 from ..errors import KvreproError
 from .arguments import add_plan_arguments, plan_of, set_threads, shown_plan
 
-NAME = "labels"
-HELP = "label traces with the answer's attention and cache their hidden states"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Plan, trace folder and distribution."""

@@ -6,9 +6,7 @@ import argparse
 from typing import Any
 
 from ..errors import KvreproError
-
-NAME = "power"
-HELP = "samples and problems that a difference of some points needs to be seen"
+from ..runs.folder import read_records
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +28,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Print what the design can see and what the difference would need."""
     from ..scores.power import assumed_model, estimated_model
 
-    for name in ("power", "alpha"):
-        if not 0 < getattr(args, name) < 1:
-            raise KvreproError(f"--{name}={getattr(args, name)}; expected a fraction between 0 and 1")
     if args.records:
         model = estimated_model(*_matrices(args.records))
     else:
@@ -62,7 +57,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _matrices(paths: list[str]) -> tuple[Any, Any]:
-    from ..runs.grading import read_records
     from ..scores.metrics import group_by_problem
 
     first, second = (group_by_problem(read_records(path)) for path in paths)

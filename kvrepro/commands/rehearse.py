@@ -20,9 +20,6 @@ from ..paths import hub_environment, results_root
 from ..runs.processes import child_command
 from ..runs.profiles import load_profile
 
-NAME = "rehearse"
-HELP = "run all code paths of a GPU profile here, on random stand-in models laid out like the real ones"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The rehearsal profile, and where published rows lie."""

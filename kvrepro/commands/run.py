@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..errors import KvreproError, UnknownNameError
+from ..errors import KvreproError
 from ..files import read_yaml
 from ..models.table import generation_defaults
 from ..runs.config import CellConfig
 from ..runs.folder import CellFolder, read_manifest
-from ..runs.profiles import load_profile, profile_names
+from ..runs.profiles import Profile, load_profile
 from .arguments import set_values
-
-NAME = "run"
-HELP = "run one cell: of a profile, from a parameter file, or from --set values"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,14 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run the cell or say that it is complete."""
-    if args.profile and args.profile not in profile_names():
-        raise UnknownNameError("profile", args.profile, profile_names())
-    config = _config(args)
-    profile = args.profile or "single"
-    folder = CellFolder.of(profile, config)
+    profile = load_profile(args.profile) if args.profile else None
+    config = _config(args, profile)
+    folder = CellFolder.of(args.profile or "single", config)
     row = {"cell_id": config.cell_id, "folder": str(folder.path)}
     if not args.checked:
-        row |= _looked_at(args, config, folder)
+        row |= _looked_at(args.dry_run, config, folder, profile.cells if profile else ())
     if args.dry_run:
         return row
     if folder.is_complete:
@@ -51,7 +47,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     else:
         from ..runs.notebooks import run_cell_notebook
 
-        run_cell_notebook(profile, config)
+        run_cell_notebook(args.profile or "single", config)
     manifest = read_manifest(folder.path)
     score = manifest["score"]
     print(
@@ -62,7 +58,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return {**row, "score": score, "decode_tps": manifest["stats"]["decode_tps"]}
 
 
-def _looked_at(args: argparse.Namespace, config: CellConfig, folder: CellFolder) -> dict[str, Any]:
+def _looked_at(is_dry: bool, config: CellConfig, folder: CellFolder, beside: Sequence[CellConfig]) -> dict[str, Any]:
     """What a dry run accepts, a run accepts: both look at the same things, in the same order, and say what they saw.
 
     Raises:
@@ -71,35 +67,34 @@ def _looked_at(args: argparse.Namespace, config: CellConfig, folder: CellFolder)
     from ..runs.resolution import resolve_cell
 
     resolved = resolve_cell(config)
-    if args.dry_run:
+    if is_dry:
         print(yaml.safe_dump(resolved.values(), sort_keys=False), end="")
-    beside = load_profile(args.profile).cells if args.profile else ()
     for line in resolved.lines((), [cell.resolved() for cell in beside]):
         # before hours of decoding; a run that fails has no output of its own
-        print(line, file=sys.stdout if args.dry_run else sys.stderr)
+        print(line, file=sys.stdout if is_dry else sys.stderr)
     if not folder.is_complete:
         from ..runs.preflight import check_cells
 
         check_cells([config])
     seen = {"budget_meaning": resolved.budget_line}
-    if args.dry_run:
+    if is_dry:
         seen |= {"complete": folder.is_complete, "config": config.resolved(), "resolved": resolved.values()}
     return seen
 
 
-def _config(args: argparse.Namespace) -> CellConfig:
+def _config(args: argparse.Namespace, profile: Profile | None) -> CellConfig:
     values: dict[str, Any] = {}
     if args.cell:
-        if not args.profile:
+        if profile is None:
             raise KvreproError("--cell names a cell of a profile: give --profile as well")
-        values = load_profile(args.profile).cell(args.cell).resolved()
+        values = profile.cell(args.cell).resolved()
     if args.params:
         values |= read_yaml(Path(args.params), "a mapping of parameters")
     values |= set_values(args.set, "budget=192")
-    if args.profile and "model" not in values:
-        shown = [c.cell_id for c in load_profile(args.profile).cells[:3]]
+    if profile and "model" not in values:
+        shown = [c.cell_id for c in profile.cells[:3]]
         raise KvreproError(
-            f"--profile {args.profile} alone names no cell: add --cell with an id or the hash it ends in, such as "
-            f"{', '.join(shown)} (`kvrepro grid {args.profile} --dry-run` prints all)"
+            f"--profile {profile.name} alone names no cell: add --cell with an id or the hash it ends in, such as "
+            f"{', '.join(shown)} (`kvrepro grid {profile.name} --dry-run` prints all)"
         )
     return CellConfig.from_mapping({**generation_defaults(values.get("model")), **values})

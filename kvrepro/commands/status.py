@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import asdict
+from statistics import mean
 from typing import Any
 
+from ..runs.folder import read_manifest
 from ..runs.profiles import load_profile
-from ..runs.status import profile_state, remaining_s
-
-NAME = "status"
-HELP = "show which cells of a profile are done, running, failed or left"
+from .printing import print_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,11 +18,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Print a line per cell and the estimate."""
-    states = profile_state(load_profile(args.profile))
-    for s in states:
-        print(f"{s.state:8} {s.cell_id}  {f'{s.wall_s:.0f} s' if s.wall_s is not None else f'{s.samples} samples'}")
-    counts = {name: sum(s.state == name for s in states) for name in ("done", "running", "failed", "left")}
-    eta = remaining_s(states, os.cpu_count() or 1)
-    print(", ".join(f"{n} {name}" for name, n in counts.items()), f"- about {eta:.0f} s left" if eta else "")
-    return {"profile": args.profile, **counts, "remaining_s": eta, "cells": [asdict(s) for s in states]}
+    """Print the counts, the time left by the mean of the finished cells, and a line per cell."""
+    cells = []
+    for folder in load_profile(args.profile).folders:
+        state = folder.state
+        known = read_manifest(folder.path) if state == "done" else {"n_records": folder.n_replies, "wall_s": None}
+        cells.append(
+            {"cell_id": folder.cell_id, "state": state, "samples": known["n_records"], "wall_s": known["wall_s"]}
+        )
+    counts = {state: sum(c["state"] == state for c in cells) for state in ("done", "running", "failed", "left")}
+    times = [c["wall_s"] for c in cells if c["state"] == "done"]
+    eta = mean(times) * (len(cells) - len(times)) / (os.cpu_count() or 1) if times else None
+    counted = ", ".join(f"{n} {state}" for state, n in counts.items())
+    print(f"{args.profile}: {len(cells)} cells, {counted}" + (f", about {eta:.0f} s to go" if eta else ""))
+    print_table(
+        {
+            "state": c["state"],
+            "cell": c["cell_id"],
+            "replies": c["samples"],
+            "time": "-" if c["wall_s"] is None else f"{c['wall_s']:.0f} s",
+        }
+        for c in cells
+    )
+    return {"profile": args.profile, **counts, "remaining_s": eta, "cells": cells}

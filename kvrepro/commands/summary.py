@@ -8,9 +8,6 @@ from typing import Any
 from ..errors import KvreproError
 from ..runs.profiles import load_profile
 
-NAME = "summary"
-HELP = "write summary.csv, the executed figure notebook and index.html of a profile"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The profile, and how many replies its page shows as pictures."""

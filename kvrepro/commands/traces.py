@@ -8,9 +8,6 @@ from typing import Any
 
 from .arguments import add_plan_arguments, plan_of, set_threads, shown_plan
 
-NAME = "traces"
-HELP = "generate full-cache training traces, checked against every benchmark"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Plan, problems and folder."""

@@ -8,9 +8,6 @@ from typing import Any
 
 from .arguments import add_plan_arguments, plan_of, set_threads, shown_plan
 
-NAME = "train"
-HELP = "train the importance predictor of a model on its own full-cache traces"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Plan, labels, where to put the head, and the size of the run."""

@@ -5,13 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..methods.learned.folder import LEARNED
 from ..models.identity import weights_fingerprint
-from ..models.table import model_entry
-from .arguments import add_source_arguments, asset_home, collect, set_threads
-
-NAME = "train-judge"
-HELP = "train the eviction judge that foresight_kv needs"
+from .arguments import add_source_arguments, collect, opened
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,15 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Collect sequences, follow them under drawn budgets, fit the judge, write it with its card."""
     from ..methods.learned.judge import save_judge
-    from ..models.loading import load_model
     from ..training.judge.training import JudgeRecipe, train_judge
 
-    set_threads(args.threads)
     given = {"steps": args.steps, "periods": args.periods and tuple(args.periods)}
     recipe = JudgeRecipe(seed=args.seed, **{name: value for name, value in given.items() if value is not None})
-    entry = model_entry(args.model)
-    folder = args.out or asset_home(entry) / LEARNED["judge"].folder
-    model, tokenizer = load_model(entry)
+    entry, folder, model, tokenizer = opened(args, "judge")
     train, source = collect(args, entry, model, tokenizer, "train", args.problems)
     held_out, held_out_source = collect(args, entry, model, tokenizer, "held_out", args.held_out)
     judge, card = train_judge(model, train, held_out, recipe)

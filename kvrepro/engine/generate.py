@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..checks import typed
-from ..errors import KvreproError, UnknownNameError
+from ..errors import KvreproError, check_known
 from ..methods.base import EvictionMethod
 from ..methods.learned.loading import load_learned
 from ..methods.table import create_method, method_class
@@ -161,9 +161,7 @@ def _chosen_method(method: object, budget: int | None, options: dict[str, object
         return method
     cls = method_class(method)
     names = ({f.name for f in fields(cls)} | _names(create_method) | _names(generate)) - {"schedule"}
-    for name in options:
-        if name not in names:
-            raise UnknownNameError(f"option of method {cls.name}", name, names)
+    check_known(f"option of method {cls.name}", names, *options)
     return create_method(cls, budget, **{**options, **load_learned(cls, model, tokenizer, options)})
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from kvrepro.errors import KvreproError, UnknownNameError
+from kvrepro.errors import KvreproError, check_known
 from kvrepro.graders.isolation import score_all, score_one
 from kvrepro.graders.score import FINISH_REASONS, GRADERS, KINDS, THOUGHT_END, THOUGHT_START, UNKNOWN_START, Score
 
@@ -98,8 +98,7 @@ def _request(item: Mapping[str, Any] | Sequence[Any], grader: str, position: int
 def _check(request: Mapping[str, Any]) -> None:
     """Reject what no reply could be graded against, and what is no reply."""
     for field, (name, known) in _NAMES.items():
-        if request[field] not in known:
-            raise UnknownNameError(name, request[field], known)
+        check_known(name, known, request[field])
     gold, response, start = request["gold"], request["response"], request["answer_start"]
     if not isinstance(gold, str) or not gold.strip():
         raise KvreproError(f"gold answer {gold!r} is empty or no text; a reply cannot be graded against it")
@@ -118,8 +117,7 @@ def equivalence(kind: str) -> Callable[[str, str], bool]:
     Either answer may play the gold, so that the order of two answers does not matter. Comparisons run in a worker; one
     that fails there makes the answers different. Verdicts are remembered.
     """
-    if kind not in KINDS:
-        raise UnknownNameError("answer kind", kind, KINDS)
+    check_known("answer kind", KINDS, kind)
 
     def as_gold(gold: str, answer: str) -> bool:
         return score_one({"vote": answer, "gold": gold, "kind": kind, "grader": "strict"}).correct

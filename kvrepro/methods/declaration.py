@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import typed
-from ..errors import KvreproError, UnknownNameError
+from ..errors import KvreproError, UnknownNameError, check_known
 from .learned.folder import LEARNED
 
 NEEDS = (*LEARNED, "separators", "trace")
@@ -42,11 +42,8 @@ def declare(cls: type) -> None:
             raise KvreproError(f"class {cls.__name__}: {what}={value!r}, expected a text{hint}")
     if not isinstance(cls.needs, tuple | list):
         raise KvreproError(f"class {cls.__name__}: needs={cls.needs!r}, expected a tuple such as ('predictor',)")
-    for need in cls.needs:
-        if need not in NEEDS:
-            raise UnknownNameError(f"need of method class {cls.__name__}", need, NEEDS)
-    if cls.attention not in ATTENTION:
-        raise UnknownNameError(f"attention of method class {cls.__name__}", cls.attention, ATTENTION)
+    check_known(f"need of method class {cls.__name__}", NEEDS, *cls.needs)
+    check_known(f"attention of method class {cls.__name__}", ATTENTION, cls.attention)
     for former in RENAMED.keys() & own.keys():
         raise KvreproError(f"class {cls.__name__} defines {former}, which is never called: it is {RENAMED[former]} now")
     _check_limits_declared(cls)
@@ -125,8 +122,7 @@ def checked_options(method: str, options: Mapping[str, Any], known: Mapping[str,
     """
     checked = {}
     for name, value in options.items():
-        if name not in known:
-            raise UnknownNameError(f"option of method {method}", name, known)
+        check_known(f"option of method {method}", known, name)
         kind = SCALARS.get(known[name].removesuffix(" | None"))
         allowed = kind if kind is None or " | None" not in known[name] else kind | None
         checked[name] = value if kind is None else typed(f"option {name} of method {method}", value, allowed)

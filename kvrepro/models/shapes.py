@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..cache.shape import CacheShape
-from ..errors import KvreproError, UnknownNameError
+from ..errors import KvreproError, check_known
 from .failures import explained
 from .table import MODELS, ModelEntry, fetched_name
 
@@ -80,8 +80,7 @@ def true_shape(name: str):
     """Configuration of R1-Distill-Llama-8B (`r1-llama-8b`) or R1-Distill-Qwen-7B (`r1-qwen-7b`); else
     `UnknownNameError`.
     """
-    if name not in SHAPES:
-        raise UnknownNameError("model shape", name, SHAPES)
+    check_known("model shape", SHAPES, name)
     # no token ends a row, so that every step has all rows
     return published_config(SHAPES[name], bos_token_id=None, eos_token_id=None)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import KvreproError, UnknownNameError
+from ..errors import KvreproError, UnknownNameError, check_known
 from ..paths import CHECKPOINTS, fetched_folder, user_models_file
 from .failures import check_folder
 from .tokens import OPEN_THOUGHT, THINK_END_TEXT, ThinkTags, opening_tag
@@ -186,9 +186,7 @@ def _user_rows(path: Path) -> dict[str, ModelEntry]:
     known = {f.name for f in fields(ModelEntry)} - {"name"}
     rows = {}
     for name, row in content.items():
-        for key in row:
-            if key not in known:
-                raise UnknownNameError(f"field of model {name!r} in {path.name}", key, known)
+        check_known(f"field of model {name!r} in {path.name}", known, *row)
         if "separators" in row:
             row["separators"] = tuple(row["separators"])
         if name in MODELS:

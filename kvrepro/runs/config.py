@@ -9,8 +9,9 @@ from typing import Any, get_type_hints
 from ..benchmarks.table import benchmark_entry, check_prompt_style
 from ..checks import as_mapping, typed
 from ..engine.requests import SamplingConfig
-from ..errors import KvreproError, UnknownNameError
+from ..errors import KvreproError, check_known
 from ..methods.budgets import PIN_OVERFLOW, resolve_protocol
+from ..methods.learned.folder import LEARNED
 from ..methods.table import cell_options, check_method_name, create_schedule, idle_sizes
 from ..models.identity import absolute_source
 from ..models.table import model_entry
@@ -76,8 +77,9 @@ class CellConfig:
             self._set(name, typed(f"parameter {name}", getattr(self, name), expected))
         # a folder or a Hub id: notebooks run elsewhere, so a path must not depend on where the caller stands
         self._set("model", model_entry(self.model).reference)
-        for name, folder in self.asset_folders().items():
-            self._set(name, folder if folder is None else absolute_source(folder))
+        for name in LEARNED:
+            if (folder := getattr(self, name)) is not None:
+                self._set(name, absolute_source(folder))
         known = benchmark_entry(self.benchmark).n_problems
         check_prompt_style(self.benchmark, self.prompt_style)
         if self.n_problems is not None and self.n_problems > known:
@@ -101,8 +103,7 @@ class CellConfig:
         for name, value in (self.options or {}).items():
             if name in FIELD_NAMES:
                 raise KvreproError(f"options may not hold {name}={value!r}: it is a parameter of the cell itself")
-        if self.pin_overflow not in PIN_OVERFLOW:
-            raise KvreproError(f"pin_overflow={self.pin_overflow!r}: known are {', '.join(PIN_OVERFLOW)}")
+        check_known("pin_overflow", PIN_OVERFLOW, self.pin_overflow)
         if self.options:
             self._set("options", cell_options(self.method, self.options))
 
@@ -113,9 +114,7 @@ class CellConfig:
         Raises:
             KvreproError: an unknown name (all names are listed), a value of the wrong type or out of range.
         """
-        for name in values:
-            if name not in FIELD_NAMES:
-                raise UnknownNameError("parameter", name, FIELD_NAMES)
+        check_known("parameter", FIELD_NAMES, *values)
         for name in ("model", "benchmark"):
             if name not in values:
                 raise KvreproError(f"parameter {name!r} is missing; give at least model and benchmark")
@@ -147,10 +146,6 @@ class CellConfig:
         names = ("budget", "window", "ratio", "evict_every", "protocol", "pin_overflow")
         return {**{name: getattr(self, name) for name in names}, **(self.options or {})}
 
-    def asset_folders(self) -> dict[str, str | None]:
-        """Folders of what a method may need beside the weights."""
-        return {name: getattr(self, name) for name in ("predictor", "calibration", "judge")}
-
     @property
     def label(self) -> str:
         """The method as tables and figures print it: its name and the switches that differ from its own."""
@@ -166,7 +161,7 @@ class CellConfig:
     @property
     def hash8(self) -> str:
         """First eight hex digits over all that changes tokens or scores; see `identity.cell_hash`."""
-        return cell_hash(self)
+        return cell_hash(self.resolved())
 
     @property
     def cell_id(self) -> str:

@@ -9,25 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
-from ..files import ResultFolder, is_held, read_rows
+from ..errors import KvreproError, RunError
+from ..files import ResultFolder, is_held, read_objects
 from ..paths import results_root
 from .config import CellConfig
 
 NOTEBOOK, RECORDS, MANIFEST = "run.ipynb", "records.jsonl", "manifest.json"
 COMPLETIONS = "completions.jsonl"  # replies of a cell that is still running, ungraded
-RECORD_FIELDS = (
-    "problem_id",
-    "sample_id",
-    "status",
-    "text",
-    "answer",
-    "gold",
-    "correct",
-    "n_prompt_tokens",
-    "n_thinking_tokens",
-    "n_answer_tokens",
-)
+# what a grader needs of a record, and what every record of a run has
+GRADED_FIELDS = ("problem_id", "sample_id", "status", "text", "gold")
+RECORD_FIELDS = (*GRADED_FIELDS, "answer", "correct", "n_prompt_tokens", "n_thinking_tokens", "n_answer_tokens")
 
 
 @dataclass(frozen=True)
@@ -43,8 +34,13 @@ class CellFolder(ResultFolder):
         return cls(root / config.cell_id, root)
 
     @property
+    def cell_id(self) -> str:
+        """The cell's, which is its place below the profile's folder."""
+        return self.path.relative_to(self.root).as_posix()
+
+    @property
     def _name(self) -> str:
-        return str(self.path.relative_to(self.root)).replace("/", "_")
+        return self.cell_id.replace("/", "_")
 
     @property
     def failed_notebook(self) -> Path:
@@ -59,7 +55,7 @@ class CellFolder(ResultFolder):
     @property
     def mark(self) -> Path:
         """The empty file that stands for the finished cell in a grid."""
-        return self.root / ".done" / self.path.relative_to(self.root)
+        return self.root / ".done" / self.cell_id
 
     @property
     def is_complete(self) -> bool:
@@ -70,6 +66,13 @@ class CellFolder(ResultFolder):
     def is_running(self) -> bool:
         """True while some process holds the lock of the cell's unfinished run."""
         return is_held(self.lock)
+
+    @property
+    def state(self) -> str:
+        """`done`, `running`, `failed` or `left`, from the cell's files alone: not from times or other cells."""
+        if self.is_complete:
+            return "done"
+        return "running" if self.is_running else "failed" if self.failed_notebook.is_file() else "left"
 
     @property
     def n_replies(self) -> int:
@@ -85,21 +88,27 @@ class CellFolder(ResultFolder):
         shutil.rmtree(self.partial)
 
 
-def read_records(folder: Path) -> list[dict[str, Any]]:
-    """The graded records of a finished cell, checked against the manifest.
+def read_records(path: str | Path) -> list[dict[str, Any]]:
+    """Graded replies of a finished cell, by its folder, or of a file of records; checked against the manifest beside.
 
     Raises:
-        RunError: rows are missing, lack a field or cannot be read.
+        KvreproError: no such file, no rows, or a row without `RECORD_FIELDS` (of a file without a manifest, without
+            `GRADED_FIELDS`).
+        RunError: a line that cannot be read, a folder without a manifest, or fewer rows than the manifest says.
     """
-    records = list(read_rows(folder / RECORDS))
-    expected = read_manifest(folder)["n_records"]
-    if len(records) != expected:
-        raise RunError(f"{folder / RECORDS} has {len(records)} rows, its manifest says {expected}: run the cell again")
-    for number, record in enumerate(records, start=1):
-        missing = set(RECORD_FIELDS) - set(record)
-        if missing:
-            raise RunError(f"{folder / RECORDS}, line {number} lacks {', '.join(sorted(missing))}")
-    return records
+    path = Path(path)
+    file, folder = (path / RECORDS, path) if path.is_dir() else (path, path.parent)
+    has_manifest = path.is_dir() or (folder / MANIFEST).is_file()
+    manifest = read_manifest(folder) if has_manifest else {}
+    if not file.is_file():
+        raise KvreproError(f"{file} is no file; give a records.jsonl, or a folder that holds one")
+    rows = [row for _, row in read_objects(file, RECORD_FIELDS if has_manifest else GRADED_FIELDS, RunError)]
+    if not rows:
+        raise KvreproError(f"{file} holds no records; a cell without replies has no score")
+    # a manifest that was written by hand may not say it
+    if len(rows) != (expected := manifest.get("n_records", len(rows))):
+        raise RunError(f"{file} has {len(rows)} rows, its manifest says {expected}: run the cell again")
+    return rows
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

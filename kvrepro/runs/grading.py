@@ -4,36 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..benchmarks.table import benchmark_entry, is_local, load_problems
 from ..engine.requests import LENGTH_LIMIT, NAN_LOGITS, TRUNCATED, WITHOUT_ANSWER
-from ..errors import KvreproError, RunError
-from ..files import read_objects
+from ..errors import KvreproError
 from ..graders.grading import grade_many
-from ..graders.score import GRADERS, KINDS, Score
-from ..scores.metrics import LIMIT_STATUSES
-from .folder import MANIFEST, RECORDS, read_manifest
+from ..graders.score import GRADERS, Score
+from .folder import MANIFEST, RECORDS, read_manifest, read_records
 
 # how generation ended: kept by a new grade
-ENDED_STATUSES = (*LIMIT_STATUSES, NAN_LOGITS)
-NEEDED = ("problem_id", "sample_id", "status", "text", "gold")
-
-
-def read_records(path: str | Path) -> list[dict[str, Any]]:
-    """Records of one file.
-
-    Raises:
-        KvreproError: no such file, no records, or rows that are no records of a run.
-        RunError: a line that cannot be read.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise KvreproError(f"{path} is no file; give a records.jsonl, or a folder that holds some")
-    rows = [row for _, row in read_objects(path, NEEDED, RunError)]
-    if not rows:
-        raise KvreproError(f"{path} holds no records; a cell without replies has no score")
-    return rows
+ENDED_STATUSES = (TRUNCATED, LENGTH_LIMIT, NAN_LOGITS)
 
 
 def check_same_problems(rows: Iterable[Mapping[str, Any]], golds: Mapping[str, str], name: str) -> None:
@@ -104,11 +85,6 @@ def _graded(row: dict[str, Any], score: Score, grader: str) -> dict[str, Any]:
     }
 
 
-def beside(path: Path, grader: str) -> Path:
-    """`records.jsonl` -> `records.<grader>.jsonl`."""
-    return path.with_name(f"{path.stem}.{grader}{path.suffix}")
-
-
 def find_records(path: str | Path) -> list[Path]:
     """The file itself, or every `records.jsonl` below a folder (unfinished cells, whose folders are hidden, apart)."""
     path = Path(path)
@@ -123,42 +99,54 @@ def find_records(path: str | Path) -> list[Path]:
     return found
 
 
-def kind_beside(path: Path) -> str | None:
-    """Answer kind of the benchmark that the manifest beside a records file names; None if there is no manifest."""
-    name, _ = benchmark_beside(path)
-    kind = None if name is None else benchmark_entry(name).kind
-    return kind if kind in KINDS else None
+class StoredReplies(NamedTuple):
+    """Records of one file, and what grading them needs from elsewhere.
 
-
-def benchmark_beside(path: Path) -> tuple[str | None, str | None]:
-    """(benchmark, prompt style) in the manifest beside a records file; None for what it does not say.
-
-    Raises: RunError where the manifest cannot be read.
+    Attributes:
+        config: the cell's, from the manifest beside the file; empty without one.
+        kind: answer kind of the benchmark; None where neither manifest nor records say it.
+        options: problem id -> letter -> text, of a multiple-choice benchmark.
+        without_options: why there are none, where the benchmark has some.
     """
+
+    rows: list[dict[str, Any]]
+    config: dict[str, Any]
+    kind: str | None
+    options: dict[str, dict[str, str]]
+    without_options: str | None
+
+
+def stored_replies(path: Path) -> StoredReplies:
+    """Read a records file, and its benchmark if its rows lie on this machine or its options' texts are needed.
+
+    The records are then checked against the benchmark: options do not stand in records, because the questions of GPQA
+    must not spread.
+
+    Raises:
+        KvreproError: as `read_records`, or the records are of another benchmark than their manifest says.
+        RunError: as `read_records`.
+    """
+    rows, config = read_records(path), config_beside(path)
+    if (name := config.get("benchmark")) is None:
+        return StoredReplies(rows, config, rows[0].get("kind"), {}, None)
+    kind, found = benchmark_entry(name).kind, ({}, None)
+    if is_local(name) or kind == "choice":
+        found = _options(name, config.get("prompt_style") or "dynts", rows)
+    return StoredReplies(rows, config, kind, *found)
+
+
+def config_beside(path: Path) -> dict[str, Any]:
+    """The cell's parameters in the manifest beside a records file; empty where there is none."""
     if not path.with_name(MANIFEST).is_file():
-        return None, None
+        return {}
     content = read_manifest(path.parent)
-    # a run writes both into its config; a manifest by hand may have them at its top
-    config = content.get("config")
-    for place in (config if isinstance(config, Mapping) else {}, content):
-        if isinstance(place.get("benchmark"), str):
-            return place["benchmark"], place.get("prompt_style")
-    return None, None
+    # a manifest that was written by hand may have them at its top
+    return {**content, **(content.get("config") or {})}
 
 
-def options_of(path: Path, rows: Iterable[Mapping[str, Any]]) -> tuple[dict[str, dict[str, str]], str | None]:
-    """(problem id -> letter -> text, why there are none) of the benchmark that the records at `path` are of.
-
-    The benchmark is loaded if its rows lie on this machine, or if its options' texts are needed, and the records are
-    then checked against it: options do not stand in records, because the questions of GPQA must not spread.
-
-    Raises: KvreproError where the records are of another benchmark than their manifest says.
-    """
-    name, style = benchmark_beside(path)
-    if name is None or not (is_local(name) or benchmark_entry(name).kind == "choice"):
-        return {}, None
+def _options(name: str, style: str, rows: list[dict[str, Any]]) -> tuple[dict[str, dict[str, str]], str | None]:
     try:
-        problems = load_problems(name, **({"prompt_style": style} if style else {}))
+        problems = load_problems(name, prompt_style=style)
     except KvreproError as error:
         if is_local(name):
             raise

@@ -4,50 +4,56 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..benchmarks.table import rows_identity
 from ..methods.learned.folder import LEARNED
 from ..methods.table import METHODS
 from ..models.identity import folder_fingerprint, model_identity, predictor_fingerprint
-from ..models.table import ModelEntry, model_entry
-
-if TYPE_CHECKING:
-    from .config import CellConfig
+from ..models.table import ModelEntry, model_entry, predictor_source
 
 # raised when a change of the engine changes tokens or scores, so that old cells are not taken for new ones
 ENGINE_REVISION = 1
 
 
-def cell_hash(config: CellConfig) -> str:
+def cell_hash(values: Mapping[str, Any]) -> str:
     """First eight hex digits over a cell's identity.
 
-    Every field; weights, files and row of the model; rows of the benchmark; the trained folder that the method
+    Every parameter; weights, files and row of the model; rows of the benchmark; the trained folder that the method
     reads; the method's revision and the protocol's version.
+
+    Args:
+        values: all parameters of the cell by name.
     """
-    entry, method = model_entry(config.model), METHODS[config.method]
-    # folders count by what is in them, not by where they are
-    fields = {**config.resolved(), "model": entry.name, **dict.fromkeys(config.asset_folders())}
+    entry, method = model_entry(values["model"]), METHODS[values["method"]]
     identity = {
-        "config": fields,
+        # folders count by what is in them, not by where they are
+        "config": {**values, "model": entry.name, **dict.fromkeys(LEARNED)},
         "protocol": ENGINE_REVISION,
-        "rows": rows_identity(config.benchmark),
+        "rows": rows_identity(values["benchmark"]),
         **model_identity(entry, reads_separators=method.reads_separators),
-        **_trained_folder(config, entry),
     }
-    if (revision := method.revision_of(config.options)) > 1:
+    if name := method.learned:
+        source = learned_source(entry, name, values[name])
+        # a head may lie on the Hub, or nowhere
+        is_head = name == "predictor"
+        identity[name] = predictor_fingerprint(entry, source) if is_head else folder_fingerprint(Path(source))
+    if (revision := method.revision_of(values["options"])) > 1:
         identity["revision"] = revision
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _trained_folder(config: CellConfig, entry: ModelEntry) -> dict[str, Any]:
-    """The field of the folder beside the weights that the method reads, with what identifies its content."""
-    field = METHODS[config.method].learned
-    if field is None:
-        return {}
-    given = getattr(config, field)
-    if field == "predictor":
-        # where a head comes from, the model table knows: a folder or the Hub
-        return {field: predictor_fingerprint(entry, given)}
-    return {field: folder_fingerprint(Path(given or Path(entry.source) / LEARNED[field].folder))}
+def learned_source(entry: ModelEntry, name: str, given: str | None) -> str | None:
+    """Where a method finds what it reads beside the weights: the place that is given, else the model's own.
+
+    Args:
+        name: of `LEARNED`.
+
+    Returns:
+        A folder, or a Hub id; None for a model without an importance head.
+    """
+    if name == "predictor":
+        return predictor_source(entry, given)
+    return given or str(Path(entry.source) / LEARNED[name].folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import UnknownNameError
+from ..errors import check_known
 
 GB = 10**9
 
@@ -43,8 +43,7 @@ def machine(name: str | None) -> Machine:
         UnknownNameError: no such GPU in the table.
     """
     if name is not None:
-        if name not in GPUS:
-            raise UnknownNameError("gpu", name, GPUS)
+        check_known("gpu", GPUS, name)
         return GPUS[name]
     import torch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import pandas as pd
@@ -40,14 +40,13 @@ class PastCell:
     @classmethod
     def of(cls, row: Mapping[str, Any], source: str) -> PastCell:
         """From a row of a summary table."""
-        budget = row["budget_tokens"]
         replies = row["n_problems"] * row["n_samples"]
         decode_s = row["mean_new_tokens"] * replies / row["decode_tps"]
         return cls(
             model=row["model"],
             benchmark=row["benchmark"],
             method=row["method"],
-            budget=None if budget != budget or budget is None else int(budget),
+            budget=None if pd.isna(row["budget_tokens"]) else int(row["budget_tokens"]),
             new_tokens=row["mean_new_tokens"],
             tps=row["decode_tps"],
             overhead_s=max(0.0, row["wall_s"] - decode_s),
@@ -123,10 +122,6 @@ def _nearest(config: CellConfig, known: list[PastCell], tokens: float = 0.0) -> 
 
 
 def _weighted(close: list[PastCell], size: float, name: str) -> float:
-    """Mean of one or two neighbours, the nearer size counting more."""
-    if len(close) == 1:
-        return getattr(close[0], name)
-    gaps = [abs(m.size_tokens - size) for m in close]
-    total = sum(gaps)
-    weights = [0.5, 0.5] if not total else [gaps[1] / total, gaps[0] / total]
-    return sum(w * getattr(m, name) for w, m in zip(weights, close, strict=True))
+    """Mean of one or two neighbours, each counting as far as the other is away."""
+    values, gaps = [getattr(m, name) for m in close], [abs(m.size_tokens - size) for m in close]
+    return fmean(values, gaps[::-1] if len(close) > 1 and any(gaps) else None)

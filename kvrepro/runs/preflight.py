@@ -10,6 +10,7 @@ import torch
 
 from ..benchmarks.table import load_problems
 from ..errors import KvreproError
+from ..methods.learned.folder import LEARNED
 from ..methods.table import method_class
 from ..models.loading import check_available, default_device
 from ..models.memory import GIB, check_fits
@@ -17,8 +18,7 @@ from ..models.shapes import model_config
 from ..models.table import ModelEntry, model_entry
 from ..paths import results_root
 from .config import CellConfig
-from .forecast import cache_bytes, disk_bytes
-from .resolution import loaded_method, resolve_cell
+from .resolution import ResolvedCell, loaded_method, resolve_cell
 
 
 def check_cells(cells: Sequence[CellConfig], device: str | None = None) -> None:
@@ -62,9 +62,8 @@ def _causes(cell: CellConfig, device: str, looked: dict[tuple, str | None]) -> l
     found = [weights, cause(rows, lambda: load_problems(*rows))]
     if weights is None:
         found += [
-            cause((cell.model, cell.method, *cell.asset_folders().values()), lambda: _check_assets(cell, entry)),
-            # sizes, options and prompts, without which there is no cache to fit
-            _refusal(lambda: resolve_cell(cell)) or _refusal(lambda: check_fits(entry, device, cache_bytes(cell))),
+            cause((cell.model, cell.method, *(getattr(cell, n) for n in LEARNED)), lambda: _check_learned(cell, entry)),
+            _refusal(lambda: _check_sizes(cell, entry, device)),
         ]
     return list(dict.fromkeys(text for text in found if text is not None))
 
@@ -77,7 +76,13 @@ def _refusal(check: Callable[[], object]) -> str | None:
     return None
 
 
-def _check_assets(cell: CellConfig, entry: ModelEntry) -> None:
+def _check_sizes(cell: CellConfig, entry: ModelEntry, device: str) -> None:
+    """Sizes, options and prompts, and the memory that they take beside the weights."""
+    resolved = resolve_cell(cell)
+    check_fits(entry, device, resolved.kv_bytes + resolved.predictor_bytes)
+
+
+def _check_learned(cell: CellConfig, entry: ModelEntry) -> None:
     """Load what the method reads beside the weights, as the run will, with the configuration in the model's place."""
     needs = set(method_class(cell.method).needs)
     # separators are the tokenizer's, which is there when the weights are
@@ -93,7 +98,9 @@ def _full_disk(cells: Sequence[CellConfig]) -> str | None:
     folder = results_root()
     while not folder.exists():
         folder = folder.parent
-    needed, free = sum(map(disk_bytes, cells)), shutil.disk_usage(folder).free
+    # every reply at its limit, twice while it is graded
+    needed = sum(ResolvedCell.of(cell).disk_bytes(2 * cell.max_new_tokens) for cell in cells)
+    free = shutil.disk_usage(folder).free
     if needed <= free:
         return None
     return (

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import KvreproError, UnknownNameError
+from ..errors import KvreproError, UnknownNameError, check_known
 from ..files import read_yaml
+from ..methods.learned.folder import LEARNED
 from ..models.table import generation_defaults
 from ..paths import profiles_folder, project_root
 from .config import CellConfig
+from .folder import CellFolder
 
-_ASSETS = ("predictor", "calibration", "judge")
 _KEYS = {"title", "notebook", "methods", "defaults", "panels", "paper_marks"}
 _REHEARSAL_KEYS = {"title", "rehearses", "scale_tokens", "set"}
 # what `scale_tokens` shrinks
@@ -39,6 +40,11 @@ class Profile:
     rehearses: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def folders(self) -> list[CellFolder]:
+        """Where the results of each cell lie."""
+        return [CellFolder.of(self.name, cell) for cell in self.cells]
+
     def cell(self, cell_id: str) -> CellConfig:
         """Look a cell up by id, or by an unambiguous end of it such as its hash.
 
@@ -63,8 +69,7 @@ def load_profile(name: str) -> Profile:
         UnknownNameError: no such profile, or a key that does not belong.
         KvreproError: a cell that cannot exist; names the panel.
     """
-    if name not in profile_names():
-        raise UnknownNameError("profile", name, profile_names())
+    check_known("profile", profile_names(), name)
     return parse_profile(name, profiles_folder() / f"{name}.yaml")
 
 
@@ -73,7 +78,7 @@ def parse_profile(name: str, path: Path) -> Profile:
     content = read_yaml(path, "a mapping with `panels`")
     if "rehearses" in content:
         return _rehearsal(name, path, content)
-    _check_keys(path, content, _KEYS)
+    check_known(f"key of {path.name}", _KEYS, *content)
     panels = content.get("panels")
     if not isinstance(panels, list) or not panels:
         raise KvreproError(
@@ -95,18 +100,12 @@ def parse_profile(name: str, path: Path) -> Profile:
     return Profile(name, content.get("title", name), tuple(cells), marks, notebook)
 
 
-def _check_keys(path: Path, content: Mapping[str, Any], known: set[str]) -> None:
-    for key in content:
-        if key not in known:
-            raise UnknownNameError(f"key of {path.name}", key, known)
-
-
 def _rehearsal(name: str, path: Path, content: dict[str, Any]) -> Profile:
     """Every cell of another profile, its token counts scaled and some parameters set; nothing else differs.
 
     A method that must not be shrunk below its own sizes fails here, as any cell that cannot exist.
     """
-    _check_keys(path, content, _REHEARSAL_KEYS)
+    check_known(f"key of {path.name}", _REHEARSAL_KEYS, *content)
     scale, fixed = content.get("scale_tokens", 1.0), content.get("set") or {}
     if not isinstance(scale, int | float) or not 0 < scale <= 1 or not isinstance(fixed, dict):
         raise KvreproError(
@@ -162,6 +161,6 @@ def _panel_cells(content: dict[str, Any], panel: Any) -> list[CellConfig]:
             chosen = {**values, "budget": budget, **own}
             if method == "full":
                 # shared defaults of the compressed cells mean nothing for the full cache
-                chosen.update(dict.fromkeys(("window", "ratio", "evict_every", "protocol", "options", *_ASSETS)))
+                chosen.update(dict.fromkeys(("window", "ratio", "evict_every", "protocol", "options", *LEARNED)))
             cells.append(CellConfig.from_mapping(chosen))
     return cells

@@ -13,7 +13,6 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +28,13 @@ PREDICTOR_OWNER = "kvrepro-rehearsal"
 HEAD_DIM, HIDDEN, TEXT_VOCABULARY = 8, 64, 4000
 
 
-@dataclass(frozen=True)
-class SpecialTokens:
-    """Control tokens of a family at their published ids; `base` is the number of ordinary tokens before them."""
-
-    base: int
-    names: tuple[str, ...]
-
-
 _BAR = "\uff5c"
 _BOS, _EOS = f"<{_BAR}begin\u2581of\u2581sentence{_BAR}>", f"<{_BAR}end\u2581of\u2581sentence{_BAR}>"
 _USER, _ASSISTANT = f"<{_BAR}User{_BAR}>", f"<{_BAR}Assistant{_BAR}>"
+# by family: the number of ordinary tokens, and the control tokens after them, at their published ids
 SPECIAL = {
-    "qwen2": SpecialTokens(151643, (_EOS, _USER, _ASSISTANT, _BOS, "<|EOT|>", "<think>", "</think>")),
-    "llama": SpecialTokens(
+    "qwen2": (151643, (_EOS, _USER, _ASSISTANT, _BOS, "<|EOT|>", "<think>", "</think>")),
+    "llama": (
         128000,
         (_BOS, _EOS, *(f"<|reserved_{i}|>" for i in range(9)), _USER, _ASSISTANT, "<think>", "</think>"),
     ),
@@ -58,8 +50,8 @@ CHAT_TEMPLATE = (
 
 def stand_in_config(name: str):
     """The published configuration of a table model, narrowed; says in itself that it is a stand-in."""
-    if name not in CONFIGS or CONFIGS[name]["model_type"] not in SPECIAL:
-        known = [n for n in CONFIGS if CONFIGS[n]["model_type"] in SPECIAL]
+    known = [n for n in CONFIGS if CONFIGS[n]["model_type"] in SPECIAL]
+    if name not in known:
         raise KvreproError(f"no stand-in for model {name!r}: its special tokens are not known; known: {known}")
     narrow = {"hidden_size": HIDDEN, "intermediate_size": HIDDEN, "head_dim": HEAD_DIM, "kvrepro_stand_in": NOTE}
     return published_config(name, **narrow)
@@ -70,7 +62,7 @@ def build_tokenizer(name: str, texts: list[str]):
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    special = SPECIAL[CONFIGS[name]["model_type"]]
+    n_ordinary, control_tokens = SPECIAL[CONFIGS[name]["model_type"]]
     small = Tokenizer(models.BPE())
     small.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -78,10 +70,10 @@ def build_tokenizer(name: str, texts: list[str]):
     small.train_from_iterator(texts, trainer)
     content = json.loads(small.to_str())["model"]
     vocabulary = dict(content["vocab"])
-    vocabulary |= {f"<unused_{i}>": i for i in range(len(vocabulary), special.base)}
+    vocabulary |= {f"<unused_{i}>": i for i in range(len(vocabulary), n_ordinary)}
     full = Tokenizer(models.BPE(vocab=vocabulary, merges=[tuple(pair) for pair in content["merges"]]))
     full.pre_tokenizer, full.decoder = small.pre_tokenizer, decoders.ByteLevel()
-    for token in special.names:
+    for token in control_tokens:
         # as published: the roles and the thought tags are not "special", or decoding a reply would drop them
         full.add_tokens([AddedToken(token, special=token in (_BOS, _EOS), normalized=False)])
     return PreTrainedTokenizerFast(

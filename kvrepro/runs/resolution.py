@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from ..benchmarks.table import benchmark_entry, load_problems
 from ..errors import KvreproError
 from ..methods.base import EvictionMethod
 from ..methods.learned.folder import LEARNED
+from ..methods.learned.importance import PredictorShape
 from ..methods.learned.loading import load_learned, named_separator_ids
 from ..methods.table import create_method, method_class
-from ..models.shapes import model_config, model_dtype
-from ..models.table import ModelEntry, model_entry, predictor_source
+from ..models.shapes import model_config, model_dtype, model_size
+from ..models.table import ModelEntry, model_entry
 from ..models.tokens import render_prompt
 from .config import CellConfig
+from .identity import learned_source
+
+# where tokenizer or rows are not on this machine; only cells without a budget depend on it
+ASSUMED_PROMPT_TOKENS = 1024
+# text of a reply with its fields, and the executed notebook
+BYTES_PER_TOKEN, NOTEBOOK_BYTES = 5, 60_000
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,60 @@ class ResolvedCell:
     method: EvictionMethod
     prompts: Mapping[str, int] | None
 
+    @classmethod
+    def of(cls, config: CellConfig) -> ResolvedCell:
+        """Look at a cell without asking whether it can run, as `resolve_cell` does."""
+        # what the method needs from files does not change its sizes
+        stand_ins = {need: (0,) if need == "separators" else object() for need in method_class(config.method).needs}
+        method = create_method(config.method, **{**config.method_options(), **stand_ins})
+        rows = (config.benchmark, config.n_problems, config.prompt_style)
+        return cls(config, method, prompt_lengths(config.model, *rows))
+
+    @property
+    def entry(self) -> ModelEntry:
+        """The model's row."""
+        return model_entry(self.config.model)
+
+    @property
+    def n_replies(self) -> int:
+        """Problems times samples."""
+        known = benchmark_entry(self.config.benchmark).n_problems
+        return (self.config.n_problems or known) * self.config.n_samples
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows decoded together, at most the cell's replies."""
+        return min(self.config.batch_rows, self.n_replies)
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt, assumed where it is not known."""
+        return ASSUMED_PROMPT_TOKENS if self.prompts is None else max(self.prompts.values())
+
+    @property
+    def capacity_tokens(self) -> int:
+        """Slots that the engine allocates for a row."""
+        return self.method.capacity_slots(self.longest_prompt, self.config.max_new_tokens)
+
+    @property
+    def kv_bytes(self) -> int:
+        """K and V storage that the engine allocates."""
+        return self.batch_rows * self.capacity_tokens * model_size(self.entry).kv_bytes_per_token
+
+    @property
+    def predictor_bytes(self) -> int:
+        """Of the importance head in its dtype, of the published widths where none is at hand; 0 if none is read."""
+        if "predictor" not in self.method.needs:
+            return 0
+        size = model_size(self.entry)
+        source = learned_source(self.entry, "predictor", self.config.predictor)
+        known = None if source is None else PredictorShape.on_disk(source)
+        return (known or PredictorShape.published(size.hidden)).parameters * size.element_bytes
+
+    def disk_bytes(self, new_tokens: float) -> int:
+        """What the cell writes if a reply has so many tokens on average."""
+        return int(self.n_replies * new_tokens * BYTES_PER_TOKEN) + NOTEBOOK_BYTES
+
     @property
     def kept_tokens(self) -> int | None:
         """Slots that remain after an eviction; None for `full` and where the method's own rule decides row by row."""
@@ -37,7 +97,7 @@ class ResolvedCell:
     def peak_tokens(self) -> int | None:
         """The most slots that a row can hold; None where that depends on prompts which are not known."""
         if self.prompts is not None:
-            return self.method.capacity_slots(max(self.prompts.values()), self.config.max_new_tokens)
+            return self.capacity_tokens
         # a prompt of any length and a reply without end: the budget alone decides, or nothing does
         bound, same = (self.method.capacity_slots(n, 2**40) for n in (1, 2))
         return bound if bound == same else None
@@ -45,20 +105,17 @@ class ResolvedCell:
     def values(self) -> dict[str, Any]:
         """Every value that the run uses, defaults filled in; what means nothing to the cell is left out."""
         config, method, schedule = self.config, self.method, self.method.schedule
-        entry = model_entry(config.model)
-        needs = type(method).needs
-        own = {name: str(Path(entry.source) / part.folder) for name, part in LEARNED.items()}
-        folders = {name: given or own.get(name) for name, given in config.asset_folders().items()}
-        folders["predictor"] = predictor_source(entry, config.predictor)
+        needs = method.needs
+        learned = {n: learned_source(self.entry, n, getattr(config, n)) if n in needs else None for n in LEARNED}
         switches = {f.name: getattr(method, f.name) for f in fields(method) if f.name not in (*needs, "schedule")}
         counts = sorted((self.prompts or {}).values())
         shown = {
             **config.resolved(),
-            **{name: path if name in needs else None for name, path in folders.items()},
+            **learned,
             "options": {k: v for k, v in switches.items() if isinstance(v, str | int | float) and k != "pin_overflow"},
             "n_problems": config.n_problems or benchmark_entry(config.benchmark).n_problems,
-            "dtype": _dtype(entry),
-            "think_end": entry.think_end,
+            "dtype": _dtype(self.entry),
+            "think_end": self.entry.think_end,
             "kept_tokens": self.kept_tokens,
             "peak_tokens": self.peak_tokens,
             "prompt_tokens": [counts[0], counts[-1]] if counts else "not counted here",
@@ -124,7 +181,7 @@ def resolve_cell(config: CellConfig) -> ResolvedCell:
     if "trace" in (cls := method_class(config.method)).needs:
         # says why it cannot generate
         load_learned(cls, None, None)
-    resolved = ResolvedCell(config, sized_method(config), prompt_lengths(config))
+    resolved = ResolvedCell.of(config)
     for problem_id, n_tokens in (resolved.prompts or {}).items():
         try:
             resolved.method.check_prompt(n_tokens)
@@ -144,26 +201,15 @@ def loaded_method(config: CellConfig, model, tokenizer, **given: Any) -> Evictio
     """
     entry, cls = model_entry(config.model), method_class(config.method)
     options = {**config.method_options(), **given}
-    sources = {**options, **config.asset_folders(), "predictor": predictor_source(entry, config.predictor)}
+    sources = {**options, **{name: learned_source(entry, name, getattr(config, name)) for name in LEARNED}}
     if entry.separators is not None and "separators" not in given:
         sources["separators"] = named_separator_ids(tokenizer, entry.separators)
     return create_method(cls, **{**options, **load_learned(cls, model, tokenizer, sources)})
 
 
-def sized_method(config: CellConfig) -> EvictionMethod:
-    """The cell's method with stand-ins for what it needs from files: only its sizes are asked for."""
-    stand_ins = {need: (0,) if need == "separators" else object() for need in method_class(config.method).needs}
-    return create_method(config.method, **{**config.method_options(), **stand_ins})
-
-
-def prompt_lengths(config: CellConfig) -> dict[str, int] | None:
-    """Tokens of each problem's prompt, None where tokenizer or rows are not on this machine."""
-    known = _prompt_lengths(config.model, config.benchmark, config.n_problems, config.prompt_style)
-    return None if known is None else dict(known)
-
-
 @lru_cache(maxsize=64)
-def _prompt_lengths(model: str, benchmark: str, n_problems: int | None, style: str) -> dict[str, int] | None:
+def prompt_lengths(model: str, benchmark: str, n_problems: int | None, style: str) -> Mapping[str, int] | None:
+    """Tokens of each problem's prompt, None where tokenizer or rows are not on this machine."""
     from transformers import AutoTokenizer
 
     entry = model_entry(model)

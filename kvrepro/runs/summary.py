@@ -12,7 +12,7 @@ from ..files import write_atomic
 from ..graders import REVISION
 from ..paths import results_root
 from .config import CellConfig
-from .folder import CellFolder, read_manifest
+from .folder import read_manifest
 from .profiles import Profile
 
 # read from left to right as the table is, so it is not stretched over a page
@@ -43,8 +43,7 @@ def summary_row(config: CellConfig, manifest: dict[str, Any]) -> dict[str, Any]:
 def summarise_profile(profile: Profile) -> pd.DataFrame:
     """Rows of the finished cells of a profile, in its order; unfinished cells are absent, never borrowed."""
     rows, older = [], []
-    for config in profile.cells:
-        folder = CellFolder.of(profile.name, config)
+    for config, folder in zip(profile.cells, profile.folders, strict=True):
         if not folder.is_complete:
             continue
         manifest = read_manifest(folder.path)

@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from ..errors import RunError
 from ..paths import project_root, results_root, working_root
-from .config import CellConfig
 from .folder import MANIFEST, CellFolder
 from .processes import child_command
 from .profiles import Profile
@@ -32,8 +31,7 @@ _QUIET = ("--quiet", "rules")
 
 def set_marks(profile: Profile) -> None:
     """Marks of exactly the complete cells, as old as these, so that figures older than a cell are drawn again."""
-    for cell in profile.cells:
-        folder = CellFolder.of(profile.name, cell)
+    for folder in profile.folders:
         if folder.is_complete:
             folder.mark.parent.mkdir(parents=True, exist_ok=True)
             folder.mark.touch()
@@ -44,29 +42,26 @@ def set_marks(profile: Profile) -> None:
 
 
 def snakemake_command(
-    profile: str, part: Sequence[CellConfig] | None, cores: int, gpus: int | None = None, more: str = ""
+    profile: str, targets: Sequence[Path], cores: int, gpus: int | None = None, more: str = ""
 ) -> list[str]:
     """Snakemake's command line.
 
     Args:
-        part: the cells to make; None makes all and the figures.
+        targets: marks of the cells to make; none makes all and the figures.
         more: flags of the user's, quoted as in a shell.
     """
-    targets = [str(CellFolder.of(profile, cell).mark) for cell in part or ()]
-    counted = [] if gpus is None else ["--resources", f"gpu={gpus}"]
-    where = ["--snakefile", str(project_root() / "Snakefile"), "--directory", str(working_root())]
-    how = [
-        "--cores",
-        str(cores),
+    flags = [
+        f"--snakefile={project_root() / 'Snakefile'}",
+        f"--directory={working_root()}",
+        f"--cores={cores}",
         "--keep-going",
         "--rerun-incomplete",
         "--nolock",
-        "--rerun-triggers",
-        "input",
-        "mtime",
+        *("--rerun-triggers", "input", "mtime"),
+        *([] if gpus is None else ["--resources", f"gpu={gpus}"]),
+        *("--config", f"profile={profile}"),
     ]
-    config = ["--config", f"profile={profile}"]
-    return child_command("snakemake", *targets, *where, *how, *counted, *config, *shlex.split(more))
+    return child_command("snakemake", *map(str, targets), *flags, *shlex.split(more))
 
 
 def show_plan(command: Sequence[str]) -> int:
@@ -76,7 +71,7 @@ def show_plan(command: Sequence[str]) -> int:
 
 def run_snakemake(command: Sequence[str], profile: Profile) -> int:
     """Run it below a progress bar over the profile's cells; returns its exit code, its words are in `snakemake.log`."""
-    folders = [CellFolder.of(profile.name, cell) for cell in profile.cells]
+    folders = profile.folders
     log = results_root() / profile.name / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as out, tqdm(total=len(folders), desc=f"{profile.name} cells", file=sys.stderr) as bar:
@@ -87,8 +82,10 @@ def run_snakemake(command: Sequence[str], profile: Profile) -> int:
                 _show(bar, folders)
                 time.sleep(POLL_S)
         finally:
-            if process.poll() is not None:
-                _end_group(process.pid)
+            # what a Snakemake that was killed left behind in its process group; Windows has none
+            if process.poll() is not None and hasattr(os, "killpg"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
         _show(bar, folders)
     return process.returncode
 
@@ -100,14 +97,17 @@ def failures(profile: Profile, since: float) -> list[str]:
         since: when the run began, in seconds since the epoch; older logs are of other runs.
     """
     lines = []
-    for cell in profile.cells:
-        folder = CellFolder.of(profile.name, cell)
+    for folder in profile.folders:
         if folder.is_complete:
             continue
         if folder.log.is_file() and folder.log.stat().st_mtime >= since:
-            lines.append(f"{FAILED}: {cell.cell_id}: {_reason(folder.log)} (log: {folder.log})")
+            written = _lines(folder.log)
+            # the message of the command line is one line; without it the last thing that was written
+            said = [line.removeprefix("kvrepro run: ") for line in written if line.startswith("kvrepro run: ")]
+            reason = (said or written or ["its process was killed before it wrote anything"])[-1]
+            lines.append(f"{FAILED}: {folder.cell_id}: {reason} (log: {folder.log})")
         else:
-            lines.append(f"not started: {cell.cell_id}")
+            lines.append(f"not started: {folder.cell_id}")
     return lines
 
 
@@ -119,26 +119,12 @@ def snakemake_error(profile: str) -> RunError:
     return RunError(f"Snakemake failed: {(named or lines or ['it wrote nothing'])[-1]} (log: {log})")
 
 
-def _reason(log: Path) -> str:
-    """The message of the command line, which is one line; else the last thing that was written."""
-    lines = _lines(log)
-    said = [line.removeprefix("kvrepro run: ") for line in lines if line.startswith("kvrepro run: ")]
-    return (said or lines or ["its process was killed before it wrote anything"])[-1]
-
-
 def _lines(log: Path) -> list[str]:
     return [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
 
 
-def _end_group(leader: int) -> None:
-    """End what a Snakemake that was killed left behind in its process group."""
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(leader, signal.SIGKILL)
-
-
 def _show(bar: tqdm, folders: list[CellFolder]) -> None:
-    done = sum(folder.is_complete for folder in folders)
-    running = sum(not folder.is_complete and folder.is_running for folder in folders)
+    states = [folder.state for folder in folders]
+    done, running = states.count("done"), states.count("running")
     bar.set_postfix_str(f"{running} running, {len(folders) - done - running} left", refresh=False)
     bar.update(done - bar.n)

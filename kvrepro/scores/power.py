@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,18 +62,21 @@ class PowerModel:
     def samples_needed(self, difference: float, n_problems: int, power: float = 0.8, alpha: float = 0.05) -> int | None:
         """Fewest samples per problem; None if no number up to `MAX_SAMPLES` is enough with these problems."""
         _check(power=power)
-        numbers = range(1, MAX_SAMPLES + 1)
-        found = bisect_left(numbers, True, key=lambda k: self.power(difference, n_problems, k, alpha) >= power)
-        return numbers[found] if found < len(numbers) else None
+        return _fewest(1, MAX_SAMPLES, lambda k: self.power(difference, n_problems, k, alpha) >= power)
 
     def problems_needed(self, difference: float, n_samples: int, power: float = 0.8, alpha: float = 0.05) -> int:
         """Fewest problems with `n_samples` each."""
         _check(power=power)
-        numbers = range(2, MAX_PROBLEMS + 1)
-        found = bisect_left(numbers, True, key=lambda n: self.power(difference, n, n_samples, alpha) >= power)
-        if found == len(numbers):
+        found = _fewest(2, MAX_PROBLEMS, lambda n: self.power(difference, n, n_samples, alpha) >= power)
+        if found is None:
             raise KvreproError(f"a difference of {difference:g} needs more than {MAX_PROBLEMS:,} problems")
-        return numbers[found]
+        return found
+
+
+def _fewest(least: int, most: int, is_enough: Callable[[int], bool]) -> int | None:
+    """The smallest number that is enough; None if `most` is not."""
+    found = least + bisect_left(range(least, most + 1), True, key=is_enough)
+    return None if found > most else found
 
 
 def _chance(shift: float, n_problems: int, alpha: float) -> float:

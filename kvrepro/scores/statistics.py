@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import KvreproError, UnknownNameError
-from .values import check_count, check_fraction, check_values, paired_values
+from ..errors import KvreproError, check_known
+from .values import check_fraction, check_values, paired_values
 
 INTERVAL_METHODS = ("wilson", "t")
 COMPARISON_METHODS = ("t", "permutation")
-SIGN_FLIPS = 10_000
+SIGN_FLIPS, RESAMPLES, SET_RESAMPLES = 10_000, 2000, 5000
 # below this the values of all problems are the same, apart from rounding
 _NO_SPREAD = 1e-12
 
@@ -75,43 +75,31 @@ def interval(values: Sequence[float], confidence: float = 0.95, method: str = "w
 
     array = check_values(values)
     check_fraction(confidence, "confidence")
-    if method not in INTERVAL_METHODS:
-        raise UnknownNameError("interval method", method, INTERVAL_METHODS)
+    check_known("interval method", INTERVAL_METHODS, method)
     if array.min() < 0 or array.max() > 1:
         raise KvreproError(f"values from {array.min():g} to {array.max():g}; expected fractions between 0 and 1")
     mean, n = float(array.mean()), array.size
     stderr = clustered_stderr(array) if n > 1 else None
     if np.ptp(array) < _NO_SPREAD:
-        method = "exact"
         lo, hi = proportion_confint(mean * n, n, 1 - confidence, method="beta")
+        return Interval(mean, float(lo), float(hi), stderr, n, confidence, "exact")
+    quantile, centre = special.stdtrit(n - 1, 0.5 + confidence / 2), mean
+    if method == "wilson":
+        # Wilson's score interval with n = p (1 - p) / SE^2 and a t quantile, where statsmodels' takes a normal one
+        n_effective = mean * (1 - mean) / stderr**2
+        shrink = 1 + quantile**2 / n_effective
+        centre = (mean + quantile**2 / (2 * n_effective)) / shrink
+        half = quantile * np.sqrt(mean * (1 - mean) / n_effective + quantile**2 / (4 * n_effective**2)) / shrink
     else:
-        quantile = special.stdtrit(n - 1, 0.5 + confidence / 2)
-        bounds = _score_bounds if method == "wilson" else _t_bounds
-        lo, hi = bounds(mean, stderr, quantile)
-    return Interval(mean, float(lo), float(hi), stderr, n, confidence, method)
+        half = quantile * stderr
+    return Interval(mean, float(max(0.0, centre - half)), float(min(1.0, centre + half)), stderr, n, confidence, method)
 
 
-def _score_bounds(mean: float, stderr: float, quantile: float) -> tuple[float, float]:
-    # Wilson's score interval with n = p (1 - p) / SE^2 and a t quantile, where statsmodels' takes a normal one
-    n_effective = mean * (1 - mean) / stderr**2
-    shrink = 1 + quantile**2 / n_effective
-    centre = (mean + quantile**2 / (2 * n_effective)) / shrink
-    half = quantile * np.sqrt(mean * (1 - mean) / n_effective + quantile**2 / (4 * n_effective**2)) / shrink
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def _t_bounds(mean: float, stderr: float, quantile: float) -> tuple[float, float]:
-    return max(0.0, mean - quantile * stderr), min(1.0, mean + quantile * stderr)
-
-
-def bootstrap_interval(
-    values: Sequence[float], confidence: float = 0.95, *, n_resamples: int = 2000, seed: int = 0
-) -> Interval:
+def bootstrap_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     """Percentile bootstrap for the mean of per-problem values of any size, such as nats; problems are drawn whole."""
     array = check_values(values, least=2)
-    check_count(n_resamples, "n_resamples", 2)
     check_fraction(confidence, "confidence")
-    drawn = np.random.default_rng(seed).integers(array.size, size=(n_resamples, array.size))
+    drawn = np.random.default_rng(0).integers(array.size, size=(RESAMPLES, array.size))
     return _percentiles(float(array.mean()), array[drawn].mean(axis=1), array.size, confidence)
 
 
@@ -126,7 +114,6 @@ def paired_comparison(
     confidence: float = 0.95,
     *,
     method: str = "t",
-    seed: int = 0,
 ) -> PairedDifference:
     """Difference of two cells on the same problems, with the noise they share taken out.
 
@@ -146,8 +133,7 @@ def paired_comparison(
     """
     from scipy import stats
 
-    if method not in COMPARISON_METHODS:
-        raise UnknownNameError("comparison method", method, COMPARISON_METHODS)
+    check_known("comparison method", COMPARISON_METHODS, method)
     check_fraction(confidence, "confidence")
     one, other = paired_values(first, second)
     differences = one - other
@@ -161,13 +147,13 @@ def paired_comparison(
     else:
         test = stats.ttest_1samp(differences, 0.0)
         lo, hi = test.confidence_interval(confidence)
-        p_value = test.pvalue if method == "t" else _sign_flip_p(differences, seed)
+        p_value = test.pvalue if method == "t" else _sign_flip_p(differences)
     return PairedDifference(mean, float(lo), float(hi), stderr, float(p_value), n, confidence, method)
 
 
-def _sign_flip_p(differences: np.ndarray, seed: int) -> float:
+def _sign_flip_p(differences: np.ndarray) -> float:
     """Share of random sign flips whose mean is as extreme; the observed signs count as one of them."""
-    flips = np.random.default_rng(seed).choice((-1.0, 1.0), size=(SIGN_FLIPS, differences.size))
+    flips = np.random.default_rng(0).choice((-1.0, 1.0), size=(SIGN_FLIPS, differences.size))
     extreme = np.abs((flips * differences).mean(axis=1)) >= abs(differences.mean()) - 1e-12
     return (extreme.sum() + 1) / (SIGN_FLIPS + 1)
 
@@ -188,9 +174,6 @@ def mean_over_sets(
     sets: Mapping[str, Mapping[str, float]],
     same_problem: Mapping[tuple[str, str], str] | None = None,
     confidence: float = 0.95,
-    *,
-    n_resamples: int = 5000,
-    seed: int = 0,
 ) -> Interval:
     """Unweighted mean of set means; problems that occur in several sets are drawn together.
 
@@ -203,19 +186,18 @@ def mean_over_sets(
     """
     if not isinstance(sets, Mapping) or not sets or not all(isinstance(values, Mapping) for values in sets.values()):
         raise KvreproError("no sets given; expected set name -> problem id -> value")
-    check_count(n_resamples, "n_resamples", 2)
     check_fraction(confidence, "confidence")
     copies = _copies(sets, same_problem or {})
     groups: dict[tuple[str, ...], list[list[float]]] = {}
     for values in copies:
         groups.setdefault(tuple(values), []).append(list(values.values()))
-    generator = np.random.default_rng(seed)
-    draws = np.zeros(n_resamples)
+    generator = np.random.default_rng(0)
+    draws = np.zeros(SET_RESAMPLES)
     for members, rows in groups.items():
         # what a problem adds to the mean of set means: its value in each of its sets over the size of that set
         weights = [len(sets) * len(sets[name]) for name in members]
         shares = (np.array(rows) / weights).sum(axis=1)
-        draws += shares[generator.integers(len(rows), size=(n_resamples, len(rows)))].sum(axis=1)
+        draws += shares[generator.integers(len(rows), size=(SET_RESAMPLES, len(rows)))].sum(axis=1)
     estimate = float(np.mean([np.mean(list(values.values())) for values in sets.values()]))
     return _percentiles(estimate, draws, len(copies), confidence)
 

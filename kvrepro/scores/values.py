@@ -19,23 +19,17 @@ def as_floats(values: Any, name: str = "values") -> np.ndarray:
     if isinstance(values, Mapping):
         raise KvreproError(f"{name} are a mapping; expected a list or an array of numbers")
     try:
-        array = np.asarray(values)
-        is_text = array.dtype.kind == "O" and any(isinstance(value, str | bytes) for value in array.flat)
-        if is_text or array.dtype.kind not in "biufO":
-            raise KvreproError(f"{name} hold {array.dtype} such as {_first(array)!r}; expected numbers or booleans")
-        array = array.astype(float)
-    except KvreproError:
-        raise
+        given = np.asarray(values)
+        # of text and complex numbers numpy would make floats too
+        texts = given.dtype.kind == "O" and any(isinstance(value, str | bytes) for value in given.flat)
+        if texts or given.dtype.kind not in "biufO":
+            raise TypeError(f"they hold {given.dtype}")
+        array = given.astype(float)
     except (TypeError, ValueError) as error:
-        raise KvreproError(f"{name} are no array of numbers ({error}); expected one number per problem") from error
-    missing = int((~np.isfinite(array)).sum())
-    if missing:
+        raise KvreproError(f"{name} are no array of numbers or booleans ({error}); expected one a problem") from error
+    if missing := int((~np.isfinite(array)).sum()):
         raise KvreproError(f"{missing} of {array.size} {name} are not finite; score them first")
     return array
-
-
-def _first(array: np.ndarray) -> Any:
-    return next(iter(array.flat), None)
 
 
 def check_values(values: Any, least: int = 1, name: str = "values") -> np.ndarray:
@@ -70,8 +64,8 @@ def check_count(value: Any, name: str, least: int = 1) -> int:
 
 def paired_values(first: Any, second: Any) -> tuple[np.ndarray, np.ndarray]:
     """The values [problems] of two cells in one order of problems; see `scores.statistics.paired_comparison`."""
-    sides = zip(("first", "second"), _aligned(first, second), strict=True)
-    one, other = (_problem_values(values, name) for name, values in sides)
+    sides = dict(zip(("first", "second"), _aligned(first, second), strict=True))
+    one, other = (check_values(_problem_means(side, name), 2, name) for name, side in sides.items())
     if one.size != other.size:
         raise KvreproError(
             f"first has {one.size} problems and second {other.size}; expected the same problems in the same order"
@@ -79,32 +73,28 @@ def paired_values(first: Any, second: Any) -> tuple[np.ndarray, np.ndarray]:
     return one, other
 
 
-def _aligned(first: Any, second: Any) -> tuple[Any, Any]:
+def _aligned(*sides: Any) -> list[Any]:
     """Both sides in one order of problems: that of the ids where there are some."""
-    is_series = [hasattr(side, "to_dict") and hasattr(side, "index") for side in (first, second)]
-    if all(is_series) and first.index.is_unique and second.index.is_unique:
-        first, second = first.to_dict(), second.to_dict()
-    elif all(is_series):
-        raise KvreproError("a series names a problem twice in its index; expected one value per problem")
-    named = [isinstance(side, Mapping) for side in (first, second)]
+    if all(hasattr(side, "to_dict") for side in sides):
+        if not all(series.index.is_unique for series in sides):
+            raise KvreproError("a series names a problem twice in its index; expected one value per problem")
+        sides = [series.to_dict() for series in sides]
+    named = [isinstance(side, Mapping) for side in sides]
     if not any(named):
-        return first, second
+        return sides
     if not all(named):
         raise KvreproError("one side names its problems and the other does not; expected two mappings or two lists")
-    if only := [key for key in (*first, *second) if (key in first) != (key in second)]:
+    if only := sorted(set(sides[0]) ^ set(sides[1]), key=str):
         raise KvreproError(
             f"the cells do not have the same problems: {len(only)} are in one only (first: {only[:3]}). "
             "Compare cells of one benchmark, or select the shared problems."
         )
     # the sign flips of a permutation must not depend on the order of a mapping
-    keys = sorted(first, key=str)
-    return [first[key] for key in keys], [second[key] for key in keys]
+    return [[side[key] for key in sorted(sides[0], key=str)] for side in sides]
 
 
-def _problem_values(values: Any, name: str) -> np.ndarray:
-    """One value per problem; a problem's samples are replaced by their mean."""
+def _problem_means(values: Any, name: str) -> Any:
+    """Values as they are, or where there is a list of samples for some problem the mean of each problem."""
     if isinstance(values, list | tuple) and any(np.ndim(value) for value in values):
-        values = [as_floats(value, name).mean() if np.size(value) else np.nan for value in values]
-    elif np.ndim(values) == 2:
-        values = check_matrix(values, name).mean(axis=1)
-    return check_values(values, least=2, name=name)
+        return [as_floats(value, name).mean() if np.size(value) else np.nan for value in values]
+    return check_matrix(values, name).mean(axis=1) if np.ndim(values) == 2 else values

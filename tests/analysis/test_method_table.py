@@ -153,7 +153,7 @@ def test_labels_name_the_switches():
 
 
 def test_the_reference_holds_the_generated_table_of_methods():
-    from kvrepro.commands.listing import _methods, markdown_table
+    from kvrepro.commands.list import _methods, markdown_table
 
     page = (Path(PACKAGE).parent / "docs" / "reference.md").read_text()
     generated = page.split("<!-- generated: kvrepro list methods --markdown -->\n")[1].split("\n<!-- end -->")[0]

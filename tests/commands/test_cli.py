@@ -31,11 +31,11 @@ CELL = ["--set", "model=tiny-r1-llama", "--set", "benchmark=chain-12"]
 )
 def test_list_prints_a_table_and_ends_in_json(call, kind, known):
     code, out, _ = call("list", kind)
-    *table, last = out.splitlines()
+    head, *table, last = out.splitlines()
     rows = json.loads(last)[kind]
     assert code == 0
     assert known <= {row["name"] for row in rows}
-    assert len(table) == len(rows)
+    assert head.split()[0] == "name" and len(table) == len(rows)
     assert all(line.startswith(row["name"]) for line, row in zip(table, rows, strict=True))
 
 
@@ -67,6 +67,16 @@ def test_a_cell_of_a_grid_loads_torch_in_its_kernel_only():
     code = f"import sys; from kvrepro.cli import main; print(main({arguments!r})); print('torch' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.splitlines()[0] == "complete" and shown.splitlines()[-2:] == ["0", "False"]
+
+
+def test_the_help_of_every_command_loads_nothing_slow_and_that_of_all_of_them_none():
+    code = (
+        "import sys; from kvrepro import cli; cli.build_parser(['--help'])\n"
+        "print([m for m in sys.modules if m.startswith('kvrepro.commands.')]); cli.build_parser()\n"
+        "print([m for m in ('numpy', 'pandas', 'torch', 'huggingface_hub') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]", "[]"]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +152,7 @@ def test_a_pipe_that_breaks_inside_a_command_is_an_error(call, monkeypatch, json
     def broken(kind):
         raise BrokenPipeError(32, "Broken pipe", "worker")
 
-    monkeypatch.setattr("kvrepro.commands.listing._models", lambda: broken("models"))
+    monkeypatch.setattr("kvrepro.commands.list._models", lambda: broken("models"))
     code, out, err = call("list", "models", *json_flag)
     assert (code, out) == (1, "")
     assert "Broken pipe" in err
@@ -222,6 +232,8 @@ def test_status_counts_cells_and_estimates_the_rest(call):
     assert [c["cell_id"] for c in shown["cells"]] == [c.cell_id for c in cells]
     assert shown["cells"][1]["samples"] == 2
     assert shown["remaining_s"] > 0
+    assert out.splitlines()[0].startswith(f"smoke: {len(cells)} cells, 1 done, 0 running, 1 failed")
+    assert ["left", cells[1].cell_id] in [line.split()[:2] for line in out.splitlines()]
 
 
 def test_status_of_an_untouched_profile_has_no_estimate(call):
@@ -239,7 +251,10 @@ def test_grid_dry_run_lists_the_cells_and_ends_in_json(call, monkeypatch):
     code, out, err = call("grid", "smoke", "--dry-run")
     assert code == 0, err
     assert json.loads(out.splitlines()[-1])["cells"] == len(load_profile("smoke").cells)
-    assert all(cell.cell_id in out for cell in load_profile("smoke").cells)
+    first, head, *rows = out.splitlines()[:-1]
+    cells = load_profile("smoke").cells
+    assert first.startswith(f"smoke: {len(cells)} cells, {len(cells)} to run") and head.split()[:2] == ["state", "cell"]
+    assert [row.split()[:2] for row in rows] == [["left", cell.cell_id] for cell in cells]
 
 
 def test_grid_dry_run_accepts_the_snakefile_and_prints_nothing_but_json(capfd):

@@ -10,7 +10,8 @@ import pytest
 
 from kvrepro.commands import grade, power
 from kvrepro.errors import KvreproError, RunError
-from kvrepro.runs.grading import check_same_problems, read_records
+from kvrepro.runs.folder import read_records
+from kvrepro.runs.grading import check_same_problems
 
 
 def record(problem, sample, text, gold="27", status="ok", **others):
@@ -118,7 +119,7 @@ def test_power_from_assumptions_and_from_records(tmp_path, capsys):
     rows = [record(f"p{i}", j, "", correct=(i * 7 + j * 3) % 5 < 2) for i in range(12) for j in range(4)]
     paths = [write(tmp_path / f"{name}.jsonl", rows) for name in ("a", "b")]
     assert run(power, 5, "--problems", 30, "--records", *paths)["spread_from"] == "records"
-    with pytest.raises(KvreproError, match="--power"):
+    with pytest.raises(KvreproError, match="power=80.0; expected a fraction"):
         run(power, 5, "--power", 80)
 
 

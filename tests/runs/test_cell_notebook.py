@@ -76,14 +76,10 @@ def test_a_cell_runs_as_a_notebook_and_is_published_whole():
 
 
 def test_a_failed_cell_is_named_kept_and_shown_as_failed():
-    from kvrepro.runs.profiles import Profile
-    from kvrepro.runs.status import profile_state
-
     config = build(WINDOW, budget=40, window=16)
     with pytest.raises(RunError, match="the prompt has") as caught:
         execution.run_cell_notebook("single", config)
     assert config.cell_id in str(caught.value)
     failed = Path(str(caught.value).split("executed notebook: ")[1])
     assert "KvreproError" in failed.read_text()
-    assert not CellFolder.of("single", config).is_complete
-    assert [s.state for s in profile_state(Profile("single", "", (config,)))] == ["failed"]
+    assert CellFolder.of("single", config).state == "failed"

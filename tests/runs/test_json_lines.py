@@ -12,7 +12,7 @@ from kvrepro.commands import grade as grade_command
 from kvrepro.errors import KvreproError, RunError
 from kvrepro.files import lines_of, read_objects, read_rows
 from kvrepro.paths import PACKAGE
-from kvrepro.runs.grading import read_records
+from kvrepro.runs.folder import read_records
 from kvrepro.training.questions import read_questions
 
 # all end a line for `str.splitlines`; JSON leaves the first three unescaped, and escapes the others

@@ -15,10 +15,11 @@ from kvrepro.models.shapes import model_size
 from kvrepro.models.table import model_entry
 from kvrepro.paths import PACKAGE
 from kvrepro.runs.config import CellConfig
-from kvrepro.runs.forecast import ASSUMED_PROMPT_TOKENS, CellForecast, cache_bytes
+from kvrepro.runs.forecast import CellForecast
 from kvrepro.runs.machines import GPUS, machine
 from kvrepro.runs.past_cells import ELSEWHERE, PastCell, expected_speed, expected_tokens, past_cells
 from kvrepro.runs.profiles import load_profile
+from kvrepro.runs.resolution import ASSUMED_PROMPT_TOKENS, resolve_cell
 from kvrepro.runs.runner import run_cell
 
 TINY_TABLE = PACKAGE.parent / "notebooks" / "images" / "tiny-summary.csv"
@@ -147,7 +148,8 @@ def test_a_head_is_counted_with_the_sizes_that_its_card_says():
     plan = CellForecast(config, machine("h100"), [])
     # the file is the weights and a short header
     assert stored - 1000 < plan.predictor_bytes < stored
-    assert cache_bytes(config) == plan.kv_bytes + plan.predictor_bytes
+    resolved = resolve_cell(config)
+    assert (resolved.kv_bytes, resolved.predictor_bytes) == (plan.kv_bytes, plan.predictor_bytes)
 
 
 def test_a_head_in_the_local_copy_of_a_hub_repository_is_counted_with_its_own_sizes(tmp_path, monkeypatch):
@@ -170,7 +172,7 @@ def test_a_head_in_the_local_copy_of_a_hub_repository_is_counted_with_its_own_si
 def test_the_notebook_and_the_plan_name_the_same_largest_batch(monkeypatch):
     from kvrepro.bench import bounds
 
-    monkeypatch.setattr("kvrepro.runs.forecast.prompt_lengths", lambda config: None)
+    monkeypatch.setattr("kvrepro.runs.resolution.prompt_lengths", lambda *rows: None)
     table = bounds.largest_batch([bounds.ModelBytes(name) for name in bounds.TITLES], [2500, 4500])
     dynts = dict(method="dynts", window=2000, ratio=0.4, pin_overflow="keep_first")
     for row in table.itertuples():
@@ -256,11 +258,11 @@ def test_rows_are_not_asked_for_where_the_tokenizer_is_missing(monkeypatch):
         raise OSError("not here")
 
     asked: list[int] = []
-    plan._prompt_lengths.cache_clear()
+    plan.prompt_lengths.cache_clear()
     monkeypatch.setattr(plan, "load_problems", lambda *a: pytest.fail("asked for rows"))
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", missing)
-    assert plan.prompt_lengths(paper()) is None
+    assert plan.ResolvedCell.of(paper()).prompts is None
     plans = [CellForecast(paper(**sizes), machine("h100"), []) for sizes in ({}, {"seed": 1})]
     assert {p.prompt_source for p in plans} == {"assumed"} and plans[0].capacity_tokens == ASSUMED_PROMPT_TOKENS + 16384
     assert len(asked) == 1, "the cells of a panel ask once"
-    plan._prompt_lengths.cache_clear()
+    plan.prompt_lengths.cache_clear()

@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from kvrepro.errors import RunError
+from kvrepro.errors import KvreproError, RunError
 from kvrepro.files import append_row, read_rows, write_atomic, write_rows
 from kvrepro.paths import results_root
 from kvrepro.runs import folder as results
@@ -179,7 +179,7 @@ def test_missing_rows_are_refused_with_both_counts(tmp_path):
 
 def test_a_missing_field_is_refused_with_line_and_name(tmp_path):
     write_cell(tmp_path, fields=[f for f in RECORD_FIELDS if f not in ("gold", "correct")])
-    with pytest.raises(RunError, match="line 1 lacks correct, gold"):
+    with pytest.raises(KvreproError, match=r"line 1: lacks \['gold', 'correct'\]"):
         read_records(tmp_path)
 
 

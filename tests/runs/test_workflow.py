@@ -99,5 +99,5 @@ def test_a_snakemake_that_failed_itself_is_one_message():
 
 
 def test_flags_for_snakemake_are_quoted_as_in_a_shell():
-    command = workflow.snakemake_command("smoke", None, 1, more="--executor local --set-resources 'cell:note=a b'")
+    command = workflow.snakemake_command("smoke", [], 1, more="--executor local --set-resources 'cell:note=a b'")
     assert command[-4:] == ["--executor", "local", "--set-resources", "cell:note=a b"]

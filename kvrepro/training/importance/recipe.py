@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from ...checks import changed_fields
-from ...errors import KvreproError, UnknownNameError
+from ...errors import KvreproError, check_known
 from ...methods.learned.folder import PUBLISHED_WIDTHS
 
 # label map per model (docs/predictor.md#label-maps); the tiny models follow their big namesakes
@@ -85,10 +85,8 @@ class PredictorRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.label_map not in LABEL_MAPS:
-            raise UnknownNameError("label map", self.label_map, LABEL_MAPS)
-        if self.label_dtype not in LABEL_DTYPES:
-            raise UnknownNameError("label dtype", self.label_dtype, LABEL_DTYPES)
+        check_known("label map", LABEL_MAPS, self.label_map)
+        check_known("label dtype", LABEL_DTYPES, self.label_dtype)
         if not 0 <= self.alpha <= 1:
             raise KvreproError(f"alpha={self.alpha}: the weight of the squared error lies in [0, 1]")
         for field in ("epochs", "batch_traces", "micro_traces", "lr", "tau"):
@@ -149,7 +147,6 @@ def make_recipe(name: str, model: str, hidden: int | None = None, /, **changes: 
         UnknownNameError: no such recipe, or a setting that recipes do not have.
         KvreproError: a value of the wrong type or outside its range.
     """
-    if name not in RECIPES:
-        raise UnknownNameError("recipe", name, RECIPES)
+    check_known("recipe", RECIPES, name)
     base = published_recipe(model, hidden) if name == "published" else PredictorRecipe()
     return changed_fields("training", base, changes)

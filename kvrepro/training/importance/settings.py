@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...checks import changed_fields
-from ...errors import KvreproError, UnknownNameError
+from ...errors import KvreproError, UnknownNameError, check_known
 from ...files import read_yaml
 from ...models.table import MODELS, ModelEntry, model_entry
 from ...paths import profiles_folder
@@ -97,10 +97,9 @@ def read_plan(path: Path) -> TrainingSettings:
     content = read_yaml(path, expected)
     if "model" not in content:
         raise KvreproError(f"{path}: expected {expected}, given {', '.join(map(str, content)) or 'nothing'}")
+    check_known(f"key of {path.name}", ("model", *_SECTIONS), *content)
     settings = {}
     for key, values in content.items():
-        if key not in ("model", *_SECTIONS):
-            raise UnknownNameError(f"key of {path.name}", key, ("model", *_SECTIONS))
         if key != "model" and not isinstance(values or {}, Mapping):
             raise KvreproError(f"{path.name}: {key}: expected a mapping of settings, given {values!r}")
         settings |= {} if key == "model" else {f"{key}.{name}": value for name, value in (values or {}).items()}

@@ -10,9 +10,8 @@ from ..benchmarks.table import benchmark_entry, benchmark_names
 from ..methods.table import METHODS, method_class
 from ..models.table import model_table
 from ..runs.profiles import load_profile, profile_names
+from .printing import print_table
 
-NAME = "list"
-HELP = "list models, benchmarks, methods or profiles"
 KINDS = ("models", "benchmarks", "methods", "profiles")
 
 
@@ -28,9 +27,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.markdown:
         print(markdown_table(rows))
         return {args.kind: rows}
-    widths = {key: max(len(str(row[key])) for row in rows) for key in rows[0]} if rows else {}
-    for row in rows:
-        print("  ".join(str(row[key]).ljust(width) for key, width in widths.items()).rstrip())
+    print_table(rows)
     return {args.kind: rows}
 
 
