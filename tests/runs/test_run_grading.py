@@ -12,7 +12,8 @@ from kvrepro.runs.runner import _graded
 
 
 def test_the_text_of_an_option_counts_as_its_letter():
-    problem = Problem("p", "How high?\nA) 12 m\nB) 14 m\nC) 16 m\nD) 18 m", "C", ("12 m", "14 m", "16 m", "18 m"))
+    options = {"A": "12 m", "B": "14 m", "C": "16 m", "D": "18 m"}
+    problem = Problem("p", "How high?\nA) 12 m\nB) 14 m\nC) 16 m\nD) 18 m", "C", options)
     row = {"problem_id": "p", "sample_id": 0, "status": "ok", "text": "x</think>It is \\boxed{16\\text{ m}} high."}
     [graded] = _graded([problem], [row], SimpleNamespace(benchmark="gpqa_d"))
     assert (graded["correct"], graded["answer"]) == (True, "C")
