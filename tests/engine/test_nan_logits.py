@@ -161,9 +161,7 @@ def test_a_summary_says_which_cells_hold_such_replies(tmp_path, monkeypatch):
 
     config = CellConfig(model="r1-llama", benchmark="chain-12")
     manifest = {"cell_id": config.cell_id, "status": {"ok": 5, NAN_LOGITS: 3}, "n_records": 8}
-    monkeypatch.setattr(
-        "kvrepro.runs.summary.CellFolder.of", lambda *_: SimpleNamespace(is_complete=True, path=tmp_path)
-    )
+    monkeypatch.setattr(Profile, "folders", [SimpleNamespace(is_complete=True, path=tmp_path)])
     monkeypatch.setattr("kvrepro.runs.summary.read_manifest", lambda path: manifest)
     monkeypatch.setattr("kvrepro.runs.summary.summary_row", lambda *_: {})
     with pytest.warns(RuntimeWarning, match=f"{config.cell_id}: 3 of 8 replies ended with status nan_logits"):
