@@ -96,7 +96,8 @@ def draw_kernel(
     `NUCLEUS`: 0 none, 1 measured within the top k, 2 measured on the whole distribution. A token stays while the
     mass before it is below `top_p`.
 
-    Reference: Gumbel-max (Gumbel 1954); the noise is a hash of (key, step, token), see `kvrepro.cache.noise`.
+    Reference: Gumbel-max (Gumbel 1954); the noise is a hash of (key, step, token), see
+    `kvrepro.kernels.reference.sampling`.
     """
     row = tl.program_id(0).to(tl.int64)
     offset = tl.arange(0, BLOCK)

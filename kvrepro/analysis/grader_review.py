@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -119,10 +120,15 @@ def against_published(path: Path | None, frame: pd.DataFrame) -> pd.DataFrame:
 
 def filterable(frame: pd.DataFrame, height_px: int = 420) -> str:
     """HTML of a frame with one filter box per column; model text is escaped, and nothing is loaded from elsewhere."""
-    with pd.option_context("display.max_colwidth", None):
-        table = frame.to_html(index=False, justify="left", border=0)
-    table = table.replace("</th>", "<br><input size='9' oninput='kvFilter(this)'></th>")
-    table = table.replace("<td>", "<td style='text-align:left'>")
+    head = "".join(
+        f"<th style='text-align:left'>{html.escape(str(name))}<br><input size='9' oninput='kvFilter(this)'></th>"
+        for name in frame.columns
+    )
+    # pandas' own table would write line breaks as text and round numbers
+    body = "".join(
+        "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(str(value))}</td>" for value in row) + "</tr>"
+        for row in frame.itertuples(index=False)
+    )
     script = (
         "function kvFilter(box){const table=box.closest('table');"
         "const wanted=[...table.tHead.querySelectorAll('input')].map(i=>i.value.toLowerCase());"
@@ -130,4 +136,7 @@ def filterable(frame: pd.DataFrame, height_px: int = 420) -> str:
         "wanted.every((w,i)=>row.cells[i].textContent.toLowerCase().includes(w))?'':'none';}}"
     )
     style = f"max-height:{height_px}px;overflow:auto;font-size:85%"
-    return f"<script>{script}</script><div style='{style}'>{table}</div>"
+    return (
+        f"<script>{script}</script><div style='{style}'><table><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>"
+    )

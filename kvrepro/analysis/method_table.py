@@ -166,6 +166,8 @@ def pinning_table(table: pd.DataFrame) -> pd.DataFrame:
     score = switches.map(lambda parts: " + ".join(part for part in parts if part != "question"))
     is_pinned, keys = table.label != score, ["model", "benchmark", "score", "budget_tokens"]
     table = table.assign(score=score)[[*keys, "pass_at_1"]]
-    alone, pinned = table[~is_pinned].rename(columns={"pass_at_1": "alone"}), table[is_pinned]
+    # labels do not name every size: of rows that are alike in the keys the last one counts
+    alone, pinned = (table[rows].drop_duplicates(keys, keep="last") for rows in (~is_pinned, is_pinned))
+    alone = alone.rename(columns={"pass_at_1": "alone"})
     pairs = pinned.merge(alone, on=keys).rename(columns={"pass_at_1": "question"})
     return pairs.assign(gain=pairs.question - pairs.alone)[[*keys, "alone", "question", "gain"]]

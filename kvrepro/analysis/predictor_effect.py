@@ -29,7 +29,7 @@ FIDELITY_MEASURES = ("agrees", "kl", "answer_log_likelihood")
 
 def untrained_head(head: ImportancePredictor, seed: int = 0) -> ImportancePredictor:
     """A head of the same shape with fresh weights: what the architecture alone is worth."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fresh = ImportancePredictor(head.shape)
     return fresh.eval().to(next(head.parameters()))

@@ -13,9 +13,9 @@ import torch
 
 from ..cache.attention import slot_attention
 from ..cache.shape import CacheShape
+from ..cache.slots import CompressedCache
+from ..engine.decoders.choose import make_decoder
 from ..errors import KvreproError
-from ..methods.table import create_method
-from .engine_loop import EngineLoop
 from .laps import in_turn, timed
 
 # rounds that warm up
@@ -39,7 +39,7 @@ class BreakEven:
 
 
 def step_costs(model, head, lengths: Sequence[int], *, rows: int = 8, repeats: int = 20) -> pd.DataFrame:
-    """Median seconds of one step of the engine, sampling included, and of the head alone, by cached slots per row.
+    """Median seconds of one decode step and of the head alone, by the number of cached slots per row.
 
     The cache holds noise: time does not depend on values. All lengths are timed in turn, so that a slow moment of the
     machine falls on all of them.
@@ -49,11 +49,22 @@ def step_costs(model, head, lengths: Sequence[int], *, rows: int = 8, repeats: i
     """
     if min(lengths) < 1 or repeats < 1:
         raise KvreproError(f"lengths={list(lengths)}, repeats={repeats}: both start at 1")
-    loop = EngineLoop(model, create_method("full"), rows, max(lengths) + 1)
+    decoder = make_decoder(model)
+    cache = CompressedCache(model.config, rows, max(lengths) + 1, dtype=model.dtype, device=model.device)
+    shape = cache.shape
+    noise = torch.randn(2, shape.layers, shape.kv_heads, max(lengths), shape.head_dim).to(model.device, model.dtype)
+    tokens = torch.full((rows,), 5, device=model.device)
     hidden = torch.randn(rows, head.shape.hidden).to(next(head.parameters()))
-    works = {n: partial(loop.mean_step_ms, n, steps=1, warm_up=0) for n in lengths}
+
+    def step_ms(n: int) -> float:
+        cache.reset()
+        for _ in range(rows):
+            cache.admit(noise[0, :, :, :n], noise[1, :, :, :n])
+        return timed(partial(decoder.step, tokens, cache), model.device)["wall"]
+
+    works = {n: partial(step_ms, n) for n in lengths}
     works |= {"head": lambda: timed(partial(head, hidden), model.device)["wall"]}
-    with torch.inference_mode(), slot_attention(model, loop.state.cache):
+    with torch.inference_mode(), slot_attention(model, cache):
         rounds = list(in_turn(works, repeats + WARM_UP))[WARM_UP:]
     seconds = {name: median(found[name] for found in rounds) / 1e3 for name in works}
     return pd.DataFrame([{"slots": n, "step_s": seconds[n], "head_s": seconds["head"], "rows": rows} for n in lengths])
@@ -68,7 +79,12 @@ def saved_slots(n_prompt: int, peak: int, kept: int, n_steps: int) -> pd.DataFra
 
     Returns:
         Columns step (from 1), held, saved: slots per row.
+
+    Raises:
+        KvreproError: the prompt alone fills the peak, which no run serves.
     """
+    if n_prompt >= peak:
+        raise KvreproError(f"n_prompt={n_prompt}, peak={peak}: a prompt must leave a slot free")
     step = np.arange(1, n_steps + 1)
     # the new token has been attended to before the row shrinks
     before = n_prompt + step - 1
@@ -107,5 +123,5 @@ def break_even(config, head_weights: int, rows: int, bytes_per_weight: int, cost
     if costs is not None:
         # least squares on the medians
         slope, _ = np.polyfit(costs.slots, costs.step_s, 1)
-        measured = float(costs.head_s.iloc[0]) / slope if slope > 0 else None
+        measured = float(costs.head_s.iloc[0] / slope) if slope > 0 else None
     return BreakEven(measured, operations, bytes_moved)

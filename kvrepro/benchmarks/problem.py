@@ -18,7 +18,7 @@ class Problem:
     problem_id: str
     question: str
     gold: str
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def _grade_file(path: Path, args: argparse.Namespace) -> dict[str, Any]:
         f"{cell or path}: pass@1 {100 * score.pass_at_1:.1f} [{100 * score.pass_at_1_lo:.1f}, "
         f"{100 * score.pass_at_1_hi:.1f}] (n={score.n_problems}, k={score.n_samples}), answered "
         f"{100 * score.answered_share:.1f} %, truncated {100 * score.truncated_share:.1f} %, "
-        f"{changed} verdicts changed, status {statuses}"
+        f"{changed} verdicts changed, status {statuses}; in {written}"
     )
     shown = ("n_problems", "n_samples", "pass_at_1", "pass_at_1_lo", "pass_at_1_hi")
     result = {"written": str(written), "kind": kind, **{name: getattr(score, name) for name in shown}}

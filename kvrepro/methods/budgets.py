@@ -127,8 +127,8 @@ class Sizes(NamedTuple):
         """Raise `KvreproError` where a period is given to a method whose budget alone says when it evicts."""
         if self.evict_every is not None:
             raise KvreproError(
-                f"evict_every={self.evict_every}: {self.method} as published evicts by its budget alone. Leave "
-                "it out, or use protocol=fair, where the budget is what remains after an eviction"
+                f"evict_every={self.evict_every}: {self.method} as published evicts when its budget says so, not "
+                "after a period. Leave it out, or use protocol=fair, where the budget is what remains after an eviction"
             )
 
     def refuse_ratio(self) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import KvreproError, UnknownNameError, check_known
@@ -21,7 +22,7 @@ _KNOWN_VALUES = {
 }
 FETCHED = "fetched:"
 # what R1's model card and DynTS' recipes use (docs/benchmarks.md#sampling)
-_R1_GENERATION = {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
+_R1_GENERATION = MappingProxyType({"temperature": 0.6, "top_p": 0.95, "top_k": 20})
 _DEEPSEEK = "deepseek-ai/DeepSeek-R1-Distill-"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -49,7 +50,7 @@ class ModelEntry:
     """
 
     name: str
-    title: str
+    title: str = field(hash=False)
     source: str
     dtype: str
     revision: str | None = None
@@ -59,7 +60,7 @@ class ModelEntry:
     open_thought: str | None = "always"
     generation: Mapping[str, Any] = field(default_factory=dict, hash=False)
     prompt_style: str = "dynts"
-    separators: tuple[str, ...] | None = None
+    separators: tuple[str, ...] | None = field(default=None, hash=False)
     quantisation: str | None = None
     device_map: str | None = None
 
@@ -100,7 +101,7 @@ def _r1(name: str, title: str, hub_id: str, commit: str, open_thought: str = "al
     return ModelEntry(name, title, hub_id, "bfloat16", commit, generation=generation, open_thought=open_thought)
 
 
-_SMOLLM2_GENERATION = {"temperature": 0.2, "top_p": 0.9, "top_k": 50}
+_SMOLLM2_GENERATION = MappingProxyType({"temperature": 0.2, "top_p": 0.9, "top_k": 50})
 # The commits are those that public repositories pin for these ids; the Hub itself cannot be reached from here.
 _ROWS = (
     ModelEntry("tiny-r1-llama", "Tiny-R1-Llama", str(CHECKPOINTS / "tiny-r1-llama"), "float32"),

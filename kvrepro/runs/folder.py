@@ -89,20 +89,19 @@ class CellFolder(ResultFolder):
 
 
 def read_records(path: str | Path) -> list[dict[str, Any]]:
-    """Graded replies of a finished cell, by its folder, or of a file of records; checked against the manifest beside.
+    """Graded replies of a finished cell, by its folder and checked against its manifest, or of a file of records.
 
     Raises:
-        KvreproError: no such file, no rows, or a row without `RECORD_FIELDS` (of a file without a manifest, without
-            `GRADED_FIELDS`).
-        RunError: a line that cannot be read, a folder without a manifest, or fewer rows than the manifest says.
+        KvreproError: no such file, no rows, or a row without `RECORD_FIELDS` (of a file, without `GRADED_FIELDS`).
+        RunError: a line that cannot be read, a folder without a manifest, or another number of rows than it says.
     """
     path = Path(path)
-    file, folder = (path / RECORDS, path) if path.is_dir() else (path, path.parent)
-    has_manifest = path.is_dir() or (folder / MANIFEST).is_file()
-    manifest = read_manifest(folder) if has_manifest else {}
+    is_cell = path.is_dir()
+    manifest = read_manifest(path) if is_cell else {}
+    file = path / RECORDS if is_cell else path
     if not file.is_file():
         raise KvreproError(f"{file} is no file; give a records.jsonl, or a folder that holds one")
-    rows = [row for _, row in read_objects(file, RECORD_FIELDS if has_manifest else GRADED_FIELDS, RunError)]
+    rows = [row for _, row in read_objects(file, RECORD_FIELDS if is_cell else GRADED_FIELDS, RunError)]
     if not rows:
         raise KvreproError(f"{file} holds no records; a cell without replies has no score")
     # a manifest that was written by hand may not say it

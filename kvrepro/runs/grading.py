@@ -127,7 +127,7 @@ def stored_replies(path: Path) -> StoredReplies:
         RunError: as `read_records`.
     """
     rows, config = read_records(path), config_beside(path)
-    if (name := config.get("benchmark")) is None:
+    if not isinstance(name := config.get("benchmark"), str):
         return StoredReplies(rows, config, rows[0].get("kind"), {}, None)
     kind, found = benchmark_entry(name).kind, ({}, None)
     if is_local(name) or kind == "choice":
@@ -141,7 +141,9 @@ def config_beside(path: Path) -> dict[str, Any]:
         return {}
     content = read_manifest(path.parent)
     # a manifest that was written by hand may have them at its top
-    return {**content, **(content.get("config") or {})}
+    config = content.get("config")
+    own = config if isinstance(config, Mapping) else {}
+    return {**content, **{name: value for name, value in own.items() if value is not None}}
 
 
 def _options(name: str, style: str, rows: list[dict[str, Any]]) -> tuple[dict[str, dict[str, str]], str | None]:

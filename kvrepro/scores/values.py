@@ -75,7 +75,7 @@ def paired_values(first: Any, second: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _aligned(*sides: Any) -> list[Any]:
     """Both sides in one order of problems: that of the ids where there are some."""
-    if all(hasattr(side, "to_dict") for side in sides):
+    if all(hasattr(side, "to_dict") and hasattr(side, "index") for side in sides):
         if not all(series.index.is_unique for series in sides):
             raise KvreproError("a series names a problem twice in its index; expected one value per problem")
         sides = [series.to_dict() for series in sides]

@@ -191,11 +191,13 @@ class TrainingState:
             may_differ: a setting of the recipe that may have changed since.
 
         Raises:
-            KvreproError: it belongs to another recipe.
+            KvreproError: it belongs to another recipe, or was written by an older version.
         """
         if self.path is None or not self.path.is_file():
             return {}
         state = torch.load(self.path, map_location="cpu", weights_only=True)
+        if not {"recipe", "parts", "progress"} <= set(state):
+            raise KvreproError(f"{self.path} was written by an older version: delete it to train from the beginning")
         changed = {name for name, value in asdict(self.recipe).items() if state["recipe"].get(name) != value}
         if changed - {may_differ}:
             raise KvreproError(f"{self.path} was written by another recipe: delete it or train into another folder")

@@ -120,6 +120,12 @@ def test_pinning_pairs_differ_by_the_question_alone():
     assert pairs.gain.to_dict() == {"h2o": 25.0, "snapkv + obs_window=16": 25.0}
 
 
+def test_a_pair_stands_once_where_labels_do_not_name_every_size():
+    pinned = [make_cell("h2o", n, options={"pin_question": True}) for n in (8, 9)]
+    cells = [make_cell("full", 20), make_cell("h2o", 3), make_cell("h2o", 4), *pinned]
+    assert pinning_table(method_table(cells)).gain.to_list() == [25.0]
+
+
 def test_figures_show_every_row():
     cells = [make_cell("full", 20), make_cell("h2o", 4), make_cell("h2o", 9, options={"pin_question": True})]
     ax = average_bars(average_table(cells), title="t")

@@ -12,6 +12,7 @@ import kvrepro
 from kvrepro.benchmarks.chains.language import build_tokenizer
 from kvrepro.engine.requests import LENGTH_LIMIT, OK, TRUNCATED
 from kvrepro.errors import KvreproError
+from kvrepro.methods.learned.importance import ImportancePredictor, PredictorShape, save_predictor
 
 from ..method_cases import BUDGET, COMPRESSED, fair
 
@@ -238,8 +239,13 @@ def test_bad_requests_name_the_numbers(random_model, tokenizer, arguments, messa
         kvrepro.generate(random_model, tokenizer, PROMPTS, **arguments)
 
 
-def test_dynts_without_a_head_says_how_to_train_one(random_model, tokenizer):
-    with pytest.raises(KvreproError, match="no importance predictor in importance .*`kvrepro train MODEL`"):
+def test_dynts_without_a_head_says_how_to_train_one(random_model, tokenizer, tmp_path, monkeypatch):
+    # the folder of some other head where the program was started is not the model's own
+    save_predictor(
+        ImportancePredictor(PredictorShape(random_model.config.hidden_size, 16, 8)), tmp_path / "importance", {}
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KvreproError, match="without a folder has no importance predictor: .*`kvrepro train MODEL`"):
         kvrepro.generate(random_model, tokenizer, PROMPTS, "dynts", 48)
 
 

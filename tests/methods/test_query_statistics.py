@@ -70,7 +70,7 @@ def test_statistics_survive_their_file_and_absent_ones_are_named(tmp_path):
 
 
 def test_a_model_without_statistics_says_how_to_measure_them(random_model):
-    with pytest.raises(KvreproError, match="no query statistics in .*`kvrepro calibrate MODEL`.*calibration="):
+    with pytest.raises(KvreproError, match="has no query statistics: .*`kvrepro calibrate MODEL`.*calibration="):
         kvrepro.generate(random_model, build_tokenizer(), [[1, 30, 31]], "triattention", 48, window=8)
 
 

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from kvrepro.benchmarks.problem import Problem
+from kvrepro.benchmarks.table import load_problems
+from kvrepro.runs.grading import stored_replies
 from kvrepro.runs.runner import _graded
 
 
@@ -37,3 +39,24 @@ def test_the_answer_is_graded_from_where_the_token_ids_say():
     first, second = _graded([Problem("p", "?", "7")], rows, SimpleNamespace(benchmark="chain-12"))
     assert (first["answer"], first["correct"], first["answer_start"]) == ("7", True, 9)
     assert (second["answer"], second["correct"]) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "kind"),
+    [
+        ({"config": "x", "benchmark": "chain-12"}, "integer"),
+        ({"config": {"benchmark": None}, "benchmark": "chain-12"}, "integer"),
+        ({"config": {"benchmark": "chain-12"}, "benchmark": "aime24"}, "integer"),
+        ({"benchmark": ["chain-12"]}, None),
+        ({"benchmark": 5}, None),
+        ({"n_records": 7}, None),
+    ],
+)
+def test_a_manifest_by_hand_names_the_benchmark_or_is_none_of_the_graders_business(tmp_path, manifest, kind):
+    """What grading needs of a record is enough there: not what a run writes beside it."""
+    problem = load_problems("chain-12", 1)[0]
+    row = {"problem_id": problem.problem_id, "sample_id": 0, "status": "ok", "text": "", "gold": problem.gold}
+    (tmp_path / "records.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    found = stored_replies(tmp_path / "records.jsonl")
+    assert (found.kind, len(found.rows)) == (kind, 1)

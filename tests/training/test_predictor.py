@@ -116,6 +116,10 @@ def test_training_is_deterministic_and_resuming_changes_nothing(trained, tmp_pat
     other = PredictorRecipe(epochs=13, batch_traces=4)
     with pytest.raises(KvreproError, match="another recipe"):
         PredictorTraining(Examples(), other, tmp_path)
+    [state] = [path for path in tmp_path.iterdir() if path.suffix not in (".csv", ".json", ".safetensors")]
+    torch.save({"epoch": 5, "head": {}}, state)
+    with pytest.raises(KvreproError, match="written by an older version: delete it"):
+        PredictorTraining(Examples(), RECIPE, tmp_path)
 
 
 def test_early_stopping_keeps_the_best_epoch_and_none_keeps_the_last():

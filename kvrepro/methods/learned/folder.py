@@ -42,8 +42,14 @@ LEARNED = {
 
 
 def own_folder(need: str, model) -> Path:
-    """Where a loaded model's own folder holds it, if it does; `need`: a name of `LEARNED`."""
-    return Path(getattr(model, "name_or_path", "") or ".") / LEARNED[need].folder
+    """Where a loaded model's own folder holds it, if it does; `need`: a name of `LEARNED`.
+
+    Raises `KvreproError` for a model that was not loaded from a folder or the Hub.
+    """
+    part = LEARNED[need]
+    if not (name := getattr(model, "name_or_path", "")):
+        raise KvreproError(f"a {type(model).__name__} without a folder has no {part.what}: {part.remedy}")
+    return Path(name) / part.folder
 
 
 def write_learned(folder: Path, tensors: Mapping[str, Tensor], card: Mapping[str, object]) -> None:
