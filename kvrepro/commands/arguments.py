@@ -112,14 +112,14 @@ def collect(
     Raises:
         KvreproError: sizes below what makes sense, an unreadable text, or a model without problems of its own.
     """
-    from ..training.judge.sequences import PROBLEM_SIZES, problem_sequences, text_sequences
+    from ..training.judge.sequences import problem_sequences, text_sequences
 
     if n_problems < 1 or args.text_tokens < 16:
         raise KvreproError(f"problems={n_problems}, --text-tokens {args.text_tokens}: at least 1 and 16")
     if args.text is None:
-        found, counts = problem_sequences(entry, model, tokenizer, split, n_problems, PROBLEM_SIZES, args.seed)
+        found, counts = problem_sequences(entry, model, tokenizer, split, n_problems, args.seed)
         print(f"{split}: {counts}")
-        return found, {"kind": "full-cache replies to generated problems", "sizes": PROBLEM_SIZES, **counts}
+        return found, {"kind": "full-cache replies to generated problems", **counts}
     found, digest = text_sequences(tokenizer, args.text, args.text_tokens, split)
     source = {"kind": "text", "file": args.text.name, "sha256": digest, "piece_tokens": args.text_tokens}
     return found, {**source, "split": split}

@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..benchmarks.chains.problems import TASKS, sample_problem, split_of
+from ..benchmarks.chains.problems import MOST_LINES, TASKS, sample_problem, split_of
 from ..benchmarks.problem import ANSWER_KINDS
 from ..benchmarks.table import benchmark_names, is_local, load_problems
 from ..errors import KvreproError
@@ -40,11 +40,14 @@ def normalised(text: str) -> str:
     return re.sub(r"[\s$~]+", "", text).rstrip(".?!:;")
 
 
-def tiny_questions(split: str, n_problems: int, sizes: tuple[int, int], seed: int) -> list[Question]:
+def tiny_questions(
+    split: str, n_problems: int, sizes: tuple[int, int], seed: int, passes: tuple[int, int] = (0, 0)
+) -> list[Question]:
     """Questions of one split of the generated problems, never of the benchmarks' split; no text occurs twice.
 
     Args:
         sizes: fewest and most variables.
+        passes: fewest and most passes of verification, of which a chain gets no more than its thought has room for.
 
     Raises:
         KvreproError: a split that traces may not come from.
@@ -53,7 +56,9 @@ def tiny_questions(split: str, n_problems: int, sizes: tuple[int, int], seed: in
         raise KvreproError(f"split={split!r}: traces come from 'train' or 'held_out', never from a benchmark")
     rng, questions, seen = random.Random(seed), [], set()
     while len(questions) < n_problems:
-        problem = sample_problem(rng, rng.randint(*sizes), rng.choice(TASKS))
+        n_variables, task = rng.randint(*sizes), rng.choice(TASKS)
+        most = min(passes[1], MOST_LINES // n_variables - 1)
+        problem = sample_problem(rng, n_variables, task, rng.randint(min(passes[0], most), most) if most else 0)
         text = problem.question()
         if split_of(text) == split and text not in seen:
             seen.add(text)

@@ -35,6 +35,7 @@ class TraceOptions:
         problems: JSONL of problems; None for the tiny models' generated ones.
         n_train, n_held_out: questions of each split; None for all of the file's.
         sizes: variables of a generated problem, fewest and most.
+        passes: of verification that a generated problem asks for, fewest and most; fewer where it would get too long.
         held_out_share: share of a file's problems that is held out.
         must_check: benchmarks that the leakage check must have read.
         n_samples: replies per question, of which the first correct one is taken.
@@ -46,6 +47,7 @@ class TraceOptions:
     n_train: int | None = 500
     n_held_out: int | None = 200
     sizes: tuple[int, int] = (8, 22)
+    passes: tuple[int, int] = (0, 0)
     held_out_share: float = 0.05
     must_check: tuple[str, ...] = ()
     n_samples: int = 1

@@ -14,6 +14,7 @@ from kvrepro.benchmarks.chains.language import (
     BOS,
     CONTROL,
     EOS,
+    LABELS,
     THINK_END,
     THINK_START,
     USER,
@@ -38,7 +39,7 @@ def solve(question: str) -> tuple[dict[str, int], str]:
         name, expression = re.fullmatch(rf"{label} ([a-z]):=([a-z0-9+*-]+)", line).groups()
         assert name not in values, "a variable is defined once"
         values[name] = eval(expression, {"__builtins__": {}}, values) % 10
-    asked = asked.removeprefix("find ")
+    asked = asked.removeprefix("find ").removesuffix(" ok" * asked.count(" ok"))
     if "; " in asked:
         name, options = asked.split("; ")
         offered = {int(o.split(" is ")[0]): o[-2] for o in options.split(",")}
@@ -129,6 +130,45 @@ def test_some_earlier_lines_are_checked_again():
     assert 0.2 < share < 0.4
 
 
+def test_a_verified_reply_computes_the_chain_once_more_per_pass():
+    rng = random.Random(3)
+    for passes in (1, 3):
+        problem = sample_problem(rng, 9, "digits", passes)
+        assert problem.question().endswith(" ok" * passes)
+        thought = "".join(problem.reply_pieces(rng)).split(THINK_END)[0]
+        for label in LABELS[:9]:
+            assert len(re.findall(rf"^{label} ", thought, re.MULTILINE)) == passes + 1
+
+
+def test_mistakes_are_followed_up_and_a_later_pass_corrects_them():
+    """Every digit of a thought is what was said last, or computed from it, except where a mistake is noted."""
+    rng = random.Random(4)
+    for _ in range(60):
+        problem = sample_problem(rng, rng.randint(5, 14), rng.choice(TASKS), rng.randint(1, 4))
+        values, gold = solve(problem.question())
+        pieces, mistakes = problem.worked_reply(rng, 1.0)
+        assert len(mistakes) == problem.passes, "one in every pass but the last"
+        said: dict[str, int] = {}
+        for place in range(pieces.index(THINK_END)):
+            mention = re.fullmatch("([a-z])=", pieces[place])
+            if mention is None:
+                continue
+            name, digit = mention[1], int(pieces[place + 1])
+            is_value = pieces[place + 2] != ","
+            line = "".join(pieces[max(0, place - 11) : place])
+            if is_value and (operation := re.search(rf"{name}:=([a-z])([-+*])([a-z]); [^\n]*$", line)):
+                left, operator, right = operation.groups()
+                expected = eval(f"{said[left]}{operator}{said[right]}") % 10
+            elif is_value:
+                expected = values[name]
+            else:
+                expected = said[name]
+            assert (digit != expected) == (place + 1 in mistakes), "".join(pieces)
+            said[name] = digit
+        assert said == values, "the last pass is right"
+        assert "".join(pieces).endswith(f"\\boxed{{{gold}}}")
+
+
 def test_no_digit_is_so_frequent_that_it_can_be_guessed(many):
     values = Counter(v for p in many for v in p.values.values())
     asked = Counter(p.values[t] for p in many for t in p.targets)
@@ -193,14 +233,16 @@ def test_think_tags_and_control_tokens_are_one_token_each(saved):
 def test_chat_template_opens_the_thought_and_renders_the_training_prompt(saved):
     _, _, loaded, _ = saved
     from kvrepro.models.tokens import ThinkTags, render_prompt
-    from kvrepro.training.tiny.batches import encode_example
+    from kvrepro.training.tiny.batches import IGNORED, encode_example
 
     assert ThinkTags.of(loaded).end == (vocabulary()[THINK_END],)
     for problem in sampled(20):
         messages = [{"role": "user", "content": problem.question()}]
         text = loaded.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         assert text == f"{BOS}{USER}{problem.question()}{ASSISTANT}{THINK_START}\n"
-        ids, n_prompt = encode_example(problem, random.Random(0))
+        ids, labels = encode_example(problem, random.Random(0))
+        n_prompt = labels.count(IGNORED)
+        assert labels[n_prompt:] == ids[n_prompt:]
         assert render_prompt(loaded, problem.question()) == ids[:n_prompt]
         assert ids[-1] == vocabulary()[EOS]
     with pytest.raises(Exception, match="only user and assistant turns are known, got system"):

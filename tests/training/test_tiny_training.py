@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from kvrepro.benchmarks.chains.language import ASSISTANT, EOS, PAD, USER, vocabulary
-from kvrepro.benchmarks.chains.problems import SPLITS, split_of
+from kvrepro.benchmarks.chains.problems import SPLITS, sample_problem, split_of
 from kvrepro.benchmarks.generated import GENERATED
 from kvrepro.benchmarks.table import load_problems
 from kvrepro.errors import KvreproError
 from kvrepro.training.tiny import train as training
-from kvrepro.training.tiny.batches import IGNORED, problem_batch, repeat_batch
+from kvrepro.training.tiny.batches import IGNORED, encode_example, problem_batch, repeat_batch
 from kvrepro.training.tiny.train import Recipe, main, train
 
 RECIPE = Recipe(
@@ -24,6 +24,11 @@ RECIPE = Recipe(
     seed=1,
     repeat_steps=3,
     problem_steps=3,
+    long_steps=3,
+    long_batch_tokens=600,
+    long_largest=6,
+    most_passes=2,
+    longest=500,
     repeat_rows=3,
     repeat_length=40,
     batch_tokens=300,
@@ -79,6 +84,26 @@ def test_loss_falls_on_the_reply_and_its_end_alone():
         assert set(target[end:]) <= {IGNORED}
 
 
+def test_mistakes_are_read_and_never_learned():
+    problem = sample_problem(random.Random(8), 10, "sum", 3)
+    pieces, mistakes = problem.worked_reply(random.Random(1), 1.0)
+    ids, labels = encode_example(problem, random.Random(1), 1.0)
+    assert len(mistakes) == 3
+    n_prompt = len(ids) - len(pieces) - 1
+    ignored = [i - n_prompt for i, label in enumerate(labels) if label == IGNORED and i >= n_prompt]
+    assert ignored == mistakes
+    assert all(label in (IGNORED, token) for token, label in zip(ids, labels, strict=True))
+
+
+def test_long_batches_verify_and_stay_below_the_longest():
+    for seed in range(20):
+        ids, _ = problem_batch(random.Random(seed), 3000, (4, 24), 6, 0.3, longest=900)
+        assert ids.shape[1] <= 900
+        assert {split_of(question_of(row)) for row in ids} == {"train"}
+    asked = {question_of(problem_batch(random.Random(s), 3000, (4, 8), 6, 0.3)[0][0]).count(" ok") for s in range(40)}
+    assert asked == set(range(7))
+
+
 def test_repeats_have_a_period_of_8_to_24_and_loss_on_the_repeats_alone():
     ids, labels = repeat_batch(torch.Generator().manual_seed(0), 64, 96)
     periods = set()
@@ -94,7 +119,7 @@ def test_repeats_have_a_period_of_8_to_24_and_loss_on_the_repeats_alone():
 
 
 def test_curriculum_and_learning_rate_follow_the_recipe():
-    recipe = Recipe("tiny-r1-llama", repeat_steps=100, problem_steps=1000)
+    recipe = Recipe("tiny-r1-llama", repeat_steps=100, problem_steps=1000, long_steps=500)
     assert recipe.sizes(0) == (recipe.smallest, recipe.first_largest)
     assert recipe.sizes(400) == recipe.sizes(999) == (recipe.smallest, recipe.largest)
     rates = [recipe.learning_rate(step) for step in range(1100)]
@@ -102,11 +127,14 @@ def test_curriculum_and_learning_rate_follow_the_recipe():
     assert rates[99] == recipe.lr
     assert rates[1099] == pytest.approx(recipe.lr * recipe.final_lr_share, rel=0.01)
     assert min(rates) > 0
+    assert max(recipe.learning_rate(step) for step in range(1100, 1600)) <= recipe.long_lr
+    assert recipe.learning_rate(1599) == pytest.approx(recipe.long_lr * recipe.final_lr_share, rel=0.01)
+    assert (recipe.passes(0), recipe.passes(499)) == (1, recipe.most_passes)
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """Weights and card of a short run: 3 steps of repeats, 3 of problems."""
+    """Weights and card of a short run: 3 steps of each stage."""
     folder = tmp_path_factory.mktemp("whole")
     card = train(RECIPE, folder / "model", folder / "state.pt")
     return folder, card
@@ -117,7 +145,7 @@ def test_a_short_run_leaves_a_checkpoint_a_card_and_no_state(uninterrupted):
     assert not (folder / "state.pt").exists()
     assert json.loads((folder / "model" / "training.json").read_text()) == card
     assert card["recipe"]["seed"] == 1
-    assert card["curve"][-1]["step"] == 6
+    assert card["curve"][-1]["step"] == 9
     assert card["curve"][-1]["loss"] < 10
     from transformers import AutoModelForCausalLM
 
@@ -138,7 +166,7 @@ def stop_at(monkeypatch, step):
     monkeypatch.setattr(training, "train_step", train_step)
 
 
-@pytest.mark.parametrize("step", [2, 4])
+@pytest.mark.parametrize("step", [2, 4, 6, 7])
 def test_stopping_and_resuming_gives_the_weights_of_an_uninterrupted_run(uninterrupted, tmp_path, monkeypatch, step):
     folder, card = uninterrupted
     with monkeypatch.context() as patch:
@@ -156,6 +184,18 @@ def test_stopping_and_resuming_gives_the_weights_of_an_uninterrupted_run(uninter
     assert resumed["curve"] == card["curve"]
 
 
+def test_the_third_stage_goes_on_from_a_checkpoint_of_the_first_two(uninterrupted, tmp_path):
+    two = replace(RECIPE, long_steps=0)
+    train(two, tmp_path / "two", tmp_path / "two.pt")
+    card = train(RECIPE, tmp_path / "model", tmp_path / "state.pt", start=tmp_path / "two")
+    whole, again = (load_file(f / "model" / "model.safetensors") for f in (uninterrupted[0], tmp_path))
+    for name, weight in whole.items():
+        torch.testing.assert_close(again[name], weight, rtol=0, atol=0, msg=f"{name} differs")
+    assert card["curve"][-1] == uninterrupted[1]["curve"][-1]
+    with pytest.raises(KvreproError, match="all three stages"):
+        train(RECIPE, tmp_path / "more", tmp_path / "more.pt", start=tmp_path / "model")
+
+
 def test_a_state_of_another_recipe_is_refused_and_a_longer_one_only_on_request(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         stop_at(patch, 2)
@@ -163,12 +203,12 @@ def test_a_state_of_another_recipe_is_refused_and_a_longer_one_only_on_request(t
             train(RECIPE, tmp_path / "model", tmp_path / "state.pt")
     with pytest.raises(KvreproError, match=r"state\.pt was written by another recipe"):
         train(replace(RECIPE, lr=1e-3), tmp_path / "model", tmp_path / "state.pt")
-    shorter = replace(RECIPE, problem_steps=1)
+    shorter = replace(RECIPE, long_steps=1)
     with pytest.raises(KvreproError, match="another recipe"):
         train(shorter, tmp_path / "model", tmp_path / "state.pt")
     card = train(shorter, tmp_path / "model", tmp_path / "state.pt", reschedule=True)
-    assert card["schedule_changes"] == [{"step": 2, "problem_steps": [3, 1]}]
-    assert card["curve"][-1]["step"] == 4
+    assert card["schedule_changes"] == [{"step": 2, "long_steps": [3, 1]}]
+    assert card["curve"][-1]["step"] == 7
 
 
 def test_a_kill_while_the_state_is_written_keeps_the_one_before(tmp_path, monkeypatch):
@@ -192,7 +232,18 @@ def test_a_kill_while_the_state_is_written_keeps_the_one_before(tmp_path, monkey
 
 def test_command_line_trains_the_qwen_model_into_a_folder(tmp_path, capsys):
     out = tmp_path / "qwen"
-    steps = ["--repeat-steps", "1", "--problem-steps", "1", "--batch-tokens", "300", "--largest", "8"]
+    steps = [
+        "--repeat-steps",
+        "1",
+        "--problem-steps",
+        "1",
+        "--batch-tokens",
+        "300",
+        "--largest",
+        "8",
+        "--long-steps",
+        "0",
+    ]
     training.main(["tiny-r1-qwen", *steps, "--out", str(out)])
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["folder"] == str(out)
     assert json.loads((out / "config.json").read_text())["model_type"] == "qwen2"

@@ -7,6 +7,9 @@ A problem defines variables line by line, each from earlier ones, and asks for s
 The reply copies each definition, looks its operands up, writes the result, now and then re-checks an
 earlier line, and closes with the values and a box. Every number is one digit, all arithmetic is modulo 10
 except the final sum of a `sum` task.
+
+A question may ask for verification: each ` ok` at its end stands for a pass that computes the whole chain again. What
+a later pass finds stands, so a mistake of an earlier one does no harm: the last mention of a variable counts.
 """
 
 from __future__ import annotations
@@ -19,6 +22,10 @@ from .language import LABELS, NAMES, OPTION_LETTERS, THINK_END
 
 TASKS = ("digits", "sum", "choice")
 RECHECK_RATE = 0.3
+MOST_LINES = (
+    126  # of all passes together: about 1,600 tokens, which with prompt and answer the tiny models have learned
+)
+VERIFY = " ok"  # at the end of a question, once for every pass of verification
 
 
 # which questions may be trained on: a hash of the text decides, so no list has to be kept in step
@@ -37,12 +44,13 @@ class Definition:
 
 @dataclass(frozen=True)
 class ChainProblem:
-    """A list of definitions, what is asked of them, and the four options of a `choice` task."""
+    """A list of definitions, what is asked of them, the four options of a `choice` task, and how often to verify."""
 
     definitions: tuple[Definition, ...]
     task: str
     targets: tuple[str, ...]
     options: tuple[int, ...] = ()
+    passes: int = 0
 
     @property
     def values(self) -> dict[str, int]:
@@ -67,14 +75,17 @@ class ChainProblem:
         pieces: list[str] = []
         for label, d in zip(LABELS, self.definitions, strict=False):
             pieces += [f"{label} ", *definition_pieces(d), "; "]
-        pieces.append("find ")
+        pieces += ["find ", *self._asked_pieces()]
+        return [*pieces, *[VERIFY] * self.passes]
+
+    def _asked_pieces(self) -> list[str]:
         if self.task == "digits":
             a, b, c = self.targets
-            return [*pieces, a, ",", b, ",", c]
+            return [a, ",", b, ",", c]
         if self.task == "sum":
             a, b = self.targets
-            return [*pieces, a, f"+{b}"]
-        pieces += [self.targets[0], "; "]
+            return [a, f"+{b}"]
+        pieces = [self.targets[0], "; "]
         for letter, option in zip(OPTION_LETTERS, self.options, strict=True):
             pieces += [f"{option} is ", f"({letter})", ","]
         return pieces[:-1]
@@ -85,14 +96,38 @@ class ChainProblem:
 
     def reply_pieces(self, rng: random.Random) -> list[str]:
         """One correct reply, from the first trace line to the box; `rng` places the re-checks."""
-        values, pieces, checkable = self.values, [], []
-        for label, d in zip(LABELS, self.definitions, strict=False):
-            pieces += [*line_pieces(label, d, values), "\n"]
-            if d.operator:
-                checkable.append((label, d))
-                if rng.random() < RECHECK_RATE:
-                    pieces += ["wait ", *line_pieces(*rng.choice(checkable), values), " ok", "\n"]
-        pieces += [THINK_END, "\n\n"]
+        return self.worked_reply(rng)[0]
+
+    def worked_reply(self, rng: random.Random, mistake_share: float = 0.0) -> tuple[list[str], list[int]]:
+        """A reply whose box is right, and the indices of the mistakes in it.
+
+        Args:
+            rng: places re-checks and mistakes.
+            mistake_share: of the passes before the last, how many hold one wrong digit. What is computed from it is
+                wrong too, until a re-check or the next pass states the value again.
+        """
+        trace = _Trace()
+        lines = list(zip(LABELS, self.definitions, strict=False))
+        for number in range(self.passes + 1):
+            if number:
+                trace.pieces += ["wait ", "\n"]
+            is_wrong = number < self.passes and rng.random() < mistake_share
+            wrong_line = rng.choice([label for label, d in lines if d.operator]) if is_wrong else None
+            checkable = []
+            for label, d in lines:
+                trace.write(label, d, rng if label == wrong_line else None)
+                trace.pieces.append("\n")
+                if d.operator and not number:
+                    checkable.append((label, d))
+                    if rng.random() < RECHECK_RATE:
+                        trace.pieces.append("wait ")
+                        trace.write(*rng.choice(checkable))
+                        trace.pieces += [" ok", "\n"]
+        return [*trace.pieces, THINK_END, "\n\n", *self._answer_pieces()], trace.mistakes
+
+    def _answer_pieces(self) -> list[str]:
+        """What follows the thought: every value, what was asked for, and the box."""
+        values, pieces = self.values, []
         for label, d in zip(LABELS, self.definitions, strict=False):
             pieces += [f"{label} ", f"{d.name}=", str(values[d.name]), ","]
         pieces[-1] = ". so "
@@ -108,6 +143,33 @@ class ChainProblem:
         return [*pieces, " and the answer is ", "\\boxed{", *self.gold, "}"]
 
 
+class _Trace:
+    """The lines of a thought as they are written, and what each variable was last said to be."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self.mistakes: list[int] = []
+        self._said: dict[str, int] = {}
+
+    def write(self, label: str, d: Definition, wrong: random.Random | None = None) -> None:
+        """A line: the definition copied, its operands looked up, its value; `wrong` draws one digit that is not so."""
+        self.pieces += [f"{label} ", *definition_pieces(d), "; "]
+        operands = (d.left, d.right) if d.operator else ()
+        at = None if wrong is None else wrong.randrange(len(operands) + 1)
+        for i, operand in enumerate(operands):
+            self._say(operand, self._said[operand], wrong if at == i else None)
+            self.pieces.append(",")
+        value = apply(d.operator, self._said[d.left], self._said[d.right]) if d.operator else int(d.left)
+        self._say(d.name, value, wrong if at == len(operands) else None)
+
+    def _say(self, name: str, value: int, wrong: random.Random | None) -> None:
+        if wrong is not None:
+            value = wrong.choice([v for v in range(10) if v != value])
+            self.mistakes.append(len(self.pieces) + 1)
+        self.pieces += [f"{name}=", str(value)]
+        self._said[name] = value
+
+
 def apply(operator: str, left: int, right: int) -> int:
     """`left operator right` modulo 10."""
     return {"+": left + right, "-": left - right, "*": left * right}[operator] % 10
@@ -118,16 +180,12 @@ def definition_pieces(d: Definition) -> list[str]:
     return [f"{d.name}:=", d.left, f"{d.operator}{d.right}"] if d.operator else [f"{d.name}:=", d.left]
 
 
-def line_pieces(label: str, d: Definition, values: dict[str, int]) -> list[str]:
-    """A trace line: the definition copied, its operands looked up, its value."""
-    pieces = [f"{label} ", *definition_pieces(d), "; "]
-    for operand in (d.left, d.right) if d.operator else ():
-        pieces += [f"{operand}=", str(values[operand]), ","]
-    return [*pieces, f"{d.name}=", str(values[d.name])]
+def sample_problem(rng: random.Random, n_variables: int, task: str, passes: int = 0) -> ChainProblem:
+    """A random problem of `n_variables` lines, 4 to 26; values are balanced so that no digit can be guessed.
 
-
-def sample_problem(rng: random.Random, n_variables: int, task: str) -> ChainProblem:
-    """A random problem of `n_variables` lines, 4 to 26; values are balanced so that no digit can be guessed."""
+    Args:
+        passes: how often the reply computes the chain again.
+    """
     if not 4 <= n_variables <= len(NAMES):
         raise ValueError(f"n_variables={n_variables}: a chain has 4 to {len(NAMES)} variables")
     if task not in TASKS:
@@ -153,7 +211,7 @@ def sample_problem(rng: random.Random, n_variables: int, task: str) -> ChainProb
     if task == "choice":
         wrong = rng.sample([v for v in range(10) if v != seen[targets[0]]], 3)
         options = tuple(rng.sample([seen[targets[0]], *wrong], 4))
-    return ChainProblem(tuple(definitions), task, targets, options)
+    return ChainProblem(tuple(definitions), task, targets, options, passes)
 
 
 def split_of(question: str) -> str:

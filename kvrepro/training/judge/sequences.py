@@ -13,14 +13,15 @@ from ..questions import tiny_questions
 from ..tiny.train import CARD_FILE
 from ..traces import Trace, TraceOptions, generate_traces, select_traces
 
-PROBLEM_SIZES = (8, 22)  # variables of a generated problem, as for the importance predictor
+# a generated problem, as for the importance predictor: variables, passes of verification, tokens of a reply
+PROBLEM_SIZES, PROBLEM_PASSES, REPLY_TOKENS = (8, 22), (0, 6), 1800
 HELD_OUT_SHARE = 0.1  # of a text, its end
 MIN_TOKENS = 16  # of a part of a text
 PROMPT_SHARE = 0.125  # of a piece of text, which has no prompt of its own
 
 
 def problem_sequences(
-    entry: ModelEntry, model, tokenizer, split: str, n_problems: int, sizes: tuple[int, int], seed: int
+    entry: ModelEntry, model, tokenizer, split: str, n_problems: int, seed: int
 ) -> tuple[list[Trace], dict[str, object]]:
     """Correct full-cache replies to generated problems of one split, and where they are from for a card.
 
@@ -32,15 +33,16 @@ def problem_sequences(
             f"model {entry.name!r} was not trained on the generated problems (no {CARD_FILE} in its folder): give a "
             "plain text to run it on with --text FILE"
         )
-    questions = tiny_questions(split, n_problems, sizes, seed)
+    questions = tiny_questions(split, n_problems, PROBLEM_SIZES, seed, PROBLEM_PASSES)
     with tempfile.TemporaryDirectory() as folder:
-        replies = Path(folder) / "replies.jsonl"
-        generate_traces(model, tokenizer, questions, replies, TraceOptions(seed=seed), entry.tags(tokenizer))
+        replies, options = Path(folder) / "replies.jsonl", TraceOptions(max_new_tokens=REPLY_TOKENS, seed=seed)
+        generate_traces(model, tokenizer, questions, replies, options, entry.tags(tokenizer))
         traces, by_split = select_traces(read_rows(replies))
     counts = by_split[split]
     if not traces:
         raise KvreproError(f"none of {n_problems} replies of {entry.name!r} was right and finished: {counts}")
-    return traces, {"split": split, **counts}
+    sizes = {"sizes": PROBLEM_SIZES, "passes": PROBLEM_PASSES}
+    return traces, {"split": split, **sizes, **counts}
 
 
 def text_sequences(tokenizer, path: Path, piece_tokens: int, split: str = "train") -> tuple[list[Trace], str]:

@@ -30,30 +30,56 @@ def repeat_batch(generator: torch.Generator, rows: int, length: int) -> tuple[Te
     return ids, labels
 
 
-def encode_example(problem: ChainProblem, rng: random.Random) -> tuple[list[int], int]:
-    """Ids of prompt and reply as the chat template renders them, and the length of the prompt."""
-    prompt = [BOS, USER, *problem.question_pieces(), ASSISTANT, THINK_START, "\n"]
-    return encode_pieces([*prompt, *problem.reply_pieces(rng), EOS]), len(prompt)
+def encode_example(
+    problem: ChainProblem, rng: random.Random, mistake_share: float = 0.0
+) -> tuple[list[int], list[int]]:
+    """Ids of prompt and reply as the chat template renders them, and the labels: prompt and mistakes are `IGNORED`.
+
+    What is wrong in a thought is read and never learned, so that a model corrects mistakes and does not make them.
+    """
+    prompt = encode_pieces([BOS, USER, *problem.question_pieces(), ASSISTANT, THINK_START, "\n"])
+    pieces, mistakes = problem.worked_reply(rng, mistake_share)
+    reply = encode_pieces([*pieces, EOS])
+    labels = [*[IGNORED] * len(prompt), *reply]
+    for place in mistakes:
+        labels[len(prompt) + place] = IGNORED
+    return [*prompt, *reply], labels
 
 
-def problem_batch(rng: random.Random, n_tokens: int, sizes: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Worked problems of similar size, padded right: `(ids, labels)` of about `n_tokens`, loss on the reply.
+def problem_batch(
+    rng: random.Random,
+    n_tokens: int,
+    sizes: tuple[int, int],
+    most_passes: int = 0,
+    mistake_share: float = 0.0,
+    longest: int = 2048,
+) -> tuple[Tensor, Tensor]:
+    """Worked problems of similar length, padded right: `(ids, labels)` of about `n_tokens`, loss on the reply.
 
     Args:
         sizes: smallest and largest number of variables; one batch spans three neighbouring sizes.
+        most_passes: passes of verification, drawn from 0 to so many and equal within a batch.
+        mistake_share: of the passes that a later one corrects, how many hold a mistake.
+        longest: longer examples are left out, tokens.
     """
     smallest = rng.randint(sizes[0], max(sizes[0], sizes[1] - 2))
-    examples: list[tuple[list[int], int]] = []
+    passes = rng.randint(0, most_passes) if most_passes else 0
+    examples: list[tuple[list[int], list[int]]] = []
     width = 0
     while not examples or (len(examples) + 1) * width <= n_tokens:
-        problem = sample_problem(rng, rng.randint(smallest, min(smallest + 2, sizes[1])), rng.choice(TASKS))
+        n_variables = rng.randint(smallest, min(smallest + 2, sizes[1]))
+        problem = sample_problem(rng, n_variables, rng.choice(TASKS), passes)
         if split_of(problem.question()) != "train":
             continue
-        examples.append(encode_example(problem, rng))
-        width = max(width, len(examples[-1][0]))
+        example = encode_example(problem, rng, mistake_share)
+        if len(example[0]) > longest:
+            passes -= 1
+            continue
+        examples.append(example)
+        width = max(width, len(example[0]))
     ids = torch.full((len(examples), width), vocabulary()[PAD])
     labels = torch.full((len(examples), width), IGNORED)
-    for row, (tokens, n_prompt) in enumerate(examples):
+    for row, (tokens, targets) in enumerate(examples):
         ids[row, : len(tokens)] = torch.tensor(tokens)
-        labels[row, n_prompt : len(tokens)] = ids[row, n_prompt : len(tokens)]
+        labels[row, : len(tokens)] = torch.tensor(targets)
     return ids, labels

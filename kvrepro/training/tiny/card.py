@@ -29,7 +29,7 @@ def score_model(name: str, n_samples: int = 5, threads: int = 1) -> list[dict[st
     """Pass@1 with its interval on every generated benchmark, full cache, R1's sampling."""
     rows = []
     for benchmark in GENERATED:
-        config = CellConfig(model=name, benchmark=benchmark, n_samples=n_samples, max_new_tokens=1024, batch_rows=64)
+        config = CellConfig(model=name, benchmark=benchmark, n_samples=n_samples, max_new_tokens=1800, batch_rows=64)
         with tempfile.TemporaryDirectory() as folder:
             score = run_cell(config, Path(folder), threads=threads)["score"]
         rows.append({"benchmark": benchmark, **score})

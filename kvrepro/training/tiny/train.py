@@ -1,7 +1,8 @@
 """Train a tiny reasoner: `python -m kvrepro.training.tiny.train tiny-r1-llama`.
 
-Two stages. First random sequences that repeat, which form look-up; then worked chains of growing length.
-Resumable: the newest state is written every minute and read at start.
+Three stages. First random sequences that repeat, which form look-up; then worked chains of growing length; then
+chains that are verified in more and more passes, whose mistakes a later pass corrects. Resumable: the newest state is
+written every minute and read at start.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from ...benchmarks.chains.language import BOS, EOS, PAD, build_tokenizer, vocabulary
+from ...errors import KvreproError
 from ...files import write_json
 from ...paths import CHECKPOINTS
 from ..stages import TrainingState
@@ -38,7 +40,8 @@ class Recipe:
     model: str
     seed: int = 0
     repeat_steps: int = 1000
-    problem_steps: int = 3000
+    problem_steps: int = 2800
+    long_steps: int = 1300
     repeat_rows: int = 32
     repeat_length: int = 96  # tokens
     batch_tokens: int = 5000
@@ -50,6 +53,28 @@ class Recipe:
     final_lr_share: float = 0.02
     warmup_steps: int = 50
     weight_decay: float = 0.01
+    long_batch_tokens: int = 7000
+    long_lr: float = 1.5e-3
+    long_largest: int = 24  # variables
+    most_passes: int = 6  # of verification, from `passes_share` of the long steps on
+    passes_share: float = 0.4
+    mistake_share: float = 0.3  # of the passes that a later one corrects
+    longest: int = 1950  # tokens of an example
+
+    @property
+    def long_from(self) -> int:
+        """The first step of the third stage, which has optimisers of its own."""
+        return self.repeat_steps + self.problem_steps
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all three stages."""
+        return self.long_from + self.long_steps
+
+    def passes(self, long_step: int) -> int:
+        """Most passes of verification at a step of the third stage."""
+        share = min(1.0, long_step / max(1, self.passes_share * self.long_steps))
+        return round(1 + share * (self.most_passes - 1))
 
     def sizes(self, problem_step: int) -> tuple[int, int]:
         """Smallest and largest number of variables at a step of the problem stage."""
@@ -57,12 +82,15 @@ class Recipe:
         return self.smallest, round(self.first_largest + share * (self.largest - self.first_largest))
 
     def learning_rate(self, step: int) -> float:
-        """Warm-up at the start of each stage, constant over the repeats, cosine over the problems."""
+        """Warm-up at the start of each stage, constant over the repeats, a cosine over each of the other two."""
         if step < self.repeat_steps:
             return self.lr * min(1.0, (step + 1) / self.warmup_steps)
-        done = (step - self.repeat_steps) / max(1, self.problem_steps)
+        first, n_steps, lr = (self.repeat_steps, self.problem_steps, self.lr)
+        if step >= self.long_from:
+            first, n_steps, lr = self.long_from, self.long_steps, self.long_lr
+        done = (step - first) / max(1, n_steps)
         cosine = self.final_lr_share + (1 - self.final_lr_share) * 0.5 * (1 + math.cos(math.pi * done))
-        return self.lr * cosine * min(1.0, (step - self.repeat_steps + 1) / self.warmup_steps)
+        return lr * cosine * min(1.0, (step - first + 1) / self.warmup_steps)
 
 
 def build_model(name: str, seed: int):
@@ -107,15 +135,22 @@ def save_checkpoint(model, folder: Path, card: dict[str, object]) -> None:
 
 
 def train(
-    recipe: Recipe, folder: Path, state_file: Path, threads: int = 1, *, reschedule: bool = False
+    recipe: Recipe,
+    folder: Path,
+    state_file: Path,
+    threads: int = 1,
+    *,
+    start: Path | None = None,
+    reschedule: bool = False,
 ) -> dict[str, object]:
     """Train to the end, or on from `state_file`; leaves an HF checkpoint in `folder` and returns its card.
 
     Args:
-        reschedule: go on from a state that was written with another number of problem steps; the card says where.
+        start: a checkpoint that the first two stages made; only the third is trained.
+        reschedule: go on from a state that was written with another number of long steps; the card says where.
 
     Raises:
-        KvreproError: `state_file` belongs to another recipe.
+        KvreproError: `state_file` belongs to another recipe, or `start` holds no checkpoint of two stages.
     """
     torch.set_num_threads(threads)
     model = build_model(recipe.model, recipe.seed)
@@ -123,13 +158,18 @@ def train(
     parts = {"model": model, "matrices": optimizers[0], "others": optimizers[1]}
     state = TrainingState(state_file, recipe, parts)
     done = {"step": 0, "curve": [], "seconds": 0.0, "changes": [], "recipe": asdict(recipe)}
-    done |= state.resume(may_differ="problem_steps" if reschedule else None)
+    if start is not None:
+        done |= _stage_before(start, recipe, model)
+    done |= state.resume(may_differ="long_steps" if reschedule else None)
     first, curve, changes = done["step"], done["curve"], done["changes"]
-    if (before := done["recipe"]["problem_steps"]) != recipe.problem_steps:
-        changes.append({"step": first, "problem_steps": [before, recipe.problem_steps]})
-    total = recipe.repeat_steps + recipe.problem_steps
+    if (before := done["recipe"]["long_steps"]) != recipe.long_steps:
+        changes.append({"step": first, "long_steps": [before, recipe.long_steps]})
+    total = recipe.total_steps
     started = saved = time.monotonic()
     for step in tqdm(range(first, total), initial=first, total=total, desc=recipe.model, mininterval=5):
+        if step == recipe.long_from:
+            for optimizer in optimizers:
+                optimizer.state.clear()
         loss, accuracy = train_step(recipe, model, optimizers, step)
         if step % 50 == 49 or step == total - 1:
             curve.append({"step": step + 1, "loss": round(loss, 5), "token_accuracy": round(accuracy, 5)})
@@ -142,6 +182,16 @@ def train(
     save_checkpoint(model, folder, card)
     state_file.unlink(missing_ok=True)
     return card
+
+
+def _stage_before(folder: Path, recipe: Recipe, model) -> dict[str, object]:
+    """Load the weights of a checkpoint of the first two stages into `model` and return how far it had come."""
+    card = json.loads((folder / CARD_FILE).read_text())
+    if card["recipe"].get("long_steps"):
+        raise KvreproError(f"{folder} has been through all three stages: give a checkpoint of the first two")
+    model.load_state_dict(type(model).from_pretrained(folder).state_dict())
+    seconds, changes = card["train_s"], card["schedule_changes"]
+    return {"step": recipe.long_from, "curve": card["curve"], "seconds": seconds, "changes": changes}
 
 
 def build_optimizers(recipe: Recipe, model) -> list[torch.optim.Optimizer]:
@@ -163,6 +213,11 @@ def train_step(recipe: Recipe, model, optimizers, step: int) -> tuple[float, flo
     if step < recipe.repeat_steps:
         generator = torch.Generator().manual_seed(key)
         ids, labels = repeat_batch(generator, recipe.repeat_rows, recipe.repeat_length)
+    elif step >= recipe.long_from:
+        passes, sizes = recipe.passes(step - recipe.long_from), (recipe.smallest, recipe.long_largest)
+        ids, labels = problem_batch(
+            random.Random(key), recipe.long_batch_tokens, sizes, passes, recipe.mistake_share, recipe.longest
+        )
     else:
         sizes = recipe.sizes(step - recipe.repeat_steps)
         ids, labels = problem_batch(random.Random(key), recipe.batch_tokens, sizes)
@@ -188,7 +243,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("model", choices=TINY_MODELS)
     parser.add_argument("--out", type=Path, help="checkpoint folder (default: the one the package ships)")
     parser.add_argument("--state", type=Path, help="resume file (default: beside the folder)")
-    parser.add_argument("--reschedule", action="store_true", help="go on with another --problem-steps")
+    parser.add_argument("--start", type=Path, help="a checkpoint of the first two stages; only the third is trained")
+    parser.add_argument("--reschedule", action="store_true", help="go on with another --long-steps")
     parser.add_argument("--threads", type=int, default=1)
     for field in fields(Recipe)[1:]:
         name = field.name.replace("_", "-")
@@ -198,7 +254,7 @@ def main(argv: list[str] | None = None) -> None:
     folder = args.out or CHECKPOINTS / args.model
     state = args.state or folder.with_name(f"{folder.name}.state")
     try:
-        card = train(Recipe(**given), folder, state, args.threads, reschedule=args.reschedule)
+        card = train(Recipe(**given), folder, state, args.threads, start=args.start, reschedule=args.reschedule)
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on from what was last saved in {state}", file=sys.stderr)
         raise SystemExit(130) from None
