@@ -1,6 +1,6 @@
 """The model card of a tiny reasoner: what it was trained on, how, and what it scores with the full cache.
 
-`python -m kvrepro.training.tiny.card tiny-r1-llama` scores the model on the four generated benchmarks (5 samples) and
+`python -m kvrepro.training.tiny.card tiny-r1-llama` scores the model on the generated benchmarks (5 samples) and
 writes `README.md` into its folder.
 """
 
@@ -43,6 +43,13 @@ def _table(header: str, rows: Iterable[str]) -> str:
     return "".join(f"| {row} |\n" for row in (header, rule, *rows))
 
 
+def _change(change: dict[str, Any]) -> str:
+    """One line of the card on a schedule that was changed while it ran."""
+    [(steps, (before, after))] = ((name, values) for name, values in change.items() if name != "step")
+    what = f"At step {change['step']} {steps.replace('_', ' ')} went from {before} to {after}"
+    return f"- {what}; schedule and curriculum went on from there.\n"
+
+
 def _importance_section(head: dict[str, Any]) -> str:
     """Scores of the importance head beside its baselines, of its `card.json`."""
     cell = "{mean:.3f} [{lo:.3f}, {hi:.3f}]".format
@@ -71,11 +78,7 @@ def render_card(name: str, training: dict[str, Any], scores: list[dict[str, Any]
     """The card as Markdown with the Hub's front matter."""
     recipe, curve = training["recipe"], training["curve"]
     stride = max(1, len(curve) // _CURVE_POINTS)
-    changes = "".join(
-        f"- At step {c['step']} the number of problem steps was changed from {c['problem_steps'][0]} to "
-        f"{c['problem_steps'][1]}; schedule and curriculum went on from there.\n"
-        for c in training.get("schedule_changes", [])
-    )
+    changes = "".join(map(_change, training.get("schedule_changes", [])))
     score_rows = (
         f"{s['benchmark']} | {100 * s['pass_at_1']:.1f} | {100 * s['pass_at_1_lo']:.1f} to "
         f"{100 * s['pass_at_1_hi']:.1f} | {s['n_problems']} x {s['n_samples']} | {s['mean_thinking_tokens']:.0f} | "
@@ -96,7 +99,8 @@ tags: [reasoning, kv-cache, tiny]
 # {name}
 
 A tiny reasoning model for experiments on KV-cache compression: chains of definitions modulo 10, thought aloud
-between `<think>` and `</think>`, answered in a box. It knows nothing else.
+between `<think>` and `</think>`, answered in a box. Each ` ok` at the end of a question asks for a pass of
+verification, which computes the whole chain again: what it finds stands. It knows nothing else.
 
 ## Full-cache scores
 
@@ -106,13 +110,17 @@ split of the question hash than the training questions.
 
 ## Training
 
-`python -m kvrepro.training.tiny.train {name} --lr {recipe["lr"]} --problem-steps {recipe["problem_steps"]}`, seed
-{recipe["seed"]}, {training["train_s"]} s on one core of a shared two-core machine.
+`python -m kvrepro.training.tiny.train {name} --problem-steps {recipe["problem_steps"]} --long-steps \
+{recipe["long_steps"]}`, seed {recipe["seed"]}, {training["train_s"]} s on one core of a shared two-core machine.
 
 - {recipe["repeat_steps"]} steps on random sequences that repeat with period 8 to 24 (look-up forms here), then
   {recipe["problem_steps"]} steps of about {recipe["batch_tokens"]} tokens of worked problems with
   {recipe["smallest"]} to {recipe["largest"]} variables, loss on the reply.
-- Muon for the matrices, AdamW for the rest, bfloat16 autocast, warm-up and cosine.
+- Then {recipe["long_steps"]} steps of about {recipe["long_batch_tokens"]} tokens of problems with 0 to \
+{recipe["most_passes"]} passes of
+  verification and up to {recipe["long_largest"]} variables, at most {recipe["longest"]} tokens each. Of the passes
+  that a later one corrects, {recipe["mistake_share"]:.0%} hold a wrong digit, which is read and never learned.
+- Muon for the matrices, AdamW for the rest (new for the third stage), bfloat16 autocast, warm-up and cosine per stage.
 {changes}
 {_table("step | loss | token accuracy (%)", curve_rows)}
 The loss has a floor: which line is re-checked, and when, is random.
