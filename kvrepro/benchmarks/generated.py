@@ -63,8 +63,8 @@ _TABLE = (
     ("chain-23", 23, "digits", 0, 2, "9695ef9e43c4f825df1eb9b80452dec4465fc7a08b5436f5410ad85e8c6deaff"),
     ("sum-16", 16, "sum", 0, 3, "8823dcf63b8c46e4d8ba192ba517b4f6e87a8469725d1d5825060d6ea06003f9"),
     ("choice-18", 18, "choice", 0, 4, "ea111e71599ac8a2795073c0f4a29e931936dc64d5a2d4f3b528ce13fd903d36"),
-    ("long-chain-16", 16, "digits", 4, 5, "21b5538b8042ffa38722ef307a9ecb1a85deb0a952eac3bcbd509a9e29a99b51"),
-    ("long-choice-18", 18, "choice", 5, 6, "bef3c4d548eb6f093439ae21cfdfcbb09a1b2bcdfa2617ea6a10d87266a1e5e6"),
+    ("long-chain-16", 16, "digits", 4, 5, "5ffa6897a804d7bdb3675bf2dca8382abf78a28b7d0c4438ed39513c46945a5a"),
+    ("long-choice-18", 18, "choice", 5, 6, "03ccb587f0c27008ba77e5621212d7a0ff43559071988a298187c7a64b7d6882"),
 )
 GENERATED: dict[str, GeneratedBenchmark] = {
     name: GeneratedBenchmark(

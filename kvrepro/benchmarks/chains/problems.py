@@ -8,8 +8,9 @@ The reply copies each definition, looks its operands up, writes the result, now 
 earlier line, and closes with the values and a box. Every number is one digit, all arithmetic is modulo 10
 except the final sum of a `sum` task.
 
-A question may ask for verification: each ` ok` at its end stands for a pass that computes the whole chain again. What
-a later pass finds stands, so a mistake of an earlier one does no harm: the last mention of a variable counts.
+A question may ask for verification: `; wait 3` at its end asks for three passes that compute the whole chain again,
+headed `wait 2`, `wait 1` and `wait 0`. What a later pass finds stands, so a mistake of an earlier one does no harm: the
+last mention of a variable counts.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ RECHECK_RATE = 0.3
 MOST_LINES = (
     126  # of all passes together: about 1,600 tokens, which with prompt and answer the tiny models have learned
 )
-VERIFY = " ok"  # at the end of a question, once for every pass of verification
 
 
 # which questions may be trained on: a hash of the text decides, so no list has to be kept in step
@@ -76,7 +76,7 @@ class ChainProblem:
         for label, d in zip(LABELS, self.definitions, strict=False):
             pieces += [f"{label} ", *definition_pieces(d), "; "]
         pieces += ["find ", *self._asked_pieces()]
-        return [*pieces, *[VERIFY] * self.passes]
+        return [*pieces, "; ", *_waits(self.passes)] if self.passes else pieces
 
     def _asked_pieces(self) -> list[str]:
         if self.task == "digits":
@@ -108,16 +108,16 @@ class ChainProblem:
         """
         trace = _Trace()
         lines = list(zip(LABELS, self.definitions, strict=False))
-        for number in range(self.passes + 1):
-            if number:
-                trace.pieces += ["wait ", "\n"]
-            is_wrong = number < self.passes and rng.random() < mistake_share
+        for left in range(self.passes, -1, -1):
+            if left < self.passes:
+                trace.pieces += [*_waits(left), "\n"]
+            is_wrong = left > 0 and rng.random() < mistake_share
             wrong_line = rng.choice([label for label, d in lines if d.operator]) if is_wrong else None
             checkable = []
             for label, d in lines:
                 trace.write(label, d, rng if label == wrong_line else None)
                 trace.pieces.append("\n")
-                if d.operator and not number:
+                if d.operator and left == self.passes:
                     checkable.append((label, d))
                     if rng.random() < RECHECK_RATE:
                         trace.pieces.append("wait ")
@@ -141,6 +141,11 @@ class ChainProblem:
         else:
             pieces.pop()
         return [*pieces, " and the answer is ", "\\boxed{", *self.gold, "}"]
+
+
+def _waits(left: int) -> list[str]:
+    """So many passes of verification are still to come: in a question, and at the head of each."""
+    return ["wait ", str(left)]
 
 
 class _Trace:

@@ -99,8 +99,8 @@ tags: [reasoning, kv-cache, tiny]
 # {name}
 
 A tiny reasoning model for experiments on KV-cache compression: chains of definitions modulo 10, thought aloud
-between `<think>` and `</think>`, answered in a box. Each ` ok` at the end of a question asks for a pass of
-verification, which computes the whole chain again: what it finds stands. It knows nothing else.
+between `<think>` and `</think>`, answered in a box. `; wait 3` at the end of a question asks for three
+passes of verification, which compute the whole chain again: what they find stands. It knows nothing else.
 
 ## Full-cache scores
 
