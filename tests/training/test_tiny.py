@@ -150,7 +150,8 @@ def test_mistakes_are_followed_up_and_a_later_pass_corrects_them():
     for _ in range(60):
         problem = sample_problem(rng, rng.randint(5, 14), rng.choice(TASKS), rng.randint(1, 4))
         values, gold = solve(problem.question())
-        pieces, mistakes = problem.worked_reply(rng, 1.0)
+        worked = problem.worked_reply(rng, 1.0)
+        pieces, mistakes = worked.pieces, worked.mistakes
         assert len(mistakes) == problem.passes, "one in every pass but the last"
         said: dict[str, int] = {}
         for place in range(pieces.index(THINK_END)):
@@ -171,6 +172,8 @@ def test_mistakes_are_followed_up_and_a_later_pass_corrects_them():
             said[name] = digit
         assert said == values, "the last pass is right"
         assert "".join(pieces).endswith(f"\\boxed{{{gold}}}")
+        turns = "".join(pieces[turn] for turn in worked.turns)
+        assert turns == "".join(f"wait {left}" for left in reversed(range(problem.passes))) + THINK_END
 
 
 def test_no_digit_is_so_frequent_that_it_can_be_guessed(many):
@@ -244,7 +247,8 @@ def test_chat_template_opens_the_thought_and_renders_the_training_prompt(saved):
         messages = [{"role": "user", "content": problem.question()}]
         text = loaded.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         assert text == f"{BOS}{USER}{problem.question()}{ASSISTANT}{THINK_START}\n"
-        ids, labels = encode_example(problem, random.Random(0))
+        example = encode_example(problem, random.Random(0))
+        ids, labels = example.ids, example.labels
         n_prompt = labels.count(IGNORED)
         assert labels[n_prompt:] == ids[n_prompt:]
         assert render_prompt(loaded, problem.question()) == ids[:n_prompt]

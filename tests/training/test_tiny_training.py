@@ -47,7 +47,7 @@ def question_of(row) -> str:
 def test_training_batches_never_hold_a_held_out_or_benchmark_question():
     questions = []
     for seed in range(40):
-        ids, _ = problem_batch(random.Random(seed), 2500, (4, 10))
+        ids, *_ = problem_batch(random.Random(seed), 2500, (4, 10))
         questions += [question_of(row) for row in ids]
     assert len(questions) > 400
     assert {split_of(q) for q in questions} == {"train"}
@@ -71,7 +71,8 @@ def test_splits_have_the_shares_of_their_table_and_do_not_overlap():
 
 
 def test_loss_falls_on_the_reply_and_its_end_alone():
-    ids, labels = problem_batch(random.Random(3), 2000, (4, 8))
+    ids, labels, weights = problem_batch(random.Random(3), 2000, (4, 8))
+    assert weights.shape == ids.shape
     table = vocabulary()
     assert ids.shape == labels.shape
     assert ids.numel() <= 2000
@@ -86,10 +87,14 @@ def test_loss_falls_on_the_reply_and_its_end_alone():
 
 def test_mistakes_are_read_and_never_learned():
     problem = sample_problem(random.Random(8), 10, "sum", 3)
-    pieces, mistakes = problem.worked_reply(random.Random(1), 1.0)
-    ids, labels = encode_example(problem, random.Random(1), 1.0)
+    worked = problem.worked_reply(random.Random(1), 1.0)
+    example = encode_example(problem, random.Random(1), 1.0, turn_weight=9.0)
+    ids, labels, mistakes = example.ids, example.labels, worked.mistakes
     assert len(mistakes) == 3
-    n_prompt = len(ids) - len(pieces) - 1
+    n_prompt = len(ids) - len(worked.pieces) - 1
+    heavy = [i - n_prompt for i, weight in enumerate(example.weights) if weight == 9.0]
+    assert heavy == worked.turns
+    assert set(example.weights) == {1.0, 9.0}
     ignored = [i - n_prompt for i, label in enumerate(labels) if label == IGNORED and i >= n_prompt]
     assert ignored == mistakes
     assert all(label in (IGNORED, token) for token, label in zip(ids, labels, strict=True))
@@ -97,7 +102,7 @@ def test_mistakes_are_read_and_never_learned():
 
 def test_long_batches_verify_and_stay_below_the_longest():
     for seed in range(20):
-        ids, _ = problem_batch(random.Random(seed), 3000, (4, 24), 6, 0.3, longest=900)
+        ids, *_ = problem_batch(random.Random(seed), 3000, (4, 24), 6, 0.3, longest=900)
         assert ids.shape[1] <= 900
         assert {split_of(question_of(row)) for row in ids} == {"train"}
     asked = {question_of(problem_batch(random.Random(s), 3000, (4, 8), 6, 0.3)[0][0])[-8:] for s in range(60)}

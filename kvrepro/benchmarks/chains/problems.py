@@ -43,6 +43,20 @@ class Definition:
 
 
 @dataclass(frozen=True)
+class WorkedReply:
+    """A reply in tokens.
+
+    Attributes:
+        mistakes: indices of the digits that are wrong on purpose.
+        turns: indices of the tokens that say what follows a pass: its end, and how many are still to come.
+    """
+
+    pieces: list[str]
+    mistakes: list[int]
+    turns: list[int]
+
+
+@dataclass(frozen=True)
 class ChainProblem:
     """A list of definitions, what is asked of them, the four options of a `choice` task, and how often to verify."""
 
@@ -96,20 +110,21 @@ class ChainProblem:
 
     def reply_pieces(self, rng: random.Random) -> list[str]:
         """One correct reply, from the first trace line to the box; `rng` places the re-checks."""
-        return self.worked_reply(rng)[0]
+        return self.worked_reply(rng).pieces
 
-    def worked_reply(self, rng: random.Random, mistake_share: float = 0.0) -> tuple[list[str], list[int]]:
-        """A reply whose box is right, and the indices of the mistakes in it.
+    def worked_reply(self, rng: random.Random, mistake_share: float = 0.0) -> WorkedReply:
+        """A reply whose box is right.
 
         Args:
             rng: places re-checks and mistakes.
             mistake_share: of the passes before the last, how many hold one wrong digit. What is computed from it is
                 wrong too, until a re-check or the next pass states the value again.
         """
-        trace = _Trace()
+        trace, turns = _Trace(), []
         lines = list(zip(LABELS, self.definitions, strict=False))
         for left in range(self.passes, -1, -1):
             if left < self.passes:
+                turns += [len(trace.pieces), len(trace.pieces) + 1]
                 trace.pieces += [*_waits(left), "\n"]
             is_wrong = left > 0 and rng.random() < mistake_share
             wrong_line = rng.choice([label for label, d in lines if d.operator]) if is_wrong else None
@@ -123,7 +138,8 @@ class ChainProblem:
                         trace.pieces.append("wait ")
                         trace.write(*rng.choice(checkable))
                         trace.pieces += [" ok", "\n"]
-        return [*trace.pieces, THINK_END, "\n\n", *self._answer_pieces()], trace.mistakes
+        pieces = [*trace.pieces, THINK_END, "\n\n", *self._answer_pieces()]
+        return WorkedReply(pieces, trace.mistakes, [*turns, len(trace.pieces)])
 
     def _answer_pieces(self) -> list[str]:
         """What follows the thought: every value, what was asked for, and the box."""

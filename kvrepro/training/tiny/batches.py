@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -30,20 +31,38 @@ def repeat_batch(generator: torch.Generator, rows: int, length: int) -> tuple[Te
     return ids, labels
 
 
-def encode_example(
-    problem: ChainProblem, rng: random.Random, mistake_share: float = 0.0
-) -> tuple[list[int], list[int]]:
-    """Ids of prompt and reply as the chat template renders them, and the labels: prompt and mistakes are `IGNORED`.
+@dataclass(frozen=True)
+class Example:
+    """A problem and its reply, as the chat template renders them; all lists have one entry per token.
 
-    What is wrong in a thought is read and never learned, so that a model corrects mistakes and does not make them.
+    Attributes:
+        labels: what is learned: `IGNORED` for the prompt and for mistakes.
+        weights: of the loss.
+    """
+
+    ids: list[int]
+    labels: list[int]
+    weights: list[float]
+
+
+def encode_example(
+    problem: ChainProblem, rng: random.Random, mistake_share: float = 0.0, turn_weight: float = 1.0
+) -> Example:
+    """What is wrong in a thought is read and never learned, so that a model corrects mistakes and does not make them.
+
+    Args:
+        turn_weight: of the tokens that say what follows a pass.
     """
     prompt = encode_pieces([BOS, USER, *problem.question_pieces(), ASSISTANT, THINK_START, "\n"])
-    pieces, mistakes = problem.worked_reply(rng, mistake_share)
-    reply = encode_pieces([*pieces, EOS])
+    worked = problem.worked_reply(rng, mistake_share)
+    reply = encode_pieces([*worked.pieces, EOS])
     labels = [*[IGNORED] * len(prompt), *reply]
-    for place in mistakes:
+    weights = [1.0] * len(labels)
+    for place in worked.mistakes:
         labels[len(prompt) + place] = IGNORED
-    return [*prompt, *reply], labels
+    for place in worked.turns:
+        weights[len(prompt) + place] = turn_weight
+    return Example([*prompt, *reply], labels, weights)
 
 
 def problem_batch(
@@ -52,34 +71,40 @@ def problem_batch(
     sizes: tuple[int, int],
     most_passes: int = 0,
     mistake_share: float = 0.0,
+    turn_weight: float = 1.0,
     longest: int = 2048,
-) -> tuple[Tensor, Tensor]:
-    """Worked problems of similar length, padded right: `(ids, labels)` of about `n_tokens`, loss on the reply.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Worked problems of similar length, padded right, loss on the reply.
 
     Args:
         sizes: smallest and largest number of variables; one batch spans three neighbouring sizes.
         most_passes: passes of verification, drawn from 0 to so many and equal within a batch.
         mistake_share: of the passes that a later one corrects, how many hold a mistake.
+        turn_weight: in the loss, of the tokens that say what follows a pass.
         longest: longer examples are left out, tokens.
+
+    Returns:
+        `(ids, labels, weights)`, each `[rows, width]` of about `n_tokens`; int64, int64, float32.
     """
     smallest = rng.randint(sizes[0], max(sizes[0], sizes[1] - 2))
     passes = rng.randint(0, most_passes) if most_passes else 0
-    examples: list[tuple[list[int], list[int]]] = []
+    examples: list[Example] = []
     width = 0
     while not examples or (len(examples) + 1) * width <= n_tokens:
         n_variables = rng.randint(smallest, min(smallest + 2, sizes[1]))
         problem = sample_problem(rng, n_variables, rng.choice(TASKS), passes)
         if split_of(problem.question()) != "train":
             continue
-        example = encode_example(problem, rng, mistake_share)
-        if len(example[0]) > longest:
+        example = encode_example(problem, rng, mistake_share, turn_weight)
+        if len(example.ids) > longest:
             passes -= 1
             continue
         examples.append(example)
-        width = max(width, len(example[0]))
+        width = max(width, len(example.ids))
     ids = torch.full((len(examples), width), vocabulary()[PAD])
     labels = torch.full((len(examples), width), IGNORED)
-    for row, (tokens, targets) in enumerate(examples):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        labels[row, : len(tokens)] = torch.tensor(targets)
-    return ids, labels
+    weights = torch.ones(len(examples), width)
+    for row, example in enumerate(examples):
+        for target, values in ((ids, example.ids), (labels, example.labels), (weights, example.weights)):
+            target[row, : len(values)] = torch.tensor(values)
+    return ids, labels, weights

@@ -41,7 +41,7 @@ class Recipe:
     seed: int = 0
     repeat_steps: int = 1000
     problem_steps: int = 2800
-    long_steps: int = 1300
+    long_steps: int = 700
     repeat_rows: int = 32
     repeat_length: int = 96  # tokens
     batch_tokens: int = 5000
@@ -56,9 +56,11 @@ class Recipe:
     long_batch_tokens: int = 7000
     long_lr: float = 1.5e-3
     long_largest: int = 24  # variables
-    most_passes: int = 6  # of verification, from `passes_share` of the long steps on
+    most_passes: int = 5  # of verification, from `passes_share` of the long steps on
     passes_share: float = 0.4
     mistake_share: float = 0.3  # of the passes that a later one corrects
+    # of the tokens that say what follows a pass: they are one in a hundred, and were not learned at weight 1
+    turn_weight: float = 20.0
     longest: int = 1950  # tokens of an example
 
     @property
@@ -213,27 +215,35 @@ def train_step(recipe: Recipe, model, optimizers, step: int) -> tuple[float, flo
     if step < recipe.repeat_steps:
         generator = torch.Generator().manual_seed(key)
         ids, labels = repeat_batch(generator, recipe.repeat_rows, recipe.repeat_length)
+        weights = torch.ones(ids.shape)
     elif step >= recipe.long_from:
         passes, sizes = recipe.passes(step - recipe.long_from), (recipe.smallest, recipe.long_largest)
-        ids, labels = problem_batch(
-            random.Random(key), recipe.long_batch_tokens, sizes, passes, recipe.mistake_share, recipe.longest
+        ids, labels, weights = problem_batch(
+            random.Random(key),
+            recipe.long_batch_tokens,
+            sizes,
+            passes,
+            recipe.mistake_share,
+            recipe.turn_weight,
+            recipe.longest,
         )
     else:
         sizes = recipe.sizes(step - recipe.repeat_steps)
-        ids, labels = problem_batch(random.Random(key), recipe.batch_tokens, sizes)
+        ids, labels, weights = problem_batch(random.Random(key), recipe.batch_tokens, sizes)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate(step)
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(input_ids=ids, use_cache=False).logits
     logits, targets = logits[:, :-1].float(), labels[:, 1:]
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+    counted = targets != IGNORED
+    each = torch.nn.functional.cross_entropy(logits[counted], targets[counted], reduction="none")
+    loss = (each * weights[:, 1:][counted]).sum() / counted.sum()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    counted = targets != IGNORED
     return loss.item(), (logits.argmax(-1) == targets)[counted].float().mean().item()
 
 
