@@ -146,6 +146,8 @@ def load() -> None:
     """
     for module in LOADED:
         importlib.import_module(module)
+    # what pandas would have found in a kernel, which is no terminal
+    sys.modules["pandas"].set_option("display.max_columns", 20)
     if len(os.listdir("/proc/self/task")) > 1:
         named = [thread.name for thread in threading.enumerate()]
         sys.exit(f"threads beside {', '.join(named)}, of OMP_NUM_THREADS for example: every cell starts by itself")
