@@ -26,6 +26,7 @@ from typing import IO, Any, NoReturn
 
 from ..paths import fork_server_environment
 from .processes import CELL_ENVIRONMENT, child_command, is_own, run_module
+from .provenance import git_revision
 
 LOADED = (
     *("papermill", "ipykernel.kernelapp", "matplotlib.pyplot", "pandas", "seaborn"),
@@ -113,7 +114,8 @@ def become(connection: socket.socket) -> tuple[str, list[str], int]:
     end_with_peer(own)
     if _is_cuda_started():
         os._exit(1)
-    # they would all draw the same
+    # they would all draw the same; Python's own generator sees to itself
+    sys.modules["torch"].default_generator.seed()
     sys.modules["numpy"].random.seed()
     os.write(own, f"{os.getpid()}\n".encode())
     return request["module"], request["arguments"], own
@@ -146,6 +148,8 @@ def load() -> None:
     """
     for module in LOADED:
         importlib.import_module(module)
+    # of the code that was loaded now, whatever lies there when a fork asks
+    git_revision()
     # what pandas would have found in a kernel, which is no terminal
     sys.modules["pandas"].set_option("display.max_columns", 20)
     if len(os.listdir("/proc/self/task")) > 1:

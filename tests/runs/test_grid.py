@@ -75,6 +75,38 @@ def test_a_grid_that_is_killed_keeps_its_cells_and_the_second_run_completes(grid
     assert all(grid.complete()[cell] == state for cell, state in before.items())
 
 
+def of_the_server(grid):
+    """The fork server of a grid, and its forks by age: cells and their kernels."""
+    found = [process for process in grid.processes() if "kvrepro.runs.fork_server" in process.cmdline()]
+    pids = {process.pid for process in found}
+    server = next(process for process in found if process.ppid() not in pids)
+    return server, sorted(server.children(), key=lambda process: process.create_time())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the fork server is Linux only")
+def test_a_kernel_that_is_killed_is_one_failed_cell(grid):
+    grid.start()
+    until(lambda: has_kernel(grid) and len(of_the_server(grid)[1]) == 2, grid)
+    of_the_server(grid)[1][-1].kill()
+    assert grid.process.wait(WAIT_S) == 1
+    assert len(grid.complete()) == 1
+    failed = [line for line in (grid.results / "output").read_text().splitlines() if line.startswith("failed: ")]
+    assert len(failed) == 1 and "the kernel died, often for lack of memory" in failed[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the fork server is Linux only")
+def test_a_grid_whose_fork_server_is_killed_goes_on_without_it(grid):
+    grid.start()
+    until(lambda: has_kernel(grid) and len(of_the_server(grid)[1]) == 2, grid)
+    of_the_server(grid)[0].kill()
+    assert grid.process.wait(WAIT_S) == 0, (grid.results / "output").read_text()
+    assert len(grid.complete()) == 2
+    logs = [log.read_text() for log in (grid.results / "two" / "logs").iterdir()]
+    # the cell that ran went on, the other one and its kernel started by themselves
+    assert sorted(log.count("no fork server") for log in logs) == [0, 2]
+    assert grid.left() == []
+
+
 def test_a_second_grid_beside_a_running_one_is_refused_with_its_pid(grid):
     grid.start()
     until(lambda: has_kernel(grid), grid)
