@@ -1,8 +1,8 @@
 """The fork server of a grid: a process that has loaded what cells load, and is forked for every cell and every kernel.
 
-Loading torch, transformers, Jupyter and matplotlib takes longer than a small cell decodes. `processes.run_forked` asks
-for a fork and stays as its stand-in. A fork belongs to its stand-in and not to the server: where the server ends, what
-runs goes on, and what comes later starts by itself. Linux only.
+Loading torch, transformers, Jupyter and matplotlib takes longer than a small cell decodes. Forks are asked for by their
+stand-ins (`stand_in`) and belong to these, not to the server: where it ends, what runs goes on, and what comes later
+starts by itself. Linux only.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from ..paths import fork_server_environment
-from .processes import CELL_ENVIRONMENT, child_command, is_own, run_module
+from .processes import CELL_ENVIRONMENT, child_command, run_module
 from .provenance import git_revision
+from .stand_in import is_own
 
 LOADED = (
     *("papermill", "ipykernel.kernelapp", "matplotlib.pyplot", "pandas", "seaborn"),

@@ -20,7 +20,8 @@ from ..files import held
 from ..paths import fork_server_address, project_root, working_root
 from .config import CellConfig
 from .folder import NOTEBOOK, CellFolder
-from .processes import CELL_ENVIRONMENT, child_command
+from .processes import CELL_ENVIRONMENT
+from .stand_in import stand_in_command
 
 KERNEL = "python3"  # what executed notebooks say; no kernel of that name is looked up
 START_LIMIT_S = 240  # a loaded machine takes its time
@@ -88,7 +89,7 @@ def kernel_command() -> list[str]:
     arguments = "ipykernel_launcher", "-f", "{connection_file}"
     if fork_server_address():
         # it must not look for its parent, which is the server: it ends with what is started here
-        return child_command(*arguments, "--IPKernelApp.parent_handle=1")
+        return stand_in_command(*arguments, "--IPKernelApp.parent_handle=1")
     return [sys.executable, "-m", *arguments]
 
 

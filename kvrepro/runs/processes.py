@@ -1,26 +1,20 @@
 """Child processes that end with this one: when a signal stops it, and when it is killed outright.
 
 `python -m kvrepro.runs.processes PARENT_PID MODULE [ARGUMENT ...]` runs a module that ends with its parent: one that is
-killed, for lack of memory for example, cannot end its children, so they watch for it. In a grid the module runs in a
-fork of the grid's `fork_server`, where everything is loaded already, and this process is its stand-in.
+killed, for lack of memory for example, cannot end its children, so they watch for it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import runpy
 import signal
-import socket
-import struct
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
-
-from ..paths import fork_server_address
 
 if TYPE_CHECKING:
     import psutil
@@ -151,52 +145,6 @@ def _watch(parent: int) -> None:
     os._exit(1)
 
 
-def run_forked(module: str, arguments: list[str]) -> int | None:
-    """Run a module in a fork of the grid's server and return its exit code; None where no server answers.
-
-    The fork has this process' files, environment and folder. Signals are passed on to it; it ends with this process.
-    """
-    if not (address := fork_server_address()):
-        return None
-    request = {"module": module, "arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
-    with socket.socket(socket.AF_UNIX) as server:
-        try:
-            server.connect(f"\0{address}")
-            if not is_own(server):
-                raise PermissionError("it is somebody else's")
-            socket.send_fds(server, [b"0"], [0, 1, 2])
-            server.sendall(json.dumps(request).encode() + b"\n")
-            answers = server.makefile("rb")
-            pid = int(answers.readline() or 0)
-        except OSError as error:
-            pid, reason = 0, str(error)
-        else:
-            reason = "it did not fork"
-        if not pid:
-            print(f"no fork server ({reason}): {module} starts by itself, which takes longer", file=sys.stderr)
-            return None
-        _pass_signals_on(pid)
-        code = answers.readline()
-    return int(code) if code else 128 + signal.SIGKILL
-
-
-def is_own(connection: socket.socket) -> bool:
-    """Does the process at the other end belong to the same user? Addresses without a file can be taken by anyone."""
-    packed = struct.Struct("3i")  # pid, user, group
-    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, packed.size)
-    return packed.unpack(found)[1] == os.geteuid()
-
-
-def _pass_signals_on(pid: int) -> None:
-    def pass_on(number: int, frame: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-    for name in SIGNALS:
-        if signal.getsignal(number := getattr(signal, name)) != signal.SIG_IGN:
-            signal.signal(number, pass_on)
-
-
 def run_module(module: str, arguments: list[str]) -> None:
     """Run a module as `python -m` would."""
     sys.argv = [module, *arguments]
@@ -204,11 +152,9 @@ def run_module(module: str, arguments: list[str]) -> None:
 
 
 def main() -> None:
-    """Tie this process to its parent, then run the module, in a fork of the grid's server where there is one."""
+    """Tie this process to its parent, then run the module."""
     parent, module, *arguments = sys.argv[1:]
     end_with(int(parent))
-    if (code := run_forked(module, arguments)) is not None:
-        sys.exit(code)
     run_module(module, arguments)
 
 

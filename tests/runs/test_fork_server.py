@@ -14,7 +14,7 @@ import pytest
 
 from kvrepro.runs.folder import CellFolder
 from kvrepro.runs.fork_server import fork_server
-from kvrepro.runs.processes import child_command
+from kvrepro.runs.stand_in import stand_in_command
 
 from ..cells import HAS_MODEL, WINDOW, build
 
@@ -81,14 +81,14 @@ def forks(folder):
 
 
 def run(environment, *module, **more):
-    command = child_command(*module)
+    command = stand_in_command(*module)
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, **more)
 
 
 def start(environment, *module):
     """A stand-in, and the process that it stands for."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    stand_in = subprocess.Popen(child_command(*module), env=environment, **pipes)
+    stand_in = subprocess.Popen(stand_in_command(*module), env=environment, **pipes)
     fork = psutil.Process(int(stand_in.stdout.readline()))
     assert fork.pid != stand_in.pid
     return stand_in, fork
