@@ -212,7 +212,7 @@ def test_a_server_with_threads_does_not_fork():
 
 def test_the_server_ends_with_the_block(folder, forks):
     with fork_server(folder / "second") as environment:
-        assert environment["KVREPRO_FORK_SERVER"] != forks["KVREPRO_FORK_SERVER"]
+        assert environment["KVREPRO_FORKS"] != forks["KVREPRO_FORKS"]
         below = [process for process in psutil.Process().children() if "kvrepro.runs.fork_server" in process.cmdline()]
         assert len(below) == 2
     assert sum(process.is_running() for process in below) == 1
