@@ -26,7 +26,7 @@ rule cell:
     resources: gpu=1
     # in the shell's place, so that the cell's parent is Snakemake and it ends with it
     shell:
-        "mkdir -p {ROOT}/logs && exec {sys.executable} -m kvrepro.runs.processes $PPID kvrepro run --profile {PROFILE.name}"
+        "mkdir -p {ROOT}/logs && exec {sys.executable} -m kvrepro.runs.stand_in $PPID kvrepro run --profile {PROFILE.name}"
         " --cell {wildcards.cell} --checked > {ROOT}/logs/$(echo {wildcards.cell} | tr / _).log 2>&1"
 
 rule figures:
@@ -39,4 +39,4 @@ rule figures:
         ROOT / "summary.csv",
         ROOT / f"{PROFILE.notebook}.ipynb",
     shell:
-        "exec {sys.executable} -m kvrepro.runs.processes $PPID kvrepro summary {PROFILE.name} > {ROOT}/summary.log 2>&1"
+        "exec {sys.executable} -m kvrepro.runs.stand_in $PPID kvrepro summary {PROFILE.name} > {ROOT}/summary.log 2>&1"

@@ -104,6 +104,16 @@ def hub_environment(folder: Path, data: Path, models: Path) -> dict[str, str]:
     }
 
 
+def fork_server_address() -> str | None:
+    """Where the fork server of the grid above listens: `KVREPRO_FORKS`, set by `kvrepro grid` alone."""
+    return os.environ.get("KVREPRO_FORKS")
+
+
+def fork_server_environment(address: str) -> dict[str, str]:
+    """Environment of the processes that may ask the server there."""
+    return {"KVREPRO_FORKS": address}
+
+
 def pin_folders() -> None:
     """Make the folders of the environment absolute, so that child processes elsewhere mean the same ones.
 

@@ -101,6 +101,7 @@ TABLE = (
     Row(r"python -m tests\.documented_tables", lambda *_: None, "writes into the pages; test_documented_tables.py"),
     Row(r"python -m pytest .*", names_test_files, "a test that runs tests"),
     Row(r"python tests/frozen.py compare", names_test_files, "a test of its own"),
+    Row(r"python tests/cell_overhead.py", names_test_files, "measures, for minutes"),
     Row(r"ruff .*", lambda *_: None, "`make lint` runs it; it may be missing where only the tests are installed"),
     Row(r"sbatch .*", wraps_a_command_line, "needs SLURM"),
     Row(r"awk .*", lambda *_: None, "the shell's; picks lines"),

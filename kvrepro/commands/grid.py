@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..files import held
 from ..kernels.native.library import NativeUnavailableError, ensure_library
 from ..paths import native_folder, results_root
 from ..runs import workflow
+from ..runs.fork_server import fork_server
 from ..runs.profiles import Profile, load_profile
 from .printing import print_table
 
@@ -27,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", action="append", default=[], metavar="PREFIX", help=only)
     dry = "show what would run, without looking at rows and weights"
     parser.add_argument("--dry-run", action="store_true", help=dry)
+    alone = "load everything anew for every cell, without the fork server"
+    parser.add_argument("--no-fork-server", action="store_true", help=alone)
     parser.add_argument("--snakemake", default="", help="more Snakemake flags, one quoted string")
 
 
@@ -65,14 +69,15 @@ def _run(args: argparse.Namespace, whole: Profile, profile: Profile, command: li
     """The grid itself, under its lock."""
     started, began = time.monotonic(), time.time()
     left = [c for c, folder in zip(profile.cells, profile.folders, strict=True) if not folder.is_complete]
-    if left:
-        from ..runs.preflight import check_cells
+    with _forks(args, whole.name, len(left)) as environment:
+        if left:
+            from ..runs.preflight import check_cells
 
-        check_cells(left)
-        if not args.gpus:
-            _compile_once()
-    workflow.set_marks(whole)
-    code = workflow.run_snakemake(command, profile)
+            check_cells(left)
+            if not args.gpus:
+                _compile_once()
+        workflow.set_marks(whole)
+        code = workflow.run_snakemake(command, profile, environment)
     missing = workflow.failures(profile, began)
     for line in missing:
         print(line, file=sys.stderr)
@@ -96,6 +101,13 @@ def _run(args: argparse.Namespace, whole: Profile, profile: Profile, command: li
         "wall_s": round(time.monotonic() - started, 1),
         "exit_code": int(bool(missing)),
     }
+
+
+def _forks(args: argparse.Namespace, profile: str, n_cells: int) -> AbstractContextManager[dict[str, str] | None]:
+    """The fork server, where it is worth its start: not for one cell, and not beside GPUs, where cells take hours."""
+    if sys.platform != "linux" or args.no_fork_server or args.gpus or n_cells < 2:
+        return nullcontext()
+    return fork_server(results_root() / profile / "fork_server.log")
 
 
 def _compile_once() -> None:

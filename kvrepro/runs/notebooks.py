@@ -17,12 +17,12 @@ from jupyter_client.manager import AsyncKernelManager
 
 from ..errors import KvreproError, RunError
 from ..files import held
-from ..paths import project_root, working_root
+from ..paths import fork_server_address, project_root, working_root
 from .config import CellConfig
 from .folder import NOTEBOOK, CellFolder
+from .processes import CELL_ENVIRONMENT
+from .stand_in import stand_in_command
 
-# one thread per cell: the grid runs as many cells side by side as there are cores
-CELL_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 KERNEL = "python3"  # what executed notebooks say; no kernel of that name is looked up
 START_LIMIT_S = 240  # a loaded machine takes its time
 _TRACEBACK = "Traceback (most recent call last):"
@@ -85,8 +85,12 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
 
 
 def kernel_command() -> list[str]:
-    """What starts a kernel; Jupyter fills in the connection file."""
-    return [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    """What starts a kernel, in a grid by way of its fork server; Jupyter fills in the connection file."""
+    arguments = "ipykernel_launcher", "-f", "{connection_file}"
+    if fork_server_address():
+        # it must not look for its parent, which is the server: it ends with what is started here
+        return stand_in_command(*arguments, "--IPKernelApp.parent_handle=1")
+    return [sys.executable, "-m", *arguments]
 
 
 class OwnKernelManager(AsyncKernelManager):

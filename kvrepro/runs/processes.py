@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import psutil
 
+# one thread per cell: the grid runs as many cells side by side as there are cores
+CELL_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # those that this system has
 GRACE_S = 1.0  # what processes get to end by themselves
 UNWIND_S = 3.0  # what this process gets to end its own clean-up
@@ -143,12 +145,17 @@ def _watch(parent: int) -> None:
     os._exit(1)
 
 
-def main() -> None:
-    """Tie this process to its parent, then run the module as `python -m` would."""
-    parent, module, *arguments = sys.argv[1:]
-    end_with(int(parent))
+def run_module(module: str, arguments: list[str]) -> None:
+    """Run a module as `python -m` would."""
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def main() -> None:
+    """Tie this process to its parent, then run the module."""
+    parent, module, *arguments = sys.argv[1:]
+    end_with(int(parent))
+    run_module(module, arguments)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -24,8 +25,12 @@ def package_versions() -> dict[str, str | None]:
     return found
 
 
+@cache
 def git_revision() -> str | None:
-    """Commit of the project's checkout, `+dirty` when tracked files differ; None outside a checkout."""
+    """Commit of the project's checkout, `+dirty` when tracked files differ; None outside a checkout.
+
+    As it was when this process, or the one that it was forked from, asked first: so it is that of the loaded code.
+    """
     root = project_root()
     # a package that was installed into somebody's repository is not what that repository's commit says
     if root.is_relative_to(PACKAGE):

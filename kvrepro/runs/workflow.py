@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -69,14 +69,18 @@ def show_plan(command: Sequence[str]) -> int:
     return subprocess.run([*command, "--dry-run", *_QUIET], stdout=sys.stderr, check=False).returncode
 
 
-def run_snakemake(command: Sequence[str], profile: Profile) -> int:
-    """Run it below a progress bar over the profile's cells; returns its exit code, its words are in `snakemake.log`."""
+def run_snakemake(command: Sequence[str], profile: Profile, environment: Mapping[str, str] | None = None) -> int:
+    """Run it below a progress bar over the profile's cells; returns its exit code, its words are in `snakemake.log`.
+
+    Args:
+        environment: of its processes; None for this process' own.
+    """
     folders = profile.folders
     log = results_root() / profile.name / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as out, tqdm(total=len(folders), desc=f"{profile.name} cells", file=sys.stderr) as bar:
         # a group of its own: Ctrl-C reaches this process alone, which ends the others
-        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
         try:
             while process.poll() is None:
                 _show(bar, folders)

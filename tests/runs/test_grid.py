@@ -36,6 +36,23 @@ def grid(project, tmp_path):
         process.kill()
 
 
+def insert(project, *lines):
+    """Have every cell's kernel run these lines before all others."""
+    notebook = project / "notebooks" / "cell.ipynb"
+    content = json.loads(notebook.read_text())
+    first = [cell for cell in content["cells"] if cell["cell_type"] == "code"][1]
+    first["source"] = [*(f"{line}\n" for line in lines), *first["source"]]
+    notebook.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def held(project):
+    """Kernels say that they run, in a file `held` of the project, and go on when there is a file `go`."""
+    files = [f"pathlib.Path({str(project / name)!r})" for name in ("held", "go")]
+    insert(project, "import pathlib, time", f"{files[0]}.touch()", f"while not {files[1]}.exists(): time.sleep(0.05)")
+    return project
+
+
 def until(condition, grid):
     deadline = time.monotonic() + WAIT_S
     while not condition():
@@ -44,15 +61,11 @@ def until(condition, grid):
         time.sleep(0.1)
 
 
-def has_kernel(grid):
-    return any("ipykernel_launcher" in line for line in grid.commands())
-
-
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
-def test_a_grid_that_is_stopped_leaves_no_process(grid, name):
+def test_a_grid_that_is_stopped_leaves_no_process(grid, held, name):
     grid.start()
-    until(lambda: has_kernel(grid), grid)
+    until((held / "held").exists, grid)
     grid.process.send_signal(getattr(signal, name))
     assert grid.left() == []
     assert grid.process.wait() == 128 + getattr(signal, name)
@@ -63,21 +76,62 @@ def test_a_grid_that_is_stopped_leaves_no_process(grid, name):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="children learn at once of a killed parent on Linux only")
-def test_a_grid_that_is_killed_keeps_its_cells_and_the_second_run_completes(grid):
+def test_a_grid_that_is_killed_keeps_its_cells_and_the_second_run_completes(grid, held):
     grid.start()
-    until(lambda: len(grid.complete()) == 1 and has_kernel(grid), grid)
+    until((held / "held").exists, grid)
+    (held / "held").unlink()
+    (held / "go").touch()
+    until(lambda: len(grid.complete()) == 1, grid)
+    (held / "go").unlink()
+    until((held / "held").exists, grid)
     before = grid.complete()
     grid.process.kill()
     assert grid.left() == []
+    (held / "go").touch()
     assert grid.start().wait(WAIT_S) == 0, (grid.results / "output").read_text()
     assert len(grid.complete()) == 2
     # neither deleted nor run again
     assert all(grid.complete()[cell] == state for cell, state in before.items())
 
 
-def test_a_second_grid_beside_a_running_one_is_refused_with_its_pid(grid):
+def of_the_server(grid):
+    """The fork server of a grid, and its forks by age: cells and their kernels."""
+    found = [process for process in grid.processes() if "kvrepro.runs.fork_server" in process.cmdline()]
+    pids = {process.pid for process in found}
+    server = next(process for process in found if process.ppid() not in pids)
+    return server, sorted(server.children(), key=lambda process: process.create_time())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the fork server is Linux only")
+def test_a_kernel_that_is_killed_is_one_failed_cell(grid, held):
     grid.start()
-    until(lambda: has_kernel(grid), grid)
+    until((held / "held").exists, grid)
+    _, (_, kernel) = of_the_server(grid)
+    kernel.kill()
+    (held / "go").touch()
+    assert grid.process.wait(WAIT_S) == 1
+    assert len(grid.complete()) == 1
+    failed = [line for line in (grid.results / "output").read_text().splitlines() if line.startswith("failed: ")]
+    assert len(failed) == 1 and "the kernel died, often for lack of memory" in failed[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the fork server is Linux only")
+def test_a_grid_whose_fork_server_is_killed_goes_on_without_it(grid, held):
+    grid.start()
+    until((held / "held").exists, grid)
+    of_the_server(grid)[0].kill()
+    (held / "go").touch()
+    assert grid.process.wait(WAIT_S) == 0, (grid.results / "output").read_text()
+    assert len(grid.complete()) == 2
+    logs = [log.read_text() for log in (grid.results / "two" / "logs").iterdir()]
+    # the cell that ran went on, the other one and its kernel started by themselves
+    assert sorted(log.count("no fork server") for log in logs) == [0, 2]
+    assert grid.left() == []
+
+
+def test_a_second_grid_beside_a_running_one_is_refused_with_its_pid(grid, held):
+    grid.start()
+    until((held / "held").exists, grid)
     second = subprocess.run(grid.command, env=grid.environment, capture_output=True, text=True, check=False)
     assert second.returncode == 2
     assert f"the grid two is being run by another process, pid {grid.process.pid} " in second.stderr
@@ -96,11 +150,7 @@ def test_a_part_is_run_and_drawn(project, capfd):
 
 
 def test_a_failed_cell_is_one_line_with_its_reason_and_the_rest_is_drawn(project, capfd):
-    notebook = project / "notebooks" / "cell.ipynb"
-    content = json.loads(notebook.read_text())
-    code_cells = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
-    code_cells[1]["source"] = ["assert method != 'window', 'no windows today'\n", *code_cells[1]["source"]]
-    notebook.write_text(json.dumps(content))
+    insert(project, "assert method != 'window', 'no windows today'")
     code = main(["grid", "two", "--cores", "1", "--json"])
     out, err = capfd.readouterr()
     assert code == 1
