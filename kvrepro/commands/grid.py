@@ -86,13 +86,18 @@ def _run(args: argparse.Namespace, whole: Profile, profile: Profile, command: li
         from ..figures.page import write_report
 
         write_report(whole)
+    from ..analysis.verdict import verdict
+
     if not missing:
         print(f"{n_cells} cells done; open {index}")
+    lines = verdict(whole)
+    print(*lines, sep="\n")
     return {
         "profile": args.profile,
         "cells": n_cells,
         "done": n_done,
         "index": str(index),
+        "verdict": lines,
         "wall_s": round(time.monotonic() - started, 1),
         "exit_code": int(bool(missing)),
     }
