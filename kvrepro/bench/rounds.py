@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, geometric_mean, median, stdev
 
+from ..runs.throughput import BUSY, FALLS, LEVEL, RISES
+
 CONFIDENCE = 0.95
 # an interval within this factor of 1 leaves no room for a difference that matters
-LEVEL = 1.05
-FALLS, RISES, LEVEL_VERDICT, BUSY = "falls", "rises", "level", "busy"
+LEVEL_FACTOR = 1.05
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,10 @@ def verdict(ends: Spread) -> str:
     """Which way throughput goes from the smallest to the largest budget.
 
     `falls` or `rises` where the interval of the ends' ratio leaves 1 out, `level` where all of it lies within a factor
-    of `LEVEL` of 1, `busy` where it is too wide to say: such a measurement orders nothing.
+    of `LEVEL_FACTOR` of 1, `busy` where it is too wide to say: such a measurement orders nothing.
     """
     if ends.lo > 1:
         return FALLS
     if ends.hi < 1:
         return RISES
-    return LEVEL_VERDICT if ends.lo >= 1 / LEVEL and ends.hi <= LEVEL else BUSY
+    return LEVEL if ends.lo >= 1 / LEVEL_FACTOR and ends.hi <= LEVEL_FACTOR else BUSY

@@ -121,11 +121,8 @@ def measure_panel(panel: Panel, settings: ThroughputSettings, device: str | None
     Raises:
         KvreproError: a cell is not complete, or the replies are too short to be dealt to the rounds.
     """
-    if missing := panel.missing:
-        raise KvreproError(
-            f"{panel.name}: {len(missing)} of {len(panel.cells)} cells are not complete, {missing[0].cell_id} first; "
-            f"throughput is measured on their replies: kvrepro grid {panel.profile}"
-        )
+    if lacks := panel.lacks:
+        raise KvreproError(f"{lacks}; run them with `kvrepro grid {panel.profile}`")
     torch.set_num_threads(1)
     model, tokenizer = load_model(model_entry(panel.cells[0].model), device)
     pairs = zip(panel.cells, panel.folders, strict=True)

@@ -42,8 +42,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     verdicts, incomplete = {}, []
     with held(results_root() / profile.name / ".throughput.lock", f"throughput of {profile.name}"):
         for name in args.panel or panels:
-            if (panel := panels[name]).missing and not args.panel:
-                print(f"{panel.state_line}", file=sys.stderr)
+            panel = panels[name]
+            if panel.lacks and not args.panel:
+                print(f"not measured: {panel.lacks}", file=sys.stderr)
                 incomplete.append(name)
             else:
                 verdicts[name] = _measured(panel, settings, args.again)["verdict"]
@@ -66,7 +67,11 @@ def _measured(panel: Panel, settings: ThroughputSettings, again: bool) -> dict[s
         f"{100 * load['mean']:.0f} % of the cores busy, {100 * load['max']:.0f} % at most"
     )
     print_table(
-        {"cell": cell_id.split("/")[2], "tokens/s": _shown(cell, "decode_tps", 0), "of full": _shown(cell, "tps_vs_full", 2)}
+        {
+            "cell": cell_id.split("/")[2],
+            "tokens/s": _shown(cell, "decode_tps", 0),
+            "of full": _shown(cell, "tps_vs_full", 2),
+        }
         for cell_id, cell in found["cells"].items()
     )
     return found

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # below this many rounds an interval says next to nothing
 LEAST_ROUNDS = 5
+# which way throughput goes from the smallest to the largest budget; `BUSY`: the machine was too busy to say
+FALLS, RISES, LEVEL, BUSY = "falls", "rises", "level", "busy"
 
 
 @dataclass(frozen=True)
@@ -86,16 +88,11 @@ class Panel:
         return [CellFolder.of(self.profile, cell) for cell in self.cells]
 
     @property
-    def missing(self) -> list[CellFolder]:
-        """Its cells that are not complete; while there are any, it is not measured."""
-        return [folder for folder in self.folders if not folder.is_complete]
-
-    @property
-    def state_line(self) -> str:
-        """Why it is not measured, for people."""
-        missing = self.missing
-        why = f"{len(missing)} of {len(self.cells)} cells are not complete, {missing[0].cell_id} first" if missing else ""
-        return f"{NOT_MEASURED}: throughput of {self.name}: {why}"
+    def lacks(self) -> str:
+        """Which of its cells are not complete; empty if all are. While one is not, the panel is not measured."""
+        missing = [folder.cell_id for folder in self.folders if not folder.is_complete]
+        count = f"{len(missing)} of {len(self.cells)} cells are not complete"
+        return f"throughput of {self.name} needs all its replies: {count}, {missing[0]} first" if missing else ""
 
     @property
     def _root(self) -> Path:
@@ -116,16 +113,16 @@ class Panel:
         """What the panel's process in a grid wrote."""
         return self._root / "logs" / f"throughput_{self.name.replace('/', '_')}.log"
 
-    def runs(self) -> dict[str, str]:
+    def runs(self) -> dict[str, str | None]:
         """By cell when its run ended: what a measurement belongs to."""
-        return {folder.cell_id: read_manifest(folder.path)["ended"] for folder in self.folders}
+        return {folder.cell_id: read_manifest(folder.path).get("ended") for folder in self.folders}
 
     @property
     def is_measured(self) -> bool:
         """Whether it was measured on its cells as they are; not after one of them was run again."""
-        if self.missing or (found := self.read()) is None:
+        if self.lacks or (found := self.read()) is None:
             return False
-        return {name: cell["ended"] for name, cell in found["cells"].items()} == self.runs()
+        return {name: cell.get("ended") for name, cell in found["cells"].items()} == self.runs()
 
     @property
     def measured_ns(self) -> int:
