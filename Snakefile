@@ -1,7 +1,7 @@
 # The grid of one profile: a rule per cell, one per panel whose throughput is measured, one for the figures. Run it with `kvrepro grid PROFILE`.
 import sys
 
-from kvrepro.paths import PACKAGE, project_root, results_root
+from kvrepro.paths import PACKAGE, committed_summary, project_root, results_root
 from kvrepro.runs.folder import CellFolder
 from kvrepro.runs.profiles import load_profile
 from kvrepro.runs.throughput import Panel
@@ -12,7 +12,12 @@ MARKS = [folder.mark for folder in PROFILE.folders]
 PANELS = {panel.name: panel for panel in Panel.all_of(PROFILE)}
 MEASURED = [panel.mark for panel in PANELS.values()]
 # what the figures are drawn with: a change of it draws them again, and runs no cell
-FIGURE_CODE = sorted(map(str, [*(PACKAGE / "figures").glob("*.py"), PACKAGE / "analysis" / "method_table.py", PACKAGE / "runs" / "summary.py"]))
+FIGURE_CODE = sorted(map(str, [
+    *(PACKAGE / "figures").glob("*.py"),
+    *(PACKAGE / "analysis" / f"{name}.py" for name in ("budget_findings", "method_table", "verdict")),
+    PACKAGE / "runs" / "summary.py",
+    *filter(None, [committed_summary(PROFILE.name)]),
+]))
 
 wildcard_constraints:
     cell="|".join(folder.cell_id for folder in PROFILE.folders),

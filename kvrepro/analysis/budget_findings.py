@@ -90,10 +90,9 @@ def pass_at_1_half(full: ScoredCell | None, cells: Sequence[ScoredCell], n_plann
     budgets = [cell.config.budget for cell in cells]
     some = "" if len(cells) == n_planned else f" ({len(cells)} of {n_planned} budgets finished)"
     if full is None:
-        ends = dict.fromkeys((cells[0], cells[-1]))
-        return " and ".join(f"Pass@1 is {_score(c)} at {c.config.budget:,} tokens" for c in ends) + (
-            f", the full cache is not finished{some}"
-        )
+        ends = cells[:: len(cells) - 1] if len(cells) > 1 else cells
+        scores = " and ".join(f"{_score(cell)} at {cell.config.budget:,} tokens" for cell in ends)
+        return f"Pass@1 is {scores}, the full cache is not finished{some}"
     reference = f"the full cache's {full.row['pass_at_1']:.1f}"
     if len(full.by_problem) < 2:
         points = full.row["pass_at_1"] - cells[0].row["pass_at_1"]

@@ -51,25 +51,28 @@ def budget_curves(
         frame: summary rows (`kvrepro.runs.summary`) of this model.
         panels: benchmark name, its title, and its budgets, from left to right; a budget without a row is drawn as
             missing, and no line crosses it.
-        busy: benchmarks whose throughput was measured on a machine too busy to order its ends; they get no line.
+        busy: benchmarks whose throughput is missing because the machine was too busy to say anything.
         paper: `paper_values` by benchmark, drawn as hollow marks.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(3.9 * len(panels), 3.6), squeeze=False, layout="constrained")
     none = pd.DataFrame(columns=["budget_tokens", "pass_at_1", "decode_tps"])
     known = {benchmark: (paper or {}).get(benchmark, none) for benchmark, _, _ in panels}
+    scaled = None
     for ax, (benchmark, title, budgets) in zip(axes[0], panels, strict=True):
         rows = frame[(frame.benchmark == benchmark) & frame.method.isin([method, "full"])]
         full = rows[rows.method == "full"][:1]
         cells = rows[rows.method == method].set_index("budget_tokens").reindex(list(budgets))
         marks = known[benchmark].set_index("budget_tokens").reindex(list(budgets))
         _pass_at_1(ax, cells, full, marks)
-        right = _throughput(ax, cells.assign(decode_tps=np.nan) if benchmark in busy else cells, full, marks)
-        if cells.decode_tps.isna().all() or benchmark in busy:
+        right = _throughput(ax, cells, full, marks)
+        scaled = right if right.get_yticks().size else scaled
+        if cells.decode_tps.isna().all():
             why = "throughput not measured" + (": machine busy" if benchmark in busy else "")
             right.text(0.5, 0.995, why, transform=ax.transAxes, color=LINE, ha="center", va="top", size=8)
         ax.set_title(f"{model_title} | {title}")
     axes[0][0].set_ylabel("Pass@1 (%)")
-    right.set_ylabel("Throughput (tokens/s)", color=LINE)
+    if scaled is not None:
+        scaled.set_ylabel("Throughput (tokens/s)", color=LINE)
     handles = _legend_handles(method, any(map(len, known.values())))
     columns = len(handles) if len(panels) > 3 else len(panels)
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns)

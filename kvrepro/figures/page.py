@@ -19,11 +19,12 @@ from ..runs.profiles import Profile
 from ..runs.summary import write_summary
 from .reply_pictures import PictureSet, reply_pictures
 
+_META = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#222}"
     "img{max-width:100%}table{border-collapse:collapse;font-size:13px}td,th{padding:.2rem .6rem;text-align:right;"
     "border-bottom:1px solid #ddd}td:nth-child(-n+3),th:nth-child(-n+3){text-align:left}.missing{color:#a33}"
-    "summary{cursor:pointer}details{margin:.6rem 0}.verdict{margin:.3rem 0}.verdict:first-of-type{font-weight:600}"
+    "summary{cursor:pointer}details{margin:.6rem 0}.verdict{margin:.3rem 0}h1+.verdict{font-weight:600}"
 )
 _NAMES = ("model", "benchmark", "method", "budget")
 # header -> a finished cell's value, from its row of the summary
@@ -33,7 +34,8 @@ _VALUES = {
     "n x k": "{0.n_problems} x {0.n_samples}",
     "truncated (%)": "{0.truncated_share:.1f}",
     "mean tokens": "{0.mean_new_tokens:.0f}",
-    "tokens/s": "{0.decode_tps:,.0f} [{0.decode_tps_lo:,.0f}, {0.decode_tps_hi:,.0f}]",
+    "tokens/s": "{0.decode_tps:,.0f}",
+    "95 %": "{0.decode_tps_lo:,.0f} to {0.decode_tps_hi:,.0f}",
     "peak slots": "{0.kv_tokens_peak}",
     "KV bytes": "{0.kv_bytes_peak:,}",
     "evictions": "{0.evictions}",
@@ -91,24 +93,24 @@ def write_index(
         f"<p>{len(done)} of {len(profile.cells)} cells. Bars: Pass@1, intervals of 95 % clustered by "
         'problem. Table as <a href="summary.csv">summary.csv</a>, figures as '
         f'<a href="{escape(profile.notebook)}.ipynb">notebook</a>.</p>',
-        *_sentences(profile),
         *(
             f'<p><img src="figures/{escape(figure.name)}" alt="{escape(figure.stem)}"></p>'
             for figure in sorted((folder / "figures").glob("*.png"))
         ),
+        *_sentences(profile),
         f"<table><tr>{_fields('th', *_NAMES, *_VALUES, 'notebook')}</tr>",
         *(_row(cell, done.get(cell.cell_id)) for cell in profile.cells),
         "</table>",
         *_pictures(pictures),
     ]
     path = folder / "index.html"
-    head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+    head = f"{_META}<title>{title}</title><style>{_STYLE}</style>"
     write_atomic(path, f'<!doctype html><html lang="en">{head}<body>{"".join(body)}</body></html>\n')
     return path
 
 
 def _sentences(profile: Profile) -> list[str]:
-    """What the figures below them show, panel by panel."""
+    """What the figures above them show, panel by panel."""
     if profile.notebook != Profile.notebook:
         return []
     return ["<ul>", *(f"<li>{escape(found.sentence)}</li>" for found in budget_findings(profile)), "</ul>"]
