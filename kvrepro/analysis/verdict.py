@@ -13,12 +13,12 @@ from ..runs.profiles import Profile
 from ..runs.summary import summarise_profile
 from .budget_findings import measured_panels, throughput_verdict
 
-# what no machine changes; the committed table is rounded to four digits
+# what no machine changes, read from left to right as the table is, so it is not stretched over a page
 SAME_EVERYWHERE = (
     "pass_at_1", "pass_at_1_lo", "pass_at_1_hi", "truncated_share", "mean_new_tokens", "evictions", "kv_tokens_peak",
     "kv_bytes_peak", "n_problems", "n_samples", "slack_tokens", "batch_rows", "capacity_tokens", "bytes_per_slot",
 )  # fmt: skip
-ROUNDED = 1e-4
+ROUNDED = 1e-4  # the committed table has four digits
 N_NAMED = 3  # cells that a verdict names, the rest is counted
 
 
@@ -57,10 +57,10 @@ def compare(found: pd.DataFrame, committed: pd.DataFrame, n_cells: int) -> str:
     changed = sum(_place(cell_id) in places for cell_id in others)
     parts = [f"{len(shared) - len(different)} of {n_cells} cells equal the committed numbers"]
     for count, words in (
-        (len(different), "differ"),
-        (changed, "are other cells than committed (parameters, weights or problems differ)"),
-        (len(others) - changed, "are not in the committed table"),
-        (n_cells - len(found), "are not finished"),
+        (len(different), "different"),
+        (changed, "of other parameters, weights or problems than committed"),
+        (len(others) - changed, "not in the committed table"),
+        (n_cells - len(found), "not finished"),
     ):
         parts += [f"{count} {words}"] if count else []
     text = "; ".join(parts) + "."
@@ -79,7 +79,8 @@ def _place(cell_id: str) -> str:
 def _change(row: dict[str, Any], then: pd.DataFrame, names: Sequence[str]) -> str:
     """Pass@1 then and now, else the first column that differs; nothing where none does."""
     old = then.loc[row["cell_id"]]
-    changed = [n for n in names if abs(old[n] - row[n]) > ROUNDED]
+    # turned round, because no comparison of NaN holds
+    changed = [n for n in names if not abs(old[n] - row[n]) <= ROUNDED]
     if not changed:
         return ""
     name = changed[0]

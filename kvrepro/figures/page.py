@@ -111,9 +111,9 @@ def write_index(
 
 def _sentences(profile: Profile) -> list[str]:
     """What the figures above them show, panel by panel."""
-    if profile.notebook != Profile.notebook:
+    if profile.notebook != Profile.notebook or not (found := budget_findings(profile)):
         return []
-    return ["<ul>", *(f"<li>{escape(found.sentence)}</li>" for found in budget_findings(profile)), "</ul>"]
+    return ["<ul>", *(f"<li>{escape(panel.sentence)}</li>" for panel in found), "</ul>"]
 
 
 def _pictures(sets: Sequence[PictureSet]) -> list[str]:

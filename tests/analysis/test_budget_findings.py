@@ -54,8 +54,8 @@ def measured(verdict, *tps, full=1000.0, budgets=(160, 200, 240), ends=(1.5, 1.4
 def test_a_loss_is_told_with_its_interval_and_where_it_ends():
     text = pass_at_1_half(cell(None, 20), [cell(160, 5), cell(200, 18), cell(240, 20)], 3)
     assert text == (
-        "a budget of 160 tokens costs 75.0 points of Pass@1 [54.2, 95.8] against the full cache's 100.0, from 200 on no "
-        "loss is seen"
+        "a budget of 160 tokens costs 75.0 points of Pass@1 [54.2, 95.8] against the full cache's 100.0, from 200 on "
+        "no loss is seen"
     )
 
 
@@ -90,7 +90,8 @@ def test_what_is_not_finished_is_told():
     assert pass_at_1_half(cell(None, 20), [], 6) == "none of 6 budgets is finished"
     assert pass_at_1_half(cell(None, 20), [cell(160, 5)], 6).endswith(" (1 of 6 budgets finished)")
     assert pass_at_1_half(None, [cell(160, 5), cell(200, 20)], 2) == (
-        "Pass@1 is 25.0 [20.0, 30.0] at 160 tokens and 100.0 [95.0, 105.0] at 200 tokens, the full cache is not finished"
+        "Pass@1 is 25.0 [20.0, 30.0] at 160 tokens and 100.0 [95.0, 105.0] at 200 tokens, the full cache is "
+        "not finished"
     )
 
 
@@ -101,8 +102,8 @@ def test_a_single_problem_has_no_interval():
 
 def test_throughput_that_falls_names_both_ends_and_both_ratios():
     assert throughput_half(measured("falls", 1800.0, 1500.0, 1200.0), "dynts") == (
-        "throughput falls from 1,800 tokens/s at 160 to 1,200 at 240 (ratio 1.50 [1.40, 1.60]) and is 1.80 [1.62, 1.98] "
-        "times the full cache's at 160"
+        "throughput falls from 1,800 tokens/s at 160 to 1,200 at 240 (ratio 1.50 [1.40, 1.60]) and is 1.80 [1.62, "
+        "1.98] times the full cache's at 160"
     )
 
 
@@ -134,13 +135,13 @@ def test_panels_are_counted_by_which_way_they_go():
     fall, rise = measured("falls", 1800.0, 1200.0), measured("rises", 900.0, 1000.0, ends=(0.9, 0.8, 0.95))
     busy = measured("busy", 1.0, 2.0, load=(0.47, 0.9))
     assert throughput_verdict([fall, fall]) == (
-        "Throughput falls with the budget in 2 of 2 panels (smallest to largest 1.50, smallest to the full cache 1.80). "
-        "Other processes kept 3 % of the cores busy, 10 % at most."
+        "Throughput falls with the budget in 2 of 2 panels (smallest to largest 1.50, smallest to the full cache "
+        "1.80). Other processes kept 3 % of the cores busy, 10 % at most."
     )
     assert throughput_verdict([fall, rise, busy, None]) == (
-        "Throughput falls with the budget in 1 of 4 panels (smallest to largest 0.90 to 1.50, smallest to the full cache "
-        "0.90 to 1.80); rises in 1; not measured, machine busy, in 1; not measured in 1. Other processes kept 18 % of "
-        "the cores busy, 90 % at most."
+        "Throughput falls with the budget in 1 of 4 panels (smallest to largest 0.90 to 1.50, smallest to the full "
+        "cache 0.90 to 1.80); rises in 1; not measured, machine busy, in 1; not measured in 1. Other processes "
+        "kept 18 % of the cores busy, 90 % at most."
     )
 
 
