@@ -102,10 +102,8 @@ def _pass_at_1(ax: Axes, cells: pd.DataFrame, full: pd.DataFrame, paper: pd.Data
     bars = spread(cells, "pass_at_1", "pass_at_1_lo", "pass_at_1_hi")
     ax.errorbar(places, cells.pass_at_1, bars, fmt="none", ecolor=FULL, elinewidth=0.9, capsize=2, zorder=3)
     for place, value in zip(places, cells.pass_at_1, strict=True):
-        if np.isnan(value):
-            ax.annotate("missing", (place, 4), rotation=90, ha="center", va="bottom", color="0.55", size=8)
-        else:
-            ax.annotate(f"{value:.1f}", (place, _NUMBERS), ha="center", va="bottom", size=8)
+        text, look = ("missing", {"size": 7, "color": "0.55"}) if np.isnan(value) else (f"{value:.1f}", {"size": 8})
+        ax.annotate(text, (place, _NUMBERS), ha="center", va="bottom", **look)
     for level in full.pass_at_1:
         ax.axhline(level, color=FULL, linestyle="--", linewidth=1.1, zorder=2)
     ax.plot(places, paper.pass_at_1, marker="D", markeredgecolor=BAR_EDGE, **_PAPER_MARKS)

@@ -22,7 +22,8 @@ from .reply_pictures import PictureSet, reply_pictures
 _META = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#222}"
-    "img{max-width:100%}table{border-collapse:collapse;font-size:13px}td,th{padding:.2rem .6rem;text-align:right;"
+    ".figure{overflow-x:auto}img{max-width:100%}@media(max-width:56rem){img{max-width:56rem}}"
+    "table{border-collapse:collapse;font-size:13px}td,th{padding:.2rem .6rem;text-align:right;"
     "border-bottom:1px solid #ddd}td:nth-child(-n+3),th:nth-child(-n+3){text-align:left}.missing{color:#a33}"
     "summary{cursor:pointer}details{margin:.6rem 0}.verdict{margin:.3rem 0}h1+.verdict{font-weight:600}"
 )
@@ -94,7 +95,7 @@ def write_index(
         'problem. Table as <a href="summary.csv">summary.csv</a>, figures as '
         f'<a href="{escape(profile.notebook)}.ipynb">notebook</a>.</p>',
         *(
-            f'<p><img src="figures/{escape(figure.name)}" alt="{escape(figure.stem)}"></p>'
+            f'<p class="figure"><img src="figures/{escape(figure.name)}" alt="{escape(figure.stem)}"></p>'
             for figure in sorted((folder / "figures").glob("*.png"))
         ),
         *_sentences(profile),
