@@ -6,12 +6,13 @@ evictions. A forced row draws its token as any other, so nothing of a step is le
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
-from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..benchmarks.table import load_with_origin
@@ -68,21 +69,27 @@ class CellReplies:
         """Whether any token is left."""
         return bool(self._waiting) or self._state is not None
 
-    def turn(self, steps: float = math.inf) -> tuple[int, float]:
-        """Decode on: new tokens, and seconds of decoding; memory is given back with the last token."""
+    def turn(self, steps: float = math.inf) -> np.ndarray:
+        """Decode on: new tokens, seconds of decoding and those of evictions among them, `[3]`.
+
+        Memory is given back with the last token.
+        """
         if self._waiting:
             self._state, self._waiting = self.engine.begin(self._waiting), []
         if self._state is None:
-            return 0, 0.0
-        stats = self.engine.stats
-        before = stats.decoded_tokens, stats.decode_s
+            return np.zeros(3)
+        before = self._counters()
         for completion in self.engine.advance(self._state, steps):
             self.evictions += completion.evictions
             row = self.records[completion.request.problem_id, completion.request.sample_id]
             self.recorded_evictions += row["evictions"]
         if not self._state.waiting and not self._state.batch.rows:
             self._state = None
-        return stats.decoded_tokens - before[0], stats.decode_s - before[1]
+        return self._counters() - before
+
+    def _counters(self) -> np.ndarray:
+        stats = self.engine.stats
+        return np.array([stats.decoded_tokens, stats.decode_s, stats.evict_s])
 
     def forget(self) -> None:
         """Drop what was begun and what was counted."""
@@ -129,7 +136,7 @@ def measure_panel(panel: Panel, settings: ThroughputSettings, device: str | None
     cells = [CellReplies(config, folder, model, tokenizer, settings.rows) for config, folder in pairs]
     runs, load = panel.runs(), MachineLoad()
     tokens, seconds = _decode(panel.name, cells, settings, load)
-    tps = {c.config.cell_id: ratios(n, s) for c, n, s in zip(cells, tokens, seconds, strict=True)}
+    tps = {c.config.cell_id: row.tolist() for c, row in zip(cells, tokens / seconds, strict=True)}
     full = next((tps[c.config.cell_id] for c in cells if c.config.budget is None), None)
     ends = Spread.of(end_ratios({(c.config.label, c.config.budget): tps[c.config.cell_id] for c in cells}))
     model_name, benchmark = panel.name.split("/")
@@ -139,7 +146,7 @@ def measure_panel(panel: Panel, settings: ThroughputSettings, device: str | None
         "clock": "events" if model.device.type == "cuda" else "processor",
         "rounds": settings.rounds,
         "rows": min(settings.rows, len(cells[0].records)),
-        "new_tokens": round(fmean(map(sum, tokens)) / settings.rounds),
+        "new_tokens": round(tokens.mean()),
         "turn_tokens": settings.turn_tokens,
         "load": load.summary(),
         "cells": {
@@ -151,35 +158,30 @@ def measure_panel(panel: Panel, settings: ThroughputSettings, device: str | None
     }
 
 
-def _decode(
-    name: str, cells: list[CellReplies], settings: ThroughputSettings, load: MachineLoad
-) -> tuple[list[list[int]], list[list[float]]]:
-    """Tokens and seconds per cell and round."""
+def _decode(name: str, cells: list[CellReplies], settings: ThroughputSettings, load: MachineLoad) -> np.ndarray:
+    """Tokens and seconds of every cell and round, `[2, cells, rounds]`."""
     keys = [key for key in cells[0].requests if all(cell.length(key) > 1 for cell in cells)]
-    # one pass is dealt to all rounds, or every round is a pass
-    n_passes, steps = settings.rounds, math.inf
-    if settings.turn_tokens is not None:
-        n_passes, steps = 1, _turn_steps(name, cells, _some(keys, settings.rows, 0), settings)
+    steps = _turn_steps(name, cells, keys, settings)
     for cell in cells:
         cell.begin(_some(keys, settings.rows, 0))
         cell.turn(min(steps, WARM_UP_STEPS))
-    tokens, seconds = [[0] * settings.rounds for _ in cells], [[0.0] * settings.rounds for _ in cells]
-    for cell in cells:
         cell.forget()
-    rounds, number = _deal(settings.rounds, name), 0
-    for n in range(n_passes):
+    found = np.zeros((3, len(cells), settings.rounds))
+    draw, is_backwards = random.Random(name), itertools.cycle((False, True))
+    for number, rounds in enumerate(settings.passes()):
         for cell in cells:
-            cell.begin(_some(keys, settings.rows, n))
+            cell.begin(_some(keys, settings.rows, number))
+        deal = _deal(rounds, draw)
         while any(cell.is_waiting for cell in cells):
-            at = next(rounds)
+            at = next(deal)
             # forwards and backwards, so that a machine that grows slower favours no end
-            for i in range(len(cells))[:: 1 if number % 2 == 0 else -1]:
-                new, took = cells[i].turn(steps)
-                tokens[i][at] += new
-                seconds[i][at] += took
+            for i in range(len(cells))[:: -1 if next(is_backwards) else 1]:
+                found[:, i, at] += cells[i].turn(steps)
             load.lap(LOAD_S)
-            number += 1
-    return tokens, seconds
+        # evictions come in bursts of all rows, a few in a round: shared within the pass, or chance would deal them
+        evicting = found[2][:, rounds]
+        found[1][:, rounds] += evicting.mean(1, keepdims=True) - evicting
+    return found[:2]
 
 
 def _some(keys: Sequence[Key], rows: int, number: int) -> list[Key]:
@@ -188,22 +190,28 @@ def _some(keys: Sequence[Key], rows: int, number: int) -> list[Key]:
     return list(keys[number % stride :: stride][:rows])
 
 
-def _turn_steps(name: str, cells: list[CellReplies], keys: Sequence[Key], settings: ThroughputSettings) -> int:
-    """Steps of a turn: as asked for, fewer where replies are too short for `TURNS_PER_ROUND`."""
-    longest = min(max((cell.length(key) for key in keys), default=0) for cell in cells)
-    if longest <= settings.rounds:
+def _turn_steps(name: str, cells: list[CellReplies], keys: Sequence[Key], settings: ThroughputSettings) -> float:
+    """Steps of a turn: as asked for, fewer where replies are too short for `TURNS_PER_ROUND`, or all of a reply."""
+    if settings.turn_tokens is None:
+        return math.inf
+    passes = settings.passes()
+    n_rounds, parts = max(map(len, passes)), [_some(keys, settings.rows, number) for number in range(len(passes))]
+    # of the pass that ends first
+    tokens = min(max((cell.length(key) for key in part), default=0) for cell in cells for part in parts)
+    if tokens <= n_rounds:
         raise KvreproError(
-            f"{name}: replies of at most {longest} tokens cannot be dealt to {settings.rounds} rounds; measure a "
-            "benchmark with longer replies"
+            f"{name}: replies of at most {tokens} tokens cannot be dealt to {n_rounds} rounds; measure a benchmark "
+            "with longer replies"
         )
-    return max(1, min(settings.turn_tokens, (longest - 1) // (TURNS_PER_ROUND * settings.rounds)))
+    return max(1, min(settings.turn_tokens, (tokens - 1) // (TURNS_PER_ROUND * n_rounds)))
 
 
-def _deal(rounds: int, seed: str) -> Iterator[int]:
-    """Rounds for turns to count for: each once, in a drawn order, then each once again.
+def _deal(rounds: Sequence[int], draw: random.Random) -> Iterator[int]:
+    """Rounds for turns to count for: each once in a drawn order, because evictions come regularly, then backwards.
 
-    Drawn, because evictions come at equal distances and would fall into the same rounds.
+    Backwards, so that no round gets more of the late turns, when rows are long and few.
     """
-    draw = random.Random(seed)
     while True:
-        yield from draw.sample(range(rounds), rounds)
+        order = draw.sample(rounds, len(rounds))
+        yield from order
+        yield from order[::-1]

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     profile = load_profile(args.profile)
     if (settings := profile.throughput) is None:
         raise KvreproError(
-            f"profile {profile.name} asks for no throughput: add `throughput: {{rounds: 5, rows: 32}}` to its file"
+            f"profile {profile.name} asks for no throughput: add `throughput: {{rounds: 5, rows: 48}}` to its file"
         )
     if args.rounds is not None:
         settings = replace(settings, rounds=args.rounds)

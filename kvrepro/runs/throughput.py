@@ -34,13 +34,13 @@ class ThroughputSettings:
     Attributes:
         rounds: of every cell, at least `LEAST_ROUNDS`.
         rows: replies decoded together, at most those of a cell.
-        turn_tokens: tokens that every row decodes before the next cell has its turn. Turns are dealt to the rounds, so
-            that one pass over the replies makes all of them, and all caches of a panel are held at once. None takes
-            whole replies in turn, a pass per round and one cache at a time.
+        turn_tokens: tokens that every row decodes before the next cell has its turn. Turn by turn a pass over `rows`
+            replies is dealt to `LEAST_ROUNDS` rounds, and all caches of a panel are held at once. None takes whole
+            replies in turn: a pass per round, and one cache at a time.
     """
 
     rounds: int = LEAST_ROUNDS
-    rows: int = 32
+    rows: int = 48
     turn_tokens: int | None = None
 
     def __post_init__(self) -> None:
@@ -51,6 +51,14 @@ class ThroughputSettings:
             if value is not None and value < least:
                 raise KvreproError(f"throughput: {name}={value}: must be at least {least}")
 
+    def passes(self) -> list[list[int]]:
+        """The rounds that each pass over some replies is dealt to."""
+        n_passes = self.rounds if self.turn_tokens is None else self.rounds // LEAST_ROUNDS
+        return [
+            list(range(self.rounds))[i * self.rounds // n_passes : (i + 1) * self.rounds // n_passes]
+            for i in range(n_passes)
+        ]
+
     @classmethod
     def from_mapping(cls, values: Any) -> ThroughputSettings:
         """Build from a profile's key.
@@ -59,7 +67,7 @@ class ThroughputSettings:
             KvreproError: no mapping, an unknown name, a value of the wrong type or out of range.
         """
         if not isinstance(values, Mapping):
-            raise KvreproError(f"`throughput` must be a mapping such as {{rounds: 5, rows: 32}}, given {values!r}")
+            raise KvreproError(f"`throughput` must be a mapping such as {{rounds: 5, rows: 48}}, given {values!r}")
         check_known("key of throughput", [f.name for f in fields(cls)], *values)
         return cls(**values)
 
