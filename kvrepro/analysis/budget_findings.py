@@ -171,11 +171,12 @@ def throughput_verdict(panels: Sequence[Mapping[str, Any] | None]) -> str:
         return f"Throughput {', '.join(others)} of {len(panels)} panels.{load}"
     spans = []
     if ends := [p["smallest_vs_largest"]["median"] for p in told if len(_budgets(p)) > 1]:
-        spans.append(f"smallest to largest {_span(ends)}")
+        spans.append(f"{_span(ends)} times the largest")
     gains = [c["tps_vs_full"] for p in told for c in p["cells"].values() if c["budget"] == min(_budgets(p))]
     if gains := [gain for gain in gains if gain is not None]:
-        spans.append(f"smallest to the full cache {_span(gains)}")
-    text = f"Throughput falls with the budget in {ways[FALLS]} of {len(panels)} panels ({', '.join(spans)})"
+        spans.append(f"{_span(gains)} times the full cache")
+    text = f"Throughput falls with the budget in {ways[FALLS]} of {len(panels)} panels"
+    text += f" (the smallest {', '.join(spans)})" if spans else ""
     return "; ".join([text, *others]) + f".{load}"
 
 

@@ -23,7 +23,7 @@ _META = '<meta charset="utf-8"><meta name="viewport" content="width=device-width
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#222}"
     ".figure{overflow-x:auto}img{max-width:100%}@media(max-width:56rem){img{max-width:56rem}}"
-    "table{border-collapse:collapse;font-size:13px}td,th{padding:.2rem .6rem;text-align:right;"
+    "table{border-collapse:collapse;font-size:13px}td,th{padding:.2rem .4rem;text-align:right;"
     "border-bottom:1px solid #ddd}td:nth-child(-n+3),th:nth-child(-n+3){text-align:left}.missing{color:#a33}"
     "summary{cursor:pointer}details{margin:.6rem 0}.verdict{margin:.3rem 0}h1+.verdict{font-weight:600}"
 )

@@ -135,13 +135,13 @@ def test_panels_are_counted_by_which_way_they_go():
     fall, rise = measured("falls", 1800.0, 1200.0), measured("rises", 900.0, 1000.0, ends=(0.9, 0.8, 0.95))
     busy = measured("busy", 1.0, 2.0, load=(0.47, 0.9))
     assert throughput_verdict([fall, fall]) == (
-        "Throughput falls with the budget in 2 of 2 panels (smallest to largest 1.50, smallest to the full cache "
-        "1.80). Other processes kept 3 % of the cores busy, 10 % at most."
+        "Throughput falls with the budget in 2 of 2 panels (the smallest 1.50 times the largest, 1.80 times the full "
+        "cache). Other processes kept 3 % of the cores busy, 10 % at most."
     )
     assert throughput_verdict([fall, rise, busy, None]) == (
-        "Throughput falls with the budget in 1 of 4 panels (smallest to largest 0.90 to 1.50, smallest to the full "
-        "cache 0.90 to 1.80); rises in 1; not measured, machine busy, in 1; not measured in 1. Other processes "
-        "kept 18 % of the cores busy, 90 % at most."
+        "Throughput falls with the budget in 1 of 4 panels (the smallest 0.90 to 1.50 times the largest, 0.90 to 1.80 "
+        "times the full cache); rises in 1; not measured, machine busy, in 1; not measured in 1. Other processes kept "
+        "18 % of the cores busy, 90 % at most."
     )
 
 
@@ -152,7 +152,7 @@ def test_panels_without_a_number_are_counted_too():
 
 
 def test_a_single_budget_has_no_largest():
-    assert "smallest to largest" not in throughput_verdict([measured("falls", 1800.0)])
+    assert "(the smallest 1.80 times the full cache)" in throughput_verdict([measured("falls", 1800.0)])
 
 
 def test_a_finding_is_one_sentence_of_both_halves():

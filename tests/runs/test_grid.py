@@ -92,7 +92,11 @@ def test_a_part_is_run_and_drawn(project, capfd):
     shown = json.loads(out)
     assert (shown["cells"], shown["done"]) == (1, 1)
     with open(shown["index"]) as page:
-        assert "1 of 2 cells" in page.read()
+        text = page.read()
+    assert "1 of 2 cells" in text
+    # a profile that has neither a committed table nor throughput says where it ran
+    (ran,) = shown["verdict"]
+    assert ran.startswith("Run 20") and f'<p class="verdict">{ran}</p>' in text
 
 
 def test_a_failed_cell_is_one_line_with_its_reason_and_the_rest_is_drawn(project, capfd):
