@@ -10,6 +10,7 @@ import pytest
 
 from kvrepro.cli import main
 from kvrepro.errors import KvreproError, RunError, UnknownNameError
+from kvrepro.graders import REVISION
 from kvrepro.runs.folder import MANIFEST, RECORDS
 from kvrepro.runs.past_cells import GIVEN, PastCell
 from kvrepro.runs.profiles import Profile, load_profile
@@ -30,7 +31,14 @@ def finish(cells=CELLS, name="mine"):
     for cell in cells:
         folder = write_finished(name, cell)
         manifest = json.loads((folder.path / MANIFEST).read_text())
-        manifest |= {"ended": "2026-01-01", "evictions": 0, "kv_tokens_peak": 0, "method": {}, "cell_id": cell.cell_id}
+        manifest |= {
+            "ended": "2026-01-01",
+            "evictions": 0,
+            "kv_tokens_peak": 0,
+            "method": {},
+            "cell_id": cell.cell_id,
+            "grader_revision": REVISION,
+        }
         manifest["stats"] |= {"kv_bytes": 0, "capacity_tokens": 0, "bytes_per_slot": 0}
         (folder.path / MANIFEST).write_text(json.dumps(manifest))
 
