@@ -17,7 +17,7 @@ import torch
 
 from ..benchmarks.table import load_with_origin
 from ..engine.generate import end_token_ids
-from ..engine.requests import OK, Request
+from ..engine.requests import Request
 from ..errors import KvreproError
 from ..models.loading import load_model
 from ..models.table import model_entry
@@ -113,7 +113,8 @@ class CellReplies:
         """The request of a reply that is given."""
         row, request, length = self.records[key], self.requests[key], self.length(key)
         ids = self.tokenizer.encode(row["text"], add_special_tokens=False)
-        ids += self.end if row["status"] == OK else []
+        # a text does not hold the end token
+        ids += self.end if len(ids) == length - 1 else []
         if len(ids) != length:
             self.refitted += 1
             ids = (ids * math.ceil(length / max(1, len(ids))) or [0] * length)[:length]
