@@ -111,6 +111,11 @@ def test_throughput_has_a_band_and_the_full_cache_a_level_of_its_colour(ax):
     assert right.get_ylabel() == "Throughput (tokens/s)"
 
 
+def test_of_two_rows_of_a_budget_the_first_is_drawn(ax):
+    _, left, _ = drawn(cells((160, 50.0, 3000.0), (160, 60.0, 2000.0)), 160)
+    assert texts(left) == ["50.0"]
+
+
 def test_no_line_crosses_a_budget_that_is_missing(ax):
     _, _, right = drawn(cells((160, 50.0, 3000.0), (240, 80.0, 2000.0)), 160, 200, 240)
     assert np.isnan(line(right)).tolist() == [False, True, False]
