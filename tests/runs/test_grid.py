@@ -75,6 +75,37 @@ def test_a_grid_that_is_killed_keeps_its_cells_and_the_second_run_completes(grid
     assert all(grid.complete()[cell] == state for cell, state in before.items())
 
 
+def ask_for_throughput(project, rounds):
+    """Let the profile measure; a pass makes five rounds."""
+    path = project / "nbs_params" / "two.yaml"
+    kept = [line for line in path.read_text().splitlines() if not line.startswith("throughput")]
+    path.write_text("\n".join([*kept, f"throughput: {{rounds: {rounds}, rows: 1, turn_tokens: 4}}\n"]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="children learn at once of a killed parent on Linux only")
+def test_a_measurement_that_is_killed_leaves_nothing_and_is_made_again_as_is_one_that_was_deleted(grid, project):
+    folder = grid.results / "two" / "throughput" / "tiny-r1-llama"
+    ask_for_throughput(project, 5000)
+    grid.start()
+    until(
+        lambda: any("kvrepro throughput two --panel tiny-r1-llama/chain-12" in line for line in grid.commands()), grid
+    )
+    # both cells are there, and nothing runs beside the measurement
+    before = grid.complete()
+    assert len(before) == 2 and not has_kernel(grid)
+    grid.process.kill()
+    assert grid.left() == []
+    assert not folder.exists()
+    ask_for_throughput(project, 5)
+    for _ in range(2):
+        assert grid.start().wait(WAIT_S) == 0, (grid.results / "output").read_text()
+        assert [path.name for path in folder.iterdir()] == ["chain-12.json"]
+        found = json.loads((folder / "chain-12.json").read_text())
+        assert found["rounds"] == 5 and set(found["cells"]) == {cell.cell_id for cell in load_profile("two").cells}
+        (folder / "chain-12.json").unlink()
+    assert grid.complete() == before
+
+
 def test_a_second_grid_beside_a_running_one_is_refused_with_its_pid(grid):
     grid.start()
     until(lambda: has_kernel(grid), grid)
@@ -100,6 +131,7 @@ def test_a_part_is_run_and_drawn(project, capfd):
 
 
 def test_a_failed_cell_is_one_line_with_its_reason_and_the_rest_is_drawn(project, capfd):
+    ask_for_throughput(project, 5)
     notebook = project / "notebooks" / "cell.ipynb"
     content = json.loads(notebook.read_text())
     code_cells = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
@@ -113,6 +145,7 @@ def test_a_failed_cell_is_one_line_with_its_reason_and_the_rest_is_drawn(project
     window = next(cell for cell in load_profile("two").cells if cell.method == "window")
     assert len(failed) == 1 and failed[0].startswith(f"failed: {window.cell_id}: ")
     assert "AssertionError: no windows today (log: " in failed[0]
+    assert "not measured: throughput of tiny-r1-llama/chain-12 needs all its replies: 1 of 2 cells" in err
     assert "Snakemake" not in err and "Traceback" not in err
 
 
