@@ -8,9 +8,9 @@ The reply copies each definition, looks its operands up, writes the result, now 
 earlier line, and closes with the values and a box. Every number is one digit, all arithmetic is modulo 10
 except the final sum of a `sum` task.
 
-A question may ask for verification: `; wait 3` at its end asks for three passes that compute the whole chain again,
-headed `wait 2`, `wait 1` and `wait 0`. What a later pass finds stands, so a mistake of an earlier one does no harm: the
-last mention of a variable counts.
+A question may ask for verification: `; wait 3` at its end asks for three passes that compute the whole chain again.
+Each line of the thought then begins with how many passes are still to come, 3 to 0, so that no reply has to count. What
+a later pass finds stands, so a mistake of an earlier one does no harm: the last mention of a variable counts.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class WorkedReply:
 
     Attributes:
         mistakes: indices of the digits that are wrong on purpose.
-        turns: indices of the tokens that say what follows a pass: its end, and how many are still to come.
+        turns: indices of the tokens that say how many passes are still to come where that changes, and of the end.
     """
 
     pieces: list[str]
@@ -90,7 +90,7 @@ class ChainProblem:
         for label, d in zip(LABELS, self.definitions, strict=False):
             pieces += [f"{label} ", *definition_pieces(d), "; "]
         pieces += ["find ", *self._asked_pieces()]
-        return [*pieces, "; ", *_waits(self.passes)] if self.passes else pieces
+        return [*pieces, "; ", "wait ", str(self.passes)] if self.passes else pieces
 
     def _asked_pieces(self) -> list[str]:
         if self.task == "digits":
@@ -123,13 +123,13 @@ class ChainProblem:
         trace, turns = _Trace(), []
         lines = list(zip(LABELS, self.definitions, strict=False))
         for left in range(self.passes, -1, -1):
-            if left < self.passes:
-                turns += [len(trace.pieces), len(trace.pieces) + 1]
-                trace.pieces += [*_waits(left), "\n"]
+            count = [str(left)] if self.passes else []
+            turns += [len(trace.pieces)] * len(count)
             is_wrong = left > 0 and rng.random() < mistake_share
             wrong_line = rng.choice([label for label, d in lines if d.operator]) if is_wrong else None
             checkable = []
             for label, d in lines:
+                trace.pieces += count
                 trace.write(label, d, rng if label == wrong_line else None)
                 trace.pieces.append("\n")
                 if d.operator and left == self.passes:
@@ -157,11 +157,6 @@ class ChainProblem:
         else:
             pieces.pop()
         return [*pieces, " and the answer is ", "\\boxed{", *self.gold, "}"]
-
-
-def _waits(left: int) -> list[str]:
-    """So many passes of verification are still to come: in a question, and at the head of each."""
-    return ["wait ", str(left)]
 
 
 class _Trace:
