@@ -130,18 +130,14 @@ def test_some_earlier_lines_are_checked_again():
     assert 0.2 < share < 0.4
 
 
-def test_a_verified_reply_computes_the_chain_once_more_per_pass():
+def test_a_verified_reply_computes_the_chain_once_more_per_pass_and_counts_down():
     rng = random.Random(3)
     for passes in (1, 3):
         problem = sample_problem(rng, 9, "digits", passes)
         assert problem.question().endswith(f"; wait {passes}")
-        assert (
-            re.findall(r"^wait (\d)$", "".join(problem.reply_pieces(rng)), re.MULTILINE)
-            == [*map(str, range(passes))][::-1]
-        )
         thought = "".join(problem.reply_pieces(rng)).split(THINK_END)[0]
-        for label in LABELS[:9]:
-            assert len(re.findall(rf"^{label} ", thought, re.MULTILINE)) == passes + 1
+        heads = re.findall(r"^(\d)([A-Z]) ", thought, re.MULTILINE)
+        assert heads == [(str(left), label) for left in reversed(range(passes + 1)) for label in LABELS[:9]]
 
 
 def test_mistakes_are_followed_up_and_a_later_pass_corrects_them():
@@ -173,7 +169,7 @@ def test_mistakes_are_followed_up_and_a_later_pass_corrects_them():
         assert said == values, "the last pass is right"
         assert "".join(pieces).endswith(f"\\boxed{{{gold}}}")
         turns = "".join(pieces[turn] for turn in worked.turns)
-        assert turns == "".join(f"wait {left}" for left in reversed(range(problem.passes))) + THINK_END
+        assert turns == "".join(map(str, reversed(range(problem.passes + 1)))) + THINK_END
 
 
 def test_no_digit_is_so_frequent_that_it_can_be_guessed(many):

@@ -51,7 +51,7 @@ def encode_example(
     """What is wrong in a thought is read and never learned, so that a model corrects mistakes and does not make them.
 
     Args:
-        turn_weight: of the tokens that say what follows a pass.
+        turn_weight: of the tokens that say how many passes follow.
     """
     prompt = encode_pieces([BOS, USER, *problem.question_pieces(), ASSISTANT, THINK_START, "\n"])
     worked = problem.worked_reply(rng, mistake_share)
@@ -80,7 +80,7 @@ def problem_batch(
         sizes: smallest and largest number of variables; one batch spans three neighbouring sizes.
         most_passes: passes of verification, drawn from 0 to so many and equal within a batch.
         mistake_share: of the passes that a later one corrects, how many hold a mistake.
-        turn_weight: in the loss, of the tokens that say what follows a pass.
+        turn_weight: in the loss, of the tokens that say how many passes follow.
         longest: longer examples are left out, tokens.
 
     Returns:

@@ -59,8 +59,7 @@ class Recipe:
     most_passes: int = 5  # of verification, from `passes_share` of the long steps on
     passes_share: float = 0.4
     mistake_share: float = 0.3  # of the passes that a later one corrects
-    # of the tokens that say what follows a pass: they are one in a hundred, and were not learned at weight 1
-    turn_weight: float = 20.0
+    turn_weight: float = 10.0  # in the loss, of the tokens that say how many passes follow: one in two hundred
     longest: int = 1950  # tokens of an example
 
     @property
