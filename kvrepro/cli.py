@@ -27,6 +27,7 @@ COMMANDS = {
     "run": "run one cell: of a profile, from a parameter file, or from --set values",
     "grid": "run every cell of a profile that is not done, then its figures",
     "status": "show which cells of a profile are done, running, failed or left",
+    "throughput": "measure how fast the finished cells of a profile decode, in turn and alone",
     "summary": "write summary.csv, the executed figure notebook and index.html of a profile",
     "traces": "generate full-cache training traces, checked against every benchmark",
     "labels": "label traces with the answer's attention and cache their hidden states",

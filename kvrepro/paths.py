@@ -58,6 +58,12 @@ def profiles_folder() -> Path:
     return folder
 
 
+def committed_summary(profile: str) -> Path | None:
+    """The table that a run of the profile is compared with: `notebooks/images/<profile>-summary.csv`, None without."""
+    path = project_root() / "notebooks" / "images" / f"{profile}-summary.csv"
+    return path if path.is_file() else None
+
+
 def results_root() -> Path:
     """Where runs are written: `KVREPRO_RESULTS`, or `results/` in the checkout, else in the current folder."""
     return _given("KVREPRO_RESULTS") or working_root() / "results"

@@ -65,6 +65,11 @@ TABLE = (
     Row(r"kvrepro grid paper .*--only.*", with_more("--dry-run"), "needs a GPU and the paper's models"),
     Row(r"kvrepro status \S+", as_it_stands),
     Row(
+        r"kvrepro throughput \S+.*",
+        instead("kvrepro throughput smoke"),
+        "minutes, and it needs all cells of a panel; its tests measure small ones",
+    ),
+    Row(
         r"kvrepro summary \S+( --pictures N)?",
         instead("kvrepro summary smoke --pictures 0"),
         "the notebook is what takes time, so once; pictures have tests of their own",

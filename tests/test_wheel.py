@@ -87,10 +87,14 @@ def test_its_profiles_and_kernels_are_its_own(site, call):
         "tiny",
         "paper",
     }
-    where = "import kvrepro.kernels, kvrepro; print(kvrepro.kernels.__file__); print(kvrepro.project_root())"
+    where = (
+        "import kvrepro.kernels, kvrepro.paths; print(kvrepro.kernels.__file__); print(kvrepro.project_root()); "
+        "print(kvrepro.paths.committed_summary('tiny'))"
+    )
     assert call("-c", where).split() == [
         str(site / "kvrepro" / "kernels" / "__init__.py"),
         str(site / "kvrepro" / "project"),
+        str(site / "kvrepro" / "project" / "notebooks" / "images" / "tiny-summary.csv"),
     ]
 
 

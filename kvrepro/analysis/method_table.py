@@ -15,7 +15,6 @@ from ..methods.budgets import AS_PUBLISHED, FAIR
 from ..runs.config import CellConfig
 from ..runs.folder import MANIFEST, read_manifest, read_records
 from ..runs.profiles import Profile
-from ..runs.runner import run_cell
 from ..runs.summary import summary_row
 from ..scores.statistics import holm, interval, mean_over_sets, paired_comparison
 
@@ -52,6 +51,8 @@ def scored_cells(profile: Profile) -> list[ScoredCell]:
 
 def run_missing_cells(profile: Profile) -> None:
     """Run every cell that is not done, here and one after the other: for small profiles in a notebook."""
+    from ..runs.runner import run_cell
+
     for config, folder in zip(profile.cells, profile.folders, strict=True):
         run_cell(config, folder.path)
 

@@ -137,14 +137,18 @@ def run_replies(
     *,
     sampling: SamplingConfig | None = None,
     decoder: str = "auto",
+    clock: str = "wall",
 ) -> tuple[dict[str, float], Engine]:
     """Whole replies of `new_tokens` tokens in one batch, prefill included: milliseconds, and the engine with its stats.
+
+    Args:
+        clock: of the stats, see `StageTimer`.
 
     Raises:
         RunError: replies differ in length, so their times cannot be compared.
     """
     requests = list(requests)
-    engine = _engine(model, method, len(requests), new_tokens, decoder, sampling)
+    engine = _engine(model, method, len(requests), new_tokens, decoder, sampling, clock)
     done: list[Completion] = []
     ms = timed(lambda: done.extend(engine.run(requests)), model.device)
     if any(len(c.token_ids) != new_tokens for c in done):
@@ -152,7 +156,9 @@ def run_replies(
     return ms, engine
 
 
-def _engine(model, method, rows: int, new_tokens: int, decoder: str, sampling: SamplingConfig | None = None) -> Engine:
+def _engine(
+    model, method, rows: int, new_tokens: int, decoder: str, sampling: SamplingConfig | None = None, clock: str = "wall"
+) -> Engine:
     """An engine whose replies nothing but their length ends."""
-    sizes = {"batch_rows": rows, "max_new_tokens": new_tokens, "decoder": decoder}
+    sizes = {"batch_rows": rows, "max_new_tokens": new_tokens, "decoder": decoder, "clock": clock}
     return Engine(model, method, ThinkTags(()), (), sampling=sampling or SamplingConfig(), **sizes)

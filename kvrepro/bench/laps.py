@@ -1,6 +1,6 @@
 """What every measurement is made of: laps by two clocks, works that take turns, the peak memory of one process.
 
-Needs the standard library, and torch on a GPU, so it runs in any environment.
+Needs the standard library, and torch on a GPU, so it runs in any environment. The clocks are the engine's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
+
+from ..engine.stage_timer import CLOCKS
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +54,7 @@ class Laps:
             import torch
 
             torch.cuda.synchronize(self.device)
-        return time.perf_counter(), time.process_time()
+        return CLOCKS["wall"](), CLOCKS["cpu"]()
 
     def medians(self, warm_up: int = 0) -> dict[str, float]:
         """Median lap by either clock, without the first ones, which warmed up."""

@@ -31,9 +31,19 @@ GENERATE, WINDOW = "transformers.generate", "window"
 
 
 def compare_replies(
-    model, tokenizer, batches: list[int], new_tokens: int, budget: int, repeats: int, say: Callable[[str], None] = print
+    model,
+    tokenizer,
+    batches: list[int],
+    new_tokens: int,
+    budget: int,
+    repeats: int,
+    say: Callable[[str], None] = print,
+    clock: str = "wall",
 ) -> list[dict[str, Any]]:
     """Time the engine and transformers.generate on real prompts.
+
+    Args:
+        clock: `wall` or `cpu`, see `StageTimer`.
 
     Returns:
         Per batch and variant `rows`, `variant`, `tps` (median) and `ratio` to `transformers.generate`.
@@ -59,7 +69,7 @@ def compare_replies(
         replies |= {name: partial(run_replies, model, m, requests, new_tokens) for name, m in methods.items()}
         works = {name: partial(timed, work, model.device) for name, work in replies.items()}
         _, *rounds = in_turn(works, repeats + 1)  # the first round warms up
-        ms = {name: [found[name]["wall"] for found in rounds] for name in works}
+        ms = {name: [found[name][clock] for found in rounds] for name in works}
         for name, own in ms.items():
             tps, ratio = 1e3 * n_rows * new_tokens / median(own), median_ratio(ms[GENERATE], own)
             rows.append({"rows": n_rows, "variant": name, "tps": tps, "ratio": ratio})
@@ -80,9 +90,17 @@ class CostSetting:
 
 
 def measure_costs(
-    model, tokenizer, names: Sequence[str], setting: CostSetting = CostSetting(), repeats: int = 3
+    model,
+    tokenizer,
+    names: Sequence[str],
+    setting: CostSetting = CostSetting(),
+    repeats: int = 3,
+    clock: str = "wall",
 ) -> list[dict[str, Any]]:
     """Time every method, several times over, beside `window` in the same round.
+
+    Args:
+        clock: see `StageTimer`.
 
     Returns:
         Per method: `step_ms` (model and scoring per decode step, median), `step_ratio` (to `window`, median of the
@@ -92,7 +110,7 @@ def measure_costs(
     Raises:
         KvreproError: an oracle, which has no cost of its own while generating.
     """
-    works = {name: partial(_cost, model, tokenizer, name, setting) for name in dict.fromkeys([WINDOW, *names])}
+    works = {name: partial(_cost, model, tokenizer, name, setting, clock) for name in dict.fromkeys([WINDOW, *names])}
     _, *rounds = in_turn(works, repeats + 1)  # the first round warms up
     rows = []
     for name in works:
@@ -111,7 +129,7 @@ def method_options(name: str, setting: CostSetting) -> dict[str, Any]:
     return {}
 
 
-def _cost(model, tokenizer, name: str, setting: CostSetting) -> dict[str, float]:
+def _cost(model, tokenizer, name: str, setting: CostSetting, clock: str) -> dict[str, float]:
     """One run of a method."""
     cls = method_class(name)
     if "trace" in cls.needs:
@@ -127,7 +145,7 @@ def _cost(model, tokenizer, name: str, setting: CostSetting) -> dict[str, float]
         Request(str(i), 0, prompt, tuple(draw.choices(vocabulary, k=setting.new_tokens))) for i in range(setting.rows)
     ]
     greedy = SamplingConfig(temperature=0.0)
-    s = run_replies(model, method, requests, setting.new_tokens, sampling=greedy)[1].stats
+    s = run_replies(model, method, requests, setting.new_tokens, sampling=greedy, clock=clock)[1].stats
     return {
         "step_ms": 1e3 * (s.forward_s + s.score_s) / s.steps,
         "evict_share": s.evict_s / s.decode_s,

@@ -126,16 +126,16 @@ def _on_a_model(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(args.threads)
     name, repeats = args.model or "tiny-r1-llama", args.repeats or 3
     loaded = load_model(model_entry(name))
-    labels = {"model": name, "threads": args.threads}
+    labels = {"model": name, "threads": args.threads, "clock": args.clock}
     if args.methods is None:
         new_tokens, budget = args.new_tokens or 1536, (args.budget or [192])[0]
-        print(f"{name}, {new_tokens} new tokens, {args.threads} threads, median of {repeats}")
-        rows = compare_replies(*loaded, args.rows or [32, 64], new_tokens, budget, repeats)
+        print(f"{name}, {new_tokens} new tokens, {args.threads} threads, {args.clock} clock, median of {repeats}")
+        rows = compare_replies(*loaded, args.rows or [32, 64], new_tokens, budget, repeats, clock=args.clock)
         return labels | {"new_tokens": new_tokens, "results": rows}
     names = args.methods or [n for n in METHODS if "trace" not in method_class(n).needs and n != "dynts_nolocal"]
     setting = CostSetting()
-    rows = measure_costs(*loaded, names, setting, repeats)
-    print(f"{name}, {setting}, {args.threads} threads, median of {repeats}")
+    rows = measure_costs(*loaded, names, setting, repeats, args.clock)
+    print(f"{name}, {setting}, {args.threads} threads, {args.clock} clock, median of {repeats}")
     print(f"{'method':20} {'step ms':>8} {'to window':>10} {'evict %':>8} {'evict ms/row':>13} {'tokens/s':>9}")
     for row in rows:
         print(

@@ -17,6 +17,7 @@ from ..paths import native_folder, results_root
 from ..runs import workflow
 from ..runs.fork_server import fork_server
 from ..runs.profiles import Profile, load_profile
+from ..runs.throughput import Panel
 from .printing import print_table
 
 
@@ -45,14 +46,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.cores < 1:
         raise KvreproError(f"--cores {args.cores}: must be at least 1")
     profile = _part(whole, args.only)
-    marks = [folder.mark for folder in profile.folders] if args.only else []
+    panels, waiting = _panels(whole, profile)
+    marks = [thing.mark for thing in (*profile.folders, *panels)] if args.only else []
     command = workflow.snakemake_command(profile.name, marks, args.cores, args.gpus, args.snakemake)
     if args.dry_run:
         states = [folder.state for folder in profile.folders]
         to_run = len(states) - states.count("done")
+        to_measure = sum(not panel.is_measured for panel in panels)
         print(
-            f"{profile.name}: {len(states)} cells, {to_run} to run, {args.cores} side by side; how long, and what they "
-            f"need: kvrepro plan --profile {profile.name}"
+            f"{profile.name}: {len(states)} cells, {to_run} to run, {args.cores} side by side; throughput of "
+            f"{len(panels)} panels, {to_measure} to measure, one alone; how long, and what they need: "
+            f"kvrepro plan --profile {profile.name}"
         )
         print_table(
             {"state": state, "cell": c.cell_id, "problems": c.n_problems or "all", "samples": c.n_samples}
@@ -62,10 +66,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         code = workflow.show_plan(command)
         return {"profile": args.profile, "cells": len(profile.cells), "exit_code": int(code != 0)}
     with held(results_root() / profile.name / ".grid.lock", f"the grid {profile.name}"):
-        return _run(args, whole, profile, command)
+        return _run(args, whole, profile, command, panels, waiting)
 
 
-def _run(args: argparse.Namespace, whole: Profile, profile: Profile, command: list[str]) -> dict[str, Any]:
+def _run(
+    args: argparse.Namespace,
+    whole: Profile,
+    profile: Profile,
+    command: list[str],
+    panels: list[Panel],
+    waiting: list[Panel],
+) -> dict[str, Any]:
     """The grid itself, under its lock."""
     started, began = time.monotonic(), time.time()
     left = [c for c, folder in zip(profile.cells, profile.folders, strict=True) if not folder.is_complete]
@@ -78,10 +89,11 @@ def _run(args: argparse.Namespace, whole: Profile, profile: Profile, command: li
                 _compile_once()
         workflow.set_marks(whole)
         code = workflow.run_snakemake(command, profile, environment)
-    missing = workflow.failures(profile, began)
-    for line in missing:
-        print(line, file=sys.stderr)
+    missing, unmeasured = workflow.failures(profile, began), workflow.unmeasured(panels, began)
     n_cells, n_done = len(profile.cells), len(profile.cells) - len(missing)
+    missing += unmeasured
+    for line in missing + workflow.unmeasured(waiting, began):
+        print(line, file=sys.stderr)
     index = results_root() / profile.name / "index.html"
     if code and missing and not any(line.startswith(workflow.FAILED) for line in missing):
         raise workflow.snakemake_error(profile.name)
@@ -91,13 +103,19 @@ def _run(args: argparse.Namespace, whole: Profile, profile: Profile, command: li
         from ..figures.page import write_report
 
         write_report(whole)
+    from ..analysis.verdict import verdict
+
     if not missing:
         print(f"{n_cells} cells done; open {index}")
+    lines = verdict(whole)
+    print(*lines, sep="\n")
     return {
         "profile": args.profile,
         "cells": n_cells,
         "done": n_done,
+        "measured": len(panels) - len(unmeasured),
         "index": str(index),
+        "verdict": lines,
         "wall_s": round(time.monotonic() - started, 1),
         "exit_code": int(bool(missing)),
     }
@@ -116,6 +134,15 @@ def _compile_once() -> None:
         ensure_library(native_folder())
     except NativeUnavailableError as error:
         print(f"no compiled decode step ({error}): on a CPU torch's products decode instead, slower", file=sys.stderr)
+
+
+def _panels(whole: Profile, part: Profile) -> tuple[list[Panel], list[Panel]]:
+    """Panels with a cell in the part: those that are complete once it has run, and those that are not."""
+    in_part = {cell.cell_id for cell in part.cells}
+    left = {folder.cell_id for folder in whole.folders if not folder.is_complete} - in_part
+    asked = [p for p in Panel.all_of(whole) if any(cell.cell_id in in_part for cell in p.cells)]
+    waiting = [p for p in asked if any(cell.cell_id in left for cell in p.cells)]
+    return [p for p in asked if p not in waiting], waiting
 
 
 def _part(profile: Profile, prefixes: list[str]) -> Profile:

@@ -1,4 +1,4 @@
-"""`kvrepro status`: which cells of a profile are done, running, failed or left."""
+"""`kvrepro status`: which cells of a profile are done, running, failed or left, and which panels are measured."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from ..runs.folder import read_manifest
 from ..runs.profiles import load_profile
+from ..runs.throughput import Panel
 from .printing import print_table
 
 
@@ -18,9 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Print the counts, the time left by the mean of the finished cells, and a line per cell."""
+    """Print the counts, the time left by the mean of the finished cells, and a line per cell and panel."""
     cells = []
-    for folder in load_profile(args.profile).folders:
+    profile = load_profile(args.profile)
+    for folder in profile.folders:
         state = folder.state
         known = read_manifest(folder.path) if state == "done" else {"n_records": folder.n_replies, "wall_s": None}
         cells.append(
@@ -29,6 +31,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     counts = {state: sum(c["state"] == state for c in cells) for state in ("done", "running", "failed", "left")}
     times = [c["wall_s"] for c in cells if c["state"] == "done"]
     eta = mean(times) * (len(cells) - len(times)) / (os.cpu_count() or 1) if times else None
+    panels = [{"panel": p.name, "state": _panel_state(p)} for p in Panel.all_of(profile)]
     counted = ", ".join(f"{n} {state}" for state, n in counts.items())
     print(f"{args.profile}: {len(cells)} cells, {counted}" + (f", about {eta:.0f} s to go" if eta else ""))
     print_table(
@@ -40,4 +43,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         }
         for c in cells
     )
-    return {"profile": args.profile, **counts, "remaining_s": eta, "cells": cells}
+    print_table({"throughput": p["state"], "panel": p["panel"]} for p in panels)
+    return {"profile": args.profile, **counts, "remaining_s": eta, "cells": cells, "panels": panels}
+
+
+def _panel_state(panel: Panel) -> str:
+    """The verdict of a panel whose throughput is measured, `waits` for its cells, or `left`."""
+    return panel.read()["verdict"] if panel.is_measured else "waits" if panel.lacks else "left"

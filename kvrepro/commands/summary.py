@@ -28,10 +28,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     profile = load_profile(args.profile)
     report = write_report(profile, args.pictures)
     print(report.frame.drop(columns=["cell_id"]).to_string(index=False, max_colwidth=20))
+    print(*report.verdict, sep="\n")
     return {
         "profile": profile.name,
         "cells": len(report.frame),
         "of": len(profile.cells),
         "index": str(report.index),
+        "verdict": report.verdict,
         "pictures": report.n_pictures,
     }

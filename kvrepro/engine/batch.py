@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -122,6 +123,7 @@ class RunState:
     """One run of the engine.
 
     Attributes:
+        waiting: requests that have no row yet.
         sync_step: the step at the end of which some row may evict or reach its last token; before such a step every
             token must have been read.
         part_timer: times the parts of the model's own step, which costs time itself; None in runs.
@@ -131,6 +133,7 @@ class RunState:
     batch: ActiveBatch
     tokens: AsyncTokens
     timer: StageTimer
+    waiting: deque[Request] = field(default_factory=deque)
     part_timer: StageTimer | None = None
     sync_step: int = 0
     prefilled: dict[tuple[int, ...], Prefill] = field(default_factory=dict)

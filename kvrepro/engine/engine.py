@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -48,6 +49,7 @@ class Engine:
         delay_steps: steps after which the host reads a token; None is 4 on a GPU and 0 elsewhere. The replies are the
             same: a row that ended unnoticed is stepped on and what it drew is dropped, and before an eviction every
             token is read. With an observer of every step it is 0.
+        clock: of `stats` on a CPU, see `StageTimer`.
 
     Raises `KvreproError` for sizes below these, or negative `delay_steps`.
     """
@@ -66,6 +68,7 @@ class Engine:
         decoder: str = "auto",
         observer: Observer | None = None,
         delay_steps: int | None = None,
+        clock: str = "wall",
     ):
         if batch_rows < 1 or max_new_tokens < 1:
             raise KvreproError(f"batch_rows={batch_rows}, max_new_tokens={max_new_tokens}: both must be at least 1")
@@ -74,7 +77,7 @@ class Engine:
         self.observer = observer or Observer()
         if delay_steps is None:
             delay_steps = GPU_DELAY_STEPS if model.device.type == "cuda" else 0
-        self.delay_steps = AsyncTokens(delay_steps).delay_steps
+        self.delay_steps, self.clock = AsyncTokens(delay_steps).delay_steps, clock
         self.stats = RunStats()
         self.decoder = make_decoder(model, decoder)
 
@@ -87,6 +90,16 @@ class Engine:
         waiting = deque(requests)
         if not waiting:
             return
+        n_broken = 0
+        for completion in self.advance(self.begin(waiting)):
+            n_broken += completion.status == NAN_LOGITS
+            yield completion
+        if n_broken:
+            _warn_of_nan(n_broken, self.model.dtype)
+
+    def begin(self, requests: Iterable[Request]) -> RunState:
+        """Check requests, at least one, as `run` does, and make a state in which they wait for `advance`."""
+        waiting = deque(requests)
         longest = max(len(r.prompt_ids) for r in waiting)
         for length in sorted({len(r.prompt_ids) for r in waiting}, reverse=True):
             if not length:
@@ -95,14 +108,19 @@ class Engine:
         capacity = self.method.capacity_slots(longest, self.max_new_tokens)
         state = self.open(min(self.batch_rows, len(waiting)), capacity)
         check_length(self.model.config, capacity if state.cache.reindexed else longest + self.max_new_tokens)
+        state.waiting = waiting
+        return state
+
+    def advance(self, state: RunState, steps: float = math.inf) -> Iterator[Completion]:
+        """Go on for so many steps, at most until all replies have ended, and yield those that do."""
+        until = self.stats.steps + steps
         try:
             with slot_attention(self.model, state.cache):
-                n_broken = 0
-                for completion in self._loop(state, waiting):
-                    n_broken += completion.status == NAN_LOGITS
-                    yield completion
-            if n_broken:
-                _warn_of_nan(n_broken, self.model.dtype)
+                while (state.waiting or state.batch.rows) and self.stats.steps < until:
+                    while state.waiting and state.cache.n_rows < state.cache.max_rows:
+                        yield from self._admit(state, state.waiting.popleft())
+                    if state.batch.rows:
+                        yield from self.step(state)
         finally:
             state.timer.settle()
             self.stats.kv_tokens_peak = state.cache.peak_tokens
@@ -118,15 +136,8 @@ class Engine:
             kv_bytes=cache.kv_bytes, capacity_tokens=capacity, bytes_per_slot=cache.bytes_per_slot, batch_rows=rows
         )
         delay_steps = 0 if self.observer.sees_logits else self.delay_steps
-        timer = StageTimer(vars(self.stats), device)
+        timer = StageTimer(vars(self.stats), device, self.clock)
         return RunState(cache, ActiveBatch(rows, device), AsyncTokens(delay_steps), timer)
-
-    def _loop(self, state: RunState, waiting: deque[Request]) -> Iterator[Completion]:
-        while waiting or state.batch.rows:
-            while waiting and state.cache.n_rows < state.cache.max_rows:
-                yield from self._admit(state, waiting.popleft())
-            if state.batch.rows:
-                yield from self.step(state)
 
     # nothing is yielded inside inference mode: it would leak into the caller's code between completions
     @torch.inference_mode()

@@ -98,7 +98,7 @@ class Completion:
 
 @dataclass
 class RunStats:
-    """Time and size of one engine run; times in seconds of wall clock."""
+    """Time and size of one engine run; times in seconds of its clock, wall time unless another was asked for."""
 
     prefill_s: float = 0.0
     forward_s: float = 0.0

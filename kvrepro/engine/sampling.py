@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..kernels.reference.sampling import where_finite
+from ..kernels.reference.sampling import NOT_FINITE
 from ..kernels.sample import sample
 from .batch import Row
 from .requests import SamplingConfig
@@ -31,12 +31,12 @@ def next_tokens(
 ) -> Tensor:
     """The next token of each row, `[B]`: drawn, or given by a request that forces it (`n_drawn`: its index).
 
-    `NOT_FINITE` for a row whose logits are not finite, forced or not; the host notices when it reads the token.
+    A forced row draws too, so that its step takes the time of any other, and what it drew is dropped. `NOT_FINITE` for
+    a row whose logits are not finite, forced or not; the host notices when it reads the token.
     """
+    drawn = sample_tokens(logits, config, keys, steps)
     if not any(row.forced for row in rows):
-        return sample_tokens(logits, config, keys, steps)
-    forced = [-1 if r.forced is None else r.forced[n] for r, n in zip(rows, n_drawn, strict=True)]
-    given = where_finite(logits, torch.tensor(forced, device=logits.device), logits.argmax(-1))
-    if all(row.forced for row in rows):
-        return given
-    return torch.where(given < 0, sample_tokens(logits, config, keys, steps), given)
+        return drawn
+    given = [NOT_FINITE if r.forced is None else r.forced[n] for r, n in zip(rows, n_drawn, strict=True)]
+    forced = torch.tensor(given, device=logits.device)
+    return torch.where((forced == NOT_FINITE) | (drawn == NOT_FINITE), drawn, forced)

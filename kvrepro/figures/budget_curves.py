@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,13 +10,15 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 from ..scores.known_scores import PAPER_BUDGET_CURVES
 from .theme import BAR, BAR_EDGE, FULL, LINE, finish, spread
 
 # hollow: values from the paper are never drawn as our result
 _PAPER_MARKS = {"linestyle": "none", "markerfacecolor": "none", "markersize": 6.5, "zorder": 5}
+_BAND_ALPHA = 0.25
+# on the axis of Pass@1: its end, the foot of the row of numbers, and the least distance of two dashed levels
+_TOP, _NUMBERS, _APART = 122, 103, 5
 
 
 def paper_values(model: str | None = None, benchmark: str | None = None) -> pd.DataFrame:
@@ -36,72 +38,115 @@ def budget_curves(
     *,
     model_title: str,
     method: str = "dynts",
+    busy: Collection[str] = (),
     paper: Mapping[str, pd.DataFrame] | None = None,
 ) -> Figure:
-    """One row of panels for one model: Pass@1 bars with intervals and a throughput line against the KV budget.
+    """One row of panels for one model: Pass@1 bars and a throughput line against the KV budget, both with intervals.
+
+    The number above a column is its Pass@1.
 
     Source: the paper's budget figures (arXiv 2601.18383).
 
     Args:
         frame: summary rows (`kvrepro.runs.summary`) of this model.
         panels: benchmark name, its title, and its budgets, from left to right; a budget without a row is drawn as
-            missing.
+            missing, and no line crosses it.
+        busy: benchmarks whose throughput is missing because the machine was too busy to say anything.
         paper: `paper_values` by benchmark, drawn as hollow marks.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.9 * len(panels), 3.3), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.9 * len(panels), 3.6), squeeze=False, layout="constrained")
     none = pd.DataFrame(columns=["budget_tokens", "pass_at_1", "decode_tps"])
     known = {benchmark: (paper or {}).get(benchmark, none) for benchmark, _, _ in panels}
+    scaled = None
     for ax, (benchmark, title, budgets) in zip(axes[0], panels, strict=True):
         rows = frame[(frame.benchmark == benchmark) & frame.method.isin([method, "full"])]
-        right = _panel(ax, rows, budgets, known[benchmark])
+        full = rows[rows.method == "full"][:1]
+        # of a method with switches the first row of a budget
+        cells = rows[rows.method == method].drop_duplicates("budget_tokens")
+        cells = cells.set_index("budget_tokens").reindex(list(budgets))
+        marks = known[benchmark].set_index("budget_tokens").reindex(list(budgets))
+        _pass_at_1(ax, cells, full, marks)
+        right = _throughput(ax, cells, full, marks)
+        scaled = right if right.get_yticks().size else scaled
+        if cells.decode_tps.isna().all():
+            why = "throughput not measured" + (": machine busy" if benchmark in busy else "")
+            right.text(0.5, 0.995, why, transform=ax.transAxes, color=LINE, ha="center", va="top", size=8)
         ax.set_title(f"{model_title} | {title}")
     axes[0][0].set_ylabel("Pass@1 (%)")
-    right.set_ylabel("Throughput (tokens/s)", color=LINE)
-    handles = [
-        plt.Rectangle((0, 0), 1, 1, facecolor=BAR, edgecolor=BAR_EDGE, label=f"Pass@1 of {method}, 95 % interval"),
-        plt.Line2D([], [], color=LINE, marker="o", markersize=4.5, label="throughput"),
-        plt.Line2D([], [], color=FULL, linestyle="--", label="Pass@1 of the full cache"),
-    ]
-    if any(map(len, known.values())):
-        label = "read from the paper's figure (D Pass@1, s TPS)"
-        handles.append(plt.Line2D([], [], marker="D", markeredgecolor=FULL, label=label, **_PAPER_MARKS))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles) if len(panels) > 1 else 1)
+    if scaled is not None:
+        scaled.set_ylabel("Throughput (tokens/s)", color=LINE)
+    handles = _legend_handles(method, any(map(len, known.values())))
+    columns = len(handles) if len(panels) > 3 else len(panels)
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns)
     return figure
 
 
-def _panel(ax: Axes, frame: pd.DataFrame, budgets: Sequence[int], paper: pd.DataFrame) -> Axes:
-    """Draw one benchmark; returns the Axes of the throughput, whose zero is the bars'."""
-    right = ax.twinx()
-    places = {budget: i for i, budget in enumerate(budgets)}
-    full, cells = frame[frame.method == "full"], frame[frame.method != "full"]
-    cells = cells[cells.budget_tokens.isin(places)].sort_values("budget_tokens")
-    x = cells.budget_tokens.map(places)
-    ax.bar(x, cells.pass_at_1, width=0.72, color=BAR, edgecolor=BAR_EDGE, linewidth=0.8, zorder=1)
+def _legend_handles(method: str, with_paper: bool) -> dict[str, object]:
+    """By label, of what a panel may hold."""
+    band = plt.Rectangle((0, 0), 1, 1, facecolor=LINE, alpha=_BAND_ALPHA, edgecolor="none")
+    line = plt.Line2D([], [], color=LINE, marker="o", markersize=4.5)
+    handles = {
+        f"Pass@1 of {method}, 95 % interval": plt.Rectangle((0, 0), 1, 1, facecolor=BAR, edgecolor=BAR_EDGE),
+        "Pass@1 of the full cache": plt.Line2D([], [], color=FULL, linestyle="--"),
+        f"throughput of {method}, 95 % interval": (band, line),
+        "throughput of the full cache": plt.Line2D([], [], color=LINE, linestyle="--"),
+    }
+    if with_paper:
+        label = "read from the paper's figure (D Pass@1, s TPS)"
+        handles[label] = plt.Line2D([], [], marker="D", markeredgecolor=FULL, **_PAPER_MARKS)
+    return handles
+
+
+def _pass_at_1(ax: Axes, cells: pd.DataFrame, full: pd.DataFrame, paper: pd.DataFrame) -> None:
+    """Bars by budget, their numbers in a row above all that is drawn, the full cache as a dashed level."""
+    places = np.arange(len(cells))
+    ax.bar(places, cells.pass_at_1, width=0.72, color=BAR, edgecolor=BAR_EDGE, linewidth=0.8, zorder=1)
     bars = spread(cells, "pass_at_1", "pass_at_1_lo", "pass_at_1_hi")
-    ax.errorbar(x, cells.pass_at_1, bars, fmt="none", ecolor=FULL, elinewidth=0.9, capsize=2, zorder=3)
-    right.plot(x, cells.decode_tps, color=LINE, marker="o", markersize=4.5, linewidth=1.6, zorder=4)
-    # on the upper Axes and outlined, or the throughput line would run through the figures
-    outlined = {"size": 8, "zorder": 6, "path_effects": [withStroke(linewidth=2.5, foreground="white")]}
-    above = {"xycoords": ax.transData, "xytext": (0, 2), "textcoords": "offset points", "ha": "center"}
-    for place, value, top in zip(x, cells.pass_at_1, cells.pass_at_1_hi, strict=True):
-        right.annotate(f"{value:.1f}", (place, top), **above, **outlined)
-    for place in set(places.values()) - set(x):
-        ax.annotate("missing", (place, 4), rotation=90, ha="center", va="bottom", color="0.55", size=8)
-    for level in full.pass_at_1[:1]:
+    ax.errorbar(places, cells.pass_at_1, bars, fmt="none", ecolor=FULL, elinewidth=0.9, capsize=2, zorder=3)
+    for place, value in zip(places, cells.pass_at_1, strict=True):
+        text, look = ("missing", {"size": 7, "color": "0.55"}) if np.isnan(value) else (f"{value:.1f}", {"size": 8})
+        ax.annotate(text, (place, _NUMBERS), ha="center", va="bottom", **look)
+    for level in full.pass_at_1:
         ax.axhline(level, color=FULL, linestyle="--", linewidth=1.1, zorder=2)
-    paper = paper[paper.budget_tokens.isin(places)]
-    ax.plot(paper.budget_tokens.map(places), paper.pass_at_1, marker="D", markeredgecolor=BAR_EDGE, **_PAPER_MARKS)
-    right.plot(paper.budget_tokens.map(places), paper.decode_tps, marker="s", markeredgecolor=LINE, **_PAPER_MARKS)
-    ax.set(xlabel="KV budget (tokens)", ylim=(0, 119), xlim=(-0.6, len(places) - 0.4), yticks=range(0, 101, 20))
-    ax.set_xticks(range(len(places)), list(map(str, places)))
+    ax.plot(places, paper.pass_at_1, marker="D", markeredgecolor=BAR_EDGE, **_PAPER_MARKS)
+    ax.set(xlabel="KV budget (tokens)", ylim=(0, _TOP), xlim=(-0.6, len(cells) - 0.4), yticks=range(0, 101, 20))
+    ax.set_xticks(places, list(map(str, cells.index)))
+    sns.despine(ax=ax, right=False)
+
+
+def _throughput(ax: Axes, cells: pd.DataFrame, full: pd.DataFrame, paper: pd.DataFrame) -> Axes:
+    """The line with its band on an Axes of its own, whose zero is the bars'; returns that."""
+    right, places = ax.twinx(), np.arange(len(cells))
+    tps = cells.decode_tps
+    right.plot(places, tps, color=LINE, marker="o", markersize=4.5, linewidth=1.6, zorder=4)
+    right.fill_between(
+        places, cells.decode_tps_lo.where(tps.notna()), cells.decode_tps_hi, color=LINE, alpha=_BAND_ALPHA, linewidth=0
+    )
+    # a band has no width at a budget that stands alone
+    alone = (tps.notna() & tps.shift().isna() & tps.shift(-1).isna()).to_numpy()
+    bars = spread(cells[alone], "decode_tps", "decode_tps_lo", "decode_tps_hi")
+    right.errorbar(places[alone], tps[alone], bars, fmt="none", ecolor=LINE, elinewidth=0.9, capsize=2)
+    levels = full.decode_tps[full.decode_tps.notna() & tps.notna().any()]
+    for level in levels:
+        right.axhline(level, color=LINE, linestyle="--", linewidth=1.1)
+    right.plot(places, paper.decode_tps, marker="s", markeredgecolor=LINE, **_PAPER_MARKS)
+    shown = [*cells.decode_tps_hi[tps.notna()], *levels, *paper.decode_tps.dropna()]
+    right.set_ylim(0, _scale(max(shown, default=0.0), levels.max(), full.pass_at_1.max()))
     right.tick_params(axis="y", colors=LINE)
-    # the line lives in the upper half, clear of the bars' foot
-    highest = pd.concat([cells.decode_tps, paper.decode_tps]).max()
-    right.set_ylim(0, 1.25 * (highest if highest > 0 else 1.0))
+    if not shown:
+        right.set_yticks([])
     ax.set_zorder(right.get_zorder() - 1)
-    for each in (ax, right):
-        sns.despine(ax=each, right=False)
+    sns.despine(ax=right, right=False)
     return right
+
+
+def _scale(highest: float, full_tps: float, full_pass_at_1: float) -> float:
+    """The end of the throughput axis: all lies below the row of numbers, and the two dashed levels lie apart."""
+    end = (highest or 1.0) * _TOP / 97
+    place = full_tps / end * _TOP
+    if abs(place - full_pass_at_1) < _APART and full_pass_at_1 > 2 * _APART:
+        end = full_tps * _TOP / (full_pass_at_1 - _APART)
+    return end
 
 
 def reply_lengths(records: pd.DataFrame, *, max_new_tokens: int, ax: Axes) -> Axes:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..analysis.budget_findings import budget_findings
+from ..analysis.verdict import verdict
 from ..files import write_atomic
 from ..paths import project_root, results_root
 from ..runs.config import CellConfig
@@ -17,11 +19,13 @@ from ..runs.profiles import Profile
 from ..runs.summary import write_summary
 from .reply_pictures import PictureSet, reply_pictures
 
+_META = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#222}"
-    "img{max-width:100%}table{border-collapse:collapse;font-size:13px}td,th{padding:.2rem .6rem;text-align:right;"
+    ".figure{overflow-x:auto}img{max-width:100%}@media(max-width:56rem){img{max-width:56rem}}"
+    "table{border-collapse:collapse;font-size:13px}td,th{padding:.2rem .4rem;text-align:right;"
     "border-bottom:1px solid #ddd}td:nth-child(-n+3),th:nth-child(-n+3){text-align:left}.missing{color:#a33}"
-    "summary{cursor:pointer}details{margin:.6rem 0}"
+    "summary{cursor:pointer}details{margin:.6rem 0}.verdict{margin:.3rem 0}h1+.verdict{font-weight:600}"
 )
 _NAMES = ("model", "benchmark", "method", "budget")
 # header -> a finished cell's value, from its row of the summary
@@ -31,20 +35,23 @@ _VALUES = {
     "n x k": "{0.n_problems} x {0.n_samples}",
     "truncated (%)": "{0.truncated_share:.1f}",
     "mean tokens": "{0.mean_new_tokens:.0f}",
-    "tokens/s": "{0.decode_tps:.0f}",
+    "tokens/s": "{0.decode_tps:,.0f}",
+    "95 %": "{0.decode_tps_lo:,.0f} to {0.decode_tps_hi:,.0f}",
     "peak slots": "{0.kv_tokens_peak}",
     "KV bytes": "{0.kv_bytes_peak:,}",
     "evictions": "{0.evictions}",
     "wall (s)": "{0.wall_s:.0f}",
 }
+_DASH = "\N{EN DASH}"  # what was not measured
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was drawn: a row per finished cell, the page, and the number of replies on it."""
+    """What was drawn: a row per finished cell, the page and what it begins with, the number of replies on it."""
 
     frame: pd.DataFrame
     index: Path
+    verdict: list[str]
     n_pictures: int
 
 
@@ -64,35 +71,50 @@ def write_report(profile: Profile, n_pictures: int | None = None) -> Report:
     parameters = {name: value for name, value in wanted.items() if name in known}
     execute_notebook(source, results_root() / profile.name / source.name, parameters)
     pictures = reply_pictures(profile, set(frame.cell_id), n_pictures)
-    return Report(frame, write_index(profile, frame, pictures), sum(len(found.pictures) for found in pictures))
+    lines = verdict(profile, frame)
+    index = write_index(profile, frame, pictures, lines)
+    return Report(frame, index, lines, sum(len(found.pictures) for found in pictures))
 
 
-def write_index(profile: Profile, frame: pd.DataFrame, pictures: Sequence[PictureSet] = ()) -> Path:
+def write_index(
+    profile: Profile, frame: pd.DataFrame, pictures: Sequence[PictureSet] = (), lines: Sequence[str] = ()
+) -> Path:
     """Write the page beside the results it shows; cells without a result are listed as missing.
 
     Args:
         frame: of `summary.summarise_profile`.
         pictures: of `reply_pictures`; they are part of the page, which loads nothing for them.
+        lines: of `verdict`; the page begins with them.
     """
     folder, title = results_root() / profile.name, escape(profile.title)
     done = {row.cell_id: row for row in frame.itertuples()}
     body = [
-        f"<h1>{title}</h1><p>{len(done)} of {len(profile.cells)} cells. Bars: Pass@1, intervals of 95 % clustered by "
+        f"<h1>{title}</h1>",
+        *(f'<p class="verdict">{escape(line)}</p>' for line in lines),
+        f"<p>{len(done)} of {len(profile.cells)} cells. Bars: Pass@1, intervals of 95 % clustered by "
         'problem. Table as <a href="summary.csv">summary.csv</a>, figures as '
         f'<a href="{escape(profile.notebook)}.ipynb">notebook</a>.</p>',
         *(
-            f'<p><img src="figures/{escape(figure.name)}" alt="{escape(figure.stem)}"></p>'
+            f'<p class="figure"><img src="figures/{escape(figure.name)}" alt="{escape(figure.stem)}"></p>'
             for figure in sorted((folder / "figures").glob("*.png"))
         ),
+        *_sentences(profile),
         f"<table><tr>{_fields('th', *_NAMES, *_VALUES, 'notebook')}</tr>",
         *(_row(cell, done.get(cell.cell_id)) for cell in profile.cells),
         "</table>",
         *_pictures(pictures),
     ]
     path = folder / "index.html"
-    head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+    head = f"{_META}<title>{title}</title><style>{_STYLE}</style>"
     write_atomic(path, f'<!doctype html><html lang="en">{head}<body>{"".join(body)}</body></html>\n')
     return path
+
+
+def _sentences(profile: Profile) -> list[str]:
+    """What the figures above them show, panel by panel."""
+    if profile.notebook != Profile.notebook or not (found := budget_findings(profile)):
+        return []
+    return ["<ul>", *(f"<li>{escape(panel.sentence)}</li>" for panel in found), "</ul>"]
 
 
 def _pictures(sets: Sequence[PictureSet]) -> list[str]:
@@ -120,7 +142,7 @@ def _row(config: CellConfig, done) -> str:
     names = _fields("td", config.model, config.benchmark, config.label, "" if config.budget is None else config.budget)
     if done is None:
         return f'<tr class="missing">{names}<td colspan="{len(_VALUES) + 1}">missing</td></tr>'
-    values = _fields("td", *(form.format(done) for form in _VALUES.values()))
+    values = _fields("td", *(_DASH if "nan" in (text := form.format(done)) else text for form in _VALUES.values()))
     return f'<tr>{names}{values}<td><a href="{escape(config.cell_id)}/run.ipynb">run.ipynb</a></td></tr>'
 
 

@@ -39,16 +39,18 @@ class PastCell:
 
     @classmethod
     def of(cls, row: Mapping[str, Any], source: str) -> PastCell:
-        """From a row of a summary table."""
+        """From a row of a summary table; its time is that of the cell's run, not of throughput measured apart."""
         replies = row["n_problems"] * row["n_samples"]
-        decode_s = row["mean_new_tokens"] * replies / row["decode_tps"]
+        # tables from before throughput was measured apart hold the run's speed under the name of the other
+        tps = row.get("run_tps", row["decode_tps"])
+        decode_s = row["mean_new_tokens"] * replies / tps
         return cls(
             model=row["model"],
             benchmark=row["benchmark"],
             method=row["method"],
             budget=None if pd.isna(row["budget_tokens"]) else int(row["budget_tokens"]),
             new_tokens=row["mean_new_tokens"],
-            tps=row["decode_tps"],
+            tps=tps,
             overhead_s=max(0.0, row["wall_s"] - decode_s),
             source=source,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from ..models.table import generation_defaults
 from ..paths import profiles_folder, project_root
 from .config import CellConfig
 from .folder import CellFolder
+from .throughput import ThroughputSettings
 
-_KEYS = {"title", "notebook", "methods", "defaults", "panels", "paper_marks"}
-_REHEARSAL_KEYS = {"title", "rehearses", "scale_tokens", "set"}
+_KEYS = {"title", "notebook", "methods", "defaults", "panels", "paper_marks", "throughput"}
+_REHEARSAL_KEYS = {"title", "rehearses", "scale_tokens", "set", "throughput"}
 # what `scale_tokens` shrinks
 _TOKEN_FIELDS = ("budget", "window", "evict_every", "max_new_tokens")
 
@@ -30,6 +31,7 @@ class Profile:
         paper_marks: draw the values read off the paper's figures as hollow marks.
         rehearses: the profile whose cells these are, changed by `overrides` and meant for stand-in models.
         notebook: stem of the notebook in `notebooks/` that draws the profile's figures.
+        throughput: how its panels are measured; None where they are not.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Profile:
     notebook: str = "budget_curves"
     rehearses: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    throughput: ThroughputSettings | None = None
 
     @property
     def folders(self) -> list[CellFolder]:
@@ -97,7 +100,21 @@ def parse_profile(name: str, path: Path) -> Profile:
     if not (project_root() / "notebooks" / f"{notebook}.ipynb").is_file():
         raise KvreproError(f"{path.name}: notebook={notebook!r}: there is no notebooks/{notebook}.ipynb")
     marks = bool(content.get("paper_marks", False))
-    return Profile(name, content.get("title", name), tuple(cells), marks, notebook)
+    throughput = _throughput(path, content)
+    return Profile(name, content.get("title", name), tuple(cells), marks, notebook, throughput=throughput)
+
+
+def _throughput(path: Path, content: dict[str, Any], inherited: ThroughputSettings | None = None):
+    """The settings that a profile asks for, over those of the profile that it rehearses."""
+    if "throughput" not in content:
+        return inherited
+    values = content["throughput"]
+    try:
+        if inherited is not None and isinstance(values, dict):
+            values = {**asdict(inherited), **values}
+        return ThroughputSettings.from_mapping(values)
+    except KvreproError as error:
+        raise KvreproError(f"{path.name}: {error}") from error
 
 
 def _rehearsal(name: str, path: Path, content: dict[str, Any]) -> Profile:
@@ -130,6 +147,7 @@ def _rehearsal(name: str, path: Path, content: dict[str, Any]) -> Profile:
         notebook=original.notebook,
         rehearses=original.name,
         overrides={"scale_tokens": scale, "set": fixed},
+        throughput=_throughput(path, content, original.throughput),
     )
 
 

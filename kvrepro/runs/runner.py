@@ -65,7 +65,7 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
     check_cells([config], device)
     entry = model_entry(config.model)
     model, tokenizer = load_model(entry, device)
-    engine, requests = _prepare(config, model, tokenizer, problems)
+    engine, requests = prepare_cell(config, model, tokenizer, problems)
     done = _finished(folder / COMPLETIONS, config)
     resumed = len(done)
     stats = _generate(config, engine, tokenizer, requests, done, folder / COMPLETIONS)
@@ -134,18 +134,27 @@ def _generate(
     return RunStats.combined([*last.values(), *([] if session in last else [dataclasses.asdict(engine.stats)])])
 
 
-def _prepare(config: CellConfig, model, tokenizer, problems: list[Problem]):
-    """The engine and the requests, samples of a problem side by side."""
+def prepare_cell(
+    config: CellConfig, model, tokenizer, problems: list[Problem], **changes: Any
+) -> tuple[Engine, list[Request]]:
+    """The engine and the requests of a cell, samples of a problem side by side.
+
+    Args:
+        changes: arguments of the engine that shall differ from the cell's.
+    """
     think = model_entry(config.model).tags(tokenizer)
     engine = Engine(
         model,
         loaded_method(config, model, tokenizer),
         think,
         end_token_ids(model, tokenizer),
-        sampling=config.sampling,
-        batch_rows=config.batch_rows,
-        max_new_tokens=config.max_new_tokens,
-        seed=config.seed,
+        **{
+            "sampling": config.sampling,
+            "batch_rows": config.batch_rows,
+            "max_new_tokens": config.max_new_tokens,
+            "seed": config.seed,
+            **changes,
+        },
     )
     prompts = {p.problem_id: tuple(render_prompt(tokenizer, p.question, think)) for p in problems}
     requests = [Request(p.problem_id, s, prompts[p.problem_id]) for p in problems for s in range(config.n_samples)]
@@ -166,8 +175,7 @@ def replay_cell(config: CellConfig, model, tokenizer, n_problems: int) -> list[t
     """
     problems, _ = load_with_origin(config.benchmark, config.n_problems, config.prompt_style)
     problems = problems[:n_problems]
-    engine, requests = _prepare(config, model, tokenizer, problems)
-    engine.observer = KeptPositions()
+    engine, requests = prepare_cell(config, model, tokenizer, problems, observer=KeptPositions())
     done = {c.request.problem_id: c for c in engine.run([r for r in requests if r.sample_id == 0])}
     completions = [done[p.problem_id] for p in problems]
     rows = [_completion_row(completion, tokenizer, engine.think) for completion in completions]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -14,18 +15,28 @@ from ..paths import results_root
 from .config import CellConfig
 from .folder import read_manifest
 from .profiles import Profile
+from .throughput import BUSY, Panel
 
 # read from left to right as the table is, so it is not stretched over a page
 COLUMNS = (
     "model", "benchmark", "method", "label", "protocol", "budget_tokens", "window", "ratio", "n_problems", "n_samples",
-    "pass_at_1", "pass_at_1_lo", "pass_at_1_hi", "truncated_share", "mean_new_tokens", "decode_tps", "kv_tokens_peak",
-    "slack_tokens", "kv_bytes_peak", "evictions", "wall_s", "batch_rows", "capacity_tokens", "bytes_per_slot",
-    "cell_id",
+    "pass_at_1", "pass_at_1_lo", "pass_at_1_hi", "truncated_share", "mean_new_tokens", "decode_tps", "decode_tps_lo",
+    "decode_tps_hi", "tps_vs_full", "run_tps", "kv_tokens_peak", "slack_tokens", "kv_bytes_peak", "evictions", "wall_s",
+    "batch_rows", "capacity_tokens", "bytes_per_slot", "cell_id",
 )  # fmt: skip
 
+# of them those of the panel's throughput
+MEASURED = ("decode_tps", "decode_tps_lo", "decode_tps_hi", "tps_vs_full")
 
-def summary_row(config: CellConfig, manifest: dict[str, Any]) -> dict[str, Any]:
+
+def summary_row(
+    config: CellConfig, manifest: dict[str, Any], measured: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """One cell as a row; scores and shares in percent, sizes in tokens and bytes, times in seconds.
+
+    Args:
+        measured: the cell's throughput as its panel's file holds it; its columns are empty without. `run_tps` is the
+            run's own, with whatever ran beside it.
 
     `kv_bytes_peak` is the storage the cache held: batch_rows x capacity_tokens x bytes_per_slot, where
     capacity is budget + slack unless no reply could have grown that long.
@@ -35,6 +46,9 @@ def summary_row(config: CellConfig, manifest: dict[str, Any]) -> dict[str, Any]:
     known = {**manifest, **config.resolved(), **stats, **score}
     known |= {name: manifest[name] for name in ("evictions", "kv_tokens_peak")}
     known |= {name: 100 * score[name] for name in ("pass_at_1", "pass_at_1_lo", "pass_at_1_hi", "truncated_share")}
+    known |= {name: None if measured is None else measured[name] for name in MEASURED} | {
+        "run_tps": stats["decode_tps"]
+    }
     known |= {"label": config.label, "budget_tokens": config.budget, "kv_bytes_peak": stats["kv_bytes"]}
     known["slack_tokens"] = manifest["method"].get("slack_tokens", 0)
     return {name: known[name] for name in COLUMNS}
@@ -42,12 +56,12 @@ def summary_row(config: CellConfig, manifest: dict[str, Any]) -> dict[str, Any]:
 
 def summarise_profile(profile: Profile) -> pd.DataFrame:
     """Rows of the finished cells of a profile, in its order; unfinished cells are absent, never borrowed."""
-    rows, older = [], []
+    rows, older, measured = [], [], _measured(profile)
     for config, folder in zip(profile.cells, profile.folders, strict=True):
         if not folder.is_complete:
             continue
         manifest = read_manifest(folder.path)
-        rows.append(summary_row(config, manifest))
+        rows.append(summary_row(config, manifest, measured.get(config.cell_id)))
         if broken := manifest.get("status", {}).get(NAN_LOGITS):
             _warn(
                 f"{config.cell_id}: {broken} of {manifest['n_records']} replies ended with status {NAN_LOGITS} and "
@@ -60,7 +74,14 @@ def summarise_profile(profile: Profile) -> pd.DataFrame:
             f"{len(older)} cells, {older[0]} first, were scored by another revision of the grader than this one "
             f"({REVISION}): `kvrepro grade {results_root() / profile.name}` says what it would change"
         )
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"budget_tokens": "Int64"})
+    kinds = {"budget_tokens": "Int64", **dict.fromkeys(MEASURED, float)}
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(kinds)
+
+
+def _measured(profile: Profile) -> dict[str, Any]:
+    """Throughput by cell, without that of earlier runs of a cell and of a machine that was too busy."""
+    found = [panel.read() for panel in Panel.all_of(profile) if panel.is_measured]
+    return {name: cell for panel in found if panel["verdict"] != BUSY for name, cell in panel["cells"].items()}
 
 
 def _warn(text: str) -> None:

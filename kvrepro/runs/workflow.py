@@ -1,7 +1,7 @@
 """A profile's cells through Snakemake: marks of what is complete, one run of it, and why cells failed.
 
-Snakemake deletes the outputs of a job that fails or is begun again, so it owns no results: it makes a mark per cell,
-and marks are set to what is complete before each run.
+Snakemake deletes the outputs of a job that fails or is begun again, so it owns no results: it makes a mark per cell and
+per panel whose throughput is measured, and marks are set to what is complete before each run.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ..paths import project_root, results_root, working_root
 from .folder import MANIFEST, CellFolder
 from .processes import child_command
 from .profiles import Profile
+from .throughput import Panel
 
 POLL_S = 0.5
 FAILED = "failed"  # how the line of a failed cell begins
@@ -30,15 +31,21 @@ _QUIET = ("--quiet", "rules")
 
 
 def set_marks(profile: Profile) -> None:
-    """Marks of exactly the complete cells, as old as these, so that figures older than a cell are drawn again."""
+    """Marks of exactly what is complete, as old as it is, so that figures older than that are drawn again."""
     for folder in profile.folders:
-        if folder.is_complete:
-            folder.mark.parent.mkdir(parents=True, exist_ok=True)
-            folder.mark.touch()
-            written = (folder.path / MANIFEST).stat().st_mtime_ns
-            os.utime(folder.mark, ns=(written, written))
-        else:
-            folder.mark.unlink(missing_ok=True)
+        _set(folder.mark, (folder.path / MANIFEST).stat().st_mtime_ns if folder.is_complete else None)
+    for panel in Panel.all_of(profile):
+        _set(panel.mark, panel.measured_ns if panel.is_measured else None)
+
+
+def _set(mark: Path, written_ns: int | None) -> None:
+    """Make a mark of this age, or remove it."""
+    if written_ns is None:
+        mark.unlink(missing_ok=True)
+        return
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    os.utime(mark, ns=(written_ns, written_ns))
 
 
 def snakemake_command(
@@ -47,7 +54,7 @@ def snakemake_command(
     """Snakemake's command line.
 
     Args:
-        targets: marks of the cells to make; none makes all and the figures.
+        targets: marks to make; none makes all and the figures.
         more: flags of the user's, quoted as in a shell.
     """
     flags = [
@@ -70,27 +77,28 @@ def show_plan(command: Sequence[str]) -> int:
 
 
 def run_snakemake(command: Sequence[str], profile: Profile, environment: Mapping[str, str] | None = None) -> int:
-    """Run it below a progress bar over the profile's cells; returns its exit code, its words are in `snakemake.log`.
+    """Run it below a progress bar over cells and panels; returns its exit code, its words are in `snakemake.log`.
 
     Args:
         environment: of its processes; None for this process' own.
     """
-    folders = profile.folders
+    folders, panels = profile.folders, Panel.all_of(profile)
+    total = len(folders) + len(panels)
     log = results_root() / profile.name / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as out, tqdm(total=len(folders), desc=f"{profile.name} cells", file=sys.stderr) as bar:
+    with log.open("w") as out, tqdm(total=total, desc=f"{profile.name} cells", file=sys.stderr) as bar:
         # a group of its own: Ctrl-C reaches this process alone, which ends the others
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
         try:
             while process.poll() is None:
-                _show(bar, folders)
+                _show(bar, folders, panels)
                 time.sleep(POLL_S)
         finally:
             # what a Snakemake that was killed left behind in its process group; Windows has none
             if process.poll() is not None and hasattr(os, "killpg"):
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-        _show(bar, folders)
+        _show(bar, folders, panels)
     return process.returncode
 
 
@@ -100,19 +108,30 @@ def failures(profile: Profile, since: float) -> list[str]:
     Args:
         since: when the run began, in seconds since the epoch; older logs are of other runs.
     """
-    lines = []
-    for folder in profile.folders:
-        if folder.is_complete:
-            continue
-        if folder.log.is_file() and folder.log.stat().st_mtime >= since:
-            written = _lines(folder.log)
-            # the message of the command line is one line; without it the last thing that was written
-            said = [line.removeprefix("kvrepro run: ") for line in written if line.startswith("kvrepro run: ")]
-            reason = (said or written or ["its process was killed before it wrote anything"])[-1]
-            lines.append(f"{FAILED}: {folder.cell_id}: {reason} (log: {folder.log})")
-        else:
-            lines.append(f"not started: {folder.cell_id}")
-    return lines
+    left = [folder for folder in profile.folders if not folder.is_complete]
+    return [_failure(folder.cell_id, folder.log, since, "kvrepro run: ") for folder in left]
+
+
+def unmeasured(panels: Sequence[Panel], since: float) -> list[str]:
+    """A line per panel whose throughput is not measured: what it lacks, or as `failures` says it."""
+    left = [panel for panel in panels if not panel.is_measured]
+    return [
+        f"not measured: {panel.lacks}"
+        if panel.lacks
+        else _failure(f"throughput of {panel.name}", panel.log, since, "kvrepro throughput: ")
+        for panel in left
+    ]
+
+
+def _failure(what: str, log: Path, since: float, prefix: str) -> str:
+    """Why a process did not do `what`; the command line's message begins with `prefix` and is one line."""
+    if not log.is_file() or log.stat().st_mtime < since:
+        return f"not started: {what}"
+    written = _lines(log)
+    # without a message the last thing that was written
+    said = [line.removeprefix(prefix) for line in written if line.startswith(prefix)]
+    reason = (said or written or ["its process was killed before it wrote anything"])[-1]
+    return f"{FAILED}: {what}: {reason} (log: {log})"
 
 
 def snakemake_error(profile: str) -> RunError:
@@ -127,8 +146,12 @@ def _lines(log: Path) -> list[str]:
     return [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
 
 
-def _show(bar: tqdm, folders: list[CellFolder]) -> None:
+def _show(bar: tqdm, folders: list[CellFolder], panels: list[Panel]) -> None:
     states = [folder.state for folder in folders]
-    done, running = states.count("done"), states.count("running")
-    bar.set_postfix_str(f"{running} running, {len(folders) - done - running} left", refresh=False)
+    # marks, which Snakemake makes while it runs: whether a measurement fits its cells is not asked twice a second
+    done, running = states.count("done") + sum(panel.mark.is_file() for panel in panels), states.count("running")
+    text = f"{running} running, {bar.total - done - running} left"
+    if states.count("done") == len(folders) and done < bar.total:
+        text += ", measuring throughput alone"
+    bar.set_postfix_str(text, refresh=False)
     bar.update(done - bar.n)

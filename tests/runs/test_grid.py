@@ -102,6 +102,37 @@ def of_the_server(grid):
     return server, sorted(server.children(), key=lambda process: process.create_time())
 
 
+def ask_for_throughput(project, rounds):
+    """Let the profile measure; a pass makes five rounds."""
+    path = project / "nbs_params" / "two.yaml"
+    kept = [line for line in path.read_text().splitlines() if not line.startswith("throughput")]
+    path.write_text("\n".join([*kept, f"throughput: {{rounds: {rounds}, rows: 1, turn_tokens: 4}}\n"]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="children learn at once of a killed parent on Linux only")
+def test_a_measurement_that_is_killed_leaves_nothing_and_is_made_again_as_is_one_that_was_deleted(grid, project):
+    folder = grid.results / "two" / "throughput" / "tiny-r1-llama"
+    ask_for_throughput(project, 5000)
+    grid.start()
+    until(
+        lambda: any("kvrepro throughput two --panel tiny-r1-llama/chain-12" in line for line in grid.commands()), grid
+    )
+    # both cells are there, and nothing runs beside the measurement
+    before = grid.complete()
+    assert len(before) == 2 and of_the_server(grid)[1] == []
+    grid.process.kill()
+    assert grid.left() == []
+    assert not folder.exists()
+    ask_for_throughput(project, 5)
+    for _ in range(2):
+        assert grid.start().wait(WAIT_S) == 0, (grid.results / "output").read_text()
+        assert [path.name for path in folder.iterdir()] == ["chain-12.json"]
+        found = json.loads((folder / "chain-12.json").read_text())
+        assert found["rounds"] == 5 and set(found["cells"]) == {cell.cell_id for cell in load_profile("two").cells}
+        (folder / "chain-12.json").unlink()
+    assert grid.complete() == before
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the fork server is Linux only")
 def test_a_kernel_that_is_killed_is_one_failed_cell(grid, held):
     grid.start()
@@ -146,10 +177,15 @@ def test_a_part_is_run_and_drawn(project, capfd):
     shown = json.loads(out)
     assert (shown["cells"], shown["done"]) == (1, 1)
     with open(shown["index"]) as page:
-        assert "1 of 2 cells" in page.read()
+        text = page.read()
+    assert "1 of 2 cells" in text
+    # a profile that has neither a committed table nor throughput says where it ran
+    (ran,) = shown["verdict"]
+    assert ran.startswith("Run 20") and f'<p class="verdict">{ran}</p>' in text
 
 
 def test_a_failed_cell_is_one_line_with_its_reason_and_the_rest_is_drawn(project, capfd):
+    ask_for_throughput(project, 5)
     insert(project, "assert method != 'window', 'no windows today'")
     code = main(["grid", "two", "--cores", "1", "--json"])
     out, err = capfd.readouterr()
@@ -159,6 +195,7 @@ def test_a_failed_cell_is_one_line_with_its_reason_and_the_rest_is_drawn(project
     window = next(cell for cell in load_profile("two").cells if cell.method == "window")
     assert len(failed) == 1 and failed[0].startswith(f"failed: {window.cell_id}: ")
     assert "AssertionError: no windows today (log: " in failed[0]
+    assert "not measured: throughput of tiny-r1-llama/chain-12 needs all its replies: 1 of 2 cells" in err
     assert "Snakemake" not in err and "Traceback" not in err
 
 

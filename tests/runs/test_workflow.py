@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 
@@ -12,6 +13,7 @@ from kvrepro.errors import RunError
 from kvrepro.runs import workflow
 from kvrepro.runs.folder import MANIFEST, NOTEBOOK, RECORDS, CellFolder
 from kvrepro.runs.profiles import load_profile
+from kvrepro.runs.throughput import Panel
 from kvrepro.runs.workflow import failures, set_marks
 
 SMOKE = load_profile("smoke")
@@ -52,6 +54,10 @@ def test_marks_are_those_of_the_complete_cells_and_as_old():
 
 def test_a_result_that_was_deleted_is_planned_again_although_the_page_is_newer(capfd):
     folders = [finish(cell, age_s=500) for cell in SMOKE.cells]
+    (panel,) = Panel.all_of(SMOKE)
+    panel.path.parent.mkdir(parents=True)
+    panel.path.write_text(json.dumps({"cells": {cell: {"ended": ended} for cell, ended in panel.runs().items()}}))
+    os.utime(panel.path, (time.time() - 500,) * 2)
     page = CellFolder.of("smoke", SMOKE.cells[0]).path.parents[3]
     for name in ("index.html", "summary.csv", f"{SMOKE.notebook}.ipynb"):
         (page / name).touch()

@@ -1,0 +1,218 @@
+"""Throughput of a panel: its cells decode their own recorded replies in turn, so that slow moments fall on all.
+
+Every cell has its own engine, as it ran, and is forced along the replies that it wrote: the same lengths, the same
+evictions. A forced row draws its token as any other, so nothing of a step is left out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..benchmarks.table import load_with_origin
+from ..engine.generate import end_token_ids
+from ..engine.requests import Request
+from ..errors import KvreproError
+from ..models.loading import load_model
+from ..models.table import model_entry
+from ..runs.config import CellConfig
+from ..runs.folder import CellFolder, read_records
+from ..runs.provenance import provenance
+from ..runs.runner import prepare_cell
+from ..runs.throughput import Panel, ThroughputSettings
+from .machine_load import MachineLoad
+from .rounds import Spread, end_ratios, ratios, verdict
+
+Key = tuple[str, int]  # problem and sample
+# steps that warm a cell up, uncounted, and the least seconds over which the machine's load is taken
+WARM_UP_STEPS, LOAD_S = 32, 0.5
+# turns that every round gets, so that all rounds see all lengths
+TURNS_PER_ROUND = 4
+
+
+class CellReplies:
+    """A cell's engine and what it replied, ready to decode that again.
+
+    Attributes:
+        records: by problem and sample.
+        refitted: replies whose text does not give as many tokens as they had; cut, or repeated from their beginning.
+        evictions, recorded_evictions: of the replies that were decoded again, now and when the cell ran.
+    """
+
+    def __init__(self, config: CellConfig, folder: CellFolder, model, tokenizer, rows: int):
+        problems, _ = load_with_origin(config.benchmark, config.n_problems, config.prompt_style)
+        # on a CPU the time of this thread, which does all the work; on a GPU the timer takes events
+        self.engine, requests = prepare_cell(config, model, tokenizer, problems, batch_rows=rows, clock="thread")
+        self.config, self.tokenizer, self.end = config, tokenizer, end_token_ids(model, tokenizer)[:1]
+        self.requests = {(r.problem_id, r.sample_id): r for r in requests}
+        self.records = {(row["problem_id"], row["sample_id"]): row for row in read_records(folder.path)}
+        self.refitted = self.evictions = self.recorded_evictions = 0
+        self._waiting: list[Request] = []
+        self._state = None
+
+    def length(self, key: Key) -> int:
+        """Tokens of a recorded reply."""
+        return self.records[key]["n_thinking_tokens"] + self.records[key]["n_answer_tokens"]
+
+    def begin(self, keys: Sequence[Key]) -> None:
+        """Let these replies wait; memory is taken with the first turn."""
+        self._waiting, self._state = [self._forced(key) for key in keys], None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether any token is left."""
+        return bool(self._waiting) or self._state is not None
+
+    def turn(self, steps: float = math.inf) -> np.ndarray:
+        """Decode on: new tokens, seconds of decoding and those of evictions among them, `[3]`.
+
+        Memory is given back with the last token.
+        """
+        if self._waiting:
+            self._state, self._waiting = self.engine.begin(self._waiting), []
+        if self._state is None:
+            return np.zeros(3)
+        before = self._counters()
+        for completion in self.engine.advance(self._state, steps):
+            self.evictions += completion.evictions
+            row = self.records[completion.request.problem_id, completion.request.sample_id]
+            self.recorded_evictions += row["evictions"]
+        if not self._state.waiting and not self._state.batch.rows:
+            self._state = None
+        return self._counters() - before
+
+    def _counters(self) -> np.ndarray:
+        stats = self.engine.stats
+        return np.array([stats.decoded_tokens, stats.decode_s, stats.evict_s])
+
+    def forget(self) -> None:
+        """Drop what was begun and what was counted."""
+        self._waiting, self._state = [], None
+        self.refitted = self.evictions = self.recorded_evictions = 0
+
+    def row(self, tps: list[float], full: list[float] | None) -> dict[str, Any]:
+        """What is said of the cell.
+
+        Args:
+            tps: tokens per second, round by round.
+            full: those of the full cache; None where the panel has none.
+        """
+        found = {"method": self.config.method, "budget": self.config.budget, "tps": tps}
+        for name, values in (("decode_tps", tps), ("tps_vs_full", full and ratios(tps, full))):
+            spread = vars(Spread.of(values)) if values else dict.fromkeys(("median", "lo", "hi"))
+            found |= {name: spread["median"], f"{name}_lo": spread["lo"], f"{name}_hi": spread["hi"]}
+        return found | {n: getattr(self, n) for n in ("evictions", "recorded_evictions", "refitted")}
+
+    def _forced(self, key: Key) -> Request:
+        """The request of a reply that is given."""
+        row, request, length = self.records[key], self.requests[key], self.length(key)
+        ids = self.tokenizer.encode(row["text"], add_special_tokens=False)
+        # a text does not hold the end token
+        ids += self.end if len(ids) == length - 1 else []
+        if len(ids) != length:
+            self.refitted += 1
+            ids = (ids * math.ceil(length / max(1, len(ids))) or [0] * length)[:length]
+        return Request(request.problem_id, request.sample_id, request.prompt_ids, tuple(ids))
+
+
+def measure_panel(panel: Panel, settings: ThroughputSettings, device: str | None = None) -> dict[str, Any]:
+    """Measure one panel; returns what its JSON file holds (docs/reference.md).
+
+    On a CPU one thread computes and its processor time counts, on a GPU the time between events.
+
+    Raises:
+        KvreproError: a cell is not complete, or the replies are too short to be dealt to the rounds.
+    """
+    if lacks := panel.lacks:
+        raise KvreproError(f"{lacks}; run them with `kvrepro grid {panel.profile}`")
+    torch.set_num_threads(1)
+    model, tokenizer = load_model(model_entry(panel.cells[0].model), device)
+    pairs = zip(panel.cells, panel.folders, strict=True)
+    cells = [CellReplies(config, folder, model, tokenizer, settings.rows) for config, folder in pairs]
+    runs, load = panel.runs(), MachineLoad()
+    tokens, seconds = _decode(panel.name, cells, settings, load)
+    tps = {c.config.cell_id: row.tolist() for c, row in zip(cells, tokens / seconds, strict=True)}
+    full = next((tps[c.config.cell_id] for c in cells if c.config.budget is None), None)
+    ends = Spread.of(end_ratios({(c.config.label, c.config.budget): tps[c.config.cell_id] for c in cells}))
+    model_name, benchmark = panel.name.split("/")
+    return {
+        "model": model_name,
+        "benchmark": benchmark,
+        "clock": "events" if model.device.type == "cuda" else "processor",
+        "rounds": settings.rounds,
+        "rows": min(settings.rows, len(cells[0].records)),
+        "new_tokens": round(tokens.mean()),
+        "turn_tokens": settings.turn_tokens,
+        "load": load.summary(),
+        "cells": {
+            c.config.cell_id: c.row(tps[c.config.cell_id], full) | {"ended": runs[c.config.cell_id]} for c in cells
+        },
+        "smallest_vs_largest": vars(ends),
+        "verdict": verdict(ends),
+        **provenance(str(model.device)),
+    }
+
+
+def _decode(name: str, cells: list[CellReplies], settings: ThroughputSettings, load: MachineLoad) -> np.ndarray:
+    """Tokens and seconds of every cell and round, `[2, cells, rounds]`."""
+    keys = [key for key in cells[0].requests if all(cell.length(key) > 1 for cell in cells)]
+    steps = _turn_steps(name, cells, keys, settings)
+    for cell in cells:
+        cell.begin(_some(keys, settings.rows, 0))
+        cell.turn(min(steps, WARM_UP_STEPS))
+        cell.forget()
+    found = np.zeros((3, len(cells), settings.rounds))
+    draw, is_backwards = random.Random(name), itertools.cycle((False, True))
+    for number, rounds in enumerate(settings.passes()):
+        for cell in cells:
+            cell.begin(_some(keys, settings.rows, number))
+        deal = _deal(rounds, draw)
+        while any(cell.is_waiting for cell in cells):
+            at = next(deal)
+            # forwards and backwards, so that a machine that grows slower favours no end
+            for i in range(len(cells))[:: -1 if next(is_backwards) else 1]:
+                found[:, i, at] += cells[i].turn(steps)
+            load.lap(LOAD_S)
+        # evictions come in bursts of all rows, a few in a round: shared within the pass, or chance would deal them
+        evicting = found[2][:, rounds]
+        found[1][:, rounds] += evicting.mean(1, keepdims=True) - evicting
+    return found[:2]
+
+
+def _some(keys: Sequence[Key], rows: int, number: int) -> list[Key]:
+    """As many replies as there are rows, others with every number until all have come."""
+    stride = max(1, len(keys) // rows)
+    return list(keys[number % stride :: stride][:rows])
+
+
+def _turn_steps(name: str, cells: list[CellReplies], keys: Sequence[Key], settings: ThroughputSettings) -> float:
+    """Steps of a turn: as asked for, fewer where replies are too short for `TURNS_PER_ROUND`, or all of a reply."""
+    if settings.turn_tokens is None:
+        return math.inf
+    passes = settings.passes()
+    n_rounds, parts = max(map(len, passes)), [_some(keys, settings.rows, number) for number in range(len(passes))]
+    # of the pass that ends first
+    tokens = min(max((cell.length(key) for key in part), default=0) for cell in cells for part in parts)
+    if tokens <= n_rounds:
+        raise KvreproError(
+            f"{name}: replies of at most {tokens} tokens cannot be dealt to {n_rounds} rounds; measure a benchmark "
+            "with longer replies"
+        )
+    return max(1, min(settings.turn_tokens, (tokens - 1) // (TURNS_PER_ROUND * n_rounds)))
+
+
+def _deal(rounds: Sequence[int], draw: random.Random) -> Iterator[int]:
+    """Rounds for turns to count for: each once in a drawn order, because evictions come regularly, then backwards.
+
+    Backwards, so that no round gets more of the late turns, when rows are long and few.
+    """
+    while True:
+        order = draw.sample(rounds, len(rounds))
+        yield from order
+        yield from order[::-1]

@@ -1,0 +1,84 @@
+"""`kvrepro throughput`: how fast the finished cells of a profile decode, panel by panel, apart from their runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from typing import Any
+
+from ..errors import KvreproError, check_known
+from ..files import held, write_json
+from ..paths import results_root
+from ..runs.profiles import load_profile
+from ..runs.throughput import Panel, ThroughputSettings
+from .printing import print_table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The profile, which panels, and what to do with those that are measured already."""
+    parser.add_argument("profile")
+    panel = "only this panel, for example tiny-r1-llama/chain-12; repeatable (default: all whose cells are complete)"
+    parser.add_argument("--panel", action="append", default=[], metavar="MODEL/BENCHMARK", help=panel)
+    parser.add_argument("--rounds", type=int, help="rounds instead of the profile's, at least 5")
+    parser.add_argument("--again", action="store_true", help="also panels that are measured already")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure what is not measured, print a table per panel; what is not complete is named and left.
+
+    Raises:
+        KvreproError: the profile asks for no throughput, a panel that it does not have or whose cells are missing.
+    """
+    profile = load_profile(args.profile)
+    if (settings := profile.throughput) is None:
+        raise KvreproError(
+            f"profile {profile.name} asks for no throughput: add `throughput: {{rounds: 5, rows: 48}}` to its file"
+        )
+    if args.rounds is not None:
+        settings = replace(settings, rounds=args.rounds)
+    panels = {panel.name: panel for panel in Panel.all_of(profile)}
+    check_known(f"panel of profile {profile.name}", panels, *args.panel)
+    verdicts, incomplete = {}, []
+    with held(results_root() / profile.name / ".throughput.lock", f"throughput of {profile.name}"):
+        for name in args.panel or panels:
+            panel = panels[name]
+            if panel.lacks and not args.panel:
+                print(f"not measured: {panel.lacks}", file=sys.stderr)
+                incomplete.append(name)
+            else:
+                verdicts[name] = _measured(panel, settings, args.again)["verdict"]
+    return {"profile": profile.name, "verdicts": verdicts, "incomplete": incomplete}
+
+
+def _measured(panel: Panel, settings: ThroughputSettings, again: bool) -> dict[str, Any]:
+    """What is known of a panel, measured where it is not or is to be `again`."""
+    if not again and panel.is_measured:
+        found, state = panel.read(), "measured already"
+    else:
+        from ..bench.throughput import measure_panel
+
+        found, state = measure_panel(panel, settings), "measured"
+        panel.path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(panel.path, found)
+    load = found["load"]
+    print(
+        f"{panel.name}: {found['verdict']}, {state} in {found['rounds']} rounds of {found['rows']} rows; others kept "
+        f"{100 * load['mean']:.0f} % of the cores busy, {100 * load['max']:.0f} % at most"
+    )
+    print_table(
+        {
+            "cell": cell_id.split("/")[2],
+            "tokens/s": _shown(cell, "decode_tps", 0),
+            "of full": _shown(cell, "tps_vs_full", 2),
+        }
+        for cell_id, cell in found["cells"].items()
+    )
+    return found
+
+
+def _shown(cell: dict[str, Any], name: str, places: int) -> str:
+    """A median and its interval."""
+    if cell[name] is None:
+        return "-"
+    return "{:.{p}f} ({:.{p}f} to {:.{p}f})".format(*(cell[f"{name}{end}"] for end in ("", "_lo", "_hi")), p=places)

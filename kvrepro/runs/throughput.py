@@ -1,0 +1,164 @@
+"""Throughput that is measured apart from the cells: what a profile asks for, and what was found for a panel.
+
+A panel is the cells of one model and benchmark of a profile. `bench.throughput` measures one once its cells are
+complete and writes one JSON file; here it is described, found and read. Loads without torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from ..checks import typed
+from ..errors import KvreproError, RunError, check_known
+from ..paths import results_root
+from .config import CellConfig
+from .folder import MANIFEST, CellFolder, read_manifest
+
+if TYPE_CHECKING:
+    from .profiles import Profile
+
+# below this many rounds an interval says next to nothing
+LEAST_ROUNDS = 5
+# which way throughput goes from the smallest to the largest budget; `BUSY`: the machine was too busy to say
+FALLS, RISES, LEVEL, BUSY = "falls", "rises", "level", "busy"
+
+
+@dataclass(frozen=True)
+class ThroughputSettings:
+    """How a profile's panels are measured, its key `throughput`.
+
+    Attributes:
+        rounds: of every cell, at least `LEAST_ROUNDS`.
+        rows: replies decoded together, at most those of a cell.
+        turn_tokens: tokens that every row decodes before the next cell has its turn. Turn by turn a pass over `rows`
+            replies is dealt to `LEAST_ROUNDS` rounds, and all caches of a panel are held at once. None takes whole
+            replies in turn: a pass per round, and one cache at a time.
+    """
+
+    rounds: int = LEAST_ROUNDS
+    rows: int = 48
+    turn_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, expected in get_type_hints(ThroughputSettings).items():
+            object.__setattr__(self, name, typed(f"throughput: {name}", getattr(self, name), expected))
+        for name, least in (("rounds", LEAST_ROUNDS), ("rows", 1), ("turn_tokens", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise KvreproError(f"throughput: {name}={value}: must be at least {least}")
+
+    def passes(self) -> list[list[int]]:
+        """The rounds that each pass over some replies is dealt to."""
+        n_passes = self.rounds if self.turn_tokens is None else self.rounds // LEAST_ROUNDS
+        return [
+            list(range(self.rounds))[i * self.rounds // n_passes : (i + 1) * self.rounds // n_passes]
+            for i in range(n_passes)
+        ]
+
+    @classmethod
+    def from_mapping(cls, values: Any) -> ThroughputSettings:
+        """Build from a profile's key.
+
+        Raises:
+            KvreproError: no mapping, an unknown name, a value of the wrong type or out of range.
+        """
+        if not isinstance(values, Mapping):
+            raise KvreproError(f"`throughput` must be a mapping such as {{rounds: 5, rows: 48}}, given {values!r}")
+        check_known("key of throughput", [f.name for f in fields(cls)], *values)
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The cells of one model and benchmark of a profile, and where their throughput lies."""
+
+    profile: str
+    name: str
+    cells: tuple[CellConfig, ...]
+
+    @classmethod
+    def all_of(cls, profile: Profile) -> list[Panel]:
+        """The panels of a profile that asks for throughput, in its order; of one that does not, none."""
+        if profile.throughput is None:
+            return []
+        by_name: dict[str, list[CellConfig]] = {}
+        for cell in profile.cells:
+            by_name.setdefault(cell.cell_id.rsplit("/", 2)[0], []).append(cell)
+        return [cls(profile.name, name, tuple(cells)) for name, cells in by_name.items()]
+
+    @property
+    def folders(self) -> list[CellFolder]:
+        """Where the results of its cells lie."""
+        return [CellFolder.of(self.profile, cell) for cell in self.cells]
+
+    @property
+    def lacks(self) -> str:
+        """Which of its cells are not complete; empty if all are. While one is not, the panel is not measured."""
+        missing = [folder.cell_id for folder in self.folders if not folder.is_complete]
+        count = f"{len(missing)} of {len(self.cells)} cells are not complete"
+        return f"throughput of {self.name} needs all its replies: {count}, {missing[0]} first" if missing else ""
+
+    @property
+    def _root(self) -> Path:
+        return results_root() / self.profile
+
+    @property
+    def path(self) -> Path:
+        """`results/<profile>/throughput/<model>/<benchmark>.json`."""
+        return self._root / "throughput" / f"{self.name}.json"
+
+    @property
+    def mark(self) -> Path:
+        """The empty file that stands for the measured panel in a grid."""
+        return self._root / ".done" / "throughput" / self.name
+
+    @property
+    def log(self) -> Path:
+        """What the panel's process in a grid wrote."""
+        return self._root / "logs" / f"throughput_{self.name.replace('/', '_')}.log"
+
+    def runs(self) -> dict[str, str | None]:
+        """By cell when its run ended: what a measurement belongs to."""
+        return {folder.cell_id: read_manifest(folder.path).get("ended") for folder in self.folders}
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it was measured on its cells as they are; not after one of them was run again."""
+        if self.lacks or (found := self.read()) is None:
+            return False
+        return {name: cell.get("ended") for name, cell in found["cells"].items()} == self.runs()
+
+    @property
+    def measured_ns(self) -> int:
+        """When it was, or its newest cell: as old as its mark must be, for Snakemake goes by times alone."""
+        written = [self.path, *(folder.path / MANIFEST for folder in self.folders)]
+        return max(path.stat().st_mtime_ns for path in written)
+
+    def read(self) -> dict[str, Any] | None:
+        """What was measured (docs/reference.md), None where nothing was.
+
+        Raises:
+            RunError: the file cannot be read.
+        """
+        try:
+            found = json.loads(self.path.read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise RunError(f"{self.path} cannot be read ({error}): delete it and measure again") from error
+        if not isinstance(found, dict) or not isinstance(found.get("cells"), dict):
+            raise RunError(f"{self.path} holds no cells: delete it and measure again")
+        return found
+
+
+def read_panel(profile: str, model: str, benchmark: str) -> dict[str, Any] | None:
+    """What was measured of one panel; see `Panel.read`.
+
+    Args:
+        model: as in the cells' ids, the last part of a path.
+    """
+    return Panel(profile, f"{model}/{benchmark}", ()).read()

@@ -1,0 +1,196 @@
+"""A panel's throughput on real cells: their own replies, their lengths and evictions, turns there and back."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from kvrepro.bench import throughput
+from kvrepro.bench.throughput import CellReplies, measure_panel
+from kvrepro.errors import KvreproError
+from kvrepro.files import write_rows
+from kvrepro.runs.folder import NOTEBOOK, RECORDS, read_manifest, read_records
+from kvrepro.runs.profiles import Profile
+from kvrepro.runs.runner import run_cell
+from kvrepro.runs.throughput import Panel, ThroughputSettings
+
+from ..cells import HAS_MODEL, SETTINGS, build
+
+pytestmark = pytest.mark.skipif(not HAS_MODEL, reason="needs the tiny model")
+TURNS = ThroughputSettings(rounds=5, rows=2, turn_tokens=2)
+WHOLE = ThroughputSettings(rounds=5, rows=2)
+# prompts have about 80 tokens: both budgets evict
+COMPRESSED = {"method": "dynts", "window": 32, "ratio": 0.75, "pin_overflow": "keep_first"}
+CELLS = tuple(
+    build({**SETTINGS, "max_new_tokens": 60}, **more)
+    for more in ({}, *({**COMPRESSED, "budget": b} for b in (92, 110)))
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The three cells, run once."""
+    root = tmp_path_factory.mktemp("cells")
+    for cell in CELLS:
+        run_cell(cell, root / cell.cell_id)
+        (root / cell.cell_id / NOTEBOOK).write_text("{}")
+    return root
+
+
+@pytest.fixture
+def panel(finished, monkeypatch, tmp_path):
+    """Their panel, in a results folder of this test."""
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "mine").symlink_to(finished)
+    (found,) = Panel.all_of(Profile("mine", "", CELLS, throughput=TURNS))
+    return found
+
+
+@pytest.mark.parametrize("settings", [TURNS, WHOLE, replace(TURNS, rounds=10)], ids=["turns", "whole", "two passes"])
+def test_lengths_and_evictions_are_those_of_the_cells(panel, settings, monkeypatch):
+    forced, original = [], CellReplies._forced
+
+    def note(self, key):
+        forced.append((self.config.cell_id, key, original(self, key)))
+        return forced[-1][-1]
+
+    monkeypatch.setattr(CellReplies, "_forced", note)
+    found = measure_panel(panel, settings)
+    assert list(found["cells"]) == [cell.cell_id for cell in CELLS]
+    records = {
+        folder.cell_id: {(r["problem_id"], r["sample_id"]): r for r in read_records(folder.path)}
+        for folder in panel.folders
+    }
+    for cell_id, key, request in forced:
+        row = records[cell_id][key]
+        assert len(request.forced_ids) == row["n_thinking_tokens"] + row["n_answer_tokens"]
+    for cell_id, row in found["cells"].items():
+        assert row["evictions"] == row["recorded_evictions"]
+        assert (row["evictions"] > 0) == (row["budget"] is not None)
+        assert len(row["tps"]) == settings.rounds and all(tps > 0 for tps in row["tps"])
+        assert row["decode_tps_lo"] <= row["decode_tps"] <= row["decode_tps_hi"]
+        assert row["ended"] == panel.runs()[cell_id]
+    full, *compressed = found["cells"].values()
+    assert (full["tps_vs_full"], full["tps_vs_full_lo"], full["tps_vs_full_hi"]) == (1.0, 1.0, 1.0)
+    for row in compressed:
+        assert row["tps_vs_full_lo"] <= row["tps_vs_full"] <= row["tps_vs_full_hi"]
+    assert (found["model"], found["benchmark"], found["clock"]) == ("tiny-r1-llama", "chain-12", "processor")
+    assert (found["rounds"], found["rows"]) == (settings.rounds, 2)
+    assert 0 <= found["load"]["mean"] <= found["load"]["max"] <= 1
+
+
+def test_all_replies_of_a_cell_give_the_evictions_of_its_manifest_and_every_token(panel):
+    found = measure_panel(panel, replace(TURNS, rows=3))
+    for folder in panel.folders:
+        manifest, row = read_manifest(folder.path), found["cells"][folder.cell_id]
+        assert row["evictions"] == manifest["evictions"]
+    tokens = [
+        sum(r["n_thinking_tokens"] + r["n_answer_tokens"] - 1 for r in read_records(f.path)) for f in panel.folders
+    ]
+    # the first token of a reply comes from its prompt
+    assert found["new_tokens"] == round(sum(tokens) / len(tokens) / 5)
+
+
+def test_cells_take_turns_there_and_back_on_the_same_replies(panel, monkeypatch):
+    turns, begun = [], []
+    turn, begin = CellReplies.turn, CellReplies.begin
+
+    def note_turn(self, steps):
+        turns.append((self.config.budget, steps))
+        return turn(self, steps)
+
+    def note_begin(self, keys):
+        begun.append((self.config.budget, tuple(keys)))
+        begin(self, keys)
+
+    monkeypatch.setattr(CellReplies, "turn", note_turn)
+    monkeypatch.setattr(CellReplies, "begin", note_begin)
+    measure_panel(panel, replace(TURNS, rounds=10))
+    there = [None, 92, 110]
+    # the warm-up, then turns of two steps; the last ones of a pass may find nothing left
+    assert [budget for budget, _ in turns[3:15]] == there + there[::-1] + there + there[::-1]
+    assert {steps for _, steps in turns[3:]} == {2}
+    warm_up, *passes = [begun[i : i + 3] for i in range(0, len(begun), 3)]
+    assert len(passes) == 2
+    for part in (warm_up, *passes):
+        assert [budget for budget, _ in part] == there and len({keys for _, keys in part}) == 1
+    # three replies of which two fit: every pass takes the next that it can
+    assert warm_up == passes[0]
+
+
+def test_passes_take_other_replies_until_all_have_come():
+    keys = [(str(i), 0) for i in range(100)]
+    parts = [throughput._some(keys, 32, number) for number in range(3)]
+    assert all(len(part) == 32 for part in parts)
+    assert len(set().union(*parts)) == 96
+    assert throughput._some(keys, 32, 3) == parts[0]
+    assert throughput._some(keys[:5], 32, 7) == keys[:5]
+
+
+def test_turns_are_dealt_so_that_every_round_gets_as_many_early_and_late_ones():
+    deal = throughput._deal(range(5), random.Random(0))
+    dealt = [next(deal) for _ in range(1000)]
+    for start in range(0, 1000, 5):
+        assert sorted(dealt[start : start + 5]) == list(range(5))
+    places = [sum(i for i, at in enumerate(dealt) if at == n) for n in range(5)]
+    assert len(set(places)) == 1
+    assert len({tuple(dealt[i : i + 5]) for i in range(0, 1000, 10)}) > 20
+
+
+def test_evictions_are_shared_within_a_pass(panel, monkeypatch):
+    """Made turns: every one takes a second, and one of them three more that were an eviction's."""
+    import numpy as np
+
+    def turn(self, steps):
+        self.left = getattr(self, "left", 40) - 1
+        if self.left == 0:
+            self._waiting = []
+        return np.array([10.0, 4.0, 3.0]) if self.left == 20 else np.array([10.0, 1.0, 0.0])
+
+    monkeypatch.setattr(CellReplies, "turn", turn)
+    found = measure_panel(panel, TURNS)
+    for row in found["cells"].values():
+        assert row["tps"] == pytest.approx([row["tps"][0]] * 5, rel=0.2)
+        assert min(row["tps"]) > 8.5
+
+
+def test_a_text_that_gives_other_tokens_is_fitted_and_counted(panel):
+    folder = panel.folders[0]
+    rows = read_records(folder.path)
+    before = (folder.path / RECORDS).read_bytes()
+    try:
+        changed = [{**rows[0], "text": rows[0]["text"][:7]}, {**rows[1], "text": rows[1]["text"] * 2}, rows[2]]
+        write_rows(folder.path / RECORDS, changed)
+        found = measure_panel(panel, replace(TURNS, rows=3))
+        assert [row["refitted"] for row in found["cells"].values()] == [2, 0, 0]
+        write_rows(folder.path / RECORDS, [{**row, "text": ""} for row in rows])
+        assert measure_panel(panel, replace(TURNS, rows=3))["cells"][folder.cell_id]["refitted"] == 3
+    finally:
+        (folder.path / RECORDS).write_bytes(before)
+
+
+def test_replies_that_are_too_short_for_the_rounds_are_refused(tmp_path):
+    cells = tuple(
+        build(SETTINGS, n_problems=1, max_new_tokens=4, **more)
+        for more in ({}, {"method": "window", "budget": 100, "window": 16})
+    )
+    (panel,) = Panel.all_of(Profile("short", "", cells, throughput=TURNS))
+    for folder in panel.folders:
+        run_cell(folder_config(panel, folder), folder.path)
+        (folder.path / NOTEBOOK).write_text("{}")
+    with pytest.raises(KvreproError, match="replies of at most 4 tokens cannot be dealt to 5 rounds; measure"):
+        measure_panel(panel, TURNS)
+
+
+def folder_config(panel, folder):
+    return next(cell for cell in panel.cells if cell.cell_id == folder.cell_id)
+
+
+def test_a_panel_that_is_not_complete_is_not_measured(panel):
+    (other,) = Panel.all_of(Profile("nothing", "", CELLS, throughput=TURNS))
+    with pytest.raises(
+        KvreproError, match=r"needs all its replies: 3 of 3 cells are not complete.*kvrepro grid nothing"
+    ):
+        measure_panel(other, TURNS)
