@@ -17,6 +17,7 @@ from kvrepro.runs.runner import run_cell
 from kvrepro.runs.throughput import Panel, ThroughputSettings
 
 from ..cells import HAS_MODEL, SETTINGS, build
+from ..conftest import has_compiler
 
 pytestmark = pytest.mark.skipif(not HAS_MODEL, reason="needs the tiny model")
 TURNS = ThroughputSettings(rounds=5, rows=2, turn_tokens=2)
@@ -118,6 +119,23 @@ def test_cells_take_turns_there_and_back_on_the_same_replies(panel, monkeypatch)
         assert [budget for budget, _ in part] == there and len({keys for _, keys in part}) == 1
     # three replies of which two fit: every pass takes the next that it can
     assert warm_up == passes[0]
+
+
+@pytest.mark.skipif(not has_compiler(), reason="the compiled decode step alone looks for its cache anew")
+def test_caches_move_to_other_memory_and_decode_on_as_before(panel, monkeypatch):
+    places, moved = {}, CellReplies.move
+
+    def note(self):
+        moved(self)
+        if self._state is not None:
+            places.setdefault(self.config.cell_id, []).append(self._state.cache.kv.data_ptr())
+
+    monkeypatch.setattr(throughput, "MOVE_TURNS", 3)
+    monkeypatch.setattr(CellReplies, "move", note)
+    found = measure_panel(panel, replace(TURNS, rows=3))
+    assert set(places) == set(found["cells"]) and all(len(set(where)) > 1 for where in places.values())
+    for row in found["cells"].values():
+        assert row["evictions"] == row["recorded_evictions"]
 
 
 def test_passes_take_other_replies_until_all_have_come():

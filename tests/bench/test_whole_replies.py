@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 import kvrepro
 from kvrepro.bench.whole_replies import CostSetting, measure_costs, method_options
+from kvrepro.engine.stage_timer import CLOCKS
 from kvrepro.errors import KvreproError
 from kvrepro.methods.table import METHODS, create_method, method_class
 
@@ -24,6 +27,14 @@ def test_costs_are_those_of_a_run_with_evictions_and_relative_to_window(tiny):
     for row in rows.values():
         assert row["step_ms"] > 0 and row["decode_tps"] > 0
         assert 0 < row["evict_share"] < 1 and row["evict_ms"] > 0
+
+
+def test_costs_are_read_from_the_clock_that_is_asked_for(tiny, monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setitem(CLOCKS, "thread", lambda: float(next(ticks)))
+    (row,) = measure_costs(*tiny, ["window"], SMALL, repeats=1, clock="thread")
+    # a tick for the model and one for scoring
+    assert row["step_ms"] == 2000
 
 
 def test_an_oracle_has_no_cost_of_its_own(tiny):

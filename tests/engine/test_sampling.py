@@ -7,9 +7,10 @@ import torch
 from kvrepro.kernels.reference.sampling import gumbel, uniform
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from kvrepro.engine.batch import EVICTION, SAMPLING, row_key
-from kvrepro.engine.requests import SamplingConfig
-from kvrepro.engine.sampling import sample_tokens
+from kvrepro.engine import sampling
+from kvrepro.engine.batch import EVICTION, SAMPLING, Row, row_key
+from kvrepro.engine.requests import Request, SamplingConfig
+from kvrepro.engine.sampling import next_tokens, sample_tokens
 from kvrepro.errors import KvreproError
 
 
@@ -92,6 +93,22 @@ def test_noise_is_uniform_and_its_streams_are_apart():
     keys = {row_key(s, p, k, stream) for s in (0, 1) for p in ("a", "b") for k in (0, 1) for stream in (1, 2)}
     assert len(keys) == 16
     assert abs(gumbel(torch.tensor(3), torch.arange(100_000)).mean() - 0.5772) < 0.02
+
+
+def test_forced_rows_draw_as_others_do_and_take_their_own_tokens(monkeypatch):
+    torch.manual_seed(2)
+    rows = [Row(Request("a", 0, (1,), (7, 8)), 0), Row(Request("b", 0, (1,)), 0), Row(Request("c", 0, (1,), (9,)), 0)]
+    logits, keys, steps = torch.randn(3, 40), torch.arange(3), torch.zeros(3, dtype=torch.int64)
+    drawn = sample_tokens(logits, SamplingConfig(), keys, steps)
+    drawn_for = []
+    monkeypatch.setattr(sampling, "sample_tokens", lambda *a: drawn_for.append(len(a[0])) or sample_tokens(*a))
+    assert next_tokens(logits, SamplingConfig(), rows, [1, 0, 0], keys, steps).tolist() == [8, int(drawn[1]), 9]
+    forced = [rows[0], rows[2]]
+    assert next_tokens(logits[:2], SamplingConfig(), forced, [0, 0], keys[:2], steps[:2]).tolist() == [7, 9]
+    assert drawn_for == [3, 2], "a step of forced rows leaves sampling out"
+    # forced or not, no token comes from logits that are not finite
+    logits[0, 3] = torch.nan
+    assert next_tokens(logits, SamplingConfig(), rows, [1, 0, 0], keys, steps).tolist() == [-1, int(drawn[1]), 9]
 
 
 @pytest.mark.parametrize("bad", [{"temperature": -0.1}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_k": -1}, {"order": "x"}])

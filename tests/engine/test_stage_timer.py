@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 import torch
 
@@ -50,6 +53,20 @@ def test_a_cpu_section_adds_wall_time_to_its_own_field(monkeypatch):
             pass
     timer.settle()
     assert (stats.forward_s, stats.decode_s) == (2.75, 2.75)
+
+
+def test_the_clock_of_a_thread_leaves_other_threads_and_waiting_out():
+    def spin():
+        end = time.perf_counter() + 0.2
+        while time.perf_counter() < end:
+            sum(range(1000))
+
+    found = {clock: StageTimer({}, torch.device("cpu"), clock) for clock in ("wall", "thread")}
+    other = threading.Thread(target=spin)
+    with found["wall"].section("x"), found["thread"].section("x"):
+        other.start()
+        other.join()
+    assert found["wall"].seconds["x"] >= 0.2 > found["thread"].seconds["x"]
 
 
 def test_a_gpu_section_is_read_when_the_device_has_passed_it(monkeypatch):
