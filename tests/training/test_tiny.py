@@ -141,35 +141,42 @@ def test_a_verified_reply_computes_the_chain_once_more_per_pass_and_counts_down(
 
 
 def test_mistakes_are_followed_up_and_a_later_pass_corrects_them():
-    """Every digit of a thought is what was said last, or computed from it, except where a mistake is noted."""
-    rng = random.Random(4)
+    """Every token of a thought is the question's, what was said last, or computed from it, except where noted."""
+    rng, kinds = random.Random(4), Counter()
     for _ in range(60):
         problem = sample_problem(rng, rng.randint(5, 14), rng.choice(TASKS), rng.randint(1, 4))
         values, gold = solve(problem.question())
-        worked = problem.worked_reply(rng, 1.0)
-        pieces, mistakes = worked.pieces, worked.mistakes
-        assert len(mistakes) == problem.passes, "one in every pass but the last"
+        asked = dict(re.findall(r"([A-Z]) ([a-z]:=[^;]+);", problem.question()))
+        worked = problem.worked_reply(rng, 0.3)
         said: dict[str, int] = {}
-        for place in range(pieces.index(THINK_END)):
-            mention = re.fullmatch("([a-z])=", pieces[place])
-            if mention is None:
-                continue
-            name, digit = mention[1], int(pieces[place + 1])
-            is_value = pieces[place + 2] != ","
-            line = "".join(pieces[max(0, place - 11) : place])
-            if is_value and (operation := re.search(rf"{name}:=([a-z])([-+*])([a-z]); [^\n]*$", line)):
-                left, operator, right = operation.groups()
-                expected = eval(f"{said[left]}{operator}{said[right]}") % 10
-            elif is_value:
-                expected = values[name]
-            else:
-                expected = said[name]
-            assert (digit != expected) == (place + 1 in mistakes), "".join(pieces)
-            said[name] = digit
+        place, noted = 0, set(worked.mistakes)
+        thought = worked.pieces[: worked.pieces.index(THINK_END)]
+        for line in "".join(thought).splitlines():
+            n_tokens = next(i for i, piece in enumerate(thought[place:]) if piece == "\n") + 1
+            tokens, first = thought[place : place + n_tokens], place
+            place += n_tokens
+            label, definition, mentions = re.fullmatch(r"(?:wait )?\d?([A-Z]) (\S+); (.*?)(?: ok)?", line).groups()
+            here = [first + i for i in range(n_tokens) if first + i in noted]
+            found = []
+            if definition != asked[label]:
+                (place_of,) = here
+                assert thought[place_of] in definition, line
+                found.append("definition")
+            name, formula = definition.split(":=")
+            *operands, (last, digit) = re.findall(r"([a-z])=(\d)", mentions)
+            for operand, value in operands:
+                found += ["operand"] if said[operand] != int(value) else []
+                said[operand] = int(value)
+            found += ["value"] if eval(formula, {"__builtins__": {}}, said) % 10 != int(digit) else []
+            assert last == name
+            said[name] = int(digit)
+            assert len(found) == len(here) <= 1, (line, tokens)
+            kinds.update(found)
         assert said == values, "the last pass is right"
-        assert "".join(pieces).endswith(f"\\boxed{{{gold}}}")
-        turns = "".join(pieces[turn] for turn in worked.turns)
+        assert "".join(worked.pieces).endswith(f"\\boxed{{{gold}}}")
+        turns = "".join(worked.pieces[turn] for turn in worked.turns)
         assert turns == "".join(map(str, reversed(range(problem.passes + 1)))) + THINK_END
+    assert set(kinds) == {"definition", "operand", "value"}
 
 
 def test_no_digit_is_so_frequent_that_it_can_be_guessed(many):

@@ -87,10 +87,10 @@ def test_loss_falls_on_the_reply_and_its_end_alone():
 
 def test_mistakes_are_read_and_never_learned():
     problem = sample_problem(random.Random(8), 10, "sum", 3)
-    worked = problem.worked_reply(random.Random(1), 1.0)
-    example = encode_example(problem, random.Random(1), 1.0, turn_weight=9.0)
+    worked = problem.worked_reply(random.Random(1), 0.3)
+    example = encode_example(problem, random.Random(1), 0.3, turn_weight=9.0)
     ids, labels, mistakes = example.ids, example.labels, worked.mistakes
-    assert len(mistakes) == 3
+    assert len(mistakes) > 3
     n_prompt = len(ids) - len(worked.pieces) - 1
     heavy = [i - n_prompt for i, weight in enumerate(example.weights) if weight == 9.0]
     assert heavy == worked.turns

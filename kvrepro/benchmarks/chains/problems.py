@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .language import LABELS, NAMES, OPTION_LETTERS, THINK_END
 
@@ -47,7 +47,7 @@ class WorkedReply:
     """A reply in tokens.
 
     Attributes:
-        mistakes: indices of the digits that are wrong on purpose.
+        mistakes: indices of the tokens that are wrong on purpose.
         turns: indices of the tokens that say how many passes are still to come where that changes, and of the end.
     """
 
@@ -112,25 +112,25 @@ class ChainProblem:
         """One correct reply, from the first trace line to the box; `rng` places the re-checks."""
         return self.worked_reply(rng).pieces
 
-    def worked_reply(self, rng: random.Random, mistake_share: float = 0.0) -> WorkedReply:
+    def worked_reply(self, rng: random.Random, mistake_rate: float = 0.0) -> WorkedReply:
         """A reply whose box is right.
 
         Args:
             rng: places re-checks and mistakes.
-            mistake_share: of the passes before the last, how many hold one wrong digit. What is computed from it is
-                wrong too, until a re-check or the next pass states the value again.
+            mistake_rate: of the lines before the last pass, how many hold a mistake: half of them a definition that is
+                not the question's, half a wrong digit. What is computed from it is wrong too, until a re-check or the
+                next pass states the value again.
         """
         trace, turns = _Trace(), []
         lines = list(zip(LABELS, self.definitions, strict=False))
         for left in range(self.passes, -1, -1):
             count = [str(left)] if self.passes else []
             turns += [len(trace.pieces)] * len(count)
-            is_wrong = left > 0 and rng.random() < mistake_share
-            wrong_line = rng.choice([label for label, d in lines if d.operator]) if is_wrong else None
             checkable = []
             for label, d in lines:
                 trace.pieces += count
-                trace.write(label, d, rng if label == wrong_line else None)
+                is_wrong = left > 0 and mistake_rate > 0 and rng.random() < mistake_rate
+                trace.write(label, d, rng if is_wrong else None)
                 trace.pieces.append("\n")
                 if d.operator and left == self.passes:
                     checkable.append((label, d))
@@ -168,15 +168,29 @@ class _Trace:
         self._said: dict[str, int] = {}
 
     def write(self, label: str, d: Definition, wrong: random.Random | None = None) -> None:
-        """A line: the definition copied, its operands looked up, its value; `wrong` draws one digit that is not so."""
+        """A line: the definition copied, its operands looked up, its value; `wrong` draws one token that is not so."""
+        is_copy = wrong is not None and bool(self._said) and wrong.random() < 0.5
+        if is_copy:
+            d, place = self._miscopied(d, wrong)
+            self.mistakes.append(len(self.pieces) + place)
         self.pieces += [f"{label} ", *definition_pieces(d), "; "]
         operands = (d.left, d.right) if d.operator else ()
-        at = None if wrong is None else wrong.randrange(len(operands) + 1)
+        at = None if wrong is None or is_copy else wrong.randrange(len(operands) + 1)
         for i, operand in enumerate(operands):
             self._say(operand, self._said[operand], wrong if at == i else None)
             self.pieces.append(",")
         value = apply(d.operator, self._said[d.left], self._said[d.right]) if d.operator else int(d.left)
         self._say(d.name, value, wrong if at == len(operands) else None)
+
+    def _miscopied(self, d: Definition, wrong: random.Random) -> tuple[Definition, int]:
+        """A definition that differs in one token, and which one of the line that is."""
+        if not d.operator:
+            return replace(d, left=wrong.choice([c for c in "0123456789" if c != d.left])), 2
+        side, place = wrong.choice((("left", 2), ("right", 3)))
+        others = [name for name in self._said if name not in (d.name, getattr(d, side))]
+        if not others:
+            return replace(d, operator=wrong.choice([o for o in "+-*" if o != d.operator])), 3
+        return replace(d, **{side: wrong.choice(others)}), place
 
     def _say(self, name: str, value: int, wrong: random.Random | None) -> None:
         if wrong is not None:

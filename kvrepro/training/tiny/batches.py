@@ -46,7 +46,7 @@ class Example:
 
 
 def encode_example(
-    problem: ChainProblem, rng: random.Random, mistake_share: float = 0.0, turn_weight: float = 1.0
+    problem: ChainProblem, rng: random.Random, mistake_rate: float = 0.0, turn_weight: float = 1.0
 ) -> Example:
     """What is wrong in a thought is read and never learned, so that a model corrects mistakes and does not make them.
 
@@ -54,7 +54,7 @@ def encode_example(
         turn_weight: of the tokens that say how many passes follow.
     """
     prompt = encode_pieces([BOS, USER, *problem.question_pieces(), ASSISTANT, THINK_START, "\n"])
-    worked = problem.worked_reply(rng, mistake_share)
+    worked = problem.worked_reply(rng, mistake_rate)
     reply = encode_pieces([*worked.pieces, EOS])
     labels = [*[IGNORED] * len(prompt), *reply]
     weights = [1.0] * len(labels)
@@ -70,7 +70,7 @@ def problem_batch(
     n_tokens: int,
     sizes: tuple[int, int],
     most_passes: int = 0,
-    mistake_share: float = 0.0,
+    mistake_rate: float = 0.0,
     turn_weight: float = 1.0,
     longest: int = 2048,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,7 +79,7 @@ def problem_batch(
     Args:
         sizes: smallest and largest number of variables; one batch spans three neighbouring sizes.
         most_passes: passes of verification, drawn from 0 to so many and equal within a batch.
-        mistake_share: of the passes that a later one corrects, how many hold a mistake.
+        mistake_rate: of the lines that a later pass corrects, how many hold a mistake.
         turn_weight: in the loss, of the tokens that say how many passes follow.
         longest: longer examples are left out, tokens.
 
@@ -95,7 +95,7 @@ def problem_batch(
         problem = sample_problem(rng, n_variables, rng.choice(TASKS), passes)
         if split_of(problem.question()) != "train":
             continue
-        example = encode_example(problem, rng, mistake_share, turn_weight)
+        example = encode_example(problem, rng, mistake_rate, turn_weight)
         if len(example.ids) > longest:
             passes -= 1
             continue

@@ -118,8 +118,8 @@ split of the question hash than the training questions.
   {recipe["smallest"]} to {recipe["largest"]} variables, loss on the reply.
 - Then {recipe["long_steps"]} steps of about {recipe["long_batch_tokens"]} tokens of problems with 0 to \
 {recipe["most_passes"]} passes of
-  verification and up to {recipe["long_largest"]} variables, at most {recipe["longest"]} tokens each. Of the passes
-  that a later one corrects, {recipe["mistake_share"]:.0%} hold a wrong digit, which is read and never learned.
+  verification and up to {recipe["long_largest"]} variables, at most {recipe["longest"]} tokens each. Of the lines
+  that a later pass corrects, {recipe["mistake_rate"]:.0%} hold a wrong token, which is read and never learned.
 - Muon for the matrices, AdamW for the rest (new for the third stage), bfloat16 autocast, warm-up and cosine per stage.
 {changes}
 {_table("step | loss | token accuracy (%)", curve_rows)}

@@ -41,7 +41,7 @@ class Recipe:
     seed: int = 0
     repeat_steps: int = 1000
     problem_steps: int = 2800
-    long_steps: int = 700
+    long_steps: int = 800
     repeat_rows: int = 32
     repeat_length: int = 96  # tokens
     batch_tokens: int = 5000
@@ -58,7 +58,7 @@ class Recipe:
     long_largest: int = 24  # variables
     most_passes: int = 5  # of verification, from `passes_share` of the long steps on
     passes_share: float = 0.4
-    mistake_share: float = 0.3  # of the passes that a later one corrects
+    mistake_rate: float = 0.08  # of the lines that a later pass corrects
     turn_weight: float = 10.0  # in the loss, of the tokens that say how many passes follow: one in two hundred
     longest: int = 1950  # tokens of an example
 
@@ -222,7 +222,7 @@ def train_step(recipe: Recipe, model, optimizers, step: int) -> tuple[float, flo
             recipe.long_batch_tokens,
             sizes,
             passes,
-            recipe.mistake_share,
+            recipe.mistake_rate,
             recipe.turn_weight,
             recipe.longest,
         )
