@@ -27,7 +27,7 @@ from ..runs.provenance import provenance
 from ..runs.runner import prepare_cell
 from ..runs.throughput import Panel, ThroughputSettings
 from .machine_load import MachineLoad
-from .rounds import Spread, end_ratios, ratios, verdict
+from .rounds import Spread, ends, panel_verdict, ratios
 
 Key = tuple[str, int]  # problem and sample
 # steps that warm a cell up, uncounted, and the least seconds over which the machine's load is taken
@@ -114,7 +114,7 @@ class CellReplies:
             tps: tokens per second, round by round.
             full: those of the full cache; None where the panel has none.
         """
-        found = {"method": self.config.method, "budget": self.config.budget, "tps": tps}
+        found = {n: getattr(self.config, n) for n in ("method", "label", "budget")} | {"tps": tps}
         for name, values in (("decode_tps", tps), ("tps_vs_full", full and ratios(tps, full))):
             spread = vars(Spread.of(values)) if values else dict.fromkeys(("median", "lo", "hi"))
             found |= {name: spread["median"], f"{name}_lo": spread["lo"], f"{name}_hi": spread["hi"]}
@@ -150,7 +150,11 @@ def measure_panel(panel: Panel, settings: ThroughputSettings, device: str | None
     tokens, seconds = _decode(panel.name, cells, settings, load)
     tps = {c.config.cell_id: row.tolist() for c, row in zip(cells, tokens / seconds, strict=True)}
     full = next((tps[c.config.cell_id] for c in cells if c.config.budget is None), None)
-    ends = Spread.of(end_ratios({(c.config.label, c.config.budget): tps[c.config.cell_id] for c in cells}))
+    by_budget: dict[tuple[str, int | None], list[float]] = {}
+    for c in cells:
+        # of cells that are alike in both the first, as in the figures
+        by_budget.setdefault((c.config.label, c.config.budget), tps[c.config.cell_id])
+    methods = ends(by_budget)
     model_name, benchmark = panel.name.split("/")
     return {
         "model": model_name,
@@ -164,8 +168,8 @@ def measure_panel(panel: Panel, settings: ThroughputSettings, device: str | None
         "cells": {
             c.config.cell_id: c.row(tps[c.config.cell_id], full) | {"ended": runs[c.config.cell_id]} for c in cells
         },
-        "smallest_vs_largest": vars(ends),
-        "verdict": verdict(ends),
+        "methods": methods,
+        "verdict": panel_verdict([method["verdict"] for method in methods.values()]),
         **provenance(str(model.device)),
     }
 

@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
 # below this many rounds an interval says next to nothing
 LEAST_ROUNDS = 5
-# which way throughput goes from the smallest to the largest budget; `BUSY`: the machine was too busy to say
-FALLS, RISES, LEVEL, BUSY = "falls", "rises", "level", "busy"
+# which way a method's throughput goes from the smallest to the largest budget; `BUSY`: too noisy to say, `ALONE`: there
+# is one cell and nothing to compare it with; of panels only, `MIXED`: their methods differ
+FALLS, RISES, LEVEL, BUSY, ALONE, MIXED = "falls", "rises", "level", "busy", "alone", "mixed"
+# share of the cores from which on it is the machine that was busy, and below which something else was noisy
+BUSY_LOAD = 0.1
 
 
 @dataclass(frozen=True)
@@ -162,3 +165,27 @@ def read_panel(profile: str, model: str, benchmark: str) -> dict[str, Any] | Non
         model: as in the cells' ids, the last part of a path.
     """
     return Panel(profile, f"{model}/{benchmark}", ()).read()
+
+
+def method_finding(measured: Mapping[str, Any], method: str) -> Mapping[str, Any] | None:
+    """What a panel's file says of a method from its smallest to its largest budget; None if it has none of it.
+
+    Of a method with variants (options of its own) the first, which is the one that the figures draw.
+
+    Returns:
+        `label`; `smallest`, `largest` (tokens, None: the full cache); `smallest_vs_largest` (`median`, `lo`, `hi`, or
+        None); `verdict`: `FALLS`, `RISES`, `LEVEL`, `BUSY` or `ALONE`; and `cells`, one per budget, smallest first.
+    """
+    cells = [cell for cell in measured["cells"].values() if cell["method"] == method and cell["budget"] is not None]
+    if not cells:
+        return None
+    label, by_budget = cells[0]["label"], {}
+    for cell in cells:
+        if cell["label"] == label:
+            by_budget.setdefault(cell["budget"], cell)
+    return {"label": label, **measured["methods"][label], "cells": [by_budget[b] for b in sorted(by_budget)]}
+
+
+def was_machine_busy(measured: Mapping[str, Any]) -> bool:
+    """Whether others kept the machine busy meanwhile: why a panel is `BUSY`, if not for noise of another kind."""
+    return measured["load"]["mean"] > BUSY_LOAD

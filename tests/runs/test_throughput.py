@@ -15,7 +15,7 @@ from kvrepro.runs.folder import MANIFEST, RECORDS
 from kvrepro.runs.past_cells import GIVEN, PastCell
 from kvrepro.runs.profiles import Profile, load_profile
 from kvrepro.runs.summary import summarise_profile
-from kvrepro.runs.throughput import Panel, ThroughputSettings, read_panel
+from kvrepro.runs.throughput import Panel, ThroughputSettings, method_finding, read_panel, was_machine_busy
 from kvrepro.runs.workflow import set_marks, unmeasured
 
 from ..cells import SETTINGS, WINDOW, build, write_finished
@@ -43,20 +43,29 @@ def finish(cells=CELLS, name="mine"):
         (folder.path / MANIFEST).write_text(json.dumps(manifest))
 
 
-def measured(panel, verdict="falls"):
-    """A file as a measurement leaves it."""
+def measured(panel, verdict="falls", **verdicts):
+    """A file as a measurement leaves it; `verdicts` of single methods."""
+    runs = panel.runs()
     rows = {
-        cell_id: {
-            "ended": ended,
+        cell.cell_id: {
+            "method": cell.method,
+            "label": cell.label,
+            "budget": cell.budget,
+            "ended": runs[cell.cell_id],
             "decode_tps": 200.0,
             "decode_tps_lo": 190.0,
             "decode_tps_hi": 210.0,
             "tps_vs_full": 2.0,
         }
-        for cell_id, ended in panel.runs().items()
+        for cell in panel.cells
     }
+    labels = dict.fromkeys(cell.label for cell in panel.cells if cell.budget is not None)
+    methods = {
+        label: {"smallest_vs_largest": None, "verdict": verdicts.get(label.split()[0], verdict)} for label in labels
+    }
+    load = {"mean": 0.0, "max": 0.0}
     panel.path.parent.mkdir(parents=True, exist_ok=True)
-    panel.path.write_text(json.dumps({"verdict": verdict, "cells": rows}))
+    panel.path.write_text(json.dumps({"verdict": verdict, "load": load, "methods": methods, "cells": rows}))
 
 
 @pytest.fixture
@@ -122,6 +131,27 @@ def test_a_measurement_does_not_count_without_its_cells_or_for_others(panel):
     assert not fewer.lacks and not fewer.is_measured
 
 
+def test_a_method_is_told_by_its_first_variant_and_by_its_first_cell_of_a_budget():
+    cells = {
+        "a": {"method": "full", "label": "full", "budget": None},
+        "b": {"method": "h2o", "label": "h2o", "budget": 200},
+        "c": {"method": "h2o", "label": "h2o", "budget": 100},
+        "d": {"method": "h2o", "label": "h2o", "budget": 100, "window": "another"},
+        "e": {"method": "h2o", "label": "h2o + question", "budget": 50},
+    }
+    methods = {"h2o": {"verdict": "falls"}, "h2o + question": {"verdict": "rises"}}
+    found = method_finding({"cells": cells, "methods": methods}, "h2o")
+    assert found == {"label": "h2o", "verdict": "falls", "cells": [cells["c"], cells["b"]]}
+    assert method_finding({"cells": cells, "methods": methods}, "dynts") is None
+    # the full cache has no budgets
+    assert method_finding({"cells": cells, "methods": methods}, "full") is None
+
+
+@pytest.mark.parametrize(("mean", "expected"), [(0.02, False), (0.4, True)])
+def test_a_busy_machine_is_told_from_other_noise_by_its_load(mean, expected):
+    assert was_machine_busy({"load": {"mean": mean, "max": 1.0}}) is expected
+
+
 @pytest.mark.parametrize("text", ['{"verdict": "fa', "[1]", '{"verdict": "falls"}'])
 def test_a_damaged_file_is_named_with_what_to_do(panel, text):
     panel.path.parent.mkdir(parents=True)
@@ -170,6 +200,15 @@ def test_the_summary_holds_what_was_measured_and_the_runs_own_speed(panel):
     assert summarise_profile(profile())[columns].isna().all(axis=None)
     measured(panel)
     assert summarise_profile(profile(throughput=None))[columns].isna().all(axis=None)
+
+
+def test_the_summary_leaves_out_only_the_methods_that_are_not_ordered():
+    cells = (*CELLS, build({**WINDOW, "method": "question_window"}))
+    finish(cells)
+    (panel,) = Panel.all_of(profile(cells=cells))
+    measured(panel, "busy", question_window="falls")
+    frame = summarise_profile(profile(cells=cells)).set_index("label")
+    assert frame.decode_tps.isna().to_dict() == {"full": False, "window": True, "question_window": False}
 
 
 def test_the_plan_takes_the_speed_of_the_run_and_not_what_was_measured_apart(panel):
