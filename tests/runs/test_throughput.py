@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 import time
 
 import pytest
 
+from kvrepro.bench import throughput
 from kvrepro.cli import main
-from kvrepro.errors import KvreproError, RunError, UnknownNameError
+from kvrepro.errors import KvreproError, UnknownNameError
+from kvrepro.files import write_rows
 from kvrepro.graders import REVISION
+from kvrepro.paths import CHECKPOINTS
 from kvrepro.runs.folder import MANIFEST, RECORDS
 from kvrepro.runs.past_cells import GIVEN, PastCell
-from kvrepro.runs.profiles import Profile, load_profile
+from kvrepro.runs.profiles import Profile, load_profile, parse_profile
 from kvrepro.runs.summary import summarise_profile
 from kvrepro.runs.throughput import Panel, ThroughputSettings, method_finding, read_panel, was_machine_busy
-from kvrepro.runs.workflow import set_marks, unmeasured
+from kvrepro.runs.workflow import noisy, set_marks, snakemake_command, unmeasured
 
-from ..cells import SETTINGS, WINDOW, build, write_finished
+from ..cells import HAS_MODEL, SETTINGS, WINDOW, build, write_finished
+from ..kill_grid import small_project
 
 CELLS = (build(SETTINGS), build(WINDOW), build(WINDOW, budget=100))
 
@@ -43,8 +50,9 @@ def finish(cells=CELLS, name="mine"):
         (folder.path / MANIFEST).write_text(json.dumps(manifest))
 
 
-def measured(panel, verdict="falls", **verdicts):
+def measured(panel, verdict="falls", rounds=None, load=0.0, evictions=7, refitted=0, **verdicts):
     """A file as a measurement leaves it; `verdicts` of single methods."""
+    settings = {**vars(panel.settings), "rounds": rounds or panel.settings.rounds}
     runs = panel.runs()
     rows = {
         cell.cell_id: {
@@ -56,6 +64,12 @@ def measured(panel, verdict="falls", **verdicts):
             "decode_tps_lo": 190.0,
             "decode_tps_hi": 210.0,
             "tps_vs_full": 2.0,
+            "tps_vs_full_lo": 1.9,
+            "tps_vs_full_hi": 2.1,
+            "live_rows_mean": 3.5,
+            "evictions": evictions,
+            "recorded_evictions": 7,
+            "refitted": refitted,
         }
         for cell in panel.cells
     }
@@ -63,9 +77,9 @@ def measured(panel, verdict="falls", **verdicts):
     methods = {
         label: {"smallest_vs_largest": None, "verdict": verdicts.get(label.split()[0], verdict)} for label in labels
     }
-    load = {"mean": 0.0, "max": 0.0}
+    found = {"settings": settings, "rounds": settings["rounds"], "rows": 4, "load": {"mean": load, "max": load}}
     panel.path.parent.mkdir(parents=True, exist_ok=True)
-    panel.path.write_text(json.dumps({"verdict": verdict, "load": load, "methods": methods, "cells": rows}))
+    panel.path.write_text(json.dumps({**found, "verdict": verdict, "methods": methods, "cells": rows}))
 
 
 @pytest.fixture
@@ -152,12 +166,53 @@ def test_a_busy_machine_is_told_from_other_noise_by_its_load(mean, expected):
     assert was_machine_busy({"load": {"mean": mean, "max": 1.0}}) is expected
 
 
-@pytest.mark.parametrize("text", ['{"verdict": "fa', "[1]", '{"verdict": "falls"}'])
-def test_a_damaged_file_is_named_with_what_to_do(panel, text):
+@pytest.mark.parametrize(
+    "text", ['{"verdict": "fa', "[1]", '{"verdict": "falls"}', '{"verdict": "falls", "cells": {}, "load": 3}']
+)
+def test_a_damaged_file_is_a_panel_that_is_not_measured_and_stops_nothing(panel, text, call):
     panel.path.parent.mkdir(parents=True)
     panel.path.write_text(text)
-    with pytest.raises(RunError, match=r"chain-12\.json .*delete it and measure again"):
-        panel.read()
+    with pytest.warns(RuntimeWarning, match=r"chain-12\.json is damaged or of another version: not measured"):
+        assert panel.read() is None
+    set_marks(profile())
+    assert not panel.is_measured and not panel.mark.exists()
+    assert summarise_profile(profile()).decode_tps.isna().all()
+    smoke = load_profile("smoke")
+    finish(smoke.cells, "smoke")
+    (other,) = Panel.all_of(smoke)
+    other.path.parent.mkdir(parents=True)
+    other.path.write_text(text)
+    assert json.loads(call("status", "smoke", "--json")[1])["panels"][0]["state"] == "left"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (ThroughputSettings(), True),
+        (ThroughputSettings(rounds=15), True),
+        (ThroughputSettings(rounds=16), False),
+        (ThroughputSettings(rows=20), False),
+        (ThroughputSettings(turn_tokens=4), False),
+    ],
+)
+def test_a_measurement_counts_while_it_is_what_the_profile_asks_for(panel, settings, expected):
+    measured(panel, rounds=15)
+    (asked,) = Panel.all_of(profile(throughput=settings))
+    assert asked.is_measured is expected
+
+
+@pytest.mark.skipif(not HAS_MODEL, reason="needs the tiny model")
+def test_models_whose_names_end_alike_are_refused_where_they_would_share_a_panel(tmp_path):
+    folders = [tmp_path / name / "mine" for name in "ab"]
+    for folder in folders:
+        shutil.copytree(CHECKPOINTS / "tiny-r1-llama", folder)
+    panels = [f"  - {{model: {folder}, benchmark: chain-12}}" for folder in folders]
+    path = tmp_path / "pair.yaml"
+    path.write_text("\n".join(["panels:", *panels]))
+    assert len(parse_profile("pair", path).cells) == 2
+    path.write_text("\n".join(["throughput: {rounds: 5}", "panels:", *panels]))
+    with pytest.raises(KvreproError, match=rf"models {folders[0]} and {folders[1]} end alike.*rename a folder"):
+        parse_profile("pair", path)
 
 
 def test_marks_are_those_of_the_measured_panels_and_newer_than_their_cells(panel):
@@ -171,6 +226,22 @@ def test_marks_are_those_of_the_measured_panels_and_newer_than_their_cells(panel
     panel.path.unlink()
     set_marks(profile())
     assert not panel.mark.exists()
+
+
+def test_a_panel_that_was_too_noisy_is_read_but_a_grid_measures_it_again(panel):
+    measured(panel, "busy", load=0.02)
+    assert panel.is_measured and not panel.is_settled
+    set_marks(profile())
+    assert not panel.mark.exists()
+    # it did not fail
+    assert unmeasured([panel], 0.0) == []
+    again = "again: kvrepro throughput mine --panel tiny-r1-llama/chain-12 --rounds 15"
+    line = "not measured: throughput of tiny-r1-llama/chain-12: {} (others kept {} % of the cores busy); " + again
+    assert noisy([panel]) == [line.format("too noisy to order its ends", 2)]
+    measured(panel, "busy", load=0.47)
+    assert noisy([panel]) == [line.format("machine busy", 47)]
+    measured(panel, "level")
+    assert panel.is_settled and noisy([panel]) == []
 
 
 def test_a_panel_that_is_not_measured_has_a_line_that_says_why(panel):
@@ -236,6 +307,35 @@ def test_the_command_names_what_it_cannot_measure(call):
     assert code == 2 and "run them with `kvrepro grid smoke`" in err
 
 
+def test_the_command_measures_what_is_noisy_or_has_fewer_rounds_and_says_what_differs(call, monkeypatch):
+    smoke = load_profile("smoke")
+    finish(smoke.cells, "smoke")
+    (panel,) = Panel.all_of(smoke)
+    rounds = []
+
+    def measure(asked, settings):
+        rounds.append(settings.rounds)
+        measured(panel, rounds=settings.rounds, evictions=6, refitted=2)
+        return panel.read()
+
+    monkeypatch.setattr(throughput, "measure_panel", measure)
+    measured(panel, rounds=9)
+    code, out, err = call("throughput", "smoke", "--rounds", "7")
+    assert code == 0 and rounds == [] and "falls, measured already in 9 rounds of 4 rows" in out
+    assert "not quite" not in err
+    code, out, err = call("throughput", "smoke", "--rounds", "15")
+    assert rounds == [15] and "falls, measured in 15 rounds" in out
+    cell = smoke.cells[0].cell_id
+    assert f"{cell}: not quite what it ran: 6 evictions, 7 when it ran; 2 replies whose text" in err
+    measured(panel, "busy", window="falls")
+    code, out, _ = call("throughput", "smoke")
+    assert rounds == [15, 5]
+    call("throughput", "smoke")
+    assert rounds == [15, 5]
+    call("throughput", "smoke", "--again")
+    assert rounds == [15, 5, 5]
+
+
 def test_status_says_which_panels_wait_are_left_or_measured(call):
     smoke = load_profile("smoke")
     (panel,) = Panel.all_of(smoke)
@@ -267,6 +367,9 @@ def test_throughput_waits_for_all_cells_of_its_panel_and_figures_for_it(capfd):
     assert planned(capfd) == {"figures": 1}
     (panel.folders[3].path / RECORDS).unlink()
     assert planned(capfd) == {"cell": 1, "throughput": 1, "figures": 1}
+    write_rows(panel.folders[3].path / RECORDS, [])
+    measured(panel, "busy")
+    assert planned(capfd) == {"throughput": 1, "figures": 1}
 
 
 def test_a_part_measures_only_panels_that_it_completes(capfd):
@@ -277,15 +380,42 @@ def test_a_part_measures_only_panels_that_it_completes(capfd):
     assert planned(capfd, *only) == {"cell": 1, "throughput": 1}
 
 
-def test_nothing_of_the_grid_runs_beside_a_measurement():
-    from kvrepro.runs.workflow import project_root
+STAND_IN = """#!{python}
+import sys, time
+began = time.monotonic()
+time.sleep({sleep_s})
+with open({log!r}, "a") as log:
+    log.write(f"{{began}} {{time.monotonic()}} {{' '.join(sys.argv[1:])}}\\n")
+"""
 
-    text = (project_root() / "Snakefile").read_text()
-    rule = text.split("rule throughput:")[1].split("\nrule ")[0]
-    lines = [line.strip() for line in rule.splitlines()]
-    assert "threads: workflow.cores" in lines and "resources: gpu=1" in lines
-    # a mark alone, as for cells: Snakemake deletes outputs
-    assert [line for line in lines if line.startswith("output:")] == [
-        'output: touch(ROOT / ".done" / "throughput" / "{panel}")'
-    ]
-    assert "priority: 1" in text.split("rule cell:")[1].split("\nrule ")[0]
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="a script that stands in for Python")
+def test_nothing_of_the_grid_runs_beside_a_measurement(tmp_path, monkeypatch):
+    """Snakemake itself on two panels, with processes that do nothing but say when they ran."""
+    root = small_project(tmp_path / "project")
+    lines = ["throughput: {rounds: 5, rows: 1}", "methods: [full, window]", "defaults: {window: 32, max_new_tokens: 9}"]
+    panels = [f"  - {{model: tiny-r1-llama, benchmark: {name}, budgets: [90]}}" for name in ("chain-12", "chain-23")]
+    (root / "nbs_params" / "pair.yaml").write_text("\n".join([*lines, "panels:", *panels]))
+    monkeypatch.setenv("KVREPRO_ROOT", str(root))
+    log, stand_in = tmp_path / "log", tmp_path / "stand_in"
+    stand_in.write_text(STAND_IN.format(python=sys.executable, sleep_s=0.3, log=str(log)))
+    stand_in.chmod(0o755)
+    snakefile = root / "Snakefile"
+    text = snakefile.read_text()
+    snakefile.unlink()
+    snakefile.write_text(text.replace("{sys.executable}", str(stand_in)))
+    pair = load_profile("pair")
+    marks = [thing.mark for thing in (*pair.folders, *Panel.all_of(pair))]
+    done = subprocess.run(snakemake_command("pair", marks, cores=3), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ran = [line.split(maxsplit=2) for line in log.read_text().splitlines()]
+    times = [(float(began), float(ended), what) for began, ended, what in ran]
+    alone = [run for run in times if "kvrepro throughput" in run[2]]
+    assert len(times) == 6 and len(alone) == 2
+    for began, ended, what in alone:
+        assert all(end <= began or ended <= start for start, end, other in times if other != what)
+    # cells do run side by side, and before all measurements
+    cells = sorted(set(times) - set(alone))
+    assert cells[1][0] < cells[0][1] and max(cells)[1] <= min(alone)[0]
+    assert all(mark.is_file() for mark in marks)
