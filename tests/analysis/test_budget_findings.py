@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -222,8 +223,8 @@ def two_methods():
     }
     (panel,) = Panel.all_of(profile)
     panel.path.parent.mkdir(parents=True)
-    load = {"mean": 0.0, "max": 0.0}
-    panel.path.write_text(json.dumps({"cells": rows, "methods": methods, "verdict": "busy", "load": load}))
+    measured = {"cells": rows, "methods": methods, "verdict": "busy", "load": {"mean": 0.0, "max": 0.0}}
+    panel.path.write_text(json.dumps({**measured, "settings": asdict(panel.settings)}))
     return profile
 
 
