@@ -3,83 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
 
 import pytest
 
-from kvrepro.bench import throughput
-from kvrepro.cli import main
 from kvrepro.errors import KvreproError, UnknownNameError
-from kvrepro.files import write_rows
-from kvrepro.graders import REVISION
 from kvrepro.paths import CHECKPOINTS
 from kvrepro.runs.folder import MANIFEST, RECORDS
 from kvrepro.runs.past_cells import GIVEN, PastCell
-from kvrepro.runs.profiles import Profile, load_profile, parse_profile
+from kvrepro.runs.profiles import load_profile, parse_profile
 from kvrepro.runs.summary import summarise_profile
 from kvrepro.runs.throughput import Panel, ThroughputSettings, method_finding, read_panel, was_machine_busy
-from kvrepro.runs.workflow import noisy, set_marks, snakemake_command, unmeasured
+from kvrepro.runs.workflow import set_marks
 
-from ..cells import HAS_MODEL, SETTINGS, WINDOW, build, write_finished
-from ..kill_grid import small_project
-
-CELLS = (build(SETTINGS), build(WINDOW), build(WINDOW, budget=100))
-
-
-def profile(**changes) -> Profile:
-    return Profile(**{"name": "mine", "title": "", "cells": CELLS, "throughput": ThroughputSettings(), **changes})
-
-
-def finish(cells=CELLS, name="mine"):
-    for cell in cells:
-        folder = write_finished(name, cell)
-        manifest = json.loads((folder.path / MANIFEST).read_text())
-        manifest |= {
-            "ended": "2026-01-01",
-            "evictions": 0,
-            "kv_tokens_peak": 0,
-            "method": {},
-            "cell_id": cell.cell_id,
-            "grader_revision": REVISION,
-        }
-        manifest["stats"] |= {"kv_bytes": 0, "capacity_tokens": 0, "bytes_per_slot": 0}
-        (folder.path / MANIFEST).write_text(json.dumps(manifest))
-
-
-def measured(panel, verdict="falls", rounds=None, load=0.0, evictions=7, refitted=0, **verdicts):
-    """A file as a measurement leaves it; `verdicts` of single methods."""
-    settings = {**vars(panel.settings), "rounds": rounds or panel.settings.rounds}
-    runs = panel.runs()
-    rows = {
-        cell.cell_id: {
-            "method": cell.method,
-            "label": cell.label,
-            "budget": cell.budget,
-            "ended": runs[cell.cell_id],
-            "decode_tps": 200.0,
-            "decode_tps_lo": 190.0,
-            "decode_tps_hi": 210.0,
-            "tps_vs_full": 2.0,
-            "tps_vs_full_lo": 1.9,
-            "tps_vs_full_hi": 2.1,
-            "live_rows_mean": 3.5,
-            "evictions": evictions,
-            "recorded_evictions": 7,
-            "refitted": refitted,
-        }
-        for cell in panel.cells
-    }
-    labels = dict.fromkeys(cell.label for cell in panel.cells if cell.budget is not None)
-    methods = {
-        label: {"smallest_vs_largest": None, "verdict": verdicts.get(label.split()[0], verdict)} for label in labels
-    }
-    found = {"settings": settings, "rounds": settings["rounds"], "rows": 4, "load": {"mean": load, "max": load}}
-    panel.path.parent.mkdir(parents=True, exist_ok=True)
-    panel.path.write_text(json.dumps({**found, "verdict": verdict, "methods": methods, "cells": rows}))
+from ..cells import HAS_MODEL, WINDOW, build
+from ..panels import CELLS, finish, measured, profile
 
 
 @pytest.fixture
@@ -215,50 +153,6 @@ def test_models_whose_names_end_alike_are_refused_where_they_would_share_a_panel
         parse_profile("pair", path)
 
 
-def test_marks_are_those_of_the_measured_panels_and_newer_than_their_cells(panel):
-    set_marks(profile())
-    assert not panel.mark.exists()
-    measured(panel)
-    os.utime(panel.path, (time.time() - 500,) * 2)
-    set_marks(profile())
-    newest = max((folder.path / MANIFEST).stat().st_mtime_ns for folder in panel.folders)
-    assert panel.mark.stat().st_mtime_ns == newest
-    panel.path.unlink()
-    set_marks(profile())
-    assert not panel.mark.exists()
-
-
-def test_a_panel_that_was_too_noisy_is_read_but_a_grid_measures_it_again(panel):
-    measured(panel, "busy", load=0.02)
-    assert panel.is_measured and not panel.is_settled
-    set_marks(profile())
-    assert not panel.mark.exists()
-    # it did not fail
-    assert unmeasured([panel], 0.0) == []
-    again = "again: kvrepro throughput mine --panel tiny-r1-llama/chain-12 --rounds 15"
-    line = "not measured: throughput of tiny-r1-llama/chain-12: {} (others kept {} % of the cores busy); " + again
-    assert noisy([panel]) == [line.format("too noisy to order its ends", 2)]
-    measured(panel, "busy", load=0.47)
-    assert noisy([panel]) == [line.format("machine busy", 47)]
-    measured(panel, "level")
-    assert panel.is_settled and noisy([panel]) == []
-
-
-def test_a_panel_that_is_not_measured_has_a_line_that_says_why(panel):
-    began = time.time() - 1
-    assert unmeasured([panel], began) == [f"not started: throughput of {panel.name}"]
-    panel.log.parent.mkdir(parents=True)
-    panel.log.write_text("a warning\nkvrepro throughput: replies of at most 4 tokens\n")
-    line = f"failed: throughput of {panel.name}: replies of at most 4 tokens (log: {panel.log})"
-    assert unmeasured([panel], began) == [line]
-    (panel.folders[0].path / RECORDS).unlink()
-    assert unmeasured([panel], began)[0].startswith(
-        f"not measured: throughput of {panel.name} needs all its replies: 1 "
-    )
-    # of a run that is over, the log says nothing
-    assert unmeasured([panel], time.time() + 1)[0].startswith("not measured: ")
-
-
 def test_the_summary_holds_what_was_measured_and_the_runs_own_speed(panel):
     columns = ["decode_tps", "decode_tps_lo", "decode_tps_hi", "tps_vs_full"]
     frame = summarise_profile(profile())
@@ -291,131 +185,3 @@ def test_the_plan_takes_the_speed_of_the_run_and_not_what_was_measured_apart(pan
     # a table from before throughput was measured apart
     old = {name: value for name, value in row.items() if name != "run_tps"} | {"decode_tps": 50.0}
     assert PastCell.of(old, GIVEN).tps == 50.0
-
-
-def test_the_command_names_what_it_cannot_measure(call):
-    code, _, err = call("throughput", "tiny-methods")
-    assert code == 2 and "asks for no throughput: add `throughput: {rounds: 5, rows: 48}`" in err
-    code, _, err = call("throughput", "smoke", "--panel", "tiny-r1-llama/chain-21")
-    assert code == 2 and "unknown panel of profile smoke 'tiny-r1-llama/chain-21'; known: tiny-r1-llama/chain-12" in err
-    code, _, err = call("throughput", "smoke", "--rounds", "2")
-    assert code == 2 and "rounds=2: must be at least 5" in err
-    code, out, err = call("throughput", "smoke", "--json")
-    assert code == 0 and json.loads(out)["incomplete"] == ["tiny-r1-llama/chain-12"]
-    assert "not measured: throughput of tiny-r1-llama/chain-12 needs all its replies: 5 of 5 cells" in err
-    code, _, err = call("throughput", "smoke", "--panel", "tiny-r1-llama/chain-12")
-    assert code == 2 and "run them with `kvrepro grid smoke`" in err
-
-
-def test_the_command_measures_what_is_noisy_or_has_fewer_rounds_and_says_what_differs(call, monkeypatch):
-    smoke = load_profile("smoke")
-    finish(smoke.cells, "smoke")
-    (panel,) = Panel.all_of(smoke)
-    rounds = []
-
-    def measure(asked, settings):
-        rounds.append(settings.rounds)
-        measured(panel, rounds=settings.rounds, evictions=6, refitted=2)
-        return panel.read()
-
-    monkeypatch.setattr(throughput, "measure_panel", measure)
-    measured(panel, rounds=9)
-    code, out, err = call("throughput", "smoke", "--rounds", "7")
-    assert code == 0 and rounds == [] and "falls, measured already in 9 rounds of 4 rows" in out
-    assert "not quite" not in err
-    code, out, err = call("throughput", "smoke", "--rounds", "15")
-    assert rounds == [15] and "falls, measured in 15 rounds" in out
-    cell = smoke.cells[0].cell_id
-    assert f"{cell}: not quite what it ran: 6 evictions, 7 when it ran; 2 replies whose text" in err
-    measured(panel, "busy", window="falls")
-    code, out, _ = call("throughput", "smoke")
-    assert rounds == [15, 5]
-    call("throughput", "smoke")
-    assert rounds == [15, 5]
-    call("throughput", "smoke", "--again")
-    assert rounds == [15, 5, 5]
-
-
-def test_status_says_which_panels_wait_are_left_or_measured(call):
-    smoke = load_profile("smoke")
-    (panel,) = Panel.all_of(smoke)
-
-    def state():
-        return json.loads(call("status", "smoke", "--json")[1])["panels"]
-
-    assert state() == [{"panel": panel.name, "state": "waits"}]
-    finish(smoke.cells, "smoke")
-    assert state() == [{"panel": panel.name, "state": "left"}]
-    measured(panel, "level")
-    assert state() == [{"panel": panel.name, "state": "level"}]
-
-
-def planned(capfd, *more):
-    """Jobs by rule of a grid's dry run."""
-    assert main(["grid", "smoke", "--dry-run", "--json", *more]) == 0
-    words = [line.split() for line in capfd.readouterr().err.splitlines()]
-    return {w[0]: int(w[1]) for w in words if len(w) == 2 and w[0] in ("cell", "throughput", "figures")}
-
-
-def test_throughput_waits_for_all_cells_of_its_panel_and_figures_for_it(capfd):
-    smoke = load_profile("smoke")
-    assert planned(capfd) == {"cell": 5, "throughput": 1, "figures": 1}
-    finish(smoke.cells, "smoke")
-    assert planned(capfd) == {"throughput": 1, "figures": 1}
-    (panel,) = Panel.all_of(smoke)
-    measured(panel)
-    assert planned(capfd) == {"figures": 1}
-    (panel.folders[3].path / RECORDS).unlink()
-    assert planned(capfd) == {"cell": 1, "throughput": 1, "figures": 1}
-    write_rows(panel.folders[3].path / RECORDS, [])
-    measured(panel, "busy")
-    assert planned(capfd) == {"throughput": 1, "figures": 1}
-
-
-def test_a_part_measures_only_panels_that_it_completes(capfd):
-    smoke = load_profile("smoke")
-    only = ("--only", "tiny-r1-llama/chain-12/full")
-    assert planned(capfd, *only) == {"cell": 1}
-    finish([cell for cell in smoke.cells if cell.method != "full"], "smoke")
-    assert planned(capfd, *only) == {"cell": 1, "throughput": 1}
-
-
-STAND_IN = """#!{python}
-import sys, time
-began = time.monotonic()
-time.sleep({sleep_s})
-with open({log!r}, "a") as log:
-    log.write(f"{{began}} {{time.monotonic()}} {{' '.join(sys.argv[1:])}}\\n")
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="a script that stands in for Python")
-def test_nothing_of_the_grid_runs_beside_a_measurement(tmp_path, monkeypatch):
-    """Snakemake itself on two panels, with processes that do nothing but say when they ran."""
-    root = small_project(tmp_path / "project")
-    lines = ["throughput: {rounds: 5, rows: 1}", "methods: [full, window]", "defaults: {window: 32, max_new_tokens: 9}"]
-    panels = [f"  - {{model: tiny-r1-llama, benchmark: {name}, budgets: [90]}}" for name in ("chain-12", "chain-23")]
-    (root / "nbs_params" / "pair.yaml").write_text("\n".join([*lines, "panels:", *panels]))
-    monkeypatch.setenv("KVREPRO_ROOT", str(root))
-    log, stand_in = tmp_path / "log", tmp_path / "stand_in"
-    stand_in.write_text(STAND_IN.format(python=sys.executable, sleep_s=0.3, log=str(log)))
-    stand_in.chmod(0o755)
-    snakefile = root / "Snakefile"
-    text = snakefile.read_text()
-    snakefile.unlink()
-    snakefile.write_text(text.replace("{sys.executable}", str(stand_in)))
-    pair = load_profile("pair")
-    marks = [thing.mark for thing in (*pair.folders, *Panel.all_of(pair))]
-    done = subprocess.run(snakemake_command("pair", marks, cores=3), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    ran = [line.split(maxsplit=2) for line in log.read_text().splitlines()]
-    times = [(float(began), float(ended), what) for began, ended, what in ran]
-    alone = [run for run in times if "kvrepro throughput" in run[2]]
-    assert len(times) == 6 and len(alone) == 2
-    for began, ended, what in alone:
-        assert all(end <= began or ended <= start for start, end, other in times if other != what)
-    # cells do run side by side, and before all measurements
-    cells = sorted(set(times) - set(alone))
-    assert cells[1][0] < cells[0][1] and max(cells)[1] <= min(alone)[0]
-    assert all(mark.is_file() for mark in marks)
