@@ -15,7 +15,7 @@ MEASURED = [panel.mark for panel in PANELS.values()]
 FIGURE_CODE = sorted(map(str, [
     *(PACKAGE / "figures").glob("*.py"),
     *(PACKAGE / "analysis" / f"{name}.py" for name in ("budget_findings", "method_table", "verdict")),
-    PACKAGE / "runs" / "summary.py",
+    *(PACKAGE / "runs" / f"{name}.py" for name in ("summary", "throughput")),
     *filter(None, [committed_summary(PROFILE.name)]),
 ]))
 

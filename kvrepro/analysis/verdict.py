@@ -11,7 +11,7 @@ from ..paths import committed_summary
 from ..runs.folder import read_manifest
 from ..runs.profiles import Profile
 from ..runs.summary import summarise_profile
-from .budget_findings import measured_panels, throughput_verdict
+from .budget_findings import drawn_throughput, throughput_verdict
 
 # what no machine changes, read from left to right as the table is, so it is not stretched over a page
 SAME_EVERYWHERE = (
@@ -31,7 +31,7 @@ def verdict(profile: Profile, frame: pd.DataFrame | None = None) -> list[str]:
     frame = summarise_profile(profile) if frame is None else frame
     table = committed_summary(profile.name)
     lines = [] if table is None else [compare(frame, pd.read_csv(table), len(profile.cells))]
-    if measured := measured_panels(profile):
+    if measured := drawn_throughput(profile):
         lines.append(throughput_verdict(list(measured.values())))
     done = [read_manifest(folder.path) for folder in profile.folders if folder.is_complete]
     return [*lines, *([where_and_when(done)] if done else [])]

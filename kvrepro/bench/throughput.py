@@ -27,7 +27,7 @@ from ..runs.provenance import provenance
 from ..runs.runner import prepare_cell
 from ..runs.throughput import Panel, ThroughputSettings
 from .machine_load import MachineLoad
-from .rounds import Spread, end_ratios, ratios, verdict
+from .rounds import Spread, ends, panel_verdict, ratios
 
 Key = tuple[str, int]  # problem and sample
 # steps that warm a cell up, uncounted, and the least seconds over which the machine's load is taken
@@ -43,6 +43,7 @@ class CellReplies:
 
     Attributes:
         records: by problem and sample.
+        rows: replies that it decodes together: as asked for, but no more than when it ran.
         refitted: replies whose text does not give as many tokens as they had; cut, or repeated from their beginning.
         evictions, recorded_evictions: of the replies that were decoded again, now and when the cell ran.
     """
@@ -50,13 +51,13 @@ class CellReplies:
     def __init__(self, config: CellConfig, folder: CellFolder, model, tokenizer, rows: int):
         problems, _ = load_with_origin(config.benchmark, config.n_problems, config.prompt_style)
         # on a CPU the time of this thread, which does all the work; on a GPU the timer takes events
-        self.engine, requests = prepare_cell(config, model, tokenizer, problems, batch_rows=rows, clock="thread")
+        self.rows = min(rows, config.batch_rows)
+        self.engine, requests = prepare_cell(config, model, tokenizer, problems, batch_rows=self.rows, clock="thread")
         self.config, self.tokenizer, self.end = config, tokenizer, end_token_ids(model, tokenizer)[:1]
         self.requests = {(r.problem_id, r.sample_id): r for r in requests}
         self.records = {(row["problem_id"], row["sample_id"]): row for row in read_records(folder.path)}
-        self.refitted = self.evictions = self.recorded_evictions = 0
         self._waiting: list[Request] = []
-        self._state = None
+        self.forget()
 
     def length(self, key: Key) -> int:
         """Tokens of a recorded reply."""
@@ -80,14 +81,17 @@ class CellReplies:
             self._state, self._waiting = self.engine.begin(self._waiting), []
         if self._state is None:
             return np.zeros(3)
-        before = self._counters()
+        before, steps_before = self._counters(), self.engine.stats.steps
         for completion in self.engine.advance(self._state, steps):
             self.evictions += completion.evictions
             row = self.records[completion.request.problem_id, completion.request.sample_id]
             self.recorded_evictions += row["evictions"]
         if not self._state.waiting and not self._state.batch.rows:
             self._state = None
-        return self._counters() - before
+        found = self._counters() - before
+        self._tokens += found[0]
+        self._steps += self.engine.stats.steps - steps_before
+        return found
 
     def _counters(self) -> np.ndarray:
         stats = self.engine.stats
@@ -105,7 +109,13 @@ class CellReplies:
     def forget(self) -> None:
         """Drop what was begun and what was counted."""
         self._waiting, self._state = [], None
-        self.refitted = self.evictions = self.recorded_evictions = 0
+        self.refitted = self.evictions = self.recorded_evictions = self._steps = 0
+        self._tokens = 0.0
+
+    @property
+    def live_rows_mean(self) -> float:
+        """Tokens of a step: rows of which a reply is left. One long reply decodes for long with few."""
+        return self._tokens / max(1, self._steps)
 
     def row(self, tps: list[float], full: list[float] | None) -> dict[str, Any]:
         """What is said of the cell.
@@ -114,11 +124,12 @@ class CellReplies:
             tps: tokens per second, round by round.
             full: those of the full cache; None where the panel has none.
         """
-        found = {"method": self.config.method, "budget": self.config.budget, "tps": tps}
+        found = {n: getattr(self.config, n) for n in ("method", "label", "budget")} | {"tps": tps}
         for name, values in (("decode_tps", tps), ("tps_vs_full", full and ratios(tps, full))):
             spread = vars(Spread.of(values)) if values else dict.fromkeys(("median", "lo", "hi"))
             found |= {name: spread["median"], f"{name}_lo": spread["lo"], f"{name}_hi": spread["hi"]}
-        return found | {n: getattr(self, n) for n in ("evictions", "recorded_evictions", "refitted")}
+        names = ("rows", "live_rows_mean", "evictions", "recorded_evictions", "refitted")
+        return found | {name: getattr(self, name) for name in names}
 
     def _forced(self, key: Key) -> Request:
         """The request of a reply that is given."""
@@ -138,7 +149,7 @@ def measure_panel(panel: Panel, settings: ThroughputSettings, device: str | None
     On a CPU one thread computes and its processor time counts, on a GPU the time between events.
 
     Raises:
-        KvreproError: a cell is not complete, or the replies are too short to be dealt to the rounds.
+        KvreproError: a cell is not complete, the cells share no replies, or those are too short for the rounds.
     """
     if lacks := panel.lacks:
         raise KvreproError(f"{lacks}; run them with `kvrepro grid {panel.profile}`")
@@ -146,43 +157,60 @@ def measure_panel(panel: Panel, settings: ThroughputSettings, device: str | None
     model, tokenizer = load_model(model_entry(panel.cells[0].model), device)
     pairs = zip(panel.cells, panel.folders, strict=True)
     cells = [CellReplies(config, folder, model, tokenizer, settings.rows) for config, folder in pairs]
+    keys = _shared(panel.name, cells)
     runs, load = panel.runs(), MachineLoad()
-    tokens, seconds = _decode(panel.name, cells, settings, load)
+    tokens, seconds = _decode(panel.name, cells, keys, settings, load)
     tps = {c.config.cell_id: row.tolist() for c, row in zip(cells, tokens / seconds, strict=True)}
     full = next((tps[c.config.cell_id] for c in cells if c.config.budget is None), None)
-    ends = Spread.of(end_ratios({(c.config.label, c.config.budget): tps[c.config.cell_id] for c in cells}))
+    by_budget: dict[tuple[str, int | None], list[float]] = {}
+    for c in cells:
+        # of cells that are alike in both the first, as in the figures
+        by_budget.setdefault((c.config.label, c.config.budget), tps[c.config.cell_id])
+    methods = ends(by_budget)
     model_name, benchmark = panel.name.split("/")
     return {
         "model": model_name,
         "benchmark": benchmark,
         "clock": "events" if model.device.type == "cuda" else "processor",
+        "settings": vars(settings),
         "rounds": settings.rounds,
-        "rows": min(settings.rows, len(cells[0].records)),
+        "rows": len(_some(keys, settings, cells, 0)),
         "new_tokens": round(tokens.mean()),
-        "turn_tokens": settings.turn_tokens,
         "load": load.summary(),
         "cells": {
             c.config.cell_id: c.row(tps[c.config.cell_id], full) | {"ended": runs[c.config.cell_id]} for c in cells
         },
-        "smallest_vs_largest": vars(ends),
-        "verdict": verdict(ends),
+        "methods": methods,
+        "verdict": panel_verdict([method["verdict"] for method in methods.values()]),
         **provenance(str(model.device)),
     }
 
 
-def _decode(name: str, cells: list[CellReplies], settings: ThroughputSettings, load: MachineLoad) -> np.ndarray:
+def _shared(name: str, cells: list[CellReplies]) -> list[Key]:
+    """Replies that every cell of the panel has, of more than the token that comes from the prompt."""
+    keys = [k for k in cells[0].requests if all(k in cell.records and cell.length(k) > 1 for cell in cells)]
+    if not keys:
+        raise KvreproError(
+            f"{name}: its {len(cells)} cells share no problem and sample with a reply of two tokens or more; give them "
+            "the same problems, and max_new_tokens above 1"
+        )
+    return keys
+
+
+def _decode(
+    name: str, cells: list[CellReplies], keys: Sequence[Key], settings: ThroughputSettings, load: MachineLoad
+) -> np.ndarray:
     """Tokens and seconds of every cell and round, `[2, cells, rounds]`."""
-    keys = [key for key in cells[0].requests if all(cell.length(key) > 1 for cell in cells)]
     steps = _turn_steps(name, cells, keys, settings)
     for cell in cells:
-        cell.begin(_some(keys, settings.rows, 0))
+        cell.begin(_some(keys, settings, cells, 0))
         cell.turn(min(steps, WARM_UP_STEPS))
         cell.forget()
     found = np.zeros((3, len(cells), settings.rounds))
     draw, is_backwards = random.Random(name), itertools.cycle((False, True))
     for number, rounds in enumerate(settings.passes()):
         for cell in cells:
-            cell.begin(_some(keys, settings.rows, number))
+            cell.begin(_some(keys, settings, cells, number))
         for turn, at in enumerate(_deal(rounds, draw), start=1):
             if not any(cell.is_waiting for cell in cells):
                 break
@@ -199,10 +227,17 @@ def _decode(name: str, cells: list[CellReplies], settings: ThroughputSettings, l
     return found[:2]
 
 
-def _some(keys: Sequence[Key], rows: int, number: int) -> list[Key]:
-    """As many replies as there are rows, others with every number until all have come."""
-    stride = max(1, len(keys) // rows)
-    return list(keys[number % stride :: stride][:rows])
+def _some(keys: Sequence[Key], settings: ThroughputSettings, cells: Sequence[CellReplies], number: int) -> list[Key]:
+    """The replies of a pass: as many as a cell has rows, those of all problems first, the next with every number.
+
+    With whole replies a pass is a round, and rounds that differ in what they decode would differ in time as well: they
+    all take the first.
+    """
+    rows = min(max(cell.rows for cell in cells), len(keys))
+    stride = len(keys) // rows
+    order = [key for i in range(stride) for key in keys[i::stride]]
+    start = 0 if settings.turn_tokens is None else number * rows
+    return [order[(start + i) % len(order)] for i in range(rows)]
 
 
 def _turn_steps(name: str, cells: list[CellReplies], keys: Sequence[Key], settings: ThroughputSettings) -> float:
@@ -210,9 +245,9 @@ def _turn_steps(name: str, cells: list[CellReplies], keys: Sequence[Key], settin
     if settings.turn_tokens is None:
         return math.inf
     passes = settings.passes()
-    n_rounds, parts = max(map(len, passes)), [_some(keys, settings.rows, number) for number in range(len(passes))]
+    n_rounds, parts = max(map(len, passes)), [_some(keys, settings, cells, number) for number in range(len(passes))]
     # of the pass that ends first
-    tokens = min(max((cell.length(key) for key in part), default=0) for cell in cells for part in parts)
+    tokens = min(max(cell.length(key) for key in part) for cell in cells for part in parts)
     if tokens <= n_rounds:
         raise KvreproError(
             f"{name}: replies of at most {tokens} tokens cannot be dealt to {n_rounds} rounds; measure a benchmark "

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.dry_run:
         states = [folder.state for folder in profile.folders]
         to_run = len(states) - states.count("done")
-        to_measure = sum(not panel.is_measured for panel in panels)
+        to_measure = sum(not panel.is_settled for panel in panels)
         print(
             f"{profile.name}: {len(states)} cells, {to_run} to run, {args.cores} side by side; throughput of "
             f"{len(panels)} panels, {to_measure} to measure, one alone; how long, and what they need: "
@@ -92,7 +92,8 @@ def _run(
     missing, unmeasured = workflow.failures(profile, began), workflow.unmeasured(panels, began)
     n_cells, n_done = len(profile.cells), len(profile.cells) - len(missing)
     missing += unmeasured
-    for line in missing + workflow.unmeasured(waiting, began):
+    # noise is no failure, so these change no exit code
+    for line in missing + workflow.unmeasured(waiting, began) + workflow.noisy(panels):
         print(line, file=sys.stderr)
     index = results_root() / profile.name / "index.html"
     if code and missing and not any(line.startswith(workflow.FAILED) for line in missing):

@@ -43,10 +43,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     profile, on = load_profile(args.profile), machine(args.gpu)
     known = past_cells(profile, args.measured)
     plans = [CellForecast(config, on, known) for config in profile.cells]
-    totals = _totals(plans)
+    totals = {**_totals(plans), "throughput_hours": None}
     time = "no time is known"
     if timed := totals["timed_cells"]:
         time = f"{duration(sum(p.seconds or 0 for p in plans))} for {timed} of them ({', '.join(totals['time_from'])})"
+        if profile.throughput is not None:
+            measuring = sum(p.throughput_seconds(profile.throughput) or 0 for p in plans)
+            totals["throughput_hours"] = round(measuring / 3600, 3)
+            time += f", {duration(measuring)} to measure their throughput after that, one panel at a time"
     print(
         f"{profile.name}: {totals['n_cells']} cells, {totals['fits']} fit on {on.name} ({size(on.memory_bytes)}); "
         f"{time}; disk {size(totals['weights_bytes'])} weights, {size(totals['results_bytes'])} results"

@@ -11,7 +11,7 @@ from ..errors import KvreproError, check_known
 from ..files import held, write_json
 from ..paths import results_root
 from ..runs.profiles import load_profile
-from ..runs.throughput import Panel, ThroughputSettings
+from ..runs.throughput import Panel
 from .printing import print_table
 
 
@@ -21,11 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     panel = "only this panel, for example tiny-r1-llama/chain-12; repeatable (default: all whose cells are complete)"
     parser.add_argument("--panel", action="append", default=[], metavar="MODEL/BENCHMARK", help=panel)
     parser.add_argument("--rounds", type=int, help="rounds instead of the profile's, at least 5")
-    parser.add_argument("--again", action="store_true", help="also panels that are measured already")
+    parser.add_argument("--again", action="store_true", help="also panels that need not be measured again")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure what is not measured, print a table per panel; what is not complete is named and left.
+    """Measure what is not measured, or was too noisy, or in fewer rounds; print a table per panel.
+
+    Panels that are not complete are named and left.
 
     Raises:
         KvreproError: the profile asks for no throughput, a panel that it does not have or whose cells are missing.
@@ -36,7 +38,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             f"profile {profile.name} asks for no throughput: add `throughput: {{rounds: 5, rows: 48}}` to its file"
         )
     if args.rounds is not None:
-        settings = replace(settings, rounds=args.rounds)
+        profile = replace(profile, throughput=replace(settings, rounds=args.rounds))
     panels = {panel.name: panel for panel in Panel.all_of(profile)}
     check_known(f"panel of profile {profile.name}", panels, *args.panel)
     verdicts, incomplete = {}, []
@@ -47,23 +49,23 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 print(f"not measured: {panel.lacks}", file=sys.stderr)
                 incomplete.append(name)
             else:
-                verdicts[name] = _measured(panel, settings, args.again)["verdict"]
+                verdicts[name] = _measured(panel, args.again)["verdict"]
     return {"profile": profile.name, "verdicts": verdicts, "incomplete": incomplete}
 
 
-def _measured(panel: Panel, settings: ThroughputSettings, again: bool) -> dict[str, Any]:
-    """What is known of a panel, measured where it is not or is to be `again`."""
-    if not again and panel.is_measured:
+def _measured(panel: Panel, again: bool) -> dict[str, Any]:
+    """What is known of a panel, measured where that is not settled or is to be done `again`."""
+    if not again and panel.is_settled:
         found, state = panel.read(), "measured already"
     else:
         from ..bench.throughput import measure_panel
 
-        found, state = measure_panel(panel, settings), "measured"
+        found, state = measure_panel(panel, panel.settings), "measured"
         panel.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(panel.path, found)
     load = found["load"]
     print(
-        f"{panel.name}: {found['verdict']}, {state} in {found['rounds']} rounds of {found['rows']} rows; others kept "
+        f"{panel.name}: {_verdicts(found)}, {state} in {found['rounds']} rounds of {found['rows']} rows; others kept "
         f"{100 * load['mean']:.0f} % of the cores busy, {100 * load['max']:.0f} % at most"
     )
     print_table(
@@ -71,10 +73,25 @@ def _measured(panel: Panel, settings: ThroughputSettings, again: bool) -> dict[s
             "cell": cell_id.split("/")[2],
             "tokens/s": _shown(cell, "decode_tps", 0),
             "of full": _shown(cell, "tps_vs_full", 2),
+            "rows": f"{cell['live_rows_mean']:.1f}",
         }
         for cell_id, cell in found["cells"].items()
     )
+    for cell_id, cell in found["cells"].items():
+        if cell["refitted"] or cell["evictions"] != cell["recorded_evictions"]:
+            print(
+                f"{cell_id}: not quite what it ran: {cell['evictions']} evictions, {cell['recorded_evictions']} when "
+                f"it ran; {cell['refitted']} replies whose text gives another number of tokens than they had",
+                file=sys.stderr,
+            )
     return found
+
+
+def _verdicts(found: dict[str, Any]) -> str:
+    """The panel's verdict, and those of its methods where they differ."""
+    methods = {label: method["verdict"] for label, method in found["methods"].items()}
+    apart = ", ".join(f"{label} {word}" for label, word in methods.items()) if len(set(methods.values())) > 1 else ""
+    return found["verdict"] + (f" ({apart})" if apart else "")
 
 
 def _shown(cell: dict[str, Any], name: str, places: int) -> str:

@@ -10,9 +10,11 @@ from itertools import groupby
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..cache.prefill import Prefill
 from ..cache.slots import CompressedCache
+from ..kernels.reference.sampling import NOT_FINITE
 from ..methods.base import EvictionMethod
 from ..methods.views import NEVER
 from .async_tokens import AsyncTokens
@@ -68,12 +70,16 @@ class Row:
 
 
 class ActiveBatch:
-    """Rows in the order of the cache, and per row on the cache's device: newest token, sampling key, tokens drawn."""
+    """Rows in the order of the cache, and per row on the cache's device: newest token, sampling key, tokens drawn.
+
+    Replies that are given lie there too: a copy from the host in every step would have it wait for a GPU.
+    """
 
     def __init__(self, max_rows: int, device: torch.device):
         self.rows: list[Row] = []
         self.n_steps = 0
         self._state = torch.zeros(3, max_rows, dtype=torch.int64, device=device)
+        self._given = torch.empty(max_rows, 0, dtype=torch.int64, device=device)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -93,6 +99,15 @@ class ActiveBatch:
         """`[B]` int64: index in the reply of the token that each row draws next."""
         return self._state[2, : len(self.rows)]
 
+    @property
+    def forced(self) -> Tensor | None:
+        """`[B]` int64: the token that each row is given next, `NOT_FINITE` for one that draws; None if all draw."""
+        if not any(row.forced for row in self.rows):
+            return None
+        # a row that draws may be further than any reply that is given
+        place = self.steps.clamp(max=self._given.shape[1] - 1)
+        return self._given[: len(self.rows)].gather(1, place[:, None])[:, 0]
+
     def n_drawn(self, row: Row) -> int:
         """Tokens that a live row has drawn; the last ones may not have reached the host, and so not its completion."""
         return self.n_steps - row.entered + 1
@@ -100,7 +115,12 @@ class ActiveBatch:
     def admit(self, row: Row, token: int) -> None:
         """Append a row that has drawn its first token, or none (below 0)."""
         row.entered = self.n_steps
-        self._state[:, len(self.rows)] = torch.tensor([max(0, token), row.sampling_key, 1])
+        index, given = len(self.rows), row.forced or ()
+        self._state[:, index] = torch.tensor([max(0, token), row.sampling_key, 1])
+        if (more := len(given) - self._given.shape[1]) > 0:
+            self._given = pad(self._given, (0, more), value=NOT_FINITE)
+        self._given[index] = NOT_FINITE
+        self._given[index, : len(given)] = torch.tensor(given, dtype=torch.int64)
         self.rows.append(row)
 
     def advance(self, tokens: Tensor) -> None:
@@ -114,6 +134,7 @@ class ActiveBatch:
         """Drop a row; the last one takes its place."""
         last = len(self.rows) - 1
         self._state[:, index] = self._state[:, last].clone()
+        self._given[index] = self._given[last].clone()
         self.rows[index] = self.rows[last]
         self.rows.pop()
 

@@ -160,7 +160,8 @@ class Engine:
             row.completion.peak_tokens = row.n_prompt
             self.observer.logits([row], prefill.logits[None])
             keys, steps = self._tensor([row.sampling_key]), self._tensor([0])
-            token = int(next_tokens(prefill.logits[None], self.sampling, [row], [0], keys, steps)[0])
+            first = None if row.forced is None else self._tensor([row.forced[0]])
+            token = int(next_tokens(prefill.logits[None], self.sampling, first, keys, steps)[0])
             batch.admit(row, token)
             state.sync_step = self._next_sync(state)
             return self._append_tokens(state, [row], [token])
@@ -187,8 +188,7 @@ class Engine:
                 for length, rows in state.groups_due(self.method, logits):
                     self.evict(state, rows, length, logits)
         with timer.section("sample_s"):
-            n_drawn = [batch.n_drawn(row) for row in batch.rows] if any(row.forced for row in batch.rows) else []
-            tokens = next_tokens(logits, self.sampling, batch.rows, n_drawn, batch.keys, batch.steps)
+            tokens = next_tokens(logits, self.sampling, batch.forced, batch.keys, batch.steps)
             batch.advance(tokens)
             read = state.tokens.push(batch.rows, tokens)
         with timer.section("host_s"):

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from ..kernels.reference.sampling import NOT_FINITE
 from ..kernels.sample import sample
-from .batch import Row
 from .requests import SamplingConfig
 
 
@@ -26,17 +25,16 @@ def sample_tokens(logits: Tensor, config: SamplingConfig, keys: Tensor, steps: T
     return sample(logits, keys, steps, **vars(config))
 
 
-def next_tokens(
-    logits: Tensor, config: SamplingConfig, rows: list[Row], n_drawn: list[int], keys: Tensor, steps: Tensor
-) -> Tensor:
-    """The next token of each row, `[B]`: drawn, or given by a request that forces it (`n_drawn`: its index).
+def next_tokens(logits: Tensor, config: SamplingConfig, forced: Tensor | None, keys: Tensor, steps: Tensor) -> Tensor:
+    """The next token of each row, `[B]`: drawn, or the one of `forced`.
 
     A forced row draws too, so that its step takes the time of any other, and what it drew is dropped. `NOT_FINITE` for
     a row whose logits are not finite, forced or not; the host notices when it reads the token.
+
+    Args:
+        forced: `[B]` int64 on the device of the logits, `NOT_FINITE` for a row that draws; None if all do.
     """
     drawn = sample_tokens(logits, config, keys, steps)
-    if not any(row.forced for row in rows):
+    if forced is None:
         return drawn
-    given = [NOT_FINITE if r.forced is None else r.forced[n] for r, n in zip(rows, n_drawn, strict=True)]
-    forced = torch.tensor(given, device=logits.device)
     return torch.where((forced == NOT_FINITE) | (drawn == NOT_FINITE), drawn, forced)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,6 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..analysis.budget_findings import NOT_MEASURED
 from ..scores.known_scores import PAPER_BUDGET_CURVES
 from .theme import BAR, BAR_EDGE, FULL, LINE, finish, spread
 
@@ -38,7 +39,7 @@ def budget_curves(
     *,
     model_title: str,
     method: str = "dynts",
-    busy: Collection[str] = (),
+    without: Mapping[str, str] | None = None,
     paper: Mapping[str, pd.DataFrame] | None = None,
 ) -> Figure:
     """One row of panels for one model: Pass@1 bars and a throughput line against the KV budget, both with intervals.
@@ -51,7 +52,7 @@ def budget_curves(
         frame: summary rows (`kvrepro.runs.summary`) of this model.
         panels: benchmark name, its title, and its budgets, from left to right; a budget without a row is drawn as
             missing, and no line crosses it.
-        busy: benchmarks whose throughput is missing because the machine was too busy to say anything.
+        without: by benchmark what is said where no throughput is drawn, `PanelFinding.throughput`.
         paper: `paper_values` by benchmark, drawn as hollow marks.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(3.9 * len(panels), 3.6), squeeze=False, layout="constrained")
@@ -69,7 +70,7 @@ def budget_curves(
         right = _throughput(ax, cells, full, marks)
         scaled = right if right.get_yticks().size else scaled
         if cells.decode_tps.isna().all():
-            why = "throughput not measured" + (": machine busy" if benchmark in busy else "")
+            why = (without or {}).get(benchmark, NOT_MEASURED)
             right.text(0.5, 0.995, why, transform=ax.transAxes, color=LINE, ha="center", va="top", size=8)
         ax.set_title(f"{model_title} | {title}")
     axes[0][0].set_ylabel("Pass@1 (%)")

@@ -11,6 +11,7 @@ from .config import CellConfig
 from .machines import Machine
 from .past_cells import BOUND, GIVEN, NOTHING, PastCell, expected_speed, expected_tokens
 from .resolution import ResolvedCell
+from .throughput import ThroughputSettings
 
 EXACT, ASSUMED = "exact", "assumed"
 
@@ -58,6 +59,15 @@ class CellForecast:
     def row(self) -> dict[str, Any]:
         """All that is said of the cell, by name."""
         return {name: value for name, value in vars(self).items() if not name.startswith("_") and name != "config"}
+
+    def throughput_seconds(self, settings: ThroughputSettings) -> float | None:
+        """What measuring its throughput takes beside prefill, from the same numbers; None where nothing is known.
+
+        A step with fewer rows than the cell's is taken to last as long as one with all of them.
+        """
+        if self.tps is None:
+            return None
+        return len(settings.passes()) * self.new_tokens * self.batch_rows / self.tps
 
     def _problem(self) -> str | None:
         on, new_tokens = self._machine.name, self.config.max_new_tokens

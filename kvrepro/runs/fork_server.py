@@ -13,6 +13,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import select
 import signal
 import socket
@@ -29,10 +30,8 @@ from .processes import CELL_ENVIRONMENT, child_command, run_module
 from .provenance import git_revision
 from .stand_in import is_own
 
-LOADED = (
-    *("papermill", "ipykernel.kernelapp", "matplotlib.pyplot", "pandas", "seaborn"),
-    *("kvrepro.runs.notebooks", "kvrepro.runs.resolution", "kvrepro.runs.runner", "kvrepro.figures.budget_curves"),
-)
+# what cells load of other packages
+LOADED = ("papermill", "ipykernel.kernelapp", "matplotlib.pyplot", "pandas", "seaborn")
 # what libraries read when they are loaded
 _ENVIRONMENT = {
     # what ipykernel would set before a notebook imports matplotlib
@@ -141,15 +140,22 @@ def _is_cuda_started() -> bool:
     return sys.modules["torch"].cuda._is_in_bad_fork()
 
 
+def own_modules() -> list[str]:
+    """Names of this package's modules, but for those that run on import and the kernels that no method has loaded."""
+    package, kernels = sys.modules["kvrepro"], "kvrepro.kernels"
+    names = [found.name for found in pkgutil.walk_packages(package.__path__, "kvrepro.")]
+    return [name for name in names if not name.endswith("__main__") and not name.startswith(kernels)]
+
+
 def load() -> None:
-    """Import what cells import.
+    """Import what cells import, and all of this package: whatever changes on disk later, forks run one revision of it.
 
     Raises:
         SystemExit: this process has threads now, which forks would lack.
     """
-    for module in LOADED:
+    for module in (*LOADED, *own_modules()):
         importlib.import_module(module)
-    # of the code that was loaded now, whatever lies there when a fork asks
+    # of the code that was loaded now
     git_revision()
     # what pandas would have found in a kernel, which is no terminal
     sys.modules["pandas"].set_option("display.max_columns", 20)

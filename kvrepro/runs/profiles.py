@@ -14,7 +14,7 @@ from ..models.table import generation_defaults
 from ..paths import profiles_folder, project_root
 from .config import CellConfig
 from .folder import CellFolder
-from .throughput import ThroughputSettings
+from .throughput import Panel, ThroughputSettings
 
 _KEYS = {"title", "notebook", "methods", "defaults", "panels", "paper_marks", "throughput"}
 _REHEARSAL_KEYS = {"title", "rehearses", "scale_tokens", "set", "throughput"}
@@ -101,7 +101,10 @@ def parse_profile(name: str, path: Path) -> Profile:
         raise KvreproError(f"{path.name}: notebook={notebook!r}: there is no notebooks/{notebook}.ipynb")
     marks = bool(content.get("paper_marks", False))
     throughput = _throughput(path, content)
-    return Profile(name, content.get("title", name), tuple(cells), marks, notebook, throughput=throughput)
+    profile = Profile(name, content.get("title", name), tuple(cells), marks, notebook, throughput=throughput)
+    # models whose panels would be one are found here too
+    Panel.all_of(profile)
+    return profile
 
 
 def _throughput(path: Path, content: dict[str, Any], inherited: ThroughputSettings | None = None):

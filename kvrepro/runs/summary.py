@@ -79,9 +79,20 @@ def summarise_profile(profile: Profile) -> pd.DataFrame:
 
 
 def _measured(profile: Profile) -> dict[str, Any]:
-    """Throughput by cell, without that of earlier runs of a cell and of a machine that was too busy."""
-    found = [panel.read() for panel in Panel.all_of(profile) if panel.is_measured]
-    return {name: cell for panel in found if panel["verdict"] != BUSY for name, cell in panel["cells"].items()}
+    """Throughput by cell, without that of earlier runs of a cell and of methods that it does not order."""
+    found = {}
+    for panel in Panel.all_of(profile):
+        if panel.is_measured:
+            read = panel.read()
+            busy = {label for label, method in read["methods"].items() if method["verdict"] == BUSY}
+            # the full cache goes with the methods: without one that counts nothing is told of it either
+            labels = set(read["methods"]) - busy
+            found |= {
+                name: cell
+                for name, cell in read["cells"].items()
+                if cell["label"] in labels or (cell["budget"] is None and (labels or not busy))
+            }
+    return found
 
 
 def _warn(text: str) -> None:

@@ -7,13 +7,14 @@ complete and writes one JSON file; here it is described, found and read. Loads w
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ..checks import typed
-from ..errors import KvreproError, RunError, check_known
+from ..errors import KvreproError, check_known
 from ..paths import results_root
 from .config import CellConfig
 from .folder import MANIFEST, CellFolder, read_manifest
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
 
 # below this many rounds an interval says next to nothing
 LEAST_ROUNDS = 5
-# which way throughput goes from the smallest to the largest budget; `BUSY`: the machine was too busy to say
-FALLS, RISES, LEVEL, BUSY = "falls", "rises", "level", "busy"
+# which way a method's throughput goes from the smallest to the largest budget; `BUSY`: too noisy to say, `ALONE`: there
+# is one cell and nothing to compare it with; of panels only, `MIXED`: their methods differ
+FALLS, RISES, LEVEL, BUSY, ALONE, MIXED = "falls", "rises", "level", "busy", "alone", "mixed"
+# share of the cores from which on it is the machine that was busy, and below which something else was noisy
+BUSY_LOAD = 0.1
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,10 @@ class ThroughputSettings:
 
     Attributes:
         rounds: of every cell, at least `LEAST_ROUNDS`.
-        rows: replies decoded together, at most those of a cell.
+        rows: replies decoded together, at most those of a cell and its `batch_rows`.
         turn_tokens: tokens that every row decodes before the next cell has its turn. Turn by turn a pass over `rows`
             replies is dealt to `LEAST_ROUNDS` rounds, and all caches of a panel are held at once. None takes whole
-            replies in turn: a pass per round, and one cache at a time.
+            replies in turn: a pass per round over the same replies, and one cache at a time.
     """
 
     rounds: int = LEAST_ROUNDS
@@ -74,21 +78,32 @@ class ThroughputSettings:
 
 @dataclass(frozen=True)
 class Panel:
-    """The cells of one model and benchmark of a profile, and where their throughput lies."""
+    """The cells of one model and benchmark of a profile, how their throughput is to be measured and where it lies."""
 
     profile: str
     name: str
     cells: tuple[CellConfig, ...]
+    settings: ThroughputSettings = ThroughputSettings()
 
     @classmethod
     def all_of(cls, profile: Profile) -> list[Panel]:
-        """The panels of a profile that asks for throughput, in its order; of one that does not, none."""
+        """The panels of a profile that asks for throughput, in its order; of one that does not, none.
+
+        Raises:
+            KvreproError: two models whose names end alike: their panels would be one.
+        """
         if profile.throughput is None:
             return []
         by_name: dict[str, list[CellConfig]] = {}
         for cell in profile.cells:
-            by_name.setdefault(cell.cell_id.rsplit("/", 2)[0], []).append(cell)
-        return [cls(profile.name, name, tuple(cells)) for name, cells in by_name.items()]
+            cells = by_name.setdefault(cell.cell_id.rsplit("/", 2)[0], [])
+            if cells and cells[0].model != cell.model:
+                raise KvreproError(
+                    f"throughput: the models {cells[0].model} and {cell.model} end alike, so it would lie in one file: "
+                    "rename a folder, or make two profiles"
+                )
+            cells.append(cell)
+        return [cls(profile.name, name, tuple(cells), profile.throughput) for name, cells in by_name.items()]
 
     @property
     def folders(self) -> list[CellFolder]:
@@ -127,10 +142,20 @@ class Panel:
 
     @property
     def is_measured(self) -> bool:
-        """Whether it was measured on its cells as they are; not after one of them was run again."""
-        if self.lacks or (found := self.read()) is None:
+        """Whether it was measured as is asked for, on its cells as they are; not after one of them was run again."""
+        if self.lacks or (found := self.read()) is None or not self._fits(found.get("settings") or {}):
             return False
         return {name: cell.get("ended") for name, cell in found["cells"].items()} == self.runs()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether that also says which way it goes: a panel that was too noisy is measured again when one asks."""
+        return self.is_measured and self.read()["verdict"] != BUSY
+
+    def _fits(self, settings: Mapping[str, Any]) -> bool:
+        """Whether these are the settings that are asked for, or more rounds."""
+        asked = asdict(self.settings)
+        return settings.get("rounds", 0) >= asked["rounds"] and {**settings, "rounds": asked["rounds"]} == asked
 
     @property
     def measured_ns(self) -> int:
@@ -139,19 +164,18 @@ class Panel:
         return max(path.stat().st_mtime_ns for path in written)
 
     def read(self) -> dict[str, Any] | None:
-        """What was measured (docs/reference.md), None where nothing was.
-
-        Raises:
-            RunError: the file cannot be read.
-        """
+        """What was measured (docs/reference.md), None where nothing was; a damaged file is none, with a warning."""
         try:
             found = json.loads(self.path.read_text())
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise RunError(f"{self.path} cannot be read ({error}): delete it and measure again") from error
-        if not isinstance(found, dict) or not isinstance(found.get("cells"), dict):
-            raise RunError(f"{self.path} holds no cells: delete it and measure again")
+        except ValueError:
+            found = None
+        parts = [found.get(name) for name in ("cells", "methods", "load")] if isinstance(found, dict) else [None]
+        if not all(isinstance(part, dict) for part in parts) or "verdict" not in found:
+            # it is made again, so nothing that it is not needed for has to stop
+            warnings.warn(f"{self.path} is damaged or of another version: not measured", RuntimeWarning, stacklevel=1)
+            return None
         return found
 
 
@@ -162,3 +186,27 @@ def read_panel(profile: str, model: str, benchmark: str) -> dict[str, Any] | Non
         model: as in the cells' ids, the last part of a path.
     """
     return Panel(profile, f"{model}/{benchmark}", ()).read()
+
+
+def method_finding(measured: Mapping[str, Any], method: str) -> Mapping[str, Any] | None:
+    """What a panel's file says of a method from its smallest to its largest budget; None if it has none of it.
+
+    Of a method with variants (options of its own) the first, which is the one that the figures draw.
+
+    Returns:
+        `label`; `smallest`, `largest` (tokens, None: the full cache); `smallest_vs_largest` (`median`, `lo`, `hi`, or
+        None); `verdict`: `FALLS`, `RISES`, `LEVEL`, `BUSY` or `ALONE`; and `cells`, one per budget, smallest first.
+    """
+    cells = [cell for cell in measured["cells"].values() if cell["method"] == method and cell["budget"] is not None]
+    if not cells:
+        return None
+    label, by_budget = cells[0]["label"], {}
+    for cell in cells:
+        if cell["label"] == label:
+            by_budget.setdefault(cell["budget"], cell)
+    return {"label": label, **measured["methods"][label], "cells": [by_budget[b] for b in sorted(by_budget)]}
+
+
+def was_machine_busy(measured: Mapping[str, Any]) -> bool:
+    """Whether others kept the machine busy meanwhile: why a panel is `BUSY`, if not for noise of another kind."""
+    return measured["load"]["mean"] > BUSY_LOAD

@@ -23,7 +23,7 @@ from ..paths import project_root, results_root, working_root
 from .folder import MANIFEST, CellFolder
 from .processes import child_command
 from .profiles import Profile
-from .throughput import Panel
+from .throughput import Panel, was_machine_busy
 
 POLL_S = 0.5
 FAILED = "failed"  # how the line of a failed cell begins
@@ -31,11 +31,14 @@ _QUIET = ("--quiet", "rules")
 
 
 def set_marks(profile: Profile) -> None:
-    """Marks of exactly what is complete, as old as it is, so that figures older than that are drawn again."""
+    """Marks of exactly what is complete, as old as it is, so that figures older than that are drawn again.
+
+    A panel that was too noisy has none, so a grid measures it again, once.
+    """
     for folder in profile.folders:
         _set(folder.mark, (folder.path / MANIFEST).stat().st_mtime_ns if folder.is_complete else None)
     for panel in Panel.all_of(profile):
-        _set(panel.mark, panel.measured_ns if panel.is_measured else None)
+        _set(panel.mark, panel.measured_ns if panel.is_settled else None)
 
 
 def _set(mark: Path, written_ns: int | None) -> None:
@@ -121,6 +124,19 @@ def unmeasured(panels: Sequence[Panel], since: float) -> list[str]:
         else _failure(f"throughput of {panel.name}", panel.log, since, "kvrepro throughput: ")
         for panel in left
     ]
+
+
+def noisy(panels: Sequence[Panel]) -> list[str]:
+    """A line per panel that was measured and orders nothing: why, and how to measure it again."""
+    lines = []
+    for panel in panels:
+        if panel.is_measured and not panel.is_settled:
+            found = panel.read()
+            load = f"others kept {100 * found['load']['mean']:.0f} % of the cores busy"
+            why = "machine busy" if was_machine_busy(found) else "too noisy to order its ends"
+            again = f"kvrepro throughput {panel.profile} --panel {panel.name} --rounds {3 * found['rounds']}"
+            lines.append(f"not measured: throughput of {panel.name}: {why} ({load}); again: {again}")
+    return lines
 
 
 def _failure(what: str, log: Path, since: float, prefix: str) -> str:

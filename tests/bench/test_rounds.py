@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from kvrepro.bench.rounds import Spread, end_ratios, ratios, verdict
-from kvrepro.runs.throughput import BUSY, FALLS, LEVEL, RISES
+from kvrepro.bench.rounds import Spread, ends, panel_verdict, ratios, verdict
+from kvrepro.runs.throughput import ALONE, BUSY, FALLS, LEVEL, MIXED, RISES
 
 
 def test_an_interval_is_that_of_student_on_logarithms():
@@ -36,18 +36,36 @@ def test_a_slow_round_changes_no_ratio():
 
 def test_ends_are_the_smallest_and_the_largest_budget_in_any_order_of_cells():
     tps = {("full", None): [1.0, 1.0], ("dynts", 300): [2.0, 4.0], ("dynts", 100): [6.0, 6.0], ("dynts", 200): [9, 9]}
-    assert end_ratios(tps) == pytest.approx([3.0, 1.5])
+    found = ends(tps)["dynts"]
+    assert (found["smallest"], found["largest"]) == (100, 300)
+    assert found["smallest_vs_largest"] == vars(Spread.of([3.0, 1.5]))
 
 
-def test_a_single_budget_is_set_against_the_full_cache_and_methods_are_averaged():
-    tps = {("full", None): [2.0], ("window", 100): [4.0], ("dynts", 100): [1.0]}
-    assert end_ratios(tps) == pytest.approx([math.sqrt(2 * 0.5)])
-    assert end_ratios({("window", 100): [4.0], ("full", None): [2.0]}) == pytest.approx([2.0])
+def test_every_method_has_ends_and_a_verdict_of_its_own():
+    fast, slow = [2.0, 2.02, 1.98, 2.0, 2.01], [1.0, 1.01, 0.99, 1.0, 1.0]
+    tps = {("window", 100): fast, ("window", 200): slow, ("dynts", 100): slow, ("dynts", 200): fast}
+    found = ends(tps)
+    assert {label: method["verdict"] for label, method in found.items()} == {"window": FALLS, "dynts": RISES}
+    assert found["window"]["smallest_vs_largest"]["median"] > 1 > found["dynts"]["smallest_vs_largest"]["median"]
 
 
-def test_a_full_cache_alone_has_no_ends():
-    assert end_ratios({("full", None): [2.0]}) is None
-    assert end_ratios({("window", 100): [2.0]}) is None
+def test_a_single_budget_is_set_against_the_full_cache():
+    found = ends({("window", 100): [4.0, 4.0], ("full", None): [2.0, 2.0]})["window"]
+    assert (found["smallest"], found["largest"], found["smallest_vs_largest"]["median"]) == (100, None, 2.0)
+
+
+def test_what_stands_alone_has_no_ends():
+    assert ends({("full", None): [2.0, 2.0]}) == {}
+    alone = {"smallest": 100, "largest": None, "smallest_vs_largest": None, "verdict": ALONE}
+    assert ends({("window", 100): [2.0, 2.0]}) == {"window": alone}
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [([], ALONE), ([FALLS, FALLS], FALLS), ([FALLS, LEVEL], MIXED), ([FALLS, BUSY], BUSY), ([ALONE], ALONE)],
+)
+def test_a_panel_goes_where_its_methods_go(verdicts, expected):
+    assert panel_verdict(verdicts) == expected
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kvrepro.kernels.reference.sampling import gumbel, uniform
+from kvrepro.kernels.reference.sampling import NOT_FINITE, gumbel, uniform
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from kvrepro.engine import sampling
-from kvrepro.engine.batch import EVICTION, SAMPLING, Row, row_key
+from kvrepro.engine.batch import EVICTION, SAMPLING, ActiveBatch, Row, row_key
 from kvrepro.engine.requests import Request, SamplingConfig
 from kvrepro.engine.sampling import next_tokens, sample_tokens
 from kvrepro.errors import KvreproError
@@ -97,18 +97,37 @@ def test_noise_is_uniform_and_its_streams_are_apart():
 
 def test_forced_rows_draw_as_others_do_and_take_their_own_tokens(monkeypatch):
     torch.manual_seed(2)
-    rows = [Row(Request("a", 0, (1,), (7, 8)), 0), Row(Request("b", 0, (1,)), 0), Row(Request("c", 0, (1,), (9,)), 0)]
     logits, keys, steps = torch.randn(3, 40), torch.arange(3), torch.zeros(3, dtype=torch.int64)
     drawn = sample_tokens(logits, SamplingConfig(), keys, steps)
     drawn_for = []
     monkeypatch.setattr(sampling, "sample_tokens", lambda *a: drawn_for.append(len(a[0])) or sample_tokens(*a))
-    assert next_tokens(logits, SamplingConfig(), rows, [1, 0, 0], keys, steps).tolist() == [8, int(drawn[1]), 9]
-    forced = [rows[0], rows[2]]
-    assert next_tokens(logits[:2], SamplingConfig(), forced, [0, 0], keys[:2], steps[:2]).tolist() == [7, 9]
-    assert drawn_for == [3, 2], "a step of forced rows leaves sampling out"
+    forced = torch.tensor([8, NOT_FINITE, 9])
+    assert next_tokens(logits, SamplingConfig(), forced, keys, steps).tolist() == [8, int(drawn[1]), 9]
+    assert next_tokens(logits[::2], SamplingConfig(), forced[::2], keys[:2], steps[:2]).tolist() == [8, 9]
+    assert next_tokens(logits, SamplingConfig(), None, keys, steps).tolist() == drawn.tolist()
+    assert drawn_for == [3, 2, 3], "a step of forced rows leaves sampling out"
     # forced or not, no token comes from logits that are not finite
     logits[0, 3] = torch.nan
-    assert next_tokens(logits, SamplingConfig(), rows, [1, 0, 0], keys, steps).tolist() == [-1, int(drawn[1]), 9]
+    assert next_tokens(logits, SamplingConfig(), forced, keys, steps).tolist() == [NOT_FINITE, int(drawn[1]), 9]
+
+
+def test_replies_that_are_given_stand_beside_their_rows_however_those_move():
+    batch = ActiveBatch(3, torch.device("cpu"))
+    assert batch.forced is None
+    batch.admit(Row(Request("a", 0, (1,), (7, 8)), 0), 7)
+    batch.admit(Row(Request("b", 0, (1,)), 0), 30)
+    # longer than those before
+    batch.admit(Row(Request("c", 0, (1,), (4, 5, 6)), 0), 4)
+    assert batch.forced.tolist() == [8, NOT_FINITE, 5]
+    batch.advance(torch.tensor([8, 31, 5]))
+    batch.release(0)
+    assert batch.forced.tolist() == [6, NOT_FINITE]
+    batch.advance(torch.tensor([6, 32]))
+    batch.release(0)
+    # its place held a reply before, and it is further than that
+    assert batch.forced is None
+    batch.admit(Row(Request("d", 0, (1,), (9, 3)), 0), 9)
+    assert batch.forced.tolist() == [NOT_FINITE, 3]
 
 
 @pytest.mark.parametrize("bad", [{"temperature": -0.1}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_k": -1}, {"order": "x"}])

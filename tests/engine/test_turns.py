@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
+import torch
 
 from kvrepro.engine.engine import Engine
 from kvrepro.engine.requests import Request, SamplingConfig
@@ -52,3 +53,18 @@ def test_runs_in_turn_equal_runs_one_after_the_other(random_model, steps, delay_
     assert {name: counts(e) for name, e in turns.items()} == {name: counts(e) for name, e in alone.items()}
     # nothing is left to do
     assert list(turns["full"].advance(states["full"])) == []
+
+
+def test_forced_rows_copy_no_more_from_the_host_than_others(random_model, monkeypatch):
+    """On a GPU a step that does so waits for all that was asked of it before."""
+    made, copies = torch.tensor, {}
+    long = [request for request in REQUESTS if len(request.forced_ids or ()) > 21]
+    for name, requests in {"forced": long, "drawn": [replace(request, forced_ids=None) for request in long]}.items():
+        e = engine(random_model, "full")
+        state, mine = e.begin(requests), copies.setdefault(name, [])
+        list(e.advance(state, 1))
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "tensor", lambda *a, mine=mine, **k: mine.append(a) or made(*a, **k))
+            list(e.advance(state, 20))
+        assert e.stats.steps == 21
+    assert copies["forced"] == copies["drawn"]

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import kvrepro
+from kvrepro.analysis.budget_findings import throughput_half
 from kvrepro.figures.budget_curves import budget_curves, paper_values, reply_lengths
 from kvrepro.figures.predictor import (
     accuracy_by_budget,
@@ -125,13 +126,14 @@ def test_no_line_crosses_a_budget_that_is_missing(ax):
     assert [np.ptp(each[:, 1]) for each in bars.lines[2][0].get_segments()] == [180.0, 180.0]
 
 
-@pytest.mark.parametrize(
-    ("busy", "words"),
-    [((), "throughput not measured"), (("chain-12",), "throughput not measured: machine busy")],
-)
-def test_without_throughput_a_panel_says_why_and_has_no_second_scale(ax, busy, words):
-    frame = cells((160, 50.0, None), (200, 80.0, None), full=(90.0, None))
-    figure, left, right = drawn(frame, 160, 200, busy=busy)
+@pytest.mark.parametrize("n", [2, 6])
+@pytest.mark.parametrize(("mean", "more"), [(None, ""), (0.47, ": machine busy (load 47 %)"), (0.0, ": too noisy")])
+def test_without_throughput_a_panel_says_why_and_has_no_second_scale(ax, n, mean, more):
+    words = throughput_half(mean if mean is None else {"verdict": "busy", "load": {"mean": mean, "max": 1.0}})
+    assert words.startswith(f"throughput not measured{more}")
+    budgets = [160 + 40 * i for i in range(n)]
+    frame = cells(*((budget, 100.0, None) for budget in budgets), full=(90.0, None))
+    figure, left, right = drawn(frame, *budgets, **({"without": {"chain-12": words}} if mean is not None else {}))
     assert texts(right) == [words]
     assert right.texts[0].get_color() == right.get_lines()[0].get_color()
     assert right.get_yticks().size == 0 and right.get_ylabel() == "" and levels(right) == []
@@ -139,6 +141,8 @@ def test_without_throughput_a_panel_says_why_and_has_no_second_scale(ax, busy, w
     # the words touch no number, and nothing the title
     boxes = [text.get_window_extent() for text in (*left.texts, *right.texts, left.title)]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    frame_of, said = left.get_window_extent(), right.texts[0].get_window_extent()
+    assert frame_of.xmin < said.xmin and said.xmax < frame_of.xmax
     plt.close(figure)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from kvrepro.figures.page import write_index, write_report
-from kvrepro.paths import results_root
+from kvrepro.paths import project_root, results_root
 from kvrepro.runs.profiles import load_profile
 from kvrepro.runs.summary import COLUMNS
 
@@ -65,3 +66,18 @@ def test_a_report_of_nothing_says_what_is_left():
     assert report.verdict[0].endswith(f"; {len(profile.cells)} not finished.")
     assert f'</h1><p class="verdict">{report.verdict[0]}</p>' in report.index.read_text()
     assert report.frame.empty
+
+
+def test_figures_of_a_model_in_a_folder_lie_with_the_others(tmp_path, monkeypatch):
+    root, weights = tmp_path / "project", tmp_path / "weights" / "mine"
+    for folder in (root / "nbs_params", weights):
+        folder.mkdir(parents=True)
+    (root / "notebooks").symlink_to(project_root() / "notebooks")
+    (weights / "config.json").write_text("{}")
+    panel = {"model": str(weights), "benchmark": "chain-12", "methods": ["window"], "budgets": [160]}
+    (root / "nbs_params" / "own.yaml").write_text(json.dumps({"panels": [panel]}))
+    monkeypatch.setenv("KVREPRO_ROOT", str(root))
+    write_report(load_profile("own"))
+    drawn = sorted(path.name for path in (results_root() / "own" / "figures").iterdir())
+    assert drawn == ["mine.png", "mine.svg"]
+    assert [path.name for path in weights.parent.rglob("*") if path.is_file()] == ["config.json"]

@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 
 import psutil
 import pytest
 
+from kvrepro.methods.table import METHODS
 from kvrepro.runs.folder import CellFolder
 from kvrepro.runs.fork_server import fork_server
 from kvrepro.runs.stand_in import stand_in_command
@@ -159,6 +161,22 @@ def test_signals_reach_the_fork(forks):
     stand_in.terminate()
     assert stand_in.communicate(timeout=LIMIT_S) == ("asked to end\n", "")
     assert stand_in.returncode == 7
+
+
+def test_a_fork_has_loaded_whatever_of_the_package_a_cell_or_a_page_uses(forks):
+    # a module that a fork must still import may have been edited since the grid began
+    uses = """
+        from importlib import import_module
+        before = set(sys.modules)
+        from kvrepro.methods.table import METHODS, method_class
+        for name in METHODS:
+            method_class(name)
+        for name in ("cli", "commands.run", "commands.summary", "runs.runner", "figures.page", "bench.throughput"):
+            import_module(f"kvrepro.{name}")
+        print(len(METHODS), *sorted(name for name in set(sys.modules) - before if name.startswith("kvrepro")))
+        """
+    done = run(forks, "leave", textwrap.dedent(uses))
+    assert done.stdout == f"{len(METHODS)}\ntidied up\n", done.stderr
 
 
 @pytest.mark.model

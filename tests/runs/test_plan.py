@@ -21,6 +21,7 @@ from kvrepro.runs.past_cells import ELSEWHERE, PastCell, expected_speed, expecte
 from kvrepro.runs.profiles import load_profile
 from kvrepro.runs.resolution import ASSUMED_PROMPT_TOKENS, resolve_cell
 from kvrepro.runs.runner import run_cell
+from kvrepro.runs.throughput import ThroughputSettings
 
 TINY_TABLE = PACKAGE.parent / "notebooks" / "images" / "tiny-summary.csv"
 
@@ -239,6 +240,16 @@ def test_the_command_prints_totals_and_one_object(capsys):
     result = json.loads(capsys.readouterr().out)
     assert result["n_cells"] == len(result["cells"]) == result["fits"] == 5
     assert result["time_from"] == ["bound", "limit"]
+    # five rounds in one pass over four replies, of 600 tokens, of every cell
+    steps_s = sum(600 * cell["batch_rows"] / cell["tps"] for cell in result["cells"])
+    assert result["throughput_hours"] == pytest.approx(steps_s / 3600, abs=1e-3)
+
+
+def test_throughput_takes_a_pass_for_every_round_of_whole_replies():
+    plan = CellForecast(paper(), machine("h100"), [])
+    whole, turns = (plan.throughput_seconds(ThroughputSettings(rounds=10, turn_tokens=n)) for n in (None, 4))
+    assert whole == pytest.approx(5 * turns) == pytest.approx(10 * 16384 * 20 / plan.tps)
+    assert CellForecast(smoke(), machine(None), []).throughput_seconds(ThroughputSettings()) is None
 
 
 def test_mistakes_are_named(capsys, tmp_path):

@@ -87,7 +87,11 @@ def test_rows_have_the_real_format_and_number(tmp_path, monkeypatch):
 
 SCRIPT = """
 import json, sys
+from kvrepro.bench.throughput import measure_panel
 from kvrepro.runs.config import CellConfig
+from kvrepro.runs.folder import NOTEBOOK
+from kvrepro.runs.profiles import Profile, load_profile
+from kvrepro.runs.throughput import Panel
 from kvrepro.models.loading import load_model
 from kvrepro.models.table import model_entry
 from kvrepro.runs.runner import run_cell
@@ -97,12 +101,20 @@ for name in ("missing/model", "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B@000000000
         load_model(model_entry(name))
     except ValueError as error:
         found[name] = str(error)
+both = dict(model="r1-qwen", benchmark="aime24", n_problems=1, n_samples=2, sampling_order="dynts", batch_rows=2)
 config = CellConfig(
-    model="r1-qwen", benchmark="aime24", method="dynts", budget=150, window=60, ratio=0.4, pin_overflow="keep_first",
-    n_problems=1, n_samples=2, max_new_tokens=130, sampling_order="dynts", batch_rows=2,
+    method="dynts", budget=150, window=60, ratio=0.4, pin_overflow="keep_first", max_new_tokens=130, **both
 )
-manifest = run_cell(config, sys.argv[1])
+cells = config, CellConfig(max_new_tokens=20, **both)
+profile = Profile("mine", "", cells, throughput=load_profile("paper").throughput)
+for cell, folder in zip(profile.cells, profile.folders):
+    run_cell(cell, folder.path)
+    (folder.path / NOTEBOOK).write_text("{}")
+manifest = run_cell(config, profile.folders[0].path)
+(panel,) = Panel.all_of(profile)
+found["panel"] = measure_panel(panel, panel.settings)
 keys = ("revision", "stand_in", "kv_tokens_peak", "evictions", "predictor", "stats")
+found["evictions"] = manifest["evictions"]
 found["manifest"] = {k: manifest[k] for k in keys}
 print(json.dumps(found))
 """
@@ -115,9 +127,9 @@ def offline(tmp_path_factory):
     write_benchmarks(root / "rows", None)
     (root / "models.yaml").write_text(yaml.safe_dump(build_hub(root, ["r1-qwen"], TEXTS)))
     environment = {**os.environ, **hub_environment(root, root / "rows", root / "models.yaml"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(root / "cell")], env=environment, capture_output=True, text=True, check=False
-    )
+    environment["KVREPRO_RESULTS"] = str(root / "results")
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return root, json.loads(done.stdout.splitlines()[-1])
 
@@ -131,6 +143,19 @@ def test_a_cell_runs_offline_from_the_pinned_revision_and_says_what_it_ran_on(of
     assert manifest["predictor"] == "hub:kvrepro-rehearsal/importance-r1-qwen"
     # bfloat16, 28 layers, 4 KV heads of size 8
     assert manifest["stats"]["bytes_per_slot"] == 2 * 2 * 28 * 4 * 8
+
+
+def test_throughput_is_measured_as_the_paper_profile_asks_which_its_rehearsal_does_not(offline):
+    _, found = offline
+    panel, asked = found["panel"], load_profile("paper").throughput
+    # whole replies in turn: five rounds of every cell of the rehearsal would take too long
+    assert panel["settings"] == vars(asked) and asked.turn_tokens is None
+    assert [row["rows"] for row in panel["cells"].values()] == [2, 2]
+    assert panel["new_tokens"] > 0 and panel["methods"]["dynts"]["verdict"] in ("falls", "rises", "level", "busy")
+    assert all(
+        row["evictions"] == asked.rounds * found["evictions"] * (row["budget"] is not None)
+        for row in panel["cells"].values()
+    )
 
 
 def test_the_folder_is_laid_out_as_the_hub_library_lays_it_out(offline):

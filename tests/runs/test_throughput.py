@@ -3,60 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import time
+import shutil
 
 import pytest
 
-from kvrepro.cli import main
-from kvrepro.errors import KvreproError, RunError, UnknownNameError
-from kvrepro.graders import REVISION
+from kvrepro.errors import KvreproError, UnknownNameError
+from kvrepro.paths import CHECKPOINTS
 from kvrepro.runs.folder import MANIFEST, RECORDS
 from kvrepro.runs.past_cells import GIVEN, PastCell
-from kvrepro.runs.profiles import Profile, load_profile
+from kvrepro.runs.profiles import load_profile, parse_profile
 from kvrepro.runs.summary import summarise_profile
-from kvrepro.runs.throughput import Panel, ThroughputSettings, read_panel
-from kvrepro.runs.workflow import set_marks, unmeasured
+from kvrepro.runs.throughput import Panel, ThroughputSettings, method_finding, read_panel, was_machine_busy
+from kvrepro.runs.workflow import set_marks
 
-from ..cells import SETTINGS, WINDOW, build, write_finished
-
-CELLS = (build(SETTINGS), build(WINDOW), build(WINDOW, budget=100))
-
-
-def profile(**changes) -> Profile:
-    return Profile(**{"name": "mine", "title": "", "cells": CELLS, "throughput": ThroughputSettings(), **changes})
-
-
-def finish(cells=CELLS, name="mine"):
-    for cell in cells:
-        folder = write_finished(name, cell)
-        manifest = json.loads((folder.path / MANIFEST).read_text())
-        manifest |= {
-            "ended": "2026-01-01",
-            "evictions": 0,
-            "kv_tokens_peak": 0,
-            "method": {},
-            "cell_id": cell.cell_id,
-            "grader_revision": REVISION,
-        }
-        manifest["stats"] |= {"kv_bytes": 0, "capacity_tokens": 0, "bytes_per_slot": 0}
-        (folder.path / MANIFEST).write_text(json.dumps(manifest))
-
-
-def measured(panel, verdict="falls"):
-    """A file as a measurement leaves it."""
-    rows = {
-        cell_id: {
-            "ended": ended,
-            "decode_tps": 200.0,
-            "decode_tps_lo": 190.0,
-            "decode_tps_hi": 210.0,
-            "tps_vs_full": 2.0,
-        }
-        for cell_id, ended in panel.runs().items()
-    }
-    panel.path.parent.mkdir(parents=True, exist_ok=True)
-    panel.path.write_text(json.dumps({"verdict": verdict, "cells": rows}))
+from ..cells import HAS_MODEL, WINDOW, build
+from ..panels import CELLS, finish, measured, profile
 
 
 @pytest.fixture
@@ -122,40 +83,74 @@ def test_a_measurement_does_not_count_without_its_cells_or_for_others(panel):
     assert not fewer.lacks and not fewer.is_measured
 
 
-@pytest.mark.parametrize("text", ['{"verdict": "fa', "[1]", '{"verdict": "falls"}'])
-def test_a_damaged_file_is_named_with_what_to_do(panel, text):
+def test_a_method_is_told_by_its_first_variant_and_by_its_first_cell_of_a_budget():
+    cells = {
+        "a": {"method": "full", "label": "full", "budget": None},
+        "b": {"method": "h2o", "label": "h2o", "budget": 200},
+        "c": {"method": "h2o", "label": "h2o", "budget": 100},
+        "d": {"method": "h2o", "label": "h2o", "budget": 100, "window": "another"},
+        "e": {"method": "h2o", "label": "h2o + question", "budget": 50},
+    }
+    methods = {"h2o": {"verdict": "falls"}, "h2o + question": {"verdict": "rises"}}
+    found = method_finding({"cells": cells, "methods": methods}, "h2o")
+    assert found == {"label": "h2o", "verdict": "falls", "cells": [cells["c"], cells["b"]]}
+    assert method_finding({"cells": cells, "methods": methods}, "dynts") is None
+    # the full cache has no budgets
+    assert method_finding({"cells": cells, "methods": methods}, "full") is None
+
+
+@pytest.mark.parametrize(("mean", "expected"), [(0.02, False), (0.4, True)])
+def test_a_busy_machine_is_told_from_other_noise_by_its_load(mean, expected):
+    assert was_machine_busy({"load": {"mean": mean, "max": 1.0}}) is expected
+
+
+@pytest.mark.parametrize(
+    "text", ['{"verdict": "fa', "[1]", '{"verdict": "falls"}', '{"verdict": "falls", "cells": {}, "load": 3}']
+)
+def test_a_damaged_file_is_a_panel_that_is_not_measured_and_stops_nothing(panel, text, call):
     panel.path.parent.mkdir(parents=True)
     panel.path.write_text(text)
-    with pytest.raises(RunError, match=r"chain-12\.json .*delete it and measure again"):
-        panel.read()
-
-
-def test_marks_are_those_of_the_measured_panels_and_newer_than_their_cells(panel):
+    with pytest.warns(RuntimeWarning, match=r"chain-12\.json is damaged or of another version: not measured"):
+        assert panel.read() is None
     set_marks(profile())
-    assert not panel.mark.exists()
-    measured(panel)
-    os.utime(panel.path, (time.time() - 500,) * 2)
-    set_marks(profile())
-    newest = max((folder.path / MANIFEST).stat().st_mtime_ns for folder in panel.folders)
-    assert panel.mark.stat().st_mtime_ns == newest
-    panel.path.unlink()
-    set_marks(profile())
-    assert not panel.mark.exists()
+    assert not panel.is_measured and not panel.mark.exists()
+    assert summarise_profile(profile()).decode_tps.isna().all()
+    smoke = load_profile("smoke")
+    finish(smoke.cells, "smoke")
+    (other,) = Panel.all_of(smoke)
+    other.path.parent.mkdir(parents=True)
+    other.path.write_text(text)
+    assert json.loads(call("status", "smoke", "--json")[1])["panels"][0]["state"] == "left"
 
 
-def test_a_panel_that_is_not_measured_has_a_line_that_says_why(panel):
-    began = time.time() - 1
-    assert unmeasured([panel], began) == [f"not started: throughput of {panel.name}"]
-    panel.log.parent.mkdir(parents=True)
-    panel.log.write_text("a warning\nkvrepro throughput: replies of at most 4 tokens\n")
-    line = f"failed: throughput of {panel.name}: replies of at most 4 tokens (log: {panel.log})"
-    assert unmeasured([panel], began) == [line]
-    (panel.folders[0].path / RECORDS).unlink()
-    assert unmeasured([panel], began)[0].startswith(
-        f"not measured: throughput of {panel.name} needs all its replies: 1 "
-    )
-    # of a run that is over, the log says nothing
-    assert unmeasured([panel], time.time() + 1)[0].startswith("not measured: ")
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (ThroughputSettings(), True),
+        (ThroughputSettings(rounds=15), True),
+        (ThroughputSettings(rounds=16), False),
+        (ThroughputSettings(rows=20), False),
+        (ThroughputSettings(turn_tokens=4), False),
+    ],
+)
+def test_a_measurement_counts_while_it_is_what_the_profile_asks_for(panel, settings, expected):
+    measured(panel, rounds=15)
+    (asked,) = Panel.all_of(profile(throughput=settings))
+    assert asked.is_measured is expected
+
+
+@pytest.mark.skipif(not HAS_MODEL, reason="needs the tiny model")
+def test_models_whose_names_end_alike_are_refused_where_they_would_share_a_panel(tmp_path):
+    folders = [tmp_path / name / "mine" for name in "ab"]
+    for folder in folders:
+        shutil.copytree(CHECKPOINTS / "tiny-r1-llama", folder)
+    panels = [f"  - {{model: {folder}, benchmark: chain-12}}" for folder in folders]
+    path = tmp_path / "pair.yaml"
+    path.write_text("\n".join(["panels:", *panels]))
+    assert len(parse_profile("pair", path).cells) == 2
+    path.write_text("\n".join(["throughput: {rounds: 5}", "panels:", *panels]))
+    with pytest.raises(KvreproError, match=rf"models {folders[0]} and {folders[1]} end alike.*rename a folder"):
+        parse_profile("pair", path)
 
 
 def test_the_summary_holds_what_was_measured_and_the_runs_own_speed(panel):
@@ -172,6 +167,15 @@ def test_the_summary_holds_what_was_measured_and_the_runs_own_speed(panel):
     assert summarise_profile(profile(throughput=None))[columns].isna().all(axis=None)
 
 
+def test_the_summary_leaves_out_only_the_methods_that_are_not_ordered():
+    cells = (*CELLS, build({**WINDOW, "method": "question_window"}))
+    finish(cells)
+    (panel,) = Panel.all_of(profile(cells=cells))
+    measured(panel, "busy", question_window="falls")
+    frame = summarise_profile(profile(cells=cells)).set_index("label")
+    assert frame.decode_tps.isna().to_dict() == {"full": False, "window": True, "question_window": False}
+
+
 def test_the_plan_takes_the_speed_of_the_run_and_not_what_was_measured_apart(panel):
     measured(panel)
     row = summarise_profile(profile()).to_dict("records")[0]
@@ -181,72 +185,3 @@ def test_the_plan_takes_the_speed_of_the_run_and_not_what_was_measured_apart(pan
     # a table from before throughput was measured apart
     old = {name: value for name, value in row.items() if name != "run_tps"} | {"decode_tps": 50.0}
     assert PastCell.of(old, GIVEN).tps == 50.0
-
-
-def test_the_command_names_what_it_cannot_measure(call):
-    code, _, err = call("throughput", "tiny-methods")
-    assert code == 2 and "asks for no throughput: add `throughput: {rounds: 5, rows: 48}`" in err
-    code, _, err = call("throughput", "smoke", "--panel", "tiny-r1-llama/chain-21")
-    assert code == 2 and "unknown panel of profile smoke 'tiny-r1-llama/chain-21'; known: tiny-r1-llama/chain-12" in err
-    code, _, err = call("throughput", "smoke", "--rounds", "2")
-    assert code == 2 and "rounds=2: must be at least 5" in err
-    code, out, err = call("throughput", "smoke", "--json")
-    assert code == 0 and json.loads(out)["incomplete"] == ["tiny-r1-llama/chain-12"]
-    assert "not measured: throughput of tiny-r1-llama/chain-12 needs all its replies: 5 of 5 cells" in err
-    code, _, err = call("throughput", "smoke", "--panel", "tiny-r1-llama/chain-12")
-    assert code == 2 and "run them with `kvrepro grid smoke`" in err
-
-
-def test_status_says_which_panels_wait_are_left_or_measured(call):
-    smoke = load_profile("smoke")
-    (panel,) = Panel.all_of(smoke)
-
-    def state():
-        return json.loads(call("status", "smoke", "--json")[1])["panels"]
-
-    assert state() == [{"panel": panel.name, "state": "waits"}]
-    finish(smoke.cells, "smoke")
-    assert state() == [{"panel": panel.name, "state": "left"}]
-    measured(panel, "level")
-    assert state() == [{"panel": panel.name, "state": "level"}]
-
-
-def planned(capfd, *more):
-    """Jobs by rule of a grid's dry run."""
-    assert main(["grid", "smoke", "--dry-run", "--json", *more]) == 0
-    words = [line.split() for line in capfd.readouterr().err.splitlines()]
-    return {w[0]: int(w[1]) for w in words if len(w) == 2 and w[0] in ("cell", "throughput", "figures")}
-
-
-def test_throughput_waits_for_all_cells_of_its_panel_and_figures_for_it(capfd):
-    smoke = load_profile("smoke")
-    assert planned(capfd) == {"cell": 5, "throughput": 1, "figures": 1}
-    finish(smoke.cells, "smoke")
-    assert planned(capfd) == {"throughput": 1, "figures": 1}
-    (panel,) = Panel.all_of(smoke)
-    measured(panel)
-    assert planned(capfd) == {"figures": 1}
-    (panel.folders[3].path / RECORDS).unlink()
-    assert planned(capfd) == {"cell": 1, "throughput": 1, "figures": 1}
-
-
-def test_a_part_measures_only_panels_that_it_completes(capfd):
-    smoke = load_profile("smoke")
-    only = ("--only", "tiny-r1-llama/chain-12/full")
-    assert planned(capfd, *only) == {"cell": 1}
-    finish([cell for cell in smoke.cells if cell.method != "full"], "smoke")
-    assert planned(capfd, *only) == {"cell": 1, "throughput": 1}
-
-
-def test_nothing_of_the_grid_runs_beside_a_measurement():
-    from kvrepro.runs.workflow import project_root
-
-    text = (project_root() / "Snakefile").read_text()
-    rule = text.split("rule throughput:")[1].split("\nrule ")[0]
-    lines = [line.strip() for line in rule.splitlines()]
-    assert "threads: workflow.cores" in lines and "resources: gpu=1" in lines
-    # a mark alone, as for cells: Snakemake deletes outputs
-    assert [line for line in lines if line.startswith("output:")] == [
-        'output: touch(ROOT / ".done" / "throughput" / "{panel}")'
-    ]
-    assert "priority: 1" in text.split("rule cell:")[1].split("\nrule ")[0]

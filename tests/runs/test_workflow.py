@@ -56,7 +56,9 @@ def test_a_result_that_was_deleted_is_planned_again_although_the_page_is_newer(c
     folders = [finish(cell, age_s=500) for cell in SMOKE.cells]
     (panel,) = Panel.all_of(SMOKE)
     panel.path.parent.mkdir(parents=True)
-    panel.path.write_text(json.dumps({"cells": {cell: {"ended": ended} for cell, ended in panel.runs().items()}}))
+    cells = {cell: {"ended": ended} for cell, ended in panel.runs().items()}
+    found = {"settings": vars(panel.settings), "verdict": "falls", "methods": {}, "load": {}, "cells": cells}
+    panel.path.write_text(json.dumps(found))
     os.utime(panel.path, (time.time() - 500,) * 2)
     page = CellFolder.of("smoke", SMOKE.cells[0]).path.parents[3]
     for name in ("index.html", "summary.csv", f"{SMOKE.notebook}.ipynb"):
