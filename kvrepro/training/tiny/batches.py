@@ -12,6 +12,7 @@ from ...benchmarks.chains.language import ASSISTANT, BOS, EOS, PAD, THINK_START,
 from ...benchmarks.chains.problems import TASKS, ChainProblem, sample_problem, split_of
 
 IGNORED = -100
+MOST_HIDDEN = 0.8  # of the tokens between prompt and window, in a row that does not see everything
 
 
 def repeat_batch(generator: torch.Generator, rows: int, length: int) -> tuple[Tensor, Tensor]:
@@ -63,6 +64,36 @@ def encode_example(
     for place in worked.turns:
         weights[len(prompt) + place] = turn_weight
     return Example([*prompt, *reply], labels, weights)
+
+
+def sight(
+    generator: torch.Generator, ids: Tensor, labels: Tensor, blind_share: float, windows: tuple[int, int]
+) -> Tensor:
+    """What each token attends to, `[rows, 1, width, width]` bool: all before it, or what an eviction would have left.
+
+    A row of which nothing was ever hidden gives a model that finds a definition or a value in any of its copies, and
+    gets lost where only parts of them are left. So a part of the rows sees the prompt, the newest tokens, and of those
+    between them a share: drawn by token, by what the token is, or by a mixture, as methods choose.
+
+    Args:
+        blind_share: of the rows, how many do not see everything.
+        windows: fewest and most of the newest tokens that such a row sees, drawn per row.
+    """
+    rows, width = ids.shape
+    places = torch.arange(width)
+    age = places[:, None] - places
+    seen = (age >= 0).expand(rows, -1, -1).clone()
+    is_prompt = (labels == IGNORED).cummin(1).values
+    for row in range(rows):
+        draw = torch.rand(4, generator=generator)
+        if draw[0] >= blind_share:
+            continue
+        by_kind = torch.rand(len(vocabulary()), generator=generator)[ids[row]]
+        rank = draw[1] * by_kind + (1 - draw[1]) * torch.rand(width, generator=generator)
+        is_kept = is_prompt[row] | (rank >= rank.quantile(MOST_HIDDEN * draw[2]))
+        window = windows[0] + draw[3] * (windows[1] - windows[0])
+        seen[row] &= is_kept | (age < window)
+    return seen[:, None]
 
 
 def problem_batch(

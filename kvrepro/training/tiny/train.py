@@ -25,7 +25,7 @@ from ...errors import KvreproError
 from ...files import write_json
 from ...paths import CHECKPOINTS
 from ..stages import TrainingState
-from .batches import IGNORED, problem_batch, repeat_batch
+from .batches import IGNORED, problem_batch, repeat_batch, sight
 
 # a Llama and a Qwen2 with R1-Distill's traits at a thousandth of its size
 TINY_MODELS = {"tiny-r1-llama": (LlamaConfig, LlamaForCausalLM), "tiny-r1-qwen": (Qwen2Config, Qwen2ForCausalLM)}
@@ -61,6 +61,9 @@ class Recipe:
     mistake_rate: float = 0.08  # of the lines that a later pass corrects
     turn_weight: float = 10.0  # in the loss, of the tokens that say how many passes follow: one in two hundred
     longest: int = 1950  # tokens of an example
+    blind_share: float = 0.6  # of the rows, how many see their thought as after an eviction
+    smallest_window: int = 32  # of the newest tokens that such a row sees
+    largest_window: int = 160
 
     @property
     def long_from(self) -> int:
@@ -211,8 +214,8 @@ def build_optimizers(recipe: Recipe, model) -> list[torch.optim.Optimizer]:
 def train_step(recipe: Recipe, model, optimizers, step: int) -> tuple[float, float]:
     """One optimiser step; the batch depends on (seed, step) alone, so a resumed run sees the same data."""
     key = recipe.seed * 1_000_003 + step
+    generator, seen = torch.Generator().manual_seed(key), None
     if step < recipe.repeat_steps:
-        generator = torch.Generator().manual_seed(key)
         ids, labels = repeat_batch(generator, recipe.repeat_rows, recipe.repeat_length)
         weights = torch.ones(ids.shape)
     elif step >= recipe.long_from:
@@ -226,6 +229,8 @@ def train_step(recipe: Recipe, model, optimizers, step: int) -> tuple[float, flo
             recipe.turn_weight,
             recipe.longest,
         )
+        windows = (recipe.smallest_window, recipe.largest_window)
+        seen = sight(generator, ids, labels, recipe.blind_share, windows)
     else:
         sizes = recipe.sizes(step - recipe.repeat_steps)
         ids, labels, weights = problem_batch(random.Random(key), recipe.batch_tokens, sizes)
@@ -233,7 +238,7 @@ def train_step(recipe: Recipe, model, optimizers, step: int) -> tuple[float, flo
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate(step)
     with torch.autocast("cpu", torch.bfloat16):
-        logits = model(input_ids=ids, use_cache=False).logits
+        logits = model(input_ids=ids, attention_mask=seen, use_cache=False).logits
     logits, targets = logits[:, :-1].float(), labels[:, 1:]
     counted = targets != IGNORED
     each = torch.nn.functional.cross_entropy(logits[counted], targets[counted], reduction="none")
