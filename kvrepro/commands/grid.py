@@ -80,14 +80,14 @@ def _run(
     """The grid itself, under its lock."""
     started, began = time.monotonic(), time.time()
     left = [c for c, folder in zip(profile.cells, profile.folders, strict=True) if not folder.is_complete]
-    with _forks(args, whole.name, len(left)) as environment:
-        if left:
-            from ..runs.preflight import check_cells
+    if left:
+        from ..runs.preflight import check_cells
 
-            check_cells(left)
-            if not args.gpus:
-                _compile_once()
-        workflow.set_marks(whole)
+        check_cells(left)
+        if not args.gpus:
+            _compile_once()
+    workflow.set_marks(whole)
+    with _forks(args, whole.name, len(left)) as environment:
         code = workflow.run_snakemake(command, profile, environment)
     missing, unmeasured = workflow.failures(profile, began), workflow.unmeasured(panels, began)
     n_cells, n_done = len(profile.cells), len(profile.cells) - len(missing)

@@ -23,7 +23,7 @@ from ..paths import project_root, results_root, working_root
 from .folder import MANIFEST, CellFolder
 from .processes import child_command
 from .profiles import Profile
-from .throughput import Panel, was_machine_busy
+from .throughput import BUSY, Panel, was_machine_busy
 
 POLL_S = 0.5
 FAILED = "failed"  # how the line of a failed cell begins
@@ -135,7 +135,8 @@ def noisy(panels: Sequence[Panel]) -> list[str]:
             load = f"others kept {100 * found['load']['mean']:.0f} % of the cores busy"
             why = "machine busy" if was_machine_busy(found) else "too noisy to order its ends"
             again = f"kvrepro throughput {panel.profile} --panel {panel.name} --rounds {3 * found['rounds']}"
-            lines.append(f"not measured: throughput of {panel.name}: {why} ({load}); again: {again}")
+            methods = ", ".join(name for name, ends in found["methods"].items() if ends["verdict"] == BUSY)
+            lines.append(f"not measured: throughput of {panel.name}, {methods}: {why} ({load}); again: {again}")
     return lines
 
 

@@ -134,4 +134,5 @@ def test_a_grid_compiles_once_before_its_cells(monkeypatch, capsys):
     # where nothing is left to run, nothing is compiled either
     monkeypatch.setattr(CellFolder, "is_complete", property(lambda folder: True))
     cli.main(["grid", "smoke"])
-    assert not capsys.readouterr().err
+    assert len(order) == 3
+    assert "no compiled decode step" not in capsys.readouterr().err

@@ -48,7 +48,7 @@ def test_a_panel_that_was_too_noisy_is_read_but_a_grid_measures_it_again(panel):
     # it did not fail
     assert unmeasured([panel], 0.0) == []
     again = "again: kvrepro throughput mine --panel tiny-r1-llama/chain-12 --rounds 15"
-    line = "not measured: throughput of tiny-r1-llama/chain-12: {} (others kept {} % of the cores busy); " + again
+    line = f"not measured: throughput of {panel.name}, window: {{}} (others kept {{}} % of the cores busy); {again}"
     assert noisy([panel]) == [line.format("too noisy to order its ends", 2)]
     measured(panel, "busy", load=0.47)
     assert noisy([panel]) == [line.format("machine busy", 47)]
