@@ -113,6 +113,8 @@ def methods() -> str:
         ("tiny-r1-qwen", "chain-12"): "Qwen, chain-12",
         ("tiny-r1-llama", "chain-12"): "Llama, chain-12",
         ("tiny-r1-qwen", "sum-16"): "Qwen, sum-16",
+        ("tiny-r1-qwen", "long-chain-16"): "Qwen, long-chain-16",
+        ("tiny-r1-llama", "long-chain-16"): "Llama, long-chain-16",
     }
     cells = {(r.label, r.model, r.benchmark): r for r in frame.itertuples()}
     rows = []
@@ -163,6 +165,19 @@ def kept_parts() -> str:
         for s in sorted(frame.share.unique())
     ]
     return markdown(("kept", *choices), rows)
+
+
+def full_cache() -> str:
+    """The tiny models' scores of their cards."""
+    models = {"tiny-r1-llama": "Tiny-R1-Llama", "tiny-r1-qwen": "Tiny-R1-Qwen"}
+    found = [{s["benchmark"]: s for s in json.loads((CHECKPOINTS / m / "scores.json").read_text())} for m in models]
+    rows = []
+    for benchmark in found[0]:
+        cells = [scores[benchmark] for scores in found]
+        values = [interval(*(100 * s[k] for k in ("pass_at_1", "pass_at_1_lo", "pass_at_1_hi")), 1) for s in cells]
+        thoughts = " / ".join(f"{s['mean_thinking_tokens']:,.0f}" for s in cells)
+        rows.append((f"`{benchmark}`", *values, thoughts))
+    return markdown(("Pass@1 (%), 95 % interval", *models.values(), "thought, tokens"), rows)
 
 
 def heads(measure: str) -> str:
@@ -245,6 +260,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "fidelity-tiny": lambda: divergence("tiny-fidelity.csv"),
     "fidelity-smollm2": lambda: divergence("smollm2-fidelity.csv"),
     "kept-parts": kept_parts,
+    "full-cache": full_cache,
     "heads-tau": lambda: heads("kendall_tau"),
     "heads-overlap": lambda: heads("top20_overlap"),
     "method-cost": method_cost,

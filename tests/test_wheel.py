@@ -99,7 +99,7 @@ def test_its_profiles_and_kernels_are_its_own(site, call):
 
 
 def test_the_default_grid_is_planned(call):
-    assert json.loads(call("-m", "kvrepro", "grid", "tiny", "--dry-run", "--json"))["cells"] == 56
+    assert json.loads(call("-m", "kvrepro", "grid", "tiny", "--dry-run", "--json"))["cells"] == 48
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from kvrepro.benchmarks.generated import GENERATED
 from kvrepro.benchmarks.table import load_problems
 from kvrepro.errors import KvreproError
 from kvrepro.training.tiny import train as training
-from kvrepro.training.tiny.batches import IGNORED, encode_example, problem_batch, repeat_batch
+from kvrepro.training.tiny.batches import IGNORED, encode_example, problem_batch, repeat_batch, sight
 from kvrepro.training.tiny.train import Recipe, main, train
 
 RECIPE = Recipe(
@@ -107,6 +107,27 @@ def test_long_batches_verify_and_stay_below_the_longest():
         assert {split_of(question_of(row)) for row in ids} == {"train"}
     asked = {question_of(problem_batch(random.Random(s), 3000, (4, 8), 6, 0.3)[0][0])[-8:] for s in range(60)}
     assert {f"; wait {n}" for n in range(1, 7)} < asked
+
+
+def test_a_blind_row_keeps_the_prompt_and_the_newest_tokens_and_loses_others_for_good():
+    ids, labels, _ = problem_batch(random.Random(2), 4000, (8, 10), most_passes=2)
+    rows, width = ids.shape
+    causal = torch.ones(width, width, dtype=torch.bool).tril()
+    everything = sight(torch.Generator().manual_seed(0), ids, labels, 0.0, (16, 40))
+    assert torch.equal(everything, causal.expand(rows, 1, -1, -1))
+    seen, again = (sight(torch.Generator().manual_seed(1), ids, labels, 1.0, (16, 40))[:, 0] for _ in range(2))
+    assert torch.equal(seen, again)
+    assert not (seen & ~causal).any()
+    age = torch.arange(width)[:, None] - torch.arange(width)
+    assert seen[:, (age >= 0) & (age < 16)].all()
+    prompts = [int((row != IGNORED).nonzero()[0]) for row in labels]
+    for row, length in enumerate(prompts):
+        assert torch.equal(seen[row, :, :length], causal[:, :length])
+        old = seen[row, :, length:][age[:, length:] > 40].float()
+        assert old.mean() < 1, "nothing was hidden"
+        # what a later token does not see, no token after it sees
+        hidden = ~seen[row] & causal
+        assert (hidden.long().diff(dim=0)[1:].tril(-1) >= 0).all()
 
 
 def test_repeats_have_a_period_of_8_to_24_and_loss_on_the_repeats_alone():

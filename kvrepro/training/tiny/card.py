@@ -120,6 +120,9 @@ split of the question hash than the training questions.
 {recipe["most_passes"]} passes of
   verification and up to {recipe["long_largest"]} variables, at most {recipe["longest"]} tokens each. Of the lines
   that a later pass corrects, {recipe["mistake_rate"]:.0%} hold a wrong token, which is read and never learned.
+  {recipe["blind_share"]:.0%} of the rows see of their thought the newest {recipe["smallest_window"]} to \
+{recipe["largest_window"]} tokens and a share of the others, as after an
+  eviction.
 - Muon for the matrices, AdamW for the rest (new for the third stage), bfloat16 autocast, warm-up and cosine per stage.
 {changes}
 {_table("step | loss | token accuracy (%)", curve_rows)}
