@@ -26,7 +26,7 @@ from ..training.importance.training import PredictorTraining
 from ..training.questions import HELD_OUT, TRAIN
 from .laps import in_turn, timed
 
-# as options: a trace of tiny-r1-llama in the mean of its 496 (question, thought and answer, and the thought alone)
+# as options: a trace of tiny-r1-llama without verification (question, thought and answer, and the thought alone)
 SIZES = {"n_traces": 16, "trace_tokens": 394, "thinking_tokens": 232, "repeats": 5}
 
 

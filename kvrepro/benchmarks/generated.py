@@ -1,8 +1,8 @@
 """The generated benchmarks: chains of the tiny reasoners' own language, committed with their hashes.
 
-They exercise the answer types of the paper's four panels; the long ones are verified in passes, so that their thoughts
-are long enough for the cache to be most of a step. `python -m kvrepro.benchmarks.generated` writes the rows anew from
-generator and seed; a test compares them with the committed files.
+They exercise the answer types of the paper's four panels; the long ones are verified in passes, so that a
+budget can be a fifth of a thought. `python -m kvrepro.benchmarks.generated` writes the rows anew from generator and
+seed; a test compares them with the committed files.
 """
 
 from __future__ import annotations

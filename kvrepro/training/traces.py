@@ -212,7 +212,6 @@ def trace_of(row: Mapping[str, Any]) -> Trace:
 def options_identity(options: TraceOptions) -> dict[str, Any]:
     """The options that change a trace; batch size and file name do not."""
     values = {k: v for k, v in asdict(options).items() if k not in ("batch_rows", "problems", "must_check")}
-    if values["answer_share"] is None:
-        # folders made before there was this setting keep their names
-        values.pop("answer_share")
-    return values
+    # folders made before there were these settings keep their names
+    unset = {"answer_share": None, "passes": (0, 0)}
+    return {name: value for name, value in values.items() if name not in unset or value != unset[name]}

@@ -185,7 +185,7 @@ def test_a_profile_without_results_has_a_sentence_per_panel():
     findings = budget_findings(profile)
     assert [(each.model, each.benchmark) for each in findings] == list(drawn_throughput(profile))
     assert {each.sentence.split(": ")[1] for each in findings} == {
-        "none of 6 budgets is finished; throughput not measured."
+        f"none of {n} budgets is finished; throughput not measured." for n in (4, 6)
     }
 
 

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from kvrepro.benchmarks.generated import GENERATED
 from kvrepro.cli import COMMANDS, main
 from kvrepro.paths import PACKAGE, results_root
 from kvrepro.runs import folder as results
@@ -24,7 +25,7 @@ CELL = ["--set", "model=tiny-r1-llama", "--set", "benchmark=chain-12"]
     ("kind", "known"),
     [
         ("models", {"tiny-r1-llama", "tiny-r1-qwen", "r1-llama", "r1-qwen"}),
-        ("benchmarks", {"chain-12", "chain-23", "sum-16", "choice-18"}),
+        ("benchmarks", set(GENERATED)),
         ("methods", {"full", "window", "question_window", "random", "dynts"}),
         ("profiles", {"smoke"}),
     ],

@@ -14,7 +14,6 @@ from kvrepro.benchmarks.chains.language import (
     BOS,
     CONTROL,
     EOS,
-    LABELS,
     THINK_END,
     THINK_START,
     USER,
@@ -27,27 +26,10 @@ from kvrepro.benchmarks.generated import GENERATED
 from kvrepro.benchmarks.table import load_problems
 from kvrepro.errors import KvreproError
 
+from .chains import solve
+
 N_SAMPLED = 2000
 MENTION = r"(?<![a-z+*-])([a-z])=(\d)(?!\d)"  # `k=1`, but not the end of `o+k=13`
-
-
-def solve(question: str) -> tuple[dict[str, int], str]:
-    """Values and gold from the question's text, sharing no code with the generator."""
-    *lines, asked = re.split(r"; (?=[A-Z] |find )", question)
-    values: dict[str, int] = {}
-    for label, line in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", lines, strict=False):
-        name, expression = re.fullmatch(rf"{label} ([a-z]):=([a-z0-9+*-]+)", line).groups()
-        assert name not in values, "a variable is defined once"
-        values[name] = eval(expression, {"__builtins__": {}}, values) % 10
-    asked = re.sub(r"; wait \d$", "", asked.removeprefix("find "))
-    if "; " in asked:
-        name, options = asked.split("; ")
-        offered = {int(o.split(" is ")[0]): o[-2] for o in options.split(",")}
-        assert len(offered) == 4, "options are distinct"
-        return values, offered[values[name]]
-    if "+" in asked:
-        return values, str(sum(values[name] for name in asked.split("+")))
-    return values, "".join(str(values[name]) for name in asked.split(","))
 
 
 def sampled(n=300, seed=0):
@@ -130,55 +112,6 @@ def test_some_earlier_lines_are_checked_again():
     assert 0.2 < share < 0.4
 
 
-def test_a_verified_reply_computes_the_chain_once_more_per_pass_and_counts_down():
-    rng = random.Random(3)
-    for passes in (1, 3):
-        problem = sample_problem(rng, 9, "digits", passes)
-        assert problem.question().endswith(f"; wait {passes}")
-        thought = "".join(problem.reply_pieces(rng)).split(THINK_END)[0]
-        heads = re.findall(r"^(\d)([A-Z]) ", thought, re.MULTILINE)
-        assert heads == [(str(left), label) for left in reversed(range(passes + 1)) for label in LABELS[:9]]
-
-
-def test_mistakes_are_followed_up_and_a_later_pass_corrects_them():
-    """Every token of a thought is the question's, what was said last, or computed from it, except where noted."""
-    rng, kinds = random.Random(4), Counter()
-    for _ in range(60):
-        problem = sample_problem(rng, rng.randint(5, 14), rng.choice(TASKS), rng.randint(1, 4))
-        values, gold = solve(problem.question())
-        asked = dict(re.findall(r"([A-Z]) ([a-z]:=[^;]+);", problem.question()))
-        worked = problem.worked_reply(rng, 0.3)
-        said: dict[str, int] = {}
-        place, noted = 0, set(worked.mistakes)
-        thought = worked.pieces[: worked.pieces.index(THINK_END)]
-        for line in "".join(thought).splitlines():
-            n_tokens = next(i for i, piece in enumerate(thought[place:]) if piece == "\n") + 1
-            tokens, first = thought[place : place + n_tokens], place
-            place += n_tokens
-            label, definition, mentions = re.fullmatch(r"(?:wait )?\d?([A-Z]) (\S+); (.*?)(?: ok)?", line).groups()
-            here = [first + i for i in range(n_tokens) if first + i in noted]
-            found = []
-            if definition != asked[label]:
-                (place_of,) = here
-                assert thought[place_of] in definition, line
-                found.append("definition")
-            name, formula = definition.split(":=")
-            *operands, (last, digit) = re.findall(r"([a-z])=(\d)", mentions)
-            for operand, value in operands:
-                found += ["operand"] if said[operand] != int(value) else []
-                said[operand] = int(value)
-            found += ["value"] if eval(formula, {"__builtins__": {}}, said) % 10 != int(digit) else []
-            assert last == name
-            said[name] = int(digit)
-            assert len(found) == len(here) <= 1, (line, tokens)
-            kinds.update(found)
-        assert said == values, "the last pass is right"
-        assert "".join(worked.pieces).endswith(f"\\boxed{{{gold}}}")
-        turns = "".join(worked.pieces[turn] for turn in worked.turns)
-        assert turns == "".join(map(str, reversed(range(problem.passes + 1)))) + THINK_END
-    assert set(kinds) == {"definition", "operand", "value"}
-
-
 def test_no_digit_is_so_frequent_that_it_can_be_guessed(many):
     values = Counter(v for p in many for v in p.values.values())
     asked = Counter(p.values[t] for p in many for t in p.targets)
@@ -195,11 +128,12 @@ def test_no_answer_of_a_task_can_be_guessed(many):
 
 
 @pytest.mark.parametrize(
-    ("n_variables", "task", "given"), [(3, "sum", "=3"), (27, "sum", "=27"), (8, "product", "'product'")]
+    ("n_variables", "task", "passes", "given"),
+    [(3, "sum", 0, "=3"), (27, "sum", 0, "=27"), (8, "product", 0, "'product'"), (8, "sum", 10, "passes=10")],
 )
-def test_a_problem_that_cannot_exist_is_refused(n_variables, task, given):
+def test_a_problem_that_cannot_exist_is_refused(n_variables, task, passes, given):
     with pytest.raises(ValueError, match=given):
-        sample_problem(random.Random(0), n_variables, task)
+        sample_problem(random.Random(0), n_variables, task, passes)
 
 
 def test_same_seed_same_problem_and_other_seed_another():

@@ -9,8 +9,9 @@ earlier line, and closes with the values and a box. Every number is one digit, a
 except the final sum of a `sum` task.
 
 A question may ask for verification: `; wait 3` at its end asks for three passes that compute the whole chain again.
-Each line of the thought then begins with how many passes are still to come, 3 to 0, so that no reply has to count. What
-a later pass finds stands, so a mistake of an earlier one does no harm: the last mention of a variable counts.
+Each line of the thought but a re-check then begins with how many passes are still to come, 3 to 0, so that no reply has
+to count; lines are re-checked in the first pass only. What a later pass finds stands, so a mistake of an earlier one
+does no harm: the last mention of a variable counts.
 """
 
 from __future__ import annotations
@@ -23,11 +24,8 @@ from .language import LABELS, NAMES, OPTION_LETTERS, THINK_END
 
 TASKS = ("digits", "sum", "choice")
 RECHECK_RATE = 0.3
-MOST_LINES = (
-    126  # of all passes together: about 1,600 tokens, which with prompt and answer the tiny models have learned
-)
-
-
+MOST_LINES = 126  # of a thought, all passes together; with prompt and answer about as long as an example of training
+MOST_PASSES = 9  # their number is one digit
 # which questions may be trained on: a hash of the text decides, so no list has to be kept in step
 SPLITS = ("train", "train", "train", "train", "train", "train", "held_out", "benchmark")
 
@@ -123,16 +121,17 @@ class ChainProblem:
         """
         trace, turns = _Trace(), []
         lines = list(zip(LABELS, self.definitions, strict=False))
-        for left in range(self.passes, -1, -1):
-            count = [str(left)] if self.passes else []
-            turns += [len(trace.pieces)] * len(count)
+        for to_come in range(self.passes, -1, -1):
+            count = [str(to_come)] if self.passes else []
+            if self.passes:
+                turns.append(len(trace.pieces))
             checkable = []
             for label, d in lines:
                 trace.pieces += count
-                is_wrong = left > 0 and mistake_rate > 0 and rng.random() < mistake_rate
+                is_wrong = to_come > 0 and mistake_rate > 0 and rng.random() < mistake_rate
                 trace.write(label, d, rng if is_wrong else None)
                 trace.pieces.append("\n")
-                if d.operator and left == self.passes:
+                if d.operator and to_come == self.passes:
                     checkable.append((label, d))
                     if rng.random() < RECHECK_RATE:
                         trace.pieces.append("wait ")
@@ -214,10 +213,15 @@ def sample_problem(rng: random.Random, n_variables: int, task: str, passes: int 
     """A random problem of `n_variables` lines, 4 to 26; values are balanced so that no digit can be guessed.
 
     Args:
-        passes: how often the reply computes the chain again.
+        passes: how often the reply computes the chain again, 0 to 9.
+
+    Raises:
+        ValueError: a number out of its range, or no such task.
     """
     if not 4 <= n_variables <= len(NAMES):
         raise ValueError(f"n_variables={n_variables}: a chain has 4 to {len(NAMES)} variables")
+    if not 0 <= passes <= MOST_PASSES:
+        raise ValueError(f"passes={passes}: a question asks for 0 to {MOST_PASSES}")
     if task not in TASKS:
         raise ValueError(f"task={task!r}: known tasks are {', '.join(TASKS)}")
     names = rng.sample(NAMES, n_variables)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from ...errors import KvreproError
@@ -13,8 +14,8 @@ from ..questions import tiny_questions
 from ..tiny.train import CARD_FILE
 from ..traces import Trace, TraceOptions, generate_traces, select_traces
 
-# a generated problem, as for the importance predictor: variables, passes of verification, tokens of a reply
-PROBLEM_SIZES, PROBLEM_PASSES, REPLY_TOKENS = (8, 22), (0, 6), 1800
+# generated problems, as for the importance predictor
+PROBLEMS = TraceOptions(sizes=(8, 22), passes=(0, 6), max_new_tokens=1800)
 HELD_OUT_SHARE = 0.1  # of a text, its end
 MIN_TOKENS = 16  # of a part of a text
 PROMPT_SHARE = 0.125  # of a piece of text, which has no prompt of its own
@@ -33,16 +34,15 @@ def problem_sequences(
             f"model {entry.name!r} was not trained on the generated problems (no {CARD_FILE} in its folder): give a "
             "plain text to run it on with --text FILE"
         )
-    questions = tiny_questions(split, n_problems, PROBLEM_SIZES, seed, PROBLEM_PASSES)
+    questions = tiny_questions(split, n_problems, PROBLEMS.sizes, seed, PROBLEMS.passes)
     with tempfile.TemporaryDirectory() as folder:
-        replies, options = Path(folder) / "replies.jsonl", TraceOptions(max_new_tokens=REPLY_TOKENS, seed=seed)
+        replies, options = Path(folder) / "replies.jsonl", replace(PROBLEMS, seed=seed)
         generate_traces(model, tokenizer, questions, replies, options, entry.tags(tokenizer))
         traces, by_split = select_traces(read_rows(replies))
     counts = by_split[split]
     if not traces:
         raise KvreproError(f"none of {n_problems} replies of {entry.name!r} was right and finished: {counts}")
-    sizes = {"sizes": PROBLEM_SIZES, "passes": PROBLEM_PASSES}
-    return traces, {"split": split, **sizes, **counts}
+    return traces, {"split": split, "sizes": PROBLEMS.sizes, "passes": PROBLEMS.passes, **counts}
 
 
 def text_sequences(tokenizer, path: Path, piece_tokens: int, split: str = "train") -> tuple[list[Trace], str]:

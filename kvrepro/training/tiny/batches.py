@@ -12,7 +12,7 @@ from ...benchmarks.chains.language import ASSISTANT, BOS, EOS, PAD, THINK_START,
 from ...benchmarks.chains.problems import TASKS, ChainProblem, sample_problem, split_of
 
 IGNORED = -100
-MOST_HIDDEN = 0.8  # of the tokens between prompt and window, in a row that does not see everything
+MOST_HIDDEN = 0.8  # of a row's tokens, prompt and newest excepted, in a row that does not see everything
 
 
 def repeat_batch(generator: torch.Generator, rows: int, length: int) -> tuple[Tensor, Tensor]:
@@ -52,7 +52,7 @@ def encode_example(
     """What is wrong in a thought is read and never learned, so that a model corrects mistakes and does not make them.
 
     Args:
-        turn_weight: of the tokens that say how many passes follow.
+        turn_weight: of the tokens that begin a pass and of the thought's end.
     """
     prompt = encode_pieces([BOS, USER, *problem.question_pieces(), ASSISTANT, THINK_START, "\n"])
     worked = problem.worked_reply(rng, mistake_rate)
@@ -109,13 +109,17 @@ def problem_batch(
 
     Args:
         sizes: smallest and largest number of variables; one batch spans three neighbouring sizes.
-        most_passes: passes of verification, drawn from 0 to so many and equal within a batch.
+        most_passes: passes of verification, drawn from 0 to so many for a batch, whose rest takes one less where an
+            example would be too long.
         mistake_rate: of the lines that a later pass corrects, how many hold a mistake.
-        turn_weight: in the loss, of the tokens that say how many passes follow.
-        longest: longer examples are left out, tokens.
+        turn_weight: in the loss, of the tokens that begin a pass and of the thought's end.
+        longest: tokens that an example may have.
 
     Returns:
         `(ids, labels, weights)`, each `[rows, width]` of about `n_tokens`; int64, int64, float32.
+
+    Raises:
+        ValueError: a chain without verification is too long.
     """
     smallest = rng.randint(sizes[0], max(sizes[0], sizes[1] - 2))
     passes = rng.randint(0, most_passes) if most_passes else 0
@@ -128,6 +132,8 @@ def problem_batch(
             continue
         example = encode_example(problem, rng, mistake_rate, turn_weight)
         if len(example.ids) > longest:
+            if not passes:
+                raise ValueError(f"longest={longest}: a chain of {n_variables} variables has {len(example.ids)} tokens")
             passes -= 1
             continue
         examples.append(example)

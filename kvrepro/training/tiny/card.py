@@ -122,7 +122,8 @@ split of the question hash than the training questions.
   that a later pass corrects, {recipe["mistake_rate"]:.0%} hold a wrong token, which is read and never learned.
   {recipe["blind_share"]:.0%} of the rows see of their thought the newest {recipe["smallest_window"]} to \
 {recipe["largest_window"]} tokens and a share of the others, as after an
-  eviction.
+  eviction. The tokens that begin a pass and the end of the thought count {recipe["turn_weight"]:.0f} times, also in
+  the losses below.
 - Muon for the matrices, AdamW for the rest (new for the third stage), bfloat16 autocast, warm-up and cosine per stage.
 {changes}
 {_table("step | loss | token accuracy (%)", curve_rows)}

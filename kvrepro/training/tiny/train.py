@@ -59,7 +59,9 @@ class Recipe:
     most_passes: int = 5  # of verification, from `passes_share` of the long steps on
     passes_share: float = 0.4
     mistake_rate: float = 0.08  # of the lines that a later pass corrects
-    turn_weight: float = 10.0  # in the loss, of the tokens that say how many passes follow: one in two hundred
+    turn_weight: float = (
+        10.0  # in the loss, of the tokens that begin a pass and of the thought's end: 1 in 200
+    )
     longest: int = 1950  # tokens of an example
     blind_share: float = 0.6  # of the rows, how many see their thought as after an eviction
     smallest_window: int = 32  # of the newest tokens that such a row sees
@@ -89,7 +91,7 @@ class Recipe:
         """Warm-up at the start of each stage, constant over the repeats, a cosine over each of the other two."""
         if step < self.repeat_steps:
             return self.lr * min(1.0, (step + 1) / self.warmup_steps)
-        first, n_steps, lr = (self.repeat_steps, self.problem_steps, self.lr)
+        first, n_steps, lr = self.repeat_steps, self.problem_steps, self.lr
         if step >= self.long_from:
             first, n_steps, lr = self.long_from, self.long_steps, self.long_lr
         done = (step - first) / max(1, n_steps)
@@ -190,9 +192,16 @@ def train(
 
 def _stage_before(folder: Path, recipe: Recipe, model) -> dict[str, object]:
     """Load the weights of a checkpoint of the first two stages into `model` and return how far it had come."""
-    card = json.loads((folder / CARD_FILE).read_text())
-    if card["recipe"].get("long_steps"):
+    path = folder / CARD_FILE
+    if not path.is_file():
+        raise KvreproError(f"{folder} holds no {CARD_FILE}: give a checkpoint of the first two stages")
+    card = json.loads(path.read_text())
+    given, wanted = card["recipe"], asdict(recipe)
+    if given.get("long_steps"):
         raise KvreproError(f"{folder} has been through all three stages: give a checkpoint of the first two")
+    for name in ("model", "repeat_steps", "problem_steps"):
+        if given[name] != wanted[name]:
+            raise KvreproError(f"{folder} was trained with {name}={given[name]}, this run has {wanted[name]}")
     model.load_state_dict(type(model).from_pretrained(folder).state_dict())
     seconds, changes = card["train_s"], card["schedule_changes"]
     return {"step": recipe.long_from, "curve": card["curve"], "seconds": seconds, "changes": changes}
@@ -224,10 +233,10 @@ def train_step(recipe: Recipe, model, optimizers, step: int) -> tuple[float, flo
             random.Random(key),
             recipe.long_batch_tokens,
             sizes,
-            passes,
-            recipe.mistake_rate,
-            recipe.turn_weight,
-            recipe.longest,
+            most_passes=passes,
+            mistake_rate=recipe.mistake_rate,
+            turn_weight=recipe.turn_weight,
+            longest=recipe.longest,
         )
         windows = (recipe.smallest_window, recipe.largest_window)
         seen = sight(generator, ids, labels, recipe.blind_share, windows)
