@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean, linear_regression, median
 from typing import Any
 
 import pandas as pd
@@ -78,18 +78,22 @@ def past_cells(profile: Profile, files: Iterable[Path] = ()) -> list[PastCell]:
 
 def expected_tokens(config: CellConfig, known: list[PastCell]) -> tuple[float, str]:
     """Mean new tokens of a reply, and where the number comes from; without a measurement the limit of the cell."""
-    close = _nearest(config, [m for m in known if (m.model, m.benchmark) == (config.model, config.benchmark)])
+    close = _ranked(config, [m for m in known if (m.model, m.benchmark) == (config.model, config.benchmark)])[:2]
     if not close:
         return float(config.max_new_tokens), LIMIT
-    return min(float(config.max_new_tokens), _weighted(close, config.budget or 0, "new_tokens")), close[0].source
+    gaps = [abs(m.size_tokens - (config.budget or 0)) for m in close]
+    # of two neighbours each counts as far as the other is away
+    mean = fmean([m.new_tokens for m in close], gaps[::-1] if len(close) > 1 and any(gaps) else None)
+    return min(float(config.max_new_tokens), mean), close[0].source
 
 
 def expected_speed(config: CellConfig, known: list[PastCell]) -> tuple[float, float, str] | None:
-    """Tokens a second and seconds outside decoding from the nearest measured cells of this model; None without any.
+    """Tokens a second and seconds outside decoding from measured cells of this model; None without any.
 
-    Speed follows the method and the number of slots that a step reads: cells of other benchmarks stand in for each
-    other at equal budget, or for the full cache at equal reply length. Time outside decoding (loading, prefill,
-    grading) is the median of the same table, because the first cells of a run find cold files.
+    A token takes some time and more for every slot that its step reads, so its time is read off a line over the budget,
+    or for the full cache over the reply's length; cells of other benchmarks stand in where this one has none. Time
+    outside decoding (loading, prefill, grading) is the median of the same table, because the first cells of a run find
+    cold files.
     """
     mine = [m for m in known if m.model == config.model]
     tokens, _ = expected_tokens(config, known)
@@ -99,17 +103,26 @@ def expected_speed(config: CellConfig, known: list[PastCell]) -> tuple[float, fl
         lambda m: m.method == config.method,
         lambda m: (m.budget is None) == (config.budget is None),
     ):
-        close = _nearest(config, [m for m in mine if fits(m)], tokens)
-        if close:
-            alike = [m for m in mine if m.source == close[0].source]
+        found = _ranked(config, [m for m in mine if fits(m)], tokens)
+        if found:
+            alike = [m for m in mine if m.source == found[0].source]
             here = [m for m in alike if m.benchmark == config.benchmark] or alike
             overhead = median(m.overhead_s for m in here)
-            return _weighted(close, config.budget or tokens, "tps"), overhead, close[0].source
+            return _speed_at(config.budget or tokens, found), overhead, found[0].source
     return None
 
 
-def _nearest(config: CellConfig, known: list[PastCell], tokens: float = 0.0) -> list[PastCell]:
-    """The same method before others, this machine before other tables, then the two nearest sizes.
+def _speed_at(size: float, known: list[PastCell]) -> float:
+    """Tokens a second at a size of the cache; no less than half and no more than twice what was measured."""
+    sizes, times = [m.size_tokens for m in known], [1 / m.tps for m in known]
+    slope, at_none = linear_regression(sizes, times) if len(set(sizes)) > 1 else (0.0, 0.0)
+    if slope <= 0:
+        return 1 / fmean(times)
+    return 1 / min(max(at_none + slope * size, min(times) / 2), 2 * max(times))
+
+
+def _ranked(config: CellConfig, known: list[PastCell], tokens: float = 0.0) -> list[PastCell]:
+    """The same method before others, this machine before other tables, and of those the nearest sizes first.
 
     Args:
         tokens: the reply length that stands for the size of a full cache.
@@ -120,10 +133,4 @@ def _nearest(config: CellConfig, known: list[PastCell], tokens: float = 0.0) -> 
         return m.method != config.method, order.index(m.source), abs(m.size_tokens - size)
 
     ranked = sorted(known, key=distance)
-    return [m for m in ranked if (m.method, m.source) == (ranked[0].method, ranked[0].source)][:2]
-
-
-def _weighted(close: list[PastCell], size: float, name: str) -> float:
-    """Mean of one or two neighbours, each counting as far as the other is away."""
-    values, gaps = [getattr(m, name) for m in close], [abs(m.size_tokens - size) for m in close]
-    return fmean(values, gaps[::-1] if len(close) > 1 and any(gaps) else None)
+    return [m for m in ranked if (m.method, m.source) == (ranked[0].method, ranked[0].source)]

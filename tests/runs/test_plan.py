@@ -96,12 +96,12 @@ def test_a_full_cache_is_estimated_from_replies_of_its_own_length():
     def cell(benchmark, new_tokens, tps, method="full", budget=None):
         return PastCell("tiny-r1-qwen", benchmark, method, budget, new_tokens, tps, 2.0, ELSEWHERE)
 
-    known = [cell("chain-12", 200, 4000.0), cell("chain-23", 600, 2000.0), cell("choice-18", 400, 3000.0)]
+    known = [cell("chain-12", 200, 4000.0), cell("chain-23", 600, 2000.0), cell("choice-18", 400, 1 / 0.375e-3)]
     known.append(cell("sum-16", 380, 9999.0, "dynts", 300))
     config = CellConfig(model="tiny-r1-qwen", benchmark="sum-16", max_new_tokens=450)
     tps, _, _ = expected_speed(config, known)
-    # 380 tokens lie between 200 and 400, and nine tenths of the way to 400
-    assert tps == pytest.approx(0.1 * 4000 + 0.9 * 3000)
+    # a token takes 0.25 ms at 200 tokens and 0.5 ms at 600, so 0.3625 ms at 380
+    assert tps == pytest.approx(1 / 0.3625e-3)
     # one cold first cell does not set the time outside decoding
     known += [cell("sum-16", 380, 9999.0, "dynts", b) for b in (310, 320)]
     known[3] = PastCell("tiny-r1-qwen", "sum-16", "dynts", 300, 380, 9999.0, 60.0, ELSEWHERE)
