@@ -59,9 +59,7 @@ class Recipe:
     most_passes: int = 5  # of verification, from `passes_share` of the long steps on
     passes_share: float = 0.4
     mistake_rate: float = 0.08  # of the lines that a later pass corrects
-    turn_weight: float = (
-        10.0  # in the loss, of the tokens that begin a pass and of the thought's end: 1 in 200
-    )
+    turn_weight: float = 10.0  # in the loss, of the tokens that begin a pass and of the thought's end: 1 in 200
     longest: int = 1950  # tokens of an example
     blind_share: float = 0.6  # of the rows, how many see their thought as after an eviction
     smallest_window: int = 32  # of the newest tokens that such a row sees
