@@ -87,7 +87,7 @@ def render_card(name: str, training: dict[str, Any], scores: list[dict[str, Any]
     )
     curve_rows = (
         f"{p['step']} | {p['loss']:.3f} | {100 * p['token_accuracy']:.1f}"
-        for p in [*curve[stride - 1 :: stride], curve[-1]]
+        for p in [*curve[stride - 1 : -1 : stride], curve[-1]]
     )
     score_header = "benchmark | Pass@1 (%) | 95 % interval | problems x samples | mean thought (tokens) | truncated (%)"
     return f"""---
