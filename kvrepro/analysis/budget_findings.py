@@ -120,7 +120,7 @@ def pass_at_1_half(full: ScoredCell | None, cells: Sequence[ScoredCell], n_plann
         return f"a budget of {budgets[0]:,} tokens costs {points:.1f} points of {reference} on a single problem{some}"
     losses = [paired_comparison(full.by_problem, cell.by_problem) for cell in cells]
     text = f"a budget of {budgets[0]:,} tokens {_loss(losses[0])} against {reference}"
-    if losses[0].lo > 0 and len(cells) > 1:
+    if len(cells) > 1 and any(loss.lo > 0 for loss in losses):
         # from the largest down: where the first loss is seen
         seen = max(i for i, loss in enumerate(losses) if loss.lo > 0)
         is_last = seen == len(cells) - 1
@@ -201,7 +201,10 @@ def throughput_verdict(panels: Sequence[Mapping[str, Any] | None]) -> str:
         spans.append(f"{_span(ends)} times the largest")
     if gains := [gain for p in told if (gain := p["cells"][0]["tps_vs_full"]) is not None]:
         spans.append(f"{_span(gains)} times the full cache")
-    text = f"Throughput falls with the budget in {falls} of {len(panels)} panels (the smallest {', '.join(spans)})"
+    whose = "" if falls == len(told) else "in all that are ordered "
+    text = (
+        f"Throughput falls with the budget in {falls} of {len(panels)} panels ({whose}the smallest {', '.join(spans)})"
+    )
     return "; ".join([text, *others]) + f".{load}"
 
 

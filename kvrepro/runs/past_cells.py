@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..errors import KvreproError
 from ..paths import project_root
 from .config import CellConfig
 from .profiles import Profile
@@ -42,8 +43,8 @@ class PastCell:
         """From a row of a summary table; its time is that of the cell's run, not of throughput measured apart."""
         replies = row["n_problems"] * row["n_samples"]
         # tables from before throughput was measured apart hold the run's speed under the name of the other
-        tps = row.get("run_tps", row["decode_tps"])
-        decode_s = row["mean_new_tokens"] * replies / tps
+        tps = row["decode_tps"] if pd.isna(row.get("run_tps")) else row["run_tps"]
+        decode_s = row["mean_new_tokens"] * replies / tps if tps > 0 else 0.0
         return cls(
             model=row["model"],
             benchmark=row["benchmark"],
@@ -65,23 +66,31 @@ def past_cells(profile: Profile, files: Iterable[Path] = ()) -> list[PastCell]:
     """Finished cells of the profile on this machine, those of given tables, then those of the published one.
 
     The published table is `notebooks/images/<profile>-summary.csv`, where the profile has one.
+
+    Raises:
+        KvreproError: a given file that is no such table.
     """
     found = [PastCell.of(row, MEASURED) for row in summarise_profile(profile).to_dict("records")]
     published = project_root() / "notebooks" / "images" / f"{profile.name}-summary.csv"
     tables = [(path, GIVEN) for path in files] + ([(published, ELSEWHERE)] if published.is_file() else [])
     for path, source in tables:
         known = {m.cell for m in found}
-        rows = [PastCell.of(row, source) for row in pd.read_csv(path).to_dict("records")]
+        try:
+            rows = [PastCell.of(row, source) for row in pd.read_csv(path).to_dict("records")]
+        except (KeyError, TypeError, ValueError) as error:
+            raise KvreproError(f"{path} is no summary.csv of a profile ({error!r})") from error
         found += [m for m in rows if m.cell not in known]
     return found
 
 
 def expected_tokens(config: CellConfig, known: list[PastCell]) -> tuple[float, str]:
     """Mean new tokens of a reply, and where the number comes from; without a measurement the limit of the cell."""
-    close = _ranked(config, [m for m in known if (m.model, m.benchmark) == (config.model, config.benchmark)])[:2]
+    # what no budget cuts short is most like the largest budgets
+    size = float(config.budget or config.max_new_tokens)
+    close = _ranked(config, [m for m in known if (m.model, m.benchmark) == (config.model, config.benchmark)], size)[:2]
     if not close:
         return float(config.max_new_tokens), LIMIT
-    gaps = [abs(m.size_tokens - (config.budget or 0)) for m in close]
+    gaps = [abs(m.size_tokens - size) for m in close]
     # of two neighbours each counts as far as the other is away
     mean = fmean([m.new_tokens for m in close], gaps[::-1] if len(close) > 1 and any(gaps) else None)
     return min(float(config.max_new_tokens), mean), close[0].source
@@ -95,7 +104,8 @@ def expected_speed(config: CellConfig, known: list[PastCell]) -> tuple[float, fl
     outside decoding (loading, prefill, grading) is the median of the same table, because the first cells of a run find
     cold files.
     """
-    mine = [m for m in known if m.model == config.model]
+    # a cell whose replies are one token long decoded nothing and has no speed
+    mine = [m for m in known if m.model == config.model and m.tps > 0]
     tokens, _ = expected_tokens(config, known)
     for fits in (
         lambda m: (m.benchmark, m.method) == (config.benchmark, config.method),
@@ -103,7 +113,7 @@ def expected_speed(config: CellConfig, known: list[PastCell]) -> tuple[float, fl
         lambda m: m.method == config.method,
         lambda m: (m.budget is None) == (config.budget is None),
     ):
-        found = _ranked(config, [m for m in mine if fits(m)], tokens)
+        found = _ranked(config, [m for m in mine if fits(m)], config.budget or tokens)
         if found:
             alike = [m for m in mine if m.source == found[0].source]
             here = [m for m in alike if m.benchmark == config.benchmark] or alike
@@ -121,13 +131,9 @@ def _speed_at(size: float, known: list[PastCell]) -> float:
     return 1 / min(max(at_none + slope * size, min(times) / 2), 2 * max(times))
 
 
-def _ranked(config: CellConfig, known: list[PastCell], tokens: float = 0.0) -> list[PastCell]:
-    """The same method before others, this machine before other tables, and of those the nearest sizes first.
-
-    Args:
-        tokens: the reply length that stands for the size of a full cache.
-    """
-    order, size = (MEASURED, GIVEN, ELSEWHERE), config.budget or tokens
+def _ranked(config: CellConfig, known: list[PastCell], size: float) -> list[PastCell]:
+    """The same method before others, this machine before other tables, and of those the nearest sizes first."""
+    order = (MEASURED, GIVEN, ELSEWHERE)
 
     def distance(m: PastCell) -> tuple[bool, int, float]:
         return m.method != config.method, order.index(m.source), abs(m.size_tokens - size)

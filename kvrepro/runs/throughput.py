@@ -171,12 +171,21 @@ class Panel:
             return None
         except ValueError:
             found = None
-        parts = [found.get(name) for name in ("cells", "methods", "load")] if isinstance(found, dict) else [None]
-        if not all(isinstance(part, dict) for part in parts) or "verdict" not in found:
+        names = ("cells", "methods", "load", "settings")
+        parts = [found.get(name) for name in names] if isinstance(found, dict) else [None]
+        is_whole = all(isinstance(part, dict) for part in parts) and {"mean", "max"} <= parts[2].keys()
+        if not is_whole or "verdict" not in found or not _is_sound(*parts[:2]):
             # it is made again, so nothing that it is not needed for has to stop
             warnings.warn(f"{self.path} is damaged or of another version: not measured", RuntimeWarning, stacklevel=1)
             return None
         return found
+
+
+def _is_sound(cells: Mapping[str, Any], methods: Mapping[str, Any]) -> bool:
+    """Whether every cell and method is a mapping, and every compressed cell's method is there."""
+    if not all(isinstance(part, dict) for part in (*cells.values(), *methods.values())):
+        return False
+    return {cell.get("label") for cell in cells.values() if cell.get("budget")} <= methods.keys()
 
 
 def read_panel(profile: str, model: str, benchmark: str) -> dict[str, Any] | None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..benchmarks.chains.language import NAMES
+from ..benchmarks.chains.problems import MOST_PASSES
 from ..engine.engine import Engine
 from ..engine.generate import end_token_ids
 from ..engine.requests import TRUNCATED, Completion, Request, SamplingConfig
@@ -62,6 +64,11 @@ class TraceOptions:
     def __post_init__(self) -> None:
         if self.answer_share is not None and not 0 < self.answer_share < 1:
             raise KvreproError(f"answer_share={self.answer_share}: a part of the reply, between 0 and 1")
+        for name, least, most in (("sizes", 4, len(NAMES)), ("passes", 0, MOST_PASSES)):
+            found = getattr(self, name)
+            is_pair = len(found) == 2 and all(type(n) is int for n in found)
+            if not is_pair or not least <= found[0] <= found[1] <= most:
+                raise KvreproError(f"{name}={list(found)}: fewest and most, {least} to {most}")
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,8 @@ def test_a_loss_is_told_with_its_interval_and_where_it_ends():
     [
         ((5, 8, 20), ", at 240 no loss is seen"),
         ((5, 20, 8), ", 240 still costs 60.0 points of Pass@1 [36.5, 83.5]"),
+        # also where the smallest budget shows none
+        ((20, 20, 8), ", 240 still costs 60.0 points of Pass@1 [36.5, 83.5]"),
         # a dip between is a loss too
         ((5, 20, 5, 20), ", at 280 no loss is seen"),
     ],
@@ -159,7 +161,7 @@ def test_panels_are_counted_by_which_way_they_go():
         "cache). Other processes kept 3 % of the cores busy, 10 % at most."
     )
     assert throughput_verdict([noisy, fall, rise, busy, None]) == (
-        "Throughput falls with the budget in 1 of 5 panels (the smallest 0.90 to 1.50 times the largest, 0.90 to 1.80 "
+        "Throughput falls with the budget in 1 of 5 panels (in all that are ordered the smallest 0.90 to 1.50 times the largest, 0.90 to 1.80 "
         "times the full cache); rises in 1; not measured, machine busy, in 1; not measured, too noisy to order its "
         "ends, in 1; not measured in 1. Other processes kept 14 % of the cores busy, 90 % at most."
     )

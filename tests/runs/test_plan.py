@@ -17,7 +17,7 @@ from kvrepro.paths import PACKAGE
 from kvrepro.runs.config import CellConfig
 from kvrepro.runs.forecast import CellForecast
 from kvrepro.runs.machines import GPUS, machine
-from kvrepro.runs.past_cells import ELSEWHERE, PastCell, expected_speed, expected_tokens, past_cells
+from kvrepro.runs.past_cells import ELSEWHERE, past_cells
 from kvrepro.runs.profiles import load_profile
 from kvrepro.runs.resolution import ASSUMED_PROMPT_TOKENS, resolve_cell
 from kvrepro.runs.runner import run_cell
@@ -64,48 +64,6 @@ def test_kv_bytes_equal_the_published_table_of_the_tiny_profile():
     for row, config in zip(table.to_dict("records"), cells, strict=True):
         assert (row["model"], row["benchmark"], row["method"]) == (config.model, config.benchmark, config.method)
         assert CellForecast(config, machine("h100"), []).kv_bytes == row["kv_bytes_peak"], config.cell_id
-
-
-def test_times_of_cells_left_out_of_the_table_are_met():
-    """Every cell of the tiny grid predicted from the others: the sum within 5 %, all but one cell within 25 %."""
-    table = pd.read_csv(TINY_TABLE).to_dict("records")
-    known = [PastCell.of(row, ELSEWHERE) for row in table]
-    errors, planned = [], 0.0
-    for row, config in zip(table, load_profile("tiny").cells, strict=True):
-        others = [
-            m
-            for m in known
-            if (m.model, m.benchmark, m.method, m.budget)
-            != (config.model, config.benchmark, config.method, config.budget)
-        ]
-        tokens, _ = expected_tokens(config, others)
-        tps, overhead, _ = expected_speed(config, others)
-        seconds = row["n_problems"] * row["n_samples"] * tokens / tps + overhead
-        errors.append(abs(seconds / row["wall_s"] - 1))
-        planned += seconds
-    measured = sum(row["wall_s"] for row in table)
-    assert abs(planned / measured - 1) < 0.05
-    # two cells share two cores, so single cells are noisy
-    assert sum(e < 0.25 for e in errors) / len(errors) > 0.95
-    assert max(errors) < 0.3
-
-
-def test_a_full_cache_is_estimated_from_replies_of_its_own_length():
-    """Full caches have no budget to be near in, so the length of the reply stands for the size."""
-
-    def cell(benchmark, new_tokens, tps, method="full", budget=None):
-        return PastCell("tiny-r1-qwen", benchmark, method, budget, new_tokens, tps, 2.0, ELSEWHERE)
-
-    known = [cell("chain-12", 200, 4000.0), cell("chain-23", 600, 2000.0), cell("choice-18", 400, 1 / 0.375e-3)]
-    known.append(cell("sum-16", 380, 9999.0, "dynts", 300))
-    config = CellConfig(model="tiny-r1-qwen", benchmark="sum-16", max_new_tokens=450)
-    tps, _, _ = expected_speed(config, known)
-    # a token takes 0.25 ms at 200 tokens and 0.5 ms at 600, so 0.3625 ms at 380
-    assert tps == pytest.approx(1 / 0.3625e-3)
-    # one cold first cell does not set the time outside decoding
-    known += [cell("sum-16", 380, 9999.0, "dynts", b) for b in (310, 320)]
-    known[3] = PastCell("tiny-r1-qwen", "sum-16", "dynts", 300, 380, 9999.0, 60.0, ELSEWHERE)
-    assert expected_speed(config, known)[1] == 2.0
 
 
 def test_parameters_are_those_that_the_models_are_published_with():

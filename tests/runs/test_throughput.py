@@ -105,7 +105,16 @@ def test_a_busy_machine_is_told_from_other_noise_by_its_load(mean, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ['{"verdict": "fa', "[1]", '{"verdict": "falls"}', '{"verdict": "falls", "cells": {}, "load": 3}']
+    "text",
+    [
+        '{"verdict": "fa',
+        "[1]",
+        '{"verdict": "falls"}',
+        '{"verdict": "falls", "cells": {}, "load": 3}',
+        '{"verdict": "falls", "cells": {}, "methods": {}, "load": {}, "settings": {}}',
+        '{"verdict": "falls", "cells": {}, "methods": {}, "load": {"mean": 0, "max": 0}, "settings": [1]}',
+        '{"verdict": "falls", "cells": {"a": []}, "methods": {}, "load": {"mean": 0, "max": 0}, "settings": {}}',
+    ],
 )
 def test_a_damaged_file_is_a_panel_that_is_not_measured_and_stops_nothing(panel, text, call):
     panel.path.parent.mkdir(parents=True)

@@ -153,6 +153,9 @@ def test_without_a_share_such_a_model_is_refused_and_old_folders_keep_their_name
         make_traces(replace(mute, traces=replace(mute.traces, answer_share=None)), folder=tmp_path / "traces")
     with pytest.raises(KvreproError, match="answer_share=1.5: a part of the reply"):
         TraceOptions(answer_share=1.5)
+    for wrong in ({"passes": (5, 2)}, {"passes": (0, 12)}, {"passes": (3,)}, {"sizes": (2, 8)}, {"sizes": ("a", 8)}):
+        with pytest.raises(KvreproError, match="fewest and most"):
+            TraceOptions(**wrong)
     assert not {"answer_share", "passes"} & set(options_identity(SMALL))
     assert options_identity(replace(SMALL, passes=(0, 3)))["passes"] == (0, 3)
     assert options_identity(mute.traces)["answer_share"] == 0.25

@@ -20,7 +20,8 @@ import torch
 from tqdm import tqdm
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from ...benchmarks.chains.language import BOS, EOS, PAD, build_tokenizer, vocabulary
+from ...benchmarks.chains.language import BOS, EOS, NAMES, PAD, build_tokenizer, vocabulary
+from ...benchmarks.chains.problems import MOST_PASSES
 from ...errors import KvreproError
 from ...files import write_json
 from ...paths import CHECKPOINTS
@@ -41,7 +42,6 @@ class Recipe:
     seed: int = 0
     repeat_steps: int = 1000
     problem_steps: int = 2800
-    long_steps: int = 800
     repeat_rows: int = 32
     repeat_length: int = 96  # tokens
     batch_tokens: int = 5000
@@ -53,6 +53,8 @@ class Recipe:
     final_lr_share: float = 0.02
     warmup_steps: int = 50
     weight_decay: float = 0.01
+    # the third stage, from here on
+    long_steps: int = 800
     long_batch_tokens: int = 7000
     long_lr: float = 1.5e-3
     long_largest: int = 24  # variables
@@ -64,6 +66,14 @@ class Recipe:
     blind_share: float = 0.6  # of the rows, how many see their thought as after an eviction
     smallest_window: int = 32  # of the newest tokens that such a row sees
     largest_window: int = 160
+
+    def __post_init__(self) -> None:
+        # a number that no problem can have would stop the third stage, after the other two
+        least = {"largest": self.smallest, "long_largest": self.smallest, "most_passes": 0}
+        for name, number in least.items():
+            most = len(NAMES) if number else MOST_PASSES
+            if not number <= getattr(self, name) <= most:
+                raise KvreproError(f"{name}={getattr(self, name)}: {number} to {most}")
 
     @property
     def long_from(self) -> int:
@@ -78,7 +88,7 @@ class Recipe:
     def passes(self, long_step: int) -> int:
         """Most passes of verification at a step of the third stage."""
         share = min(1.0, long_step / max(1, self.passes_share * self.long_steps))
-        return round(1 + share * (self.most_passes - 1))
+        return min(self.most_passes, round(1 + share * (self.most_passes - 1)))
 
     def sizes(self, problem_step: int) -> tuple[int, int]:
         """Smallest and largest number of variables at a step of the problem stage."""
@@ -169,6 +179,8 @@ def train(
     if (before := done["recipe"]["long_steps"]) != recipe.long_steps:
         changes.append({"step": first, "long_steps": [before, recipe.long_steps]})
     total = recipe.total_steps
+    if first > total:
+        raise KvreproError(f"{state_file} has done {first} of {total} steps: give more long steps")
     started = saved = time.monotonic()
     for step in tqdm(range(first, total), initial=first, total=total, desc=recipe.model, mininterval=5):
         if step == recipe.long_from:
@@ -197,7 +209,7 @@ def _stage_before(folder: Path, recipe: Recipe, model) -> dict[str, object]:
     given, wanted = card["recipe"], asdict(recipe)
     if given.get("long_steps"):
         raise KvreproError(f"{folder} has been through all three stages: give a checkpoint of the first two")
-    for name in ("model", "repeat_steps", "problem_steps"):
+    for name in list(wanted)[: list(wanted).index("long_steps")]:
         if given[name] != wanted[name]:
             raise KvreproError(f"{folder} was trained with {name}={given[name]}, this run has {wanted[name]}")
     model.load_state_dict(type(model).from_pretrained(folder).state_dict())
@@ -276,6 +288,8 @@ def main(argv: list[str] | None = None) -> None:
     state = args.state or folder.with_name(f"{folder.name}.state")
     try:
         card = train(Recipe(**given), folder, state, args.threads, start=args.start, reschedule=args.reschedule)
+    except KvreproError as error:
+        parser.error(str(error))
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on from what was last saved in {state}", file=sys.stderr)
         raise SystemExit(130) from None
