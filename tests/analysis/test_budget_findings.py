@@ -163,7 +163,8 @@ def test_panels_are_counted_by_which_way_they_go():
     assert throughput_verdict([noisy, fall, rise, busy, None]) == (
         "Throughput falls with the budget in 1 of 5 panels (in all that are ordered the smallest 0.90 to 1.50 times "
         "the largest, 0.90 to 1.80 times the full cache); rises in 1; not measured, machine busy, in 1; not measured, "
-        "too noisy to order its ends, in 1; not measured in 1. Other processes kept 14 % of the cores busy, 90 % at most."
+        "too noisy to order its ends, in 1; not measured in 1. Other processes kept 14 % of the cores busy, 90 % at "
+        "most."
     )
 
 
