@@ -201,7 +201,7 @@ def throughput_verdict(panels: Sequence[Mapping[str, Any] | None]) -> str:
         spans.append(f"{_span(ends)} times the largest")
     if gains := [gain for p in told if (gain := p["cells"][0]["tps_vs_full"]) is not None]:
         spans.append(f"{_span(gains)} times the full cache")
-    whose = "" if falls == len(told) else "in all that are ordered "
+    whose = "in all that are ordered " if 0 < falls < len(told) else ""
     text = (
         f"Throughput falls with the budget in {falls} of {len(panels)} panels ({whose}the smallest {', '.join(spans)})"
     )

@@ -57,7 +57,13 @@ def test_a_result_that_was_deleted_is_planned_again_although_the_page_is_newer(c
     (panel,) = Panel.all_of(SMOKE)
     panel.path.parent.mkdir(parents=True)
     cells = {cell: {"ended": ended} for cell, ended in panel.runs().items()}
-    found = {"settings": vars(panel.settings), "verdict": "falls", "methods": {}, "load": {}, "cells": cells}
+    found = {
+        "settings": vars(panel.settings),
+        "verdict": "falls",
+        "methods": {},
+        "load": {"mean": 0.0, "max": 0.0},
+        "cells": cells,
+    }
     panel.path.write_text(json.dumps(found))
     os.utime(panel.path, (time.time() - 500,) * 2)
     page = CellFolder.of("smoke", SMOKE.cells[0]).path.parents[3]
