@@ -19,7 +19,7 @@ from kvrepro.runs.summary import COLUMNS
 ROOT = PACKAGE.parent
 IMAGES, MEASUREMENTS = ROOT / "notebooks" / "images", ROOT / "measurements"
 MARKED = re.compile(r"<!-- table: ([\w-]+) -->\n(.*?)<!-- end -->\n", re.DOTALL)
-FLOAT32, BFLOAT16 = "bench-amd-epyc-float32-20261128-111328.json", "bench-amd-epyc-bfloat16-20261125-194749.json"
+FLOAT32, BFLOAT16 = "bench-amd-epyc-float32-20261128-111328.json", "bench-amd-epyc-bfloat16-20261128-113500.json"
 VARIANTS = {
     "generate": "generate",
     "reference": "loop",
