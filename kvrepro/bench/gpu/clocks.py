@@ -1,0 +1,34 @@
+"""Clocks, power and temperature of the first GPU, as nvidia-smi reports them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+
+FIELDS = (
+    *("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem"),
+    *("power.draw", "power.limit", "temperature.gpu", "clocks_throttle_reasons.active"),
+)
+# asking takes a fraction of a second, so rows that follow one another closely share an answer
+MAX_AGE_S = 3.0
+_last: tuple[float, dict[str, str] | None] | None = None
+
+
+def clocks(max_age_s: float = MAX_AGE_S) -> dict[str, str] | None:
+    """What the driver says now, or said `max_age_s` seconds ago at most; None without it or where it hangs."""
+    global _last
+    if _last is None or time.monotonic() - _last[0] > max_age_s:
+        _last = time.monotonic(), _asked()
+    return _last[1]
+
+
+def _asked() -> dict[str, str] | None:
+    if shutil.which("nvidia-smi") is None:
+        return None
+    command = ["nvidia-smi", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader", "--id=0"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return dict(zip(FIELDS, done.stdout.strip().split(", "), strict=False)) if done.returncode == 0 else None
