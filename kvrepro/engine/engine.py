@@ -27,6 +27,7 @@ from .observer import Observer
 from .requests import LENGTH_LIMIT, NAN_LOGITS, OK, TRUNCATED, Completion, Request, RunStats, SamplingConfig
 from .sampling import next_tokens
 from .stage_timer import StageTimer
+from .step_tail import StepTail
 
 # steps after which the host reads a token: enough for a GPU never to wait for it
 GPU_DELAY_STEPS = 4
@@ -136,8 +137,11 @@ class Engine:
             kv_bytes=cache.kv_bytes, capacity_tokens=capacity, bytes_per_slot=cache.bytes_per_slot, batch_rows=rows
         )
         delay_steps = 0 if self.observer.sees_logits else self.delay_steps
-        timer = StageTimer(vars(self.stats), device, self.clock)
-        return RunState(cache, ActiveBatch(rows, device), AsyncTokens(delay_steps), timer)
+        timer, batch = StageTimer(vars(self.stats), device, self.clock), ActiveBatch(rows, device)
+        state = RunState(cache, batch, AsyncTokens(delay_steps), timer)
+        if self.method.observes_on_device and not self.observer.sees_logits:
+            state.tail = StepTail(self.method, self.sampling, cache, batch)
+        return state
 
     # nothing is yielded inside inference mode: it would leak into the caller's code between completions
     @torch.inference_mode()
@@ -177,19 +181,26 @@ class Engine:
                 finished = self.read_all(state)
             if finished:
                 return finished
-        with timer.section("forward_s"):
-            newest = batch.newest
-            logits, hidden = self.decoder.step(newest, cache, state.part_timer)
-        self.observer.logits(batch.rows, logits)
-        with timer.section("score_s"):
-            self.method.observe(StepView(cache, hidden, newest))
+        forced = batch.forced
+        if state.tail is not None and self.decoder.captures and forced is None and state.part_timer is None:
+            with timer.section("forward_s"):
+                logits, _, tokens = self.decoder.step_and_draw(cache, state.tail)
+        else:
+            with timer.section("forward_s"):
+                newest = batch.newest
+                logits, hidden = self.decoder.step(newest, cache, state.part_timer)
+            self.observer.logits(batch.rows, logits)
+            with timer.section("score_s"):
+                self.method.observe(StepView(cache, hidden, newest))
+            with timer.section("sample_s"):
+                tokens = next_tokens(logits, self.sampling, forced, batch.keys, batch.steps)
+                batch.advance(tokens)
         if is_sync:
             with timer.section("evict_s"):
                 for length, rows in state.groups_due(self.method, logits):
                     self.evict(state, rows, length, logits)
+        batch.n_steps += 1
         with timer.section("sample_s"):
-            tokens = next_tokens(logits, self.sampling, batch.forced, batch.keys, batch.steps)
-            batch.advance(tokens)
             read = state.tokens.push(batch.rows, tokens)
         with timer.section("host_s"):
             self.stats.steps += 1
