@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from ..kernels.reference.sampling import NOT_FINITE
 from ..methods.base import EvictionMethod
 from ..methods.views import NEVER
 from .async_tokens import AsyncTokens
-from .requests import Completion, Request
+from .requests import NAN_LOGITS, Completion, Request
 from .stage_timer import StageTimer
 
 if TYPE_CHECKING:
@@ -188,3 +189,14 @@ class RunState:
             indices, most = list(group), max(1, GROUP_SLOTS // length)
             for start in range(0, len(indices), most):
                 yield length, indices[start : start + most]
+
+
+def warn_of_nan(n_broken: int, dtype: torch.dtype) -> None:
+    """Say how many replies ended because the model's numbers did."""
+    remedy = "Run it in bfloat16 or float32" if dtype == torch.float16 else "Check its weights"
+    warnings.warn(
+        f"{n_broken} replies ended with status {NAN_LOGITS} and count as wrong: the model's logits in "
+        f"{str(dtype).removeprefix('torch.')} were not finite. {remedy}",
+        RuntimeWarning,
+        stacklevel=3,
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 
@@ -21,7 +20,7 @@ from ..methods.base import EvictionMethod
 from ..methods.views import NEVER, EvictionView, StepView
 from ..models.tokens import ThinkTags
 from .async_tokens import AsyncTokens
-from .batch import ActiveBatch, Row, RunState
+from .batch import ActiveBatch, Row, RunState, warn_of_nan
 from .decoders.choose import make_decoder
 from .observer import Observer
 from .requests import LENGTH_LIMIT, NAN_LOGITS, OK, TRUNCATED, Completion, Request, RunStats, SamplingConfig
@@ -96,7 +95,7 @@ class Engine:
             n_broken += completion.status == NAN_LOGITS
             yield completion
         if n_broken:
-            _warn_of_nan(n_broken, self.model.dtype)
+            warn_of_nan(n_broken, self.model.dtype)
 
     def begin(self, requests: Iterable[Request]) -> RunState:
         """Check requests, at least one, as `run` does, and make a state in which they wait for `advance`."""
@@ -297,13 +296,3 @@ class Engine:
 
     def _tensor(self, values: list[int]) -> Tensor:
         return torch.tensor(values, device=self.model.device)
-
-
-def _warn_of_nan(n_broken: int, dtype: torch.dtype) -> None:
-    remedy = "Run it in bfloat16 or float32" if dtype == torch.float16 else "Check its weights"
-    warnings.warn(
-        f"{n_broken} replies ended with status {NAN_LOGITS} and count as wrong: the model's logits in "
-        f"{str(dtype).removeprefix('torch.')} were not finite. {remedy}",
-        RuntimeWarning,
-        stacklevel=3,
-    )

@@ -37,9 +37,13 @@ def tokenizer():
     return build_tokenizer()
 
 
+@pytest.mark.parametrize("with_tail", [False, True], ids=["step", "step-and-tail"])
 @pytest.mark.parametrize("method", METHODS)
-def test_replies_are_those_of_the_fused_decoder(random_model, tokenizer, method, monkeypatch):
-    """Rows enter, leave and evict between steps; two rows for four prompts, so batch sizes change as well."""
+def test_replies_are_those_of_the_fused_decoder(random_model, tokenizer, method, with_tail, monkeypatch):
+    """Rows enter, leave and evict between steps; two rows for four prompts, so batch sizes change as well.
+
+    With the tail, observation and sampling are part of what a graph would hold, rows that are not live included.
+    """
     graph_decoder.say_once.cache_clear()
     budget = None if method == "full" else BUDGET
 
@@ -53,8 +57,10 @@ def test_replies_are_those_of_the_fused_decoder(random_model, tokenizer, method,
     expected = run()
     used, steps = [], []
     monkeypatch.setattr(engine, "make_decoder", lambda model, kind: used.append(GraphDecoder(model)) or used[-1])
-    step = GraphDecoder.step
-    monkeypatch.setattr(GraphDecoder, "step", lambda self, *given: steps.append(1) or step(self, *given))
+    monkeypatch.setattr(GraphDecoder, "captures", with_tail)
+    name = "step_and_draw" if with_tail else "step"
+    step = getattr(GraphDecoder, name)
+    monkeypatch.setattr(GraphDecoder, name, lambda self, *given: steps.append(1) or step(self, *given))
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         assert run() == expected
