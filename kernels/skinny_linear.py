@@ -1,4 +1,4 @@
-"""Matrix product of a few rows with a large weight: what a decode step does five times a layer.
+"""Matrix product of a few rows with a large weight: what a decode step does four times a layer and once for its head.
 
 Formula: `out = x weight^T + bias`. Inference only: there is no backward pass. Nothing calls it yet but its checks and
 benchmarks: whether it replaces the library's product, and in which shapes, is for a measurement on a GPU to say.
