@@ -187,12 +187,14 @@ def _preferred(kind: str) -> Iterator[None]:
 
 
 def variants(made: Plan, product: Product, device: torch.device) -> list[Plan]:
-    """Plans around the one of the rule: the other tile, half and twice the parts, more stages, more warps."""
+    """Plans around the one of the rule: the other tile, half and twice the parts, other stages, more warps."""
     other = plan(product.n, product.k, torch.bfloat16.itemsize, processors(device), 192 - made.block_n)
     splits = {max(1, made.splits // 2), 2 * made.splits} - {made.splits}
+    # the rule takes 3 stages of the one tile and 4 of the other
+    stages = (4, 5) if made.block_n == 64 else (3, 5)
     return [
         other,
         *(replace(made, splits=s) for s in sorted(splits)),
-        *(replace(made, stages=s) for s in (4, 5)),
+        *(replace(made, stages=s) for s in stages),
         replace(made, warps=8),
     ]
