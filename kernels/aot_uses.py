@@ -13,6 +13,7 @@ from .compact_slots import compact_slots
 from .decode_attention import decode_attention
 from .key_redundancy import key_redundancy
 from .sample import sample
+from .skinny_linear import skinny_linear
 from .window_scores import window_scores
 
 FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
@@ -72,6 +73,11 @@ def _sample(rows: int, vocabulary: int, top_k: int, order: str, dtype: torch.dty
     sample(_meta(rows, vocabulary, dtype=dtype), keys, keys, top_k=top_k, order=order, impl="triton")
 
 
+def _linear(rows: int, features: int, outputs: int, dtype: torch.dtype, with_bias: bool = False) -> None:
+    x, weight = _meta(rows, features, dtype=dtype), _meta(outputs, features, dtype=dtype)
+    skinny_linear(x, weight, _meta(outputs, dtype=dtype) if with_bias else None, impl="triton")
+
+
 USES: dict[str, Callable[[], None]] = {
     "decode-llama-bf16-2501": partial(_decode, LLAMA, 2501, BF16, None),
     "decode-llama-bf16-5001-mass": partial(_decode, LLAMA, 5001, BF16, "group_mean"),
@@ -106,6 +112,18 @@ USES: dict[str, Callable[[], None]] = {
     "sample-llama-bf16": partial(_sample, 20, 128256, 20, "hf", BF16),
     "sample-qwen-fp32-dynts": partial(_sample, 20, 152064, 20, "dynts", FP32),
     "sample-top-100": partial(_sample, 20, 152064, 100, "hf", FP32),
+    "linear-llama-bf16-qkv": partial(_linear, 20, 4096, 6144, BF16),
+    "linear-llama-bf16-out": partial(_linear, 20, 4096, 4096, BF16),
+    "linear-llama-bf16-gate-up": partial(_linear, 20, 4096, 28672, BF16),
+    "linear-llama-bf16-down": partial(_linear, 20, 14336, 4096, BF16),
+    "linear-llama-bf16-head": partial(_linear, 20, 4096, 128256, BF16),
+    "linear-qwen-bf16-qkv": partial(_linear, 20, 3584, 4608, BF16, True),
+    "linear-qwen-bf16-down-1": partial(_linear, 1, 18944, 3584, BF16),
+    "linear-qwen-fp16-down-64": partial(_linear, 64, 18944, 3584, FP16),
+    "linear-qwen-bf16-head-64": partial(_linear, 64, 3584, 152064, BF16),
+    "linear-1001-bf16": partial(_linear, 20, 1001, 1003, BF16, True),
+    "linear-fp32-out-64": partial(_linear, 64, 4096, 4096, FP32),
+    "linear-fp32-gate-up": partial(_linear, 20, 4096, 28672, FP32),
 }
 # one use per kernel, what the tests compile by default
 CORE_USES = (
@@ -115,4 +133,5 @@ CORE_USES = (
     "redundancy-llama-bf16",
     "window-llama-bf16-rkv",
     "sample-llama-bf16",
+    "linear-llama-bf16-out",
 )

@@ -13,6 +13,7 @@ from .compact_slots import compact_slots
 from .decode_attention import decode_attention
 from .key_redundancy import key_redundancy
 from .sample import sample
+from .skinny_linear import skinny_linear
 from .window_scores import window_scores
 
 # (KV heads, query heads per KV head, head size, layers) of the models that the bars are set for
@@ -92,6 +93,14 @@ def _sample(rows: int, vocabulary: int, device: str) -> Prepared:
     return Prepared(lambda impl: sample(logits, keys, steps, impl=impl), 2 * logits.numel(), {})
 
 
+def _linear(rows: int, features: int, outputs: int, with_bias: bool, device: str) -> Prepared:
+    x, weight = _random(rows, features, device=device), _random(outputs, features, device=device)
+    bias = _random(outputs, device=device) if with_bias else None
+    needed = 2 * (x.numel() + weight.numel() + rows * outputs + (outputs if with_bias else 0))
+    library = {"library": lambda: torch.nn.functional.linear(x, weight, bias)}
+    return Prepared(lambda impl: skinny_linear(x, weight, bias, impl=impl), needed, library)
+
+
 # (kernel, label) -> maker(device)
 CASES: dict[tuple[str, str], Callable[[str], Prepared]] = {
     ("decode_attention", "llama-8b B20 n4096"): partial(_decode, "llama-8b", 20, 4096, None),
@@ -110,4 +119,7 @@ CASES: dict[tuple[str, str], Callable[[str], Prepared]] = {
     ("window_scores", "qwen-7b 20 rows n5001 w32 mean"): partial(_window, "qwen-7b", 20, 5001, 32, "mean"),
     ("sample", "B20 V128256"): partial(_sample, 20, 128256),
     ("sample", "B128 V152064"): partial(_sample, 128, 152064),
+    ("skinny_linear", "llama-8b B20 out"): partial(_linear, 20, 4096, 4096, False),
+    ("skinny_linear", "llama-8b B20 gate_up"): partial(_linear, 20, 4096, 28672, False),
+    ("skinny_linear", "qwen-7b B64 qkv"): partial(_linear, 64, 3584, 4608, True),
 }

@@ -18,7 +18,9 @@ from torch.nn.functional import linear, rms_norm, silu
 from transformers import PreTrainedModel
 
 from ...cache.slots import CompressedCache
+from ...cache.static_step import StaticStep
 from ...errors import KvreproError
+from ...kernels.append_kv import append_kv
 from ...kernels.reference.attention import biased_attention
 from ..stage_timer import StageTimer
 
@@ -48,6 +50,7 @@ class FusedDecoder:
     """Steps of the Llama layout with fused projections; equal to the model up to rounding (tested)."""
 
     name: ClassVar[str] = "fused"
+    captures: ClassVar[bool] = False
     batch_invariant: ClassVar[bool] = False
 
     def __init__(self, model: PreTrainedModel):
@@ -85,6 +88,17 @@ class FusedDecoder:
             return out
 
         return self.run(tokens, shape.head_dim, attend, timer)
+
+    def static_step(self, tokens: Tensor, step: StaticStep) -> tuple[Tensor, Tensor]:
+        """A step of `[B]` tokens in static shapes, with the kernels of `step`; returns as `step`."""
+        cos, sin = (angle[:, 0] for angle in self.rotary(self.embed.weight, step.rotated_by))
+
+        def attend(index: int, qkv: Tensor) -> Tensor:
+            keys, values = step.storage(index)
+            query = append_kv(qkv, cos, sin, keys, values, step.slots, impl=step.impl)
+            return step.attend(index, query, keys, values, self.layers[index].scaling)
+
+        return self.run(tokens, step.cache.shape.head_dim, attend)
 
     def run(
         self, tokens: Tensor, head_dim: int, attend: Callable[[int, Tensor], Tensor], timer: StageTimer | None = None
