@@ -12,7 +12,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 
 import torch
@@ -127,74 +127,77 @@ def copy_rate() -> float:
     return 2 * COPY_BYTES / (statistics.median(times) / 1e3)
 
 
+def providers(kernel: str, label: str) -> list[str]:
+    """What one case is timed with: ours, its torch twin, and library kernels for the same work."""
+    return ["triton", "torch", *CASES[kernel, label]("meta").others]
+
+
 def bench(
     kernels: tuple[str, ...] = checks.STEMS, *, copy: float, passed: set[str], failures: list[dict[str, str]]
 ) -> list[Row]:
     """Rows of the named kernels; those not in `passed` are left out, and what breaks is added to `failures`."""
     rows = []
     for kernel, label in CASES:
-        if kernel in kernels and kernel in passed:
-            for row in case_rows(kernel, label, copy, failures):
+        if kernel not in kernels or kernel not in passed:
+            continue
+        for provider in providers(kernel, label):
+            try:
+                row = time_case(kernel, label, provider, copy)
+            except torch.cuda.OutOfMemoryError:
+                # the references hold float32 copies; that they do not fit is no reason to lose the kernel's row
+                print(f"  {kernel} {label} {provider}: out of memory, no row", file=sys.stderr)
+            except Exception as error:
+                # one provider that cannot run here leaves the others their rows
+                why = f"{type(error).__name__}: {error}"[:2000]
+                failures.append({"name": f"{kernel} {label} {provider}", "why": why})
+                print(f"  {kernel} {label} {provider}: {why}", file=sys.stderr)
+            else:
                 rows.append(row)
-                captured = "" if row.graph else "  (with launch time)"
                 print(
-                    f"{kernel:17} {label:38} {row.provider:7} {row.ms_p50:9.4f} ms {row.gb_per_s:8.0f} GB/s "
-                    f"{row.fraction_of_copy:6.1%} of copy{captured}",
+                    f"{kernel:17} {label:38} {provider:7} {row.ms_p50:9.4f} ms {row.gb_per_s:8.0f} GB/s "
+                    f"{row.fraction_of_copy:6.1%} of copy{'' if row.graph else '  (with launch time)'}",
                     flush=True,
                 )
             torch.cuda.empty_cache()
     return rows
 
 
-def case_rows(
-    kernel: str, label: str, copy: float | None, failures: list[dict[str, str]], device: str = "cuda"
-) -> Iterator[Row]:
-    """A row per provider of one case; one that cannot run leaves the others their rows.
+def time_case(kernel: str, label: str, provider: str, copy: float | None, device: str = "cuda") -> Row:
+    """One row, its inputs made anew.
 
     Args:
         copy: bytes per second of a copy; None where it is not known.
-        failures: what breaks is added here.
+        device: on a CPU the kernel is its torch twin.
     """
     prepared, on_gpu = CASES[kernel, label](device), device.startswith("cuda")
-    impl = "triton" if on_gpu else "reference"
-    providers = {"triton": lambda: prepared.run(impl), "torch": lambda: prepared.run("reference")}
-    for provider, run in (providers | prepared.others).items():
-        # torch twins may read the device, which no capture allows; their rows include the launches
-        captured = on_gpu and provider != "torch"
-        try:
-            times, launches = time_ms(run, capture=captured, device=device), 1
-            if captured and statistics.median(times) < TINY_MS:
-                # the inputs of all but the first launch may lie in the level-2 cache, as in a decode step they do
-                launches = TINY_LAUNCHES
-                times = time_ms(run, capture=captured, launches=launches, device=device)
-        except torch.cuda.OutOfMemoryError:
-            # the references hold float32 copies; that they do not fit is no reason to lose the kernel's row
-            print(f"  {kernel} {label} {provider}: out of memory, no row", file=sys.stderr)
-            torch.cuda.empty_cache()
-            continue
-        except Exception as error:
-            why = f"{type(error).__name__}: {error}"[:2000]
-            failures.append({"name": f"{kernel} {label} {provider}", "why": why})
-            print(f"  {kernel} {label} {provider}: {why}", file=sys.stderr)
-            continue
-        rate, cuts = prepared.bytes / (statistics.median(times) / 1e3), statistics.quantiles(times, n=5)
-        yield Row(
-            kernel,
-            label,
-            provider,
-            cuts[0],
-            statistics.median(times),
-            cuts[-1],
-            prepared.bytes,
-            rate / 1e9,
-            None if copy is None else rate / copy,
-            captured,
-            launches,
-            torch.cuda.get_device_name() if on_gpu else "cpu",
-            torch.__version__,
-            triton_version(),
-            time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        )
+    ours = "triton" if on_gpu else "reference"
+    own = {"triton": lambda: prepared.run(ours), "torch": lambda: prepared.run("reference")}
+    run = (own | prepared.others)[provider]
+    # torch twins may read the device, which no capture allows; their rows include the launches
+    captured, launches = on_gpu and provider != "torch", 1
+    times = time_ms(run, capture=captured, device=device)
+    if captured and statistics.median(times) < TINY_MS:
+        # the inputs of all but the first launch may lie in the level-2 cache, as in a decode step they do
+        launches = TINY_LAUNCHES
+        times = time_ms(run, capture=captured, launches=launches, device=device)
+    rate, cuts = prepared.bytes / (statistics.median(times) / 1e3), statistics.quantiles(times, n=5)
+    return Row(
+        kernel,
+        label,
+        provider,
+        cuts[0],
+        statistics.median(times),
+        cuts[-1],
+        prepared.bytes,
+        rate / 1e9,
+        None if copy is None else rate / copy,
+        captured,
+        launches,
+        torch.cuda.get_device_name() if on_gpu else device,
+        torch.__version__,
+        triton_version(),
+        time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    )
 
 
 def check_all(kernels: tuple[str, ...] = checks.STEMS) -> list[checks.Result]:

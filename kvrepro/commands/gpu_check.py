@@ -1,4 +1,4 @@
-"""`kvrepro gpu-check`: is the GPU path right, and how fast: kernels, decoding in the shapes of real models, baselines."""
+"""`kvrepro gpu-check`: is the GPU path right, and how fast is it beside what users would otherwise run."""
 
 from __future__ import annotations
 
@@ -51,8 +51,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     args.out.mkdir(parents=True, exist_ok=True)
     report = Report(args.out / f"{stem}.json", settings, device)
     supervisor = Supervisor(report, args.out / stem, settings)
-    for is_first, units in stages(chosen_parts(args.only), settings, STEMS):
-        supervisor.run(units, started + min(args.limit_s, FIRST_S if is_first else args.limit_s))
+    planned = list(stages(chosen_parts(args.only), settings, STEMS))
+    following = [units for _, units in planned[1:]] + [[]]
+    with supervisor:
+        for (is_first, units), after in zip(planned, following, strict=True):
+            supervisor.run(units, started + min(args.limit_s, FIRST_S if is_first else args.limit_s), after)
     data = report.data
     report.close(seconds=round(time.time() - started, 1), verdict=verdict(data))
     print("\n".join(lines(data["verdict"])), flush=True)

@@ -1,4 +1,7 @@
-"""One process of `gpu-check`: `python -m kvrepro.bench.gpu.child JSON`, started by `supervisor`."""
+"""One process of `gpu-check`, started by `supervisor`: `python -m kvrepro.bench.gpu.child MODULE:FUNCTION`.
+
+What it is to do comes as a line of JSON on its standard input, once it may touch the device.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +43,17 @@ class Task:
 
 
 def main() -> None:
-    """Run the work that the argument names."""
-    given = json.loads(sys.argv[1])
+    """Load the work that the argument names, wait for its turn, run it."""
+    module, _, function = sys.argv[1].partition(":")
+    work = getattr(import_module(module), function)
+    told = sys.stdin.readline()
+    if not told:
+        # the turn never came
+        return
+    given = json.loads(told)
     settings = Settings(**given["settings"])
     rows = Rows(Path(given["file"]), given["until"], settings.device, given["start_at"])
-    module, _, function = given["work"].partition(":")
-    getattr(import_module(module), function)(Task(given["name"], rows, settings, given["known"]))
+    work(Task(given["name"], rows, settings, given["known"]))
 
 
 if __name__ == "__main__":

@@ -26,9 +26,13 @@ def clocks(max_age_s: float = MAX_AGE_S) -> dict[str, str] | None:
 def _asked() -> dict[str, str] | None:
     if shutil.which("nvidia-smi") is None:
         return None
-    command = ["nvidia-smi", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader", "--id=0"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return dict(zip(FIELDS, done.stdout.strip().split(", "), strict=False)) if done.returncode == 0 else None
+    # a driver that does not know the last field refuses the whole question
+    for fields in (FIELDS, FIELDS[:-1]):
+        command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader", "--id=0"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        if done.returncode == 0:
+            return dict(zip(fields, done.stdout.strip().split(", "), strict=False))
+    return None

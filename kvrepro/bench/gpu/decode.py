@@ -1,10 +1,9 @@
-"""Decoding in the shapes of real models: budgets, baselines, largest batches; every row is made and freed on its own."""
+"""Decoding in the shapes of real models: budgets, baselines, largest batches; each row is made and freed alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, partial
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -97,14 +96,6 @@ def decode_again(task: Task) -> None:
     name, _, variant = task.name.partition(" ")
     for tokens in task.sizes.first:
         ShapeRows(task, name).budget("dynts", tokens, title=variant, variant=variant)
-
-
-def products(task: Task) -> None:
-    """The five products of a layer and the head at the batch's rows, by every library that has them."""
-    # loaded here, so that a module that fails costs this part alone
-    rows = import_module("kvrepro.bench.products").product_rows
-    given = dict(device=task.settings.device, capture=task.on_gpu)
-    task.rows.add("products", lambda: rows(task.name, task.settings.rows, **given), model=task.name)
 
 
 def baselines(task: Task) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from importlib import import_module
 from typing import Any
 
 from ...kernels import bench
 from ...kernels.bench_cases import CASES
+from ...kernels.checks import STEMS
 from ...kernels.checks.common import case_name, run_cases
 from .child import Task
 
@@ -39,19 +39,11 @@ def _launched(make: Any) -> dict[str, Any]:
 
 
 def time(task: Task) -> None:
-    """Rows of every kernel whose checks have passed in this run."""
-    timed: dict[str, int] = {}
+    """A row per case and provider of every kernel whose checks have passed in this run."""
     for kernel, label in CASES:
-        timed[kernel] = timed.get(kernel, 0) + 1
-        is_left_out = kernel not in task.known["passed"] or (task.sizes.small and timed[kernel] > 1)
-        if not is_left_out:
-            labels = dict(kernel=kernel, case=label)
-            task.rows.add("kernels", lambda k=kernel, c=label: _timings(task, k, c), **labels)
-
-
-def _timings(task: Task, kernel: str, label: str) -> Iterator[dict[str, Any]]:
-    failures: list[dict[str, str]] = []
-    for row in bench.case_rows(kernel, label, task.known["copy_bytes_per_s"], failures, task.settings.device):
-        yield asdict(row)
-    for failure in failures:
-        task.rows.note("errors", {"name": failure["name"]}, failure["why"])
+        if kernel not in task.known["passed"] or kernel not in (task.sizes.timed_kernels or STEMS):
+            continue
+        for provider in bench.providers(kernel, label):
+            given = (kernel, label, provider, task.known["copy_bytes_per_s"], task.settings.device)
+            labels = dict(kernel=kernel, case=label, provider=provider)
+            task.rows.add("kernels", lambda g=given: asdict(bench.time_case(*g)), **labels)

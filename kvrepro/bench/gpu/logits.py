@@ -27,9 +27,7 @@ def compare(task: Task) -> None:
     """A row per family and batch."""
     for name in HEADS:
         for rows in task.sizes.logits_rows:
-            labels = dict(
-                kind="logits", name=f"graph against fused, B={rows}", model=f"{name}, small, random", rows=rows
-            )
+            labels = dict(kind="logits", name=f"graph against fused, B={rows}", model=f"{name}, random", rows=rows)
             task.rows.add("correct", lambda n=name, r=rows: _row(task, n, r), **labels)
 
 

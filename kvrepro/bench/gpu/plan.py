@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from ...errors import KvreproError
@@ -28,7 +26,7 @@ NEEDS = {"decode": "rates", "baselines": "rates", "more": "rates", "kernel-bench
 # compiles what the timed parts launch, beside `correct`, which is not timed
 WARM, WARM_S = "warm", 110
 TINY_MODELS = ("tiny-r1-llama", "tiny-r1-qwen")
-# of a kernel launched without programmatic dependent launch, where the kernels know that variable
+# kernels are then launched when their predecessor has ended, and not before
 PDL_OFF = "KVREPRO_PDL=0"
 
 
@@ -106,6 +104,9 @@ def _units(part: str, settings: Settings, stems: Sequence[str]) -> Iterator[Unit
         yield unit("logits:compare", "logits")
         for name in TINY_MODELS:
             yield unit("replies:compare", name)
+    elif part == "products":
+        for name in settings.models:
+            yield unit("products:measure", name)
     elif part == "kernel-checks":
         for stem in stems:
             yield unit("kernel_rows:check", stem)
@@ -120,9 +121,8 @@ def _units(part: str, settings: Settings, stems: Sequence[str]) -> Iterator[Unit
 
 def _more(settings: Settings, unit: Any) -> Iterator[Unit]:
     first = settings.models[0]
-    if PDL_OFF.partition("=")[0] in Path(find_spec("kvrepro.kernels.launch").origin).read_text():
-        yield unit("decode:decode_again", f"{first} {PDL_OFF}", environment=dict([PDL_OFF.split("=")]))
     yield unit("decode:largest", f"{first} largest batch")
+    yield unit("decode:decode_again", f"{first} {PDL_OFF}", environment=dict([PDL_OFF.split("=")]))
     yield unit("real_run:measure", f"{first} real run")
     for name in settings.models[1:]:
         yield unit("decode:largest", f"{name} largest batch")

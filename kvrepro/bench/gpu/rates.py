@@ -1,4 +1,4 @@
-"""What the memory gives: a copy, and works that only read. A decode step mostly reads, so its bound is the read rate."""
+"""What the memory gives: a copy, and works that only read; a decode step mostly reads, so its bound is their rate."""
 
 from __future__ import annotations
 
@@ -31,20 +31,21 @@ def measure(task: Task) -> None:
 
 
 def _copy(size: int, device: str) -> tuple[Callable[[], object], int]:
-    source = torch.zeros(size, dtype=torch.int8, device=device)
+    source = torch.rand(size // 4, device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source), 2 * size
 
 
 def _reader(name: str, size: int, device: str) -> tuple[Callable[[], object], int]:
-    numbers = torch.zeros(size // 4, device=device)
+    numbers = torch.rand(size // 4, device=device)
     if name == "sum":
         return numbers.sum, size
     if name == "max":
         return numbers.amax, size
     if name == "dot":
-        other = torch.zeros_like(numbers)
+        other = numbers.clone()
         return lambda: torch.dot(numbers, other), 2 * size
-    matrix = numbers.view(torch.bfloat16).view(-1, 4096)
+    # twice as many numbers of half the size
+    matrix = torch.rand(size // 2, dtype=torch.bfloat16, device=device).view(-1, 4096)
     vector = matrix[0].clone()
     return lambda: matrix @ vector, size

@@ -7,7 +7,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 
 from ...engine.engine import Engine
 from ...engine.requests import Request, SamplingConfig
@@ -56,8 +55,8 @@ def _row(task: Task, shape: ShapeRows, tokens: int) -> dict[str, Any]:
     )
     state = engine.begin([Request(str(i), 0, prompt) for i, prompt in enumerate(ids)])
     ended = list(engine.advance(state, FIRST_STEPS))
-    before, laps, done = dict(vars(engine.stats)), Laps(shape.model.device), 0
-    started, predicted = list(state.cache.lengths), 0.0
+    before, started, done = dict(vars(engine.stats)), list(state.cache.lengths), 0
+    laps = Laps(shape.model.device)
     # one token comes from the prompt
     total = sizes.real_steps - 1 - FIRST_STEPS
     while done < total and time.time() < task.rows.until:

@@ -13,17 +13,8 @@ from .plan import Settings
 from .verdict import with_bounds
 
 TABLES = (
-    "rates",
-    "correct",
-    "decode",
-    "profile",
-    "products",
-    "checks",
-    "kernels",
-    "warm",
-    "skipped",
-    "errors",
-    "parts",
+    *("rates", "correct", "decode", "profile", "products", "checks", "kernels"),
+    *("warm", "skipped", "errors", "parts"),
 )
 # kind of rate -> key of the best one
 BEST = {"copy": "copy_bytes_per_s", "read": "read_bytes_per_s"}
@@ -80,13 +71,14 @@ class Report:
 
 def _line(table: str, row: dict[str, Any]) -> str | None:
     """What is printed for people; nothing of rows that come by the hundred, unless they are wrong."""
-    name = " ".join(
-        str(row[key]) for key in ("part", "unit", "model", "stem", "kernel", "name", "case") if row.get(key)
-    )
+    keys = ("part", "unit", "model", "stem", "kernel", "name", "product", "provider", "case")
+    name, why = " ".join(str(row[key]) for key in keys if row.get(key)), row.get("why") or row.get("error")
+    # of the output of a process, what it said last
+    said = f": {why.splitlines()[-1 if table == 'parts' else 0][:200]}" if why else ""
     if table in ("skipped", "errors"):
-        return f"{table}: {name}: {row['why'].splitlines()[0][:200] if row['why'] else ''}"
+        return f"{table}: {name}{said}"
     if table == "rates":
-        return f"{name}: {row['bytes_per_s'] / 1e9:.0f} GB/s"
+        return f"rate: {name}: {row['bytes_per_s'] / 1e9:.0f} GB/s"
     if table in ("correct", "checks"):
         what = next((f"{key} {row[key]}" for key in ("max_difference", "equal_replies", "errors") if key in row), "")
         return None if table == "checks" and row["ok"] else f"{'ok' if row['ok'] else 'WRONG'}: {name}: {what}"
@@ -95,8 +87,8 @@ def _line(table: str, row: dict[str, Any]) -> str | None:
         steps = ", ".join(f"{ms:.2f} ms at {n}" for n, ms in zip(row["step_lengths"], row["step_ms"], strict=True))
         captured = ", NOT CAPTURED" if row.get("captured") is False else ""
         return f"{name}: B={row['rows']}, {row['decode_tps']:.0f} tokens/s{bound} ({steps}){captured}"
-    if table == "kernels":
-        return f"{name} {row['provider']}: {row['ms_p50']:.4f} ms, {row['gb_per_s']:.0f} GB/s"
+    if table in ("kernels", "products"):
+        return f"{name}{said}" if said else f"{name}: {row['ms_p50']:.4f} ms, {row['gb_per_s']:.0f} GB/s"
     if table == "parts":
-        return f"{name}: {row['seconds']:.0f} s, code {row['rc']}{': ' + row['why'] if row.get('why') else ''}"
+        return f"part {name}: {row['seconds']:.0f} s, code {row['rc']}{said}"
     return None

@@ -38,7 +38,7 @@ class Sizes:
         replays: steps that the profiler looks at.
         logits_rows: batches whose logits are compared; `logits_steps`: steps between what happens to their rows.
         questions, reply_tokens: of the replies that are compared with a CPU's; `cell_problems`: of a cell's.
-        cases: checks and timings per kernel; None for all.
+        cases: checks per kernel, None for all; `timed_kernels`: those that are timed, None for all.
     """
 
     small: bool = False
@@ -61,6 +61,7 @@ class Sizes:
     reply_tokens: int = 420
     cell_problems: int = 20
     cases: int | None = None
+    timed_kernels: tuple[str, ...] | None = None
 
     def shape(self, name: str, **changes: int) -> PretrainedConfig:
         """A published shape, or a small model of its family under its name."""
@@ -91,4 +92,5 @@ SMALL = Sizes(
     reply_tokens=230,
     cell_problems=2,
     cases=2,
+    timed_kernels=("append_kv",),
 )

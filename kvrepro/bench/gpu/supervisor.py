@@ -45,6 +45,11 @@ class _Running:
     restarts: int = 0
     is_late: bool = False
 
+    @property
+    def is_cut(self) -> bool:
+        """Killed before its own limit, for lack of time in all."""
+        return self.is_late and self.deadline - self.started < self.unit.limit_s - 1
+
 
 class Supervisor:
     """Runs units in a folder and gives their rows to a report.
@@ -56,10 +61,23 @@ class Supervisor:
 
     def __init__(self, report: Report, folder: Path, settings: Settings):
         self.report, self.folder, self.settings = report, folder, settings
+        self._waiting: dict[str, subprocess.Popen[bytes]] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
-    def run(self, units: Sequence[Unit], until: float) -> None:
-        """Run units side by side until all have ended; what is left at `until`, by `time.time()`, is killed."""
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._waiting.values():
+            _kill(process)
+
+    def run(self, units: Sequence[Unit], until: float, after: Sequence[Unit] = ()) -> None:
+        """Run units side by side until all have ended; what is left at `until`, by `time.time()`, is killed.
+
+        Args:
+            after: the units of the next call. Their processes load torch meanwhile, on cores that nobody needs, and
+                wait before they touch the device.
+        """
         running = []
         try:
             for unit in units:
@@ -69,6 +87,8 @@ class Supervisor:
                     self.report.add("skipped", late)
                 else:
                     running.append(self._start(unit, time.time() + limit, len(units)))
+            for unit in after:
+                self._waiting[unit.title] = self._open(unit, len(after))
             while running:
                 time.sleep(POLL_S)
                 running = [one for one in running if not self._has_ended(one, len(units))]
@@ -79,17 +99,19 @@ class Supervisor:
             self.report.write()
 
     def _start(self, unit: Unit, deadline: float, beside: int) -> _Running:
-        name = unit.title.replace(" ", "-").replace("=", "-")
-        one = _Running(unit, deadline, self.folder / f"{name}.jsonl", self.folder / f"{name}.log", None)
+        process = self._waiting.pop(unit.title, None) or self._open(unit, beside)
+        one = _Running(unit, deadline, self._path(unit, "jsonl"), self._path(unit, "log"), process)
         one.file.write_text("")
-        one.log.write_text("")
-        self._launch(one, beside)
+        self._tell(one)
         return one
 
-    def _launch(self, one: _Running, beside: int) -> None:
+    def _path(self, unit: Unit, kind: str) -> Path:
+        return self.folder / f"{unit.title.replace(' ', '-').replace('=', '-')}.{kind}"
+
+    def _tell(self, one: _Running) -> None:
+        """Let a process begin."""
         limit = one.deadline - time.time()
         told = {
-            "work": one.unit.work,
             "name": one.unit.name,
             "file": str(one.file),
             "until": one.deadline - min(MARGIN_S, MARGIN_SHARE * limit),
@@ -97,19 +119,24 @@ class Supervisor:
             "settings": asdict(self.settings),
             "known": self.report.known,
         }
+        # one that has ended already tells by its exit code
+        with contextlib.suppress(BrokenPipeError), one.process.stdin as pipe:
+            pipe.write(json.dumps(told).encode() + b"\n")
+
+    def _open(self, unit: Unit, beside: int) -> subprocess.Popen[bytes]:
         paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
         environment |= {"PYTHONFAULTHANDLER": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         if beside > 1:
             # one core each; alone a process may have all of them
             environment["OMP_NUM_THREADS"] = "1"
-        with one.log.open("ab") as log:
-            one.process = subprocess.Popen(
-                child_command("kvrepro.bench.gpu.child", json.dumps(told)),
-                stdin=subprocess.DEVNULL,
+        with self._path(unit, "log").open("ab") as log:
+            return subprocess.Popen(
+                child_command("kvrepro.bench.gpu.child", unit.work),
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=environment | one.unit.environment,
+                env=environment | unit.environment,
                 # a session of its own, so that whatever it starts is killed with it
                 start_new_session=True,
             )
@@ -129,14 +156,15 @@ class Supervisor:
         if one.begun is not None:
             # the row that it was in is lost, and the next process begins behind it
             labels = one.begun["labels"]
-            self._note("errors", one, {**labels, "why": f"the process ended in this row: {why}"})
+            self._note("skipped" if one.is_cut else "errors", one, {**labels, "why": f"the process ended here: {why}"})
             one.n_ended, one.begun, lost_a_row = one.begun["begin"], None, True
         else:
             lost_a_row = one.n_ended > 0
         if one.is_late or not lost_a_row or one.restarts == MOST_RESTARTS or one.deadline - time.time() < LEAST_S:
             return self._finish(one, rc, why)
         one.restarts += 1
-        self._launch(one, beside)
+        one.process = self._open(one.unit, beside)
+        self._tell(one)
         return False
 
     def _read(self, one: _Running) -> None:
@@ -159,6 +187,8 @@ class Supervisor:
         self.report.add(table, {"part": one.unit.part, "unit": one.unit.name, **row})
 
     def _why(self, one: _Running, rc: int) -> str:
+        if one.is_cut:
+            return "out of time"
         if one.is_late:
             return f"killed at its limit of {one.deadline - one.started:.0f} s"
         signalled = f" ({signal.Signals(-rc).name})" if -rc in iter(signal.Signals) else ""
@@ -168,6 +198,7 @@ class Supervisor:
     def _finish(self, one: _Running, rc: int, why: str | None) -> bool:
         seconds = round(time.time() - one.started, 1)
         row = {"part": one.unit.part, "unit": one.unit.name, "seconds": seconds, "rc": rc, "restarts": one.restarts}
+        row |= {"cut": True} if one.is_cut else {}
         self.report.add("parts", row | ({} if why is None else {"why": why}))
         return True
 

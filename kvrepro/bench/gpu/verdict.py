@@ -31,27 +31,34 @@ def uncaptured(data: dict[str, Any]) -> list[str]:
     if not data["settings"]["device"].startswith("cuda"):
         return []
     tables = ("correct", "decode", "profile", "products")
-    rows = [row for table in tables for row in data[table] if row.get("captured") is False]
-    return [" ".join(str(row[key]) for key in ("model", "name") if row.get(key)) for row in rows]
+    # a product that was not timed has nothing to be captured
+    rows = [row for table in tables for row in data[table] if row.get("captured") is False and not row.get("error")]
+    keys = ("model", "name", "product", "provider")
+    return [" ".join(str(row[key]) for key in keys if row.get(key)) for row in rows]
 
 
 def wrong(data: dict[str, Any]) -> list[str]:
     """Correctness rows and checks of kernels that failed."""
     rows = [(f"{row['model']} {row['name']}", row) for row in data["correct"]]
     rows += [(f"{row['stem']} {row['case']}", row) for row in data["checks"]]
-    return [name for name, row in rows if not row["ok"]]
+    found = [name for name, row in rows if not row["ok"]]
+    if data["settings"]["device"].startswith("cuda"):
+        # one that gives wrong numbers, or that cannot run where it should
+        found += [f"{row['model']} {row['product']} {row['provider']}" for row in data["products"] if row.get("error")]
+    return found
 
 
 def failed_parts(data: dict[str, Any]) -> list[str]:
     """Processes that were killed or ended with an error."""
-    return [f"{p['part']} {p['unit']}".strip() for p in data["parts"] if p["rc"] != 0]
+    return [f"{p['part']} {p['unit']}".strip() for p in data["parts"] if p["rc"] != 0 and not p.get("cut")]
 
 
 def verdict(data: dict[str, Any]) -> dict[str, Any]:
     """The bars.
 
     Returns:
-        `correct` and `kernels` (True where all rows are right and nothing broke), and per model and budget
+        `correct` and `kernels` (rows that are `right`, `of` so many, what `broke` and what was `skipped`), per
+        model and budget
         `fraction_of_bound` (of the read rate), `eviction_share`, `over_eager`, `over_generate` and `over_full` (ratios
         of tokens per second, baselines at the nearest length); per model `largest_batch` (ratio to the full cache) and
         `real_run` (measured over predicted time).
@@ -66,8 +73,8 @@ def verdict(data: dict[str, Any]) -> dict[str, Any]:
             found = [row for row in plain if row["method"] == DYNTS and row["budget_tokens"] == budget]
             rows[f"{model} C={budget}"] = _bars(found[0] if found else {}, plain)
     return {
-        "correct": _all_ok(data, "correct", ("correct",)),
-        "kernels": _all_ok(data, "checks", ("kernel-checks",)),
+        "correct": _counts(data, "correct", "correct"),
+        "kernels": _counts(data, "checks", "kernel-checks"),
         "budgets": rows,
         "largest_batch": {model: _largest(data, model) for model in settings["models"]},
         "real_run": {row["model"]: row["measured_over_predicted"] for row in data["decode"] if _is(row, "real run")},
@@ -78,13 +85,11 @@ def _is(row: dict[str, Any], variant: str) -> bool:
     return row.get("variant") == variant
 
 
-def _all_ok(data: dict[str, Any], table: str, parts: tuple[str, ...]) -> bool | None:
-    """None where there is no row at all and nothing broke."""
-    of_parts = [row for key in ("errors", "skipped") for row in data[key] if row.get("part") in parts]
-    broken = bool(of_parts) or any(p["part"] in parts and p["rc"] != 0 for p in data["parts"])
-    if not data[table] and not broken:
-        return None
-    return bool(data[table]) and not broken and all(row["ok"] for row in data[table])
+def _counts(data: dict[str, Any], table: str, part: str) -> dict[str, int]:
+    rows, noted = data[table], {key: [row for row in data[key] if row["part"] == part] for key in ("errors", "skipped")}
+    ended = [p for p in data["parts"] if p["part"] == part and p["rc"] != 0 and not p.get("cut")]
+    broke = len(noted["errors"]) + len(ended)
+    return {"right": sum(r["ok"] for r in rows), "of": len(rows), "broke": broke, "skipped": len(noted["skipped"])}
 
 
 def _bars(row: dict[str, Any], plain: list[dict[str, Any]]) -> dict[str, float | None]:
@@ -112,8 +117,10 @@ def lines(found: dict[str, Any]) -> list[str]:
     def said(value: float | None, form: str) -> str:
         return "n/a" if value is None else format(value, form)
 
-    answer = {True: "yes", False: "NO", None: "n/a"}
-    printed = [f"correct end to end: {answer[found['correct']]}", f"kernels correct: {answer[found['kernels']]}"]
+    printed = []
+    for title, n in (("correct end to end", found["correct"]), ("kernels correct", found["kernels"])):
+        answer = "NO" if n["broke"] or n["right"] < n["of"] else "yes" if n["of"] else "n/a"
+        printed.append(f"{title}: {answer} ({n['right']} of {n['of']}, {n['broke']} broke, {n['skipped']} not run)")
     for name, bars in found["budgets"].items():
         ratios = ", ".join(f"{said(bars[f'over_{m}'], '.2f')} x {m}" for m in ("eager", "generate", "full"))
         printed.append(
