@@ -92,5 +92,5 @@ SMALL = Sizes(
     reply_tokens=230,
     cell_problems=2,
     cases=2,
-    timed_kernels=("append_kv",),
+    timed_kernels=("sample",),
 )

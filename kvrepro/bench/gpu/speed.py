@@ -65,10 +65,10 @@ def engine_loop(
     Raises:
         TooLargeError: it does not fit; says how many rows do.
     """
-    if rows < 1 or rows > (fits := largest_batch(model, capacity, most=rows)):
-        least = "not even one row" if rows < 1 else f"{rows} rows"
-        more = "" if rows < 1 else f"; {fits} do"
-        raise TooLargeError(f"{least} of {capacity} slots fit beside the weights{more}")
+    if rows < 1:
+        raise TooLargeError(f"not even one row of {capacity} slots fits beside the weights")
+    if rows > (fits := largest_batch(model, capacity, most=rows)):
+        raise TooLargeError(f"{rows} rows of {capacity} slots do not fit beside the weights; {fits} do")
     return EngineLoop(model, method, rows, capacity, decoder=decoder, n_prompt=sizes.prompt_tokens)
 
 
