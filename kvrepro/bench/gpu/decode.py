@@ -21,16 +21,21 @@ from .speed import baseline_row, budget_row, cycle_lengths, engine_loop, full_ro
 
 
 class ShapeRows:
-    """Rows of one published shape with random weights, which are made when the first row asks for them."""
+    """Rows of one published shape with random weights, which are made when the first row asks for them.
 
-    def __init__(self, task: Task, name: str):
+    Args:
+        changes: of the shape's configuration.
+    """
+
+    def __init__(self, task: Task, name: str, **changes: int):
         self.task, self.name, self.sizes, self.rows = task, name, task.sizes, task.settings.rows
+        self.changes = changes
 
     @cached_property
     def model(self) -> PreTrainedModel:
         """The weights on the device."""
         torch.manual_seed(0)
-        return build(self.sizes.shape(self.name), self.task.settings.device, "bfloat16")
+        return build(self.sizes.shape(self.name, **self.changes), self.task.settings.device, "bfloat16")
 
     def loop(self, method: str, tokens: int | None, rows: int, decoder: str = "graph") -> EngineLoop:
         """A full batch of one method; without a budget, of the full cache up to the longest."""

@@ -19,7 +19,6 @@ _SMALL_SHAPE = dict(
     num_hidden_layers=2,
     num_attention_heads=6,
     num_key_value_heads=2,
-    max_position_embeddings=512,
 )
 
 

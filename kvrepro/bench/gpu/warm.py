@@ -1,6 +1,6 @@
 """Compile what the timed parts will launch, in processes beside one another: they find it in Triton's cache.
 
-A model of the same widths and two layers launches the same kernels: none is compiled for a number of layers.
+A model of the same widths and fewer layers launches the same kernels.
 """
 
 from __future__ import annotations
@@ -8,28 +8,19 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
-
-from ...models.shapes import build
 from .child import Task
 from .decode import ShapeRows
 
-LAYERS = 2
-
-
-class _ShallowRows(ShapeRows):
-    @property
-    def model(self):
-        """Two layers of the shape."""
-        torch.manual_seed(0)
-        shape = self.sizes.shape(self.name, num_hidden_layers=LAYERS)
-        return build(shape, self.task.settings.device, "bfloat16")
+# Triton compiles a kernel anew for numbers that 16 divides, and so it may for a number of layers
+LAYERS, OTHER_LAYERS = 16, 2
 
 
 def compile_kernels(task: Task) -> None:
     """A step and an eviction of `dynts`, `full` or the others, in the batch that will be timed."""
     name, _, methods = task.name.partition(" ")
-    shape, sizes = _ShallowRows(task, name), task.sizes
+    sizes = task.sizes
+    layers = OTHER_LAYERS if sizes.shape(name).num_hidden_layers % LAYERS else LAYERS
+    shape = ShapeRows(task, name, num_hidden_layers=layers)
     chosen = {
         "dynts": [("dynts", tokens) for tokens in sizes.first],
         "full": [("full", None)],
