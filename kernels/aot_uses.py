@@ -8,11 +8,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from .add_rms_norm import add_rms_norm
 from .append_kv import append_kv
 from .compact_slots import compact_slots
 from .decode_attention import decode_attention
 from .key_redundancy import key_redundancy
 from .sample import sample
+from .silu_mul import silu_mul
 from .skinny_linear import skinny_linear
 from .window_scores import window_scores
 
@@ -40,6 +42,15 @@ def _append(shape: tuple[int, int, int, int], slots: int, dtype: torch.dtype) ->
     cos = _meta(rows, size, dtype=dtype)
     qkv = _meta(rows, heads * (group + 2), size, dtype=dtype)
     append_kv(qkv, cos, cos, keys, keys, _meta(rows, dtype=torch.int64), impl="triton")
+
+
+def _norm(size: int, dtype: torch.dtype, add: bool) -> None:
+    x = _meta(20, size, dtype=dtype)
+    add_rms_norm(x, x if add else None, _meta(size, dtype=dtype), 1e-5, impl="triton")
+
+
+def _silu(size: int, dtype: torch.dtype) -> None:
+    silu_mul(_meta(20, 2 * size, dtype=dtype), impl="triton")
 
 
 def _compact(shape: tuple[int, int, int, int], slots: int, dtype: torch.dtype, kept: int, per_head: bool) -> None:
@@ -93,6 +104,15 @@ USES: dict[str, Callable[[], None]] = {
     "append-llama-bf16": partial(_append, LLAMA, 2501, BF16),
     "append-80-fp16": partial(_append, (8, 32, 1, 80), 4096, FP16),
     "append-256-fp32": partial(_append, (4, 4, 2, 256), 4096, FP32),
+    "norm-llama-bf16": partial(_norm, 4096, BF16, True),
+    "norm-llama-bf16-first": partial(_norm, 4096, BF16, False),
+    "norm-qwen-fp16": partial(_norm, 3584, FP16, True),
+    "norm-8192-fp32": partial(_norm, 8192, FP32, True),
+    "norm-16384-fp32": partial(_norm, 16384, FP32, True),
+    "norm-77-fp32": partial(_norm, 77, FP32, True),
+    "silu-llama-bf16": partial(_silu, 14336, BF16),
+    "silu-qwen-fp16": partial(_silu, 18944, FP16),
+    "silu-77-fp32": partial(_silu, 77, FP32),
     "compact-llama-bf16-shared": partial(_compact, LLAMA, 2501, BF16, 2150, False),
     "compact-llama-bf16-head": partial(_compact, LLAMA, 5001, BF16, 2900, True),
     "compact-256-fp32": partial(_compact, (4, 4, 2, 256), 4096, FP32, 2000, True),
@@ -129,6 +149,8 @@ USES: dict[str, Callable[[], None]] = {
 CORE_USES = (
     "decode-llama-bf16-5001-mass",
     "append-llama-bf16",
+    "norm-llama-bf16",
+    "silu-llama-bf16",
     "compact-llama-bf16-shared",
     "redundancy-llama-bf16",
     "window-llama-bf16-rkv",

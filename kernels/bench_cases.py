@@ -8,11 +8,13 @@ from functools import partial
 
 import torch
 
+from .add_rms_norm import add_rms_norm
 from .append_kv import append_kv
 from .compact_slots import compact_slots
 from .decode_attention import decode_attention
 from .key_redundancy import key_redundancy
 from .sample import sample
+from .silu_mul import silu_mul
 from .skinny_linear import skinny_linear
 from .window_scores import window_scores
 
@@ -63,6 +65,18 @@ def _append(model: str, rows: int, slots: int, device: str) -> Prepared:
     return Prepared(lambda impl: append_kv(qkv, cos, cos, keys, values, at, impl=impl), needed, {})
 
 
+def _norm(rows: int, size: int, device: str) -> Prepared:
+    x, residual = (_random(rows, size, device=device) for _ in range(2))
+    weight = _random(size, device=device)
+    needed = 2 * 4 * x.numel() + 2 * size
+    return Prepared(lambda impl: add_rms_norm(x, residual, weight, 1e-5, impl=impl), needed, {})
+
+
+def _silu(rows: int, size: int, device: str) -> Prepared:
+    gate_up = _random(rows, 2 * size, device=device)
+    return Prepared(lambda impl: silu_mul(gate_up, impl=impl), 2 * 3 * rows * size, {})
+
+
 def _compact(model: str, rows: int, evicting: int, slots: int, kept: int, device: str) -> Prepared:
     heads, _, size, layers = SHAPES[model]
     storage = torch.zeros(2, layers, rows, heads, slots, size, dtype=torch.bfloat16, device=device)
@@ -111,6 +125,10 @@ CASES: dict[tuple[str, str], Callable[[str], Prepared]] = {
     ("decode_attention", "llama-8b B1 n16384"): partial(_decode, "llama-8b", 1, 16384, None),
     ("append_kv", "llama-8b B20"): partial(_append, "llama-8b", 20, 2501),
     ("append_kv", "qwen-7b B128"): partial(_append, "qwen-7b", 128, 2501),
+    ("add_rms_norm", "llama-8b B20"): partial(_norm, 20, 4096),
+    ("add_rms_norm", "qwen-7b B128"): partial(_norm, 128, 3584),
+    ("silu_mul", "llama-8b B20"): partial(_silu, 20, 14336),
+    ("silu_mul", "qwen-7b B128"): partial(_silu, 128, 18944),
     ("compact_slots", "llama-8b 1 of 20 rows 2501->2150"): partial(_compact, "llama-8b", 20, 1, 2501, 2150),
     ("compact_slots", "llama-8b 20 rows 5001->2900"): partial(_compact, "llama-8b", 20, 20, 5001, 2900),
     ("key_redundancy", "llama-8b 1 row n5001"): partial(_redundancy, "llama-8b", 1, 5001),
