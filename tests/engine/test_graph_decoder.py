@@ -202,6 +202,7 @@ def test_a_capture_that_fails_falls_back_with_a_message(random_model, monkeypatc
     decoder = GraphDecoder(random_model)
     # as on a GPU, whose capture breaks
     decoder.capture = True
+
     def broken(batch, tail):
         raise error
 
