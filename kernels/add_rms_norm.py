@@ -22,7 +22,8 @@ def add_rms_norm(
     Args:
         x: `[B, N]` float32, float16 or bfloat16.
         residual: `[B, N]` in the dtype of `x`; None adds nothing (the first norm of a step).
-        weight: `[N]`, contiguous, of any of these dtypes. Nothing may write it while steps run.
+        weight: `[N]`, contiguous, of any of these dtypes. It may be read before the kernel in front has ended, so no
+            kernel may write it while steps run.
         eps: added to the mean square.
         impl: `auto`, `triton` or `reference`.
 

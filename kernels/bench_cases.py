@@ -66,8 +66,8 @@ def _append(model: str, rows: int, slots: int, device: str) -> Prepared:
 
 
 def _norm(rows: int, size: int, device: str) -> Prepared:
-    x, residual = (_random(rows, size, device=device) for _ in range(2))
     weight = _random(size, device=device)
+    x, residual = (_random(rows, size, device=device) for _ in range(2))
     needed = 2 * 4 * x.numel() + 2 * size
     return Prepared(lambda impl: add_rms_norm(x, residual, weight, 1e-5, impl=impl), needed, {})
 

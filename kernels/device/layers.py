@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .common import wait_for_predecessor
+
 
 @triton.jit
 def add_rms_norm_kernel(
@@ -19,6 +21,7 @@ def add_rms_norm_kernel(
     SIZE: tl.constexpr,
     SIZE_PAD: tl.constexpr,
     ADD: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     """One row: `s = x + residual`, `normed_d = s_d / sqrt(mean(s ** 2) + eps) * weight_d`.
 
@@ -29,7 +32,9 @@ def add_rms_norm_kernel(
     row = tl.program_id(0).to(tl.int64)
     feature = tl.arange(0, SIZE_PAD)
     mask = feature < SIZE
-    scale = tl.load(weight + feature, mask=mask, other=0.0).to(tl.float32)
+    # no kernel writes the weight, so it may be on its way while the kernel before still runs
+    scale = tl.load(weight + feature, mask=mask, other=0.0)
+    wait_for_predecessor(PDL)
     total = tl.load(x + row * x_row + feature, mask=mask, other=0.0)
     if ADD:
         other = tl.load(residual + row * residual_row + feature, mask=mask, other=0.0)
@@ -37,15 +42,17 @@ def add_rms_norm_kernel(
         tl.store(summed + row * SIZE + feature, total, mask=mask)
     wide = total.to(tl.float32)
     factor = tl.rsqrt(tl.sum(wide * wide, 0) / SIZE + eps)
-    tl.store(normed + row * SIZE + feature, (wide * factor * scale).to(normed.dtype.element_ty), mask=mask)
+    result = wide * factor * scale.to(tl.float32)
+    tl.store(normed + row * SIZE + feature, result.to(normed.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def silu_mul_kernel(gate_up, out, size, row_stride, BLOCK: tl.constexpr):
+def silu_mul_kernel(gate_up, out, size, row_stride, BLOCK: tl.constexpr, PDL: tl.constexpr):
     """One block of one row: `g / (1 + exp(-g)) * u`, the first factor rounded to the dtype as torch stores it.
 
     Reference: Shazeer, "GLU variants improve Transformer", arXiv 2002.05202.
     """
+    wait_for_predecessor(PDL)
     row = tl.program_id(0).to(tl.int64)
     feature = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = feature < size
