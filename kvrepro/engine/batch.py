@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -81,11 +81,13 @@ class ActiveBatch:
     Replies that are given lie there too: a copy from the host in every step would have it wait for a GPU.
     """
 
-    def __init__(self, max_rows: int, device: torch.device, longest_given: int = 0):
+    def __init__(self, max_rows: int, device: torch.device, requests: Iterable[Request] = ()):
         self.rows: list[Row] = []
         self.n_steps = 0
         self.state = torch.zeros(3, max_rows, dtype=torch.int64, device=device)
-        self._given = torch.full((max_rows, longest_given), NOT_FINITE, device=device)
+        # one shape for all requests, since work that was recorded holds it
+        longest = max((len(r.forced_ids or ()) for r in requests), default=0)
+        self._given = torch.full((max_rows, longest), NOT_FINITE, device=device)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -105,11 +105,8 @@ class Engine:
             if not length:
                 raise KvreproError("a prompt is empty: every request needs at least one token")
             self.method.check_prompt(length)
-        capacity, given = (
-            self.method.capacity_slots(longest, self.max_new_tokens),
-            [r.forced_ids or () for r in waiting],
-        )
-        state = self.open(min(self.batch_rows, len(waiting)), capacity, max(map(len, given)))
+        capacity = self.method.capacity_slots(longest, self.max_new_tokens)
+        state = self.open(min(self.batch_rows, len(waiting)), capacity, waiting)
         check_length(self.model.config, capacity if state.cache.reindexed else longest + self.max_new_tokens)
         state.waiting = waiting
         return state
@@ -128,11 +125,8 @@ class Engine:
             state.timer.settle()
             self.stats.kv_tokens_peak = state.cache.peak_tokens
 
-    def open(self, rows: int, capacity: int, longest_given: int = 0) -> RunState:
-        """A state without live rows: a cache for `rows` of `capacity` slots, prepared by the method, and new stats.
-
-        `longest_given`: tokens of the longest reply that a request gives.
-        """
+    def open(self, rows: int, capacity: int, requests: Iterable[Request] = ()) -> RunState:
+        """A state without live rows: a cache for `rows` of `capacity` slots, prepared by the method, and new stats."""
         device = self.model.device
         cache = CompressedCache(self.model.config, rows, capacity, self.method.granularity, self.model.dtype, device)
         if self.method.needs_rotary:
@@ -142,7 +136,7 @@ class Engine:
             kv_bytes=cache.kv_bytes, capacity_tokens=capacity, bytes_per_slot=cache.bytes_per_slot, batch_rows=rows
         )
         delay_steps = 0 if self.observer.sees_logits else self.delay_steps
-        timer, batch = StageTimer(vars(self.stats), device, self.clock), ActiveBatch(rows, device, longest_given)
+        timer, batch = StageTimer(vars(self.stats), device, self.clock), ActiveBatch(rows, device, requests)
         state = RunState(cache, batch, AsyncTokens(delay_steps), timer)
         if self.method.observes_on_device and not self.observer.sees_logits:
             state.tail = StepTail(self.method, self.sampling, cache, batch)
