@@ -81,6 +81,8 @@ def build(launch: Launch, target: str) -> Any:
     early = bool(constants.get("PDL")) and backend == "cuda" and divmod(arch, 10) >= PDL_CAPABILITY
     if "PDL" in constants:
         constants["PDL"] = early
+    if "HIP" in constants:
+        constants["HIP"] = backend == "hip"
     for place, name in enumerate(launch.kernel.arg_names):
         value = constants[name] if name in constants else launch.arguments[name]
         kind = "constexpr" if name in launch.constants else _kind(value)
