@@ -147,7 +147,7 @@ CASES: dict[tuple[str, str], Callable[[str], Prepared]] = {
     ("decode_attention", "qwen-7b B20 n4096 mass"): partial(_decode, "qwen-7b", 20, 4096, "heads_mean"),
     ("decode_attention", "llama-8b B1 n16384"): partial(_decode, "llama-8b", 1, 16384, None),
     ("decode_attention", "llama-8b B20 n819-16384"): partial(_ragged, "llama-8b", 20, 16384),
-    ("decode_attention", "llama-8b B20 n819-16384 units of 128"): partial(_ragged, "llama-8b", 20, 16384, chunk=128),
+    ("decode_attention", "llama-8b B20 n819-16384 units of 256"): partial(_ragged, "llama-8b", 20, 16384, chunk=256),
     ("decode_attention", "llama-8b B20 n819-16384 units of 1024"): partial(_ragged, "llama-8b", 20, 16384, chunk=1024),
     ("decode_attention", "llama-8b B20 n819-16384 units by lengths"): partial(_ragged, "llama-8b", 20, 16384, chunk=0),
     ("decode_attention", "llama-8b B128 n19-2501"): partial(_ragged, "llama-8b", 128, 2501),

@@ -149,9 +149,21 @@ def stages_on(hip: bool, stages: int) -> int:
     return min(stages, 2) if hip else stages
 
 
+_pdl_failed = False
+
+
 def pdl_allowed() -> bool:
-    """False under `KVREPRO_PDL=0`, which turns programmatic dependent launch off; read at every launch."""
-    return os.environ.get("KVREPRO_PDL", "1") != "0"
+    """False under `KVREPRO_PDL=0`, which turns programmatic dependent launch off, read at every launch; and where it
+    was given up."""
+    return not _pdl_failed and os.environ.get("KVREPRO_PDL", "1") != "0"
+
+
+def give_up_pdl(device: torch.device) -> bool:
+    """Launch plainly for the rest of the process; False where that was so already, and nothing has changed."""
+    global _pdl_failed
+    was_used = pdl_allowed() and has_pdl(device)
+    _pdl_failed = True
+    return was_used
 
 
 def has_pdl(device: torch.device) -> bool:

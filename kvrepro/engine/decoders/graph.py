@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from ...cache.slots import CompressedCache
 from ...cache.static_step import StaticStep
 from ...errors import KvreproError
-from ...kernels.launch import say_once
+from ...kernels.launch import give_up_pdl, say_once
 from ..stage_timer import StageTimer
 from .capture import Recorder
 from .fused import FusedDecoder
@@ -149,7 +149,7 @@ class GraphDecoder:
         key = (batch,) if tail is None else (batch, tail.form)
         if self.capture and key not in self._graphs:
             try:
-                self._graphs[key] = self._record(batch, tail)
+                self._graphs[key] = self._recorded(batch, tail)
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception as error:
@@ -161,6 +161,18 @@ class GraphDecoder:
         graph, found = self._graphs[key]
         graph.replay()
         return found
+
+    def _recorded(self, batch: int, tail: Tail | None) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]]:
+        """As `_record`; a driver that cannot capture early launches gets plain ones."""
+        try:
+            return self._record(batch, tail)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if not give_up_pdl(self.device):
+                raise
+            say_once(f"no CUDA graph could be captured ({error}); tried again without programmatic dependent launch")
+            return self._record(batch, tail)
 
     def _record(self, batch: int, tail: Tail | None) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]]:
         """Capture a step; the warm-up runs with no live row, so it leaves cache and counters as they are.
