@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..kernels.decode_attention import decode_attention
+from ..kernels.decode_attention import decode_attention, fixed_chunk, plan_chunks
 
 if TYPE_CHECKING:
     from .slots import CompressedCache
@@ -35,6 +35,9 @@ class StaticStep:
         self.slots, self._after = self._lengths.clone(), self._lengths + 1
         self._live, self._at = self._lengths >= 0, self._lengths.clamp(min=0)
         self.rotated_by = (self._at if cache.reindexed else self._seen)[:, None]
+        # units of a fixed size: what a row holds, and nothing else, decides in which order its attention is summed
+        chunk = fixed_chunk(cache.capacity)
+        self._plan = plan_chunks(cache.kv[0, 0, :n_rows], self._after, chunk=chunk, impl=impl)
         # what a method may look at while the step runs; a captured graph keeps reading these tensors
         cache.step_rows, cache.step_slots, cache.step_positions = counters.rows[:n_rows], self._at, self._seen
 
@@ -53,7 +56,9 @@ class StaticStep:
     def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
         """Attention of rotated queries `[B, Hq, D]` over the slots in use, shown to the method; `[B, Hq, D]`."""
         wanted = None if self.cache.on_mass is None else "all"
-        out, mass = decode_attention(query, keys, values, self._after, scaling, mass=wanted, impl=self.impl)
+        out, mass = decode_attention(
+            query, keys, values, self._after, scaling, mass=wanted, plan=self._plan, impl=self.impl
+        )
         self.cache.observe(layer, query, mass)
         return out
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -81,11 +81,13 @@ class ActiveBatch:
     Replies that are given lie there too: a copy from the host in every step would have it wait for a GPU.
     """
 
-    def __init__(self, max_rows: int, device: torch.device):
+    def __init__(self, max_rows: int, device: torch.device, requests: Iterable[Request] = ()):
         self.rows: list[Row] = []
         self.n_steps = 0
         self.state = torch.zeros(3, max_rows, dtype=torch.int64, device=device)
-        self._given = torch.empty(max_rows, 0, dtype=torch.int64, device=device)
+        # one shape for all requests, since work that was recorded holds it
+        longest = max((len(r.forced_ids or ()) for r in requests), default=0)
+        self._given = torch.full((max_rows, longest), NOT_FINITE, device=device)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -106,13 +108,21 @@ class ActiveBatch:
         return self.state[2, : len(self.rows)]
 
     @property
-    def forced(self) -> Tensor | None:
-        """`[B]` int64: the token that each row is given next, `NOT_FINITE` for one that draws; None if all draw."""
-        if not any(row.forced for row in self.rows):
+    def form(self) -> int | None:
+        """What `forced` depends on but its values; None where all rows draw. Work that was recorded serves one form."""
+        return self._given.shape[1] if any(row.forced for row in self.rows) else None
+
+    def forced(self, n_rows: int | None = None) -> Tensor | None:
+        """`[B]` int64: the token that each row is given next, `NOT_FINITE` for one that draws; None if all draw.
+
+        `n_rows`: of so many rows, live or not; None is those that live.
+        """
+        if self.form is None:
             return None
+        n_rows = len(self.rows) if n_rows is None else n_rows
         # a row that draws may be further than any reply that is given
-        place = self.steps.clamp(max=self._given.shape[1] - 1)
-        return self._given[: len(self.rows)].gather(1, place[:, None])[:, 0]
+        place = self.state[2, :n_rows].clamp(max=self._given.shape[1] - 1)
+        return self._given[:n_rows].gather(1, place[:, None])[:, 0]
 
     def n_drawn(self, row: Row) -> int:
         """Tokens that a live row has drawn; the last ones may not have reached the host, and so not its completion."""

@@ -106,7 +106,7 @@ class Engine:
                 raise KvreproError("a prompt is empty: every request needs at least one token")
             self.method.check_prompt(length)
         capacity = self.method.capacity_slots(longest, self.max_new_tokens)
-        state = self.open(min(self.batch_rows, len(waiting)), capacity)
+        state = self.open(min(self.batch_rows, len(waiting)), capacity, waiting)
         check_length(self.model.config, capacity if state.cache.reindexed else longest + self.max_new_tokens)
         state.waiting = waiting
         return state
@@ -125,7 +125,7 @@ class Engine:
             state.timer.settle()
             self.stats.kv_tokens_peak = state.cache.peak_tokens
 
-    def open(self, rows: int, capacity: int) -> RunState:
+    def open(self, rows: int, capacity: int, requests: Iterable[Request] = ()) -> RunState:
         """A state without live rows: a cache for `rows` of `capacity` slots, prepared by the method, and new stats."""
         device = self.model.device
         cache = CompressedCache(self.model.config, rows, capacity, self.method.granularity, self.model.dtype, device)
@@ -136,7 +136,7 @@ class Engine:
             kv_bytes=cache.kv_bytes, capacity_tokens=capacity, bytes_per_slot=cache.bytes_per_slot, batch_rows=rows
         )
         delay_steps = 0 if self.observer.sees_logits else self.delay_steps
-        timer, batch = StageTimer(vars(self.stats), device, self.clock), ActiveBatch(rows, device)
+        timer, batch = StageTimer(vars(self.stats), device, self.clock), ActiveBatch(rows, device, requests)
         state = RunState(cache, batch, AsyncTokens(delay_steps), timer)
         if self.method.observes_on_device and not self.observer.sees_logits:
             state.tail = StepTail(self.method, self.sampling, cache, batch)
@@ -180,8 +180,7 @@ class Engine:
                 finished = self.read_all(state)
             if finished:
                 return finished
-        forced = batch.forced
-        if state.tail is not None and self.decoder.captures and forced is None and state.part_timer is None:
+        if state.tail is not None and self.decoder.captures and state.part_timer is None:
             with timer.section("forward_s"):
                 logits, _, tokens = self.decoder.step_and_draw(cache, state.tail)
         else:
@@ -192,7 +191,7 @@ class Engine:
             with timer.section("score_s"):
                 self.method.observe(StepView(cache, hidden, newest))
             with timer.section("sample_s"):
-                tokens = next_tokens(logits, self.sampling, forced, batch.keys, batch.steps)
+                tokens = next_tokens(logits, self.sampling, batch.forced(), batch.keys, batch.steps)
                 batch.advance(tokens)
         if is_sync:
             with timer.section("evict_s"):

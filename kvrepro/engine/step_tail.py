@@ -15,8 +15,7 @@ from .sampling import next_tokens
 
 
 class StepTail:
-    """Device work only, so that a decoder can hold it in one graph with the model; for steps in which no reply is
-    given.
+    """Device work only, so that a decoder can hold it in one graph with the model.
 
     It works on the first `n_rows` rows whether they are live or not. What it leaves in a row that is not live is
     overwritten when the row is admitted.
@@ -27,6 +26,11 @@ class StepTail:
     ) -> None:
         # not a reference to the cache: a decoder keeps its graphs by their tail until the cache has gone
         self.method, self.sampling, self.cache, self.batch = method, sampling, weakref.proxy(cache), batch
+
+    @property
+    def form(self) -> int | None:
+        """A graph serves the form that it was recorded in."""
+        return self.batch.form
 
     def tokens(self, n_rows: int) -> Tensor:
         """`[B]` int64: the static buffer of the tokens that the rows take next."""
@@ -40,6 +44,6 @@ class StepTail:
         """Show the step to the method and draw each row's next token, `[B]` int64, from `[B, V]`."""
         newest, keys, steps = self.batch.state[:, :n_rows]
         self.method.observe(StepView(self.cache, hidden, newest))
-        drawn = next_tokens(logits, self.sampling, None, keys, steps)
+        drawn = next_tokens(logits, self.sampling, self.batch.forced(n_rows), keys, steps)
         self.batch.advance(drawn)
         return drawn

@@ -12,7 +12,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from ...cache.slots import CompressedCache
 from ...cache.static_step import StaticStep
 from ...errors import KvreproError
-from ...kernels.launch import say_once
+from ...kernels.launch import give_up_pdl, say_once
 from ..stage_timer import StageTimer
 from .capture import Recorder
 from .fused import FusedDecoder
@@ -35,6 +35,8 @@ READING_ROPES = ("dynamic", "longrope")
 
 class Tail(Protocol):
     """What follows the model in a step, see `StepTail`; one object for all steps of a cache."""
+
+    form: int | None
 
     def tokens(self, n_rows: int) -> Tensor:
         """`[B]` int64: the static buffer of the tokens that are fed."""
@@ -126,7 +128,7 @@ class GraphDecoder:
 
     def _bind(self, cache: CompressedCache | None) -> None:
         """Make ready for a cache; graphs of another one are dropped."""
-        self._graphs: dict[tuple[int, Tail | None], tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]]] = {}
+        self._graphs: dict[tuple[Any, ...], tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]]] = {}
         self._recorder: Recorder | None = None
         self._ladder: list[int] = []
         # not a reference: the decoder outlives the caches that it has served, and their graphs go with them
@@ -143,9 +145,11 @@ class GraphDecoder:
         return lambda _: graphs.clear()
 
     def _replay(self, batch: int, tail: Tail | None) -> tuple[Tensor, ...]:
-        if self.capture and (batch, tail) not in self._graphs:
+        # whether there is a tail, and in which form it works
+        key = (batch,) if tail is None else (batch, tail.form)
+        if self.capture and key not in self._graphs:
             try:
-                self._graphs[batch, tail] = self._record(batch, tail)
+                self._graphs[key] = self._recorded(batch, tail)
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception as error:
@@ -154,9 +158,21 @@ class GraphDecoder:
                 say_once(f"no CUDA graph could be captured ({error}); the same step runs launch by launch, slower")
         if not self.capture:
             return self._body(batch, tail)
-        graph, found = self._graphs[batch, tail]
+        graph, found = self._graphs[key]
         graph.replay()
         return found
+
+    def _recorded(self, batch: int, tail: Tail | None) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]]:
+        """As `_record`; a driver that cannot capture early launches gets plain ones."""
+        try:
+            return self._record(batch, tail)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if not give_up_pdl(self.device):
+                raise
+            say_once(f"no CUDA graph could be captured ({error}); tried again without programmatic dependent launch")
+            return self._record(batch, tail)
 
     def _record(self, batch: int, tail: Tail | None) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]]:
         """Capture a step; the warm-up runs with no live row, so it leaves cache and counters as they are.
