@@ -120,7 +120,7 @@ def test_parts_come_in_their_order_and_bring_what_they_need():
     titles = [unit.title for _, units in stages for unit in units]
     assert len(set(titles)) == len(titles)
     off = [u.environment for _, units in stages for u in units if u.environment]
-    assert off == [{"KVREPRO_PDL": "0"}]
+    assert off == [{"KVREPRO_PDL": "0"}] * 2
 
 
 def test_every_unit_names_a_work_that_exists():

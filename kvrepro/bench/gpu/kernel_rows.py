@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from importlib import import_module
 from typing import Any
@@ -11,6 +12,7 @@ from ...kernels.bench_cases import CASES
 from ...kernels.checks import STEMS
 from ...kernels.checks.common import case_name, run_cases
 from .child import Task
+from .plan import PDL_ENVIRONMENT
 
 
 def check(task: Task) -> None:
@@ -27,6 +29,8 @@ def check(task: Task) -> None:
         task.rows.add("checks", lambda c=case: checked(c), with_clocks=False, **labels)
     if not task.on_gpu:
         return
+    # as they will be timed
+    os.environ.update(PDL_ENVIRONMENT)
     for kernel, label in CASES:
         if kernel == task.name:
             work = CASES[kernel, label]

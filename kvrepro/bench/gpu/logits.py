@@ -14,6 +14,7 @@ from ...engine.decoders.fused import FusedDecoder
 from ...engine.decoders.graph import GraphDecoder
 from ...models.shapes import build, published_config
 from .child import Task
+from .speed import which_step
 
 # largest difference between two float32 logits of the same row
 LIMIT = 1e-4
@@ -73,8 +74,7 @@ def _row(task: Task, name: str, rows: int) -> dict[str, Any]:
         "limit": LIMIT,
         "ok": worst <= LIMIT,
         "worst_after": {e: max(d for f, d in differences if f == e) for e in dict.fromkeys(e for e, _ in differences)},
-        "decoder": decoders[1].name,
-        "captured": decoders[1].capture,
+        **which_step(decoders[1], model.device),
     }
 
 

@@ -10,6 +10,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from ..engine_loop import EngineLoop
+from .speed import which_step
 
 MOST_KERNELS, NAME_CHARACTERS = 60, 160
 
@@ -51,6 +52,5 @@ def kernel_table(loop: EngineLoop, length: int, replays: int, warm_up: int) -> d
         busy_us=busy / replays,
         span_us=span / replays,
         kernels=kernels[:MOST_KERNELS],
-        decoder=loop.engine.decoder.name,
-        captured=getattr(loop.engine.decoder, "capture", None),
+        **which_step(loop.engine.decoder, loop.device),
     )

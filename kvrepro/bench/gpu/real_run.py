@@ -14,7 +14,7 @@ from ...models.tokens import ThinkTags
 from ..laps import Laps
 from .child import Task
 from .decode import ShapeRows
-from .speed import cycle_lengths, eviction_samples, paper_method, step_samples
+from .speed import cycle_lengths, eviction_samples, paper_method, step_samples, which_step
 
 # steps before the clock starts: prompts are read, kernels compiled, the graph is captured
 FIRST_STEPS, CHUNK = 8, 256
@@ -81,8 +81,7 @@ def _row(task: Task, shape: ShapeRows, tokens: int) -> dict[str, Any]:
         step_lengths=lengths,
         step_ms=ms,
         stage_s=stages,
-        decoder=engine.decoder.name,
-        captured=getattr(engine.decoder, "capture", None),
+        **which_step(engine.decoder, shape.model.device),
     )
 
 

@@ -27,6 +27,7 @@ from ...runs.config import CellConfig
 from ...runs.profiles import load_profile
 from ...runs.runner import prepare_cell
 from .child import Task
+from .speed import which_step
 
 BENCHMARK, PROFILE, PROFILE_BUDGET = "chain-12", "tiny", 208
 _FAIR = dict(budget=176, window=32, evict_every=32)
@@ -98,8 +99,7 @@ class Models:
             "evictions": [sum(c.evictions for c in pair) for pair in zip(*both, strict=True)],
             "ok": equal == len(both),
             "cpu_decoder": cpu.decoder.name,
-            "decoder": gpu.decoder.name,
-            "captured": gpu.decoder.capture,
+            **which_step(gpu.decoder, away.device),
         }
         return row, problems, list(there.values())
 

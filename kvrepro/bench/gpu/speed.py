@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ...cache.shape import CacheShape
+from ...kernels.launch import has_pdl, pdl_allowed
 from ...methods.base import EvictionMethod
 from ...methods.learned.importance import ImportancePredictor, PredictorShape
 from ...methods.table import create_method
@@ -142,12 +143,15 @@ def row_at(rows: int, lengths: list[int], samples: list[list[float]]) -> dict[st
 
 def _of_loop(loop: EngineLoop) -> dict[str, Any]:
     """Bytes that a step reads per slot and for the weights, and which step ran."""
-    decoder, model = loop.engine.decoder, loop.engine.model
-    return dict(
-        kv_bytes=loop.kv_bytes,
-        bytes_per_slot=loop.bytes_per_slot,
-        weights_bytes=weight_bytes(model, of_a_step=True),
-        decoder=decoder.name,
-        # of a decoder that captures nothing there is nothing to say
-        captured=getattr(decoder, "capture", None),
-    )
+    model = loop.engine.model
+    weights = weight_bytes(model, of_a_step=True)
+    sizes = dict(kv_bytes=loop.kv_bytes, bytes_per_slot=loop.bytes_per_slot, weights_bytes=weights)
+    return sizes | which_step(loop.engine.decoder, model.device)
+
+
+def which_step(decoder: Any, device: torch.device) -> dict[str, Any]:
+    """The decoder that ran; whether it replayed graphs, None for one that captures nothing; whether kernels of this
+    process are launched before their predecessors have ended.
+    """
+    early = pdl_allowed() and has_pdl(device)
+    return {"decoder": decoder.name, "captured": getattr(decoder, "capture", None), "early_launches": early}
