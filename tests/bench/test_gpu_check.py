@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 
-from kvrepro.bench.gpu import plan, report, supervisor, verdict
+from kvrepro.bench.gpu import clocks, plan, report, supervisor, verdict
 from kvrepro.bench.gpu.plan import PARTS, Settings, Unit
 from kvrepro.cli import main
 from kvrepro.commands import gpu_check
@@ -228,6 +228,26 @@ def test_it_needs_neither_an_installation_nor_the_packages_of_grids(tmp_path):
     command = [sys.executable, "-c", BARE, str(tmp_path / "out")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr.startswith("kvrepro gpu-check: no GPU"), done.stderr[-3000:]
+
+
+def test_clocks_are_what_the_driver_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    tool = tmp_path / "nvidia-smi"
+
+    def said(script):
+        tool.write_text(f"#!/bin/sh\n{script}\n")
+        tool.chmod(0o755)
+        monkeypatch.setattr(clocks, "_last", None)
+        return clocks.clocks()
+
+    values = ", ".join(map(str, range(len(clocks.FIELDS))))
+    assert said(f"echo '{values}'") == {name: str(i) for i, name in enumerate(clocks.FIELDS)}
+    # a driver that does not know the last field is asked for the others
+    older = said(f"case $1 in *active*) exit 2;; esac; echo '{values}'")
+    assert list(older) == list(clocks.FIELDS[:-1])
+    assert said("exit 9") is None
+    tool.write_text(f"#!/bin/sh\necho '{values}'\n")
+    assert clocks.clocks(max_age_s=0.0) is None
 
 
 def test_arguments_have_defaults():

@@ -18,7 +18,8 @@ _last: tuple[float, dict[str, str] | None] | None = None
 def clocks(max_age_s: float = MAX_AGE_S) -> dict[str, str] | None:
     """What the driver says now, or said `max_age_s` seconds ago at most; None without it or where it hangs."""
     global _last
-    if _last is None or time.monotonic() - _last[0] > max_age_s:
+    # where it did not answer once it is not asked again: each time could take as long
+    if _last is None or (_last[1] is not None and time.monotonic() - _last[0] > max_age_s):
         _last = time.monotonic(), _asked()
     return _last[1]
 
