@@ -6,6 +6,8 @@ import os
 import signal
 import time
 
+from kvrepro.bench.gpu.rows import DEVICE_LOST
+
 
 def _found(value):
     return lambda: {"value": value}
@@ -29,6 +31,13 @@ def dies_in_a_row(task):
     task.rows.add("correct", _found(0), model="m", name="before", ok=True)
     task.rows.add("correct", lambda: os.kill(os.getpid(), signal.SIGSEGV), model="m", name="deadly")
     task.rows.add("correct", _found(2), model="m", name="behind", ok=True)
+
+
+def loses_the_device_behind_a_row(task):
+    task.rows.add("correct", _found(0), model="m", name="before", ok=True)
+    if task.rows.start_at == 0:
+        os._exit(DEVICE_LOST)
+    task.rows.add("correct", _found(1), model="m", name="behind", ok=True)
 
 
 def hangs_in_a_row(task):

@@ -89,6 +89,13 @@ def test_what_one_process_does_to_itself_leaves_the_others_their_rows(run_units)
     assert verdict.failed_parts(data) == ["correct raises_at_once"]
 
 
+def test_behind_a_lost_device_another_process_goes_on(run_units):
+    data = run_units("loses_the_device_behind_a_row")
+    assert names(data) == ["before", "behind"] and data["errors"] == []
+    [part] = data["parts"]
+    assert (part["rc"], part["restarts"]) == (0, 1)
+
+
 def test_a_process_that_hangs_is_killed_and_the_file_says_where(run_units):
     data = run_units("hangs_in_a_row", "sound", limit_s=15.0)
     assert names(data) == ["before", "row 0", "row 1", "row 2"]
