@@ -280,5 +280,9 @@ class CompressedCache(Cache):
         if tensor.shape[2] > slots.shape[2] > 1:
             # a value per query head follows its KV head
             slots = slots[:, :, :, None].expand(-1, -1, -1, tensor.shape[2] // slots.shape[2], -1).flatten(2, 3)
+        if tensor.is_cuda:
+            # one launch and no copy of the rows; torch is faster than the kernel's twin on a CPU
+            compact_slots(tensor[None, ..., None], plan.rows, slots)
+            return
         index = slots.expand(tensor.shape[0], -1, tensor.shape[2], -1)
         tensor[:, plan.rows, :, : index.shape[-1]] = tensor[:, plan.rows].gather(-1, index)
