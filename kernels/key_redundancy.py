@@ -17,6 +17,8 @@ from .launch import ceil_div, power_of_two
 from .reference import scores
 
 STEM = "key_redundancy"
+# blocks of 32 slots between two looks at whether the search for similar keys can end
+CHUNK = 8
 
 
 def key_redundancy(
@@ -73,9 +75,9 @@ def key_redundancy(
         code.latest_kernel,
         (pairs, n_blocks),
         dict(given, latest=latest, cosine_at=cosine_at, threshold=threshold, **strides),
-        dict(shape, ROWS=block, BLOCK=32, FEATURES=features, PRECISION=_launch.precision(keys.dtype)),
+        dict(shape, ROWS=block, BLOCK=32, CHUNK=CHUNK, FEATURES=features, PRECISION=_launch.precision(keys.dtype)),
         warps=4,
-        stages=2,
+        stages=3,
     )
     _launch.launch(
         code.column_kernel,

@@ -43,6 +43,10 @@ CASES = [
     Case(1, 1, 20, 256, "fp32", "none", 0.0),
     Case(6, 1, 90, 64, "fp16", "ragged", 0.5, "alike"),
     Case(2, 1, 150, 128, "bf16", "none", 0.0),
+    # the search takes several chunks: to the end, with finds on the way; and one of several
+    Case(1, 2, 300, 16, "fp32", "none", 0.9),
+    Case(1, 1, 530, 32, "fp16", "none", 0.45),
+    Case(1, 1, 530, 32, "bf16", "none", 0.5, "alike"),
 ]
 LARGE_CASES = [
     Case(4, 8, 2501, 128, "bf16", "none", 0.5, "alike"),

@@ -61,14 +61,16 @@ def latest_kernel(
     SIZE_PAD: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr,
     FEATURES: tl.constexpr,
     HAS_LENGTHS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """`m_i = max{j != i : cos(k_i, k_j) > threshold}`, 0 when there is none, and `C_(i, m_i)`, for a block of i.
 
-    Columns are walked from the newest to the oldest and the walk ends as soon as every row has found its own. The
-    products use the stored keys and float32 sums; the norms are divided out afterwards.
+    Columns are walked from the newest to the oldest in chunks of `CHUNK` blocks: a loop of known length, so that loads
+    run ahead of the products. The walk ends after the chunk in which the last row has found its own. The products use
+    the stored keys and float32 sums; the norms are divided out afterwards.
     """
     pair = tl.program_id(0).to(tl.int64)
     row = pair // HEADS
@@ -78,40 +80,51 @@ def latest_kernel(
     base = keys + row * key_row + (pair % HEADS) * key_head
     own = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     own_live = own < length
-    own_at = own.to(tl.int64)[:, None] * key_slot
+    own_at = base + own.to(tl.int64)[:, None] * key_slot
     own_scale = tl.load(inverse + pair * span + own, mask=own_live, other=0.0)
+    if FEATURES == SIZE_PAD:
+        whole = tl.arange(0, SIZE_PAD)[None, :]
+        k_own = tl.load(own_at + whole, mask=own_live[:, None] & (whole < SIZE), other=0.0)
+    lane = tl.arange(0, BLOCK)
     found = tl.full([ROWS], -1, tl.int32)
     value = tl.zeros([ROWS], tl.float32)
     start = (length - 1) // BLOCK * BLOCK
     missing = tl.sum(own_live.to(tl.int32), 0)
     while (start >= 0) & (missing > 0):
-        column = start + tl.arange(0, BLOCK)
-        live = column < length
-        scale = tl.load(inverse + pair * span + column, mask=live, other=0.0)
-        cosine = tl.zeros([ROWS, BLOCK], tl.float32)
-        for first in range(0, SIZE_PAD, FEATURES):
-            feature = first + tl.arange(0, FEATURES)
-            own_mask = own_live[:, None] & (feature[None, :] < SIZE)
-            k_own = tl.load(base + own_at + feature[None, :], mask=own_mask, other=0.0)
-            k_mask = live[None, :] & (feature[:, None] < SIZE)
-            k_at = column.to(tl.int64)[None, :] * key_slot + feature[:, None]
-            cosine += dot(k_own, tl.load(base + k_at, mask=k_mask, other=0.0), PRECISION)
-        cosine = cosine * own_scale[:, None] * scale[None, :]
-        cosine = tl.where(own[:, None] == column[None, :], 0.0, cosine)
-        similar = (cosine > threshold) & live[None, :]
-        newest = tl.max(tl.where(similar, column[None, :], -1), 1)
-        takes = (found < 0) & (newest >= 0)
-        here = tl.sum(tl.where(column[None, :] == newest[:, None], cosine, 0.0), 1)
-        value = tl.where(takes, here, value)
-        if start == 0:
-            # no similar key at all: slot 0 is exempted, as the published code does
-            none = (found < 0) & (newest < 0)
-            value = tl.where(none, tl.sum(tl.where(column[None, :] == 0, cosine, 0.0), 1), value)
-            found = tl.where(none, 0, found)
-        found = tl.where(takes, newest, found)
+        # of every lane, the newest similar column of this chunk and its cosine; without one, the last cosine it saw
+        newest = tl.full([ROWS, BLOCK], -1, tl.int32)
+        held = tl.zeros([ROWS, BLOCK], tl.float32)
+        for step in range(CHUNK):
+            column = start - step * BLOCK + lane
+            live = (column >= 0) & (column < length)
+            scale = tl.load(inverse + pair * span + column, mask=live, other=0.0)
+            column_at = base + column.to(tl.int64)[None, :] * key_slot
+            if FEATURES == SIZE_PAD:
+                feature = tl.arange(0, SIZE_PAD)[:, None]
+                k = tl.load(column_at + feature, mask=live[None, :] & (feature < SIZE), other=0.0)
+                cosine = dot(k_own, k, PRECISION)
+            else:
+                cosine = tl.zeros([ROWS, BLOCK], tl.float32)
+                for first in range(0, SIZE_PAD, FEATURES):
+                    feature = first + tl.arange(0, FEATURES)
+                    own_mask = own_live[:, None] & (feature[None, :] < SIZE)
+                    k_part = tl.load(own_at + feature[None, :], mask=own_mask, other=0.0)
+                    k_mask = live[None, :] & (feature[:, None] < SIZE)
+                    k = tl.load(column_at + feature[:, None], mask=k_mask, other=0.0)
+                    cosine += dot(k_part, k, PRECISION)
+            cosine = cosine * own_scale[:, None] * scale[None, :]
+            cosine = tl.where(own[:, None] == column[None, :], 0.0, cosine)
+            waits = (newest < 0) & live[None, :]
+            held = tl.where(waits, cosine, held)
+            newest = tl.where(waits & (cosine > threshold), column[None, :], newest)
+        best = tl.max(newest, 1)
+        # no similar key at all: slot 0 is exempted, as the published code does; in the last chunk lane 0 saw it last
+        chosen = tl.where(best[:, None] < 0, lane[None, :] == 0, newest == best[:, None])
+        value = tl.where(found < 0, tl.sum(tl.where(chosen, held, 0.0), 1), value)
+        found = tl.where(found < 0, best, found)
         missing = tl.sum((own_live & (found < 0)).to(tl.int32), 0)
-        start -= BLOCK
-    tl.store(latest + pair * span + own, found, mask=own_live)
+        start -= CHUNK * BLOCK
+    tl.store(latest + pair * span + own, tl.maximum(found, 0), mask=own_live)
     tl.store(cosine_at + pair * span + own, value, mask=own_live)
 
 

@@ -100,11 +100,11 @@ class EngineLoop:
     def evictions(self, groups: Sequence[list[int]]) -> dict[str, float]:
         """Evictions of rows that have filled their budget, a group at a time; the first of several warms up."""
         laps, length = Laps(self.device), self.method.schedule.peak_tokens
-        unused = torch.zeros(self.state.cache.max_rows, 1, device=self.device)
         for rows in groups:
             self.set_length(length)
             laps.start()
-            self.engine.evict(self.state, rows, length, unused)
+            self.engine.evict(self.state, rows, length)
+            self.state.count_evictions(self.method, self.engine.stats)
             laps.lap()
         return laps.medians(int(len(groups) > 1))
 

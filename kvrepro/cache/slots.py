@@ -31,10 +31,12 @@ class KeepPlan:
     """Which slots of which rows stay.
 
     `rows` `[R]` int64; `slots` `[L or 1, R, H or 1, K]` int64, ascending along K: 1 where layers or heads share.
+    `host_rows`: the rows on the host; without them `compact` asks the device.
     """
 
     rows: Tensor
     slots: Tensor
+    host_rows: list[int] | None = None
 
 
 class CompressedCache(Cache):
@@ -280,7 +282,7 @@ class CompressedCache(Cache):
         for name, state in self.slot_state.items():
             self._move(state, plan)
             state[:, plan.rows, :, kept:] = self._fills[name]
-        for row in plan.rows.tolist():
+        for row in plan.rows.tolist() if plan.host_rows is None else plan.host_rows:
             self.lengths[row] = kept
 
     def _move(self, tensor: Tensor, plan: KeepPlan) -> None:
@@ -288,6 +290,10 @@ class CompressedCache(Cache):
         slots = plan.slots
         if tensor.shape[2] > slots.shape[2] > 1:
             # a value per query head follows its KV head
-            slots = slots.repeat_interleave(tensor.shape[2] // slots.shape[2], dim=2)
+            slots = slots[:, :, :, None].expand(-1, -1, -1, tensor.shape[2] // slots.shape[2], -1).flatten(2, 3)
+        if tensor.is_cuda:
+            # one launch and no copy of the rows; torch is faster than the kernel's twin on a CPU
+            compact_slots(tensor[None, ..., None], plan.rows, slots)
+            return
         index = slots.expand(tensor.shape[0], -1, tensor.shape[2], -1)
         tensor[:, plan.rows, :, : index.shape[-1]] = tensor[:, plan.rows].gather(-1, index)

@@ -20,7 +20,7 @@ from ..kernels.reference.sampling import NOT_FINITE
 from ..methods.base import EvictionMethod
 from ..methods.views import NEVER
 from .async_tokens import AsyncTokens
-from .requests import NAN_LOGITS, Completion, Request
+from .requests import NAN_LOGITS, Completion, Request, RunStats
 from .stage_timer import StageTimer
 
 if TYPE_CHECKING:
@@ -165,6 +165,8 @@ class RunState:
         waiting: requests that have no row yet.
         sync_step: the step at the end of which some row may evict or reach its last token; before such a step every
             token must have been read.
+        evicted: rows that evicted in this step, and what `EvictionMethod.plans` counted of each, on its way to the
+            host.
         part_timer: times the parts of the model's own step, which costs time itself; None in runs.
         tail: what a decoder may hold in one graph with the model; None where the host takes part in every step.
     """
@@ -177,13 +179,14 @@ class RunState:
     part_timer: StageTimer | None = None
     tail: StepTail | None = None
     sync_step: int = 0
+    evicted: AsyncTokens = field(default_factory=lambda: AsyncTokens(NEVER))
     prefilled: dict[tuple[int, ...], Prefill] = field(default_factory=dict)
 
-    def groups_due(self, method: EvictionMethod, logits: Tensor) -> Iterator[tuple[int, list[int]]]:
+    def groups_due(self, method: EvictionMethod) -> Iterator[tuple[int, list[int]]]:
         """Rows that have filled their budget, in groups of equal length, as many as memory bears: `(length, rows)`.
 
-        A row without finite logits (`[B, V]` of the step) ends with this step; its keys may hold NaN, which no method
-        can rank, so it is left out.
+        A row whose logits are not finite is among them, though no method can rank its keys: to leave it out, the device
+        would have to be asked first. It ends with this step, and rows do not look at each other.
         """
         if method.schedule is None:
             return
@@ -193,12 +196,27 @@ class RunState:
             for i, (row, length) in enumerate(zip(self.batch.rows, lengths, strict=True))
             if length >= method.peak_slots(row.n_prompt, row.completion.evictions)
         ]
-        if due:
-            due = [i for i, ok in zip(due, logits[due].amax(-1).isfinite().tolist(), strict=True) if ok]
         for length, group in groupby(sorted(due, key=lengths.__getitem__), key=lengths.__getitem__):
             indices, most = list(group), max(1, GROUP_SLOTS // length)
             for start in range(0, len(indices), most):
                 yield length, indices[start : start + most]
+
+    def count_evictions(self, method: EvictionMethod, stats: RunStats) -> None:
+        """Count the evictions of this step, once its tokens have been read: what is read here came before them.
+
+        A row that ended with `NAN_LOGITS` counts none. Raises `KvreproError` where the score of another holds NaN.
+        """
+        for rows, counts in self.evicted.drain():
+            for row, counted in zip(rows, counts, strict=True):
+                completion = row.completion
+                if completion.status == NAN_LOGITS:
+                    del completion.kept_positions[completion.evictions :]
+                    continue
+                dropped = method.dropped_pins(counted, method.peak_slots(row.n_prompt, completion.evictions))
+                stats.evictions += 1
+                stats.pin_overflow_tokens += dropped
+                completion.pin_overflow_tokens += dropped
+                completion.evictions += 1
 
 
 def warn_of_nan(n_broken: int, dtype: torch.dtype) -> None:

@@ -17,7 +17,7 @@ from ..cache.slots import CompressedCache
 from ..errors import KvreproError
 from ..kernels.reference.sampling import NOT_FINITE
 from ..methods.base import EvictionMethod
-from ..methods.views import NEVER, EvictionView, StepView
+from ..methods.views import NEVER, EvictionView, RowNumbers, StepView
 from ..models.tokens import ThinkTags
 from .async_tokens import AsyncTokens
 from .batch import ActiveBatch, Row, RunState, warn_of_nan
@@ -195,8 +195,8 @@ class Engine:
                 batch.advance(tokens)
         if is_sync:
             with timer.section("evict_s"):
-                for length, rows in state.groups_due(self.method, logits):
-                    self.evict(state, rows, length, logits)
+                for length, rows in state.groups_due(self.method):
+                    self.evict(state, rows, length)
         batch.n_steps += 1
         with timer.section("sample_s"):
             read = state.tokens.push(batch.rows, tokens)
@@ -207,6 +207,7 @@ class Engine:
             if is_sync:
                 # a row that has drawn its last token must not be stepped again
                 finished += self.read_all(state)
+                state.count_evictions(self.method, self.stats)
                 state.sync_step = self._next_sync(state)
             return finished
 
@@ -226,30 +227,26 @@ class Engine:
         return [ended for step in state.tokens.drain() for ended in self._append_tokens(state, *step)]
 
     @torch.inference_mode()
-    def evict(self, state: RunState, indices: list[int], length: int, logits: Tensor) -> None:
-        """Compact some rows that hold `length` slots each; `logits` `[B, V]` of the step are for a message only."""
+    def evict(self, state: RunState, indices: list[int], length: int) -> None:
+        """Compact some rows that hold `length` slots each; nothing is read: `RunState.count_evictions` follows."""
         cache, rows = state.cache, state.batch.rows
         chosen = [rows[i] for i in indices]
-        view = EvictionView(
-            cache,
-            self._tensor(indices),
-            length,
-            n_prompt=self._tensor([r.n_prompt for r in chosen]),
-            answer_from=self._tensor([r.answer_from for r in chosen]),
-            noise_keys=self._tensor([r.eviction_key for r in chosen]),
-            evictions=self._tensor([r.completion.evictions for r in chosen]),
+        numbers = RowNumbers(
+            indices,
+            n_prompt=[r.n_prompt for r in chosen],
+            answer_from=[r.answer_from for r in chosen],
+            noise_keys=[r.eviction_key for r in chosen],
+            evictions=[r.completion.evictions for r in chosen],
         )
+        view = EvictionView.of(cache, length, numbers)
         plans, overflow = self.method.plans(view)
         for plan in plans:
             cache.compact(plan)
             self.method.after_compact(cache, plan)
             self.observer.evicted(cache, rows, plan)
-        self.stats.evictions += len(indices)
-        for row, dropped in zip(chosen, self.method.dropped_pins(overflow, view, logits), strict=True):
-            self.stats.pin_overflow_tokens += dropped
-            row.completion.pin_overflow_tokens += dropped
-            row.completion.evictions += 1
+        for row in chosen:
             row.completion.peak_tokens = max(row.completion.peak_tokens, length)
+        state.evicted.push(chosen, overflow)
 
     def _append_tokens(self, state: RunState, rows: list[Row], tokens: list[int]) -> list[Completion]:
         """Append the tokens of a step; finished rows leave the cache and are returned."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -75,9 +77,11 @@ class DynTSNoThinkingMethod(WindowMethod):
     def _is_published(self) -> bool:
         return self.schedule.kept == self.schedule.window
 
-    def kept_slots(self, view: EvictionView) -> Tensor:
+    def kept_slots(self, view: EvictionView) -> Sequence[int] | Tensor:
         """Prompt and window as published; the budget in the fair protocol."""
-        return view.n_prompt + self.schedule.window if self._is_published else super().kept_slots(view)
+        if not self._is_published:
+            return super().kept_slots(view)
+        return [n + self.schedule.window for n in view.host.n_prompt]
 
     def check_prompt(self, n_prompt: int) -> None:
         """Prompt and window must leave something to evict."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import FrozenInstanceError, dataclass
 from typing import TYPE_CHECKING, ClassVar, dataclass_transform
 
@@ -21,7 +21,7 @@ from .views import NEVER, EvictionView, StepView
 if TYPE_CHECKING:
     from ..engine.requests import Request
 
-# stands for a count of pinned slots where a score holds NaN: it reaches the host with the counts, at no further wait
+# stands for a count of pinned slots where a score holds NaN: it reaches the host with the counts, at no wait of its own
 NAN_SCORE = -1
 
 
@@ -149,9 +149,9 @@ class EvictionMethod(_Frozen):
         """Length at which a row evicts; only for methods with a schedule."""
         return self.schedule.peak_tokens if self.schedule.period_steps else NEVER
 
-    def kept_slots(self, view: EvictionView) -> Tensor:
-        """`[R]` int64: slots that each row keeps, window included."""
-        return torch.full_like(view.rows, self.schedule.kept_tokens)
+    def kept_slots(self, view: EvictionView) -> Sequence[int] | Tensor:
+        """Slots that each row keeps, window included, `[R]` integers; a tensor costs a wait for the device."""
+        return [self.schedule.kept_tokens] * len(view.rows)
 
     def kept_tokens(self, protocol: str | None) -> int | None:
         """Slots that remain after an eviction; None where nothing is evicted or the method's own rule decides it."""
@@ -188,16 +188,18 @@ class EvictionMethod(_Frozen):
         `NAN_SCORE` in place of a count: the row's score holds NaN and its plan means nothing. Raises `KvreproError`
         where the score is no tensor of the expected shape, type and device.
         """
-        kept = self.kept_slots(view).clamp(max=view.length)
-        sizes = kept.unique().tolist()
+        kept = self.kept_slots(view)
+        kept = [min(n, view.length) for n in (kept.tolist() if isinstance(kept, Tensor) else kept)]
+        sizes = sorted(set(kept))
         if len(sizes) == 1:
             plan, overflow = self.plan(view, sizes[0])
             return [plan], overflow
-        plans, overflow = [], torch.zeros_like(kept)
-        for n in sizes:
-            plan, overflow[kept == n] = self.plan(view.subset(kept == n), n)
+        plans, overflow = [], view.rows.new_zeros(view.cache.max_rows)
+        for size in sizes:
+            some = view.subset([i for i, n in enumerate(kept) if n == size])
+            plan, overflow[some.rows] = self.plan(some, size)
             plans.append(plan)
-        return plans, overflow
+        return plans, overflow[view.rows]
 
     def plan(self, view: EvictionView, kept_slots: int) -> tuple[KeepPlan, Tensor]:
         """Choose the slots that stay: the window, then pinned slots, then the best scores; ties go to the earlier slot.
@@ -217,23 +219,20 @@ class EvictionMethod(_Frozen):
         overflow = (pinned.sum(-1) - kept).clamp(min=0).amax(dim=(0, 2))
         # looked at on the device, so that no eviction waits for it
         overflow = overflow.masked_fill(scores.isnan().any(-1).any(2).any(0), NAN_SCORE)
-        return KeepPlan(view.rows, torch.cat([best, recent], dim=-1)), overflow
+        return KeepPlan(view.rows, torch.cat([best, recent], dim=-1), view.host.rows), overflow
 
-    def dropped_pins(self, overflow: Tensor, view: EvictionView, logits: Tensor) -> list[int]:
-        """What `plans` counted, on the host; `logits` `[B, V]` of the step that led here tell whose fault a NaN is.
+    def dropped_pins(self, counted: int, length: int) -> int:
+        """What `plans` counted for a row of `length` slots, once it is on the host.
 
-        Raises `KvreproError` where a score holds NaN although the model's own numbers are finite.
+        Raises `KvreproError` for `NAN_SCORE`. A model that overflows is not the score's fault: not to be asked of a row
+        whose own logits are not finite.
         """
-        counts = overflow.tolist()
-        if NAN_SCORE in counts:
-            # a model that overflows is not the score's fault: the engine ends such a row by itself
-            blamed = overflow.eq(NAN_SCORE) & logits[view.rows].isfinite().all(-1)
-            if blamed.any():
-                raise KvreproError(
-                    f"method {self.name!r}: score gave NaN for a row of {view.length} slots; every slot needs a number "
-                    "(-inf is one). Often a division by 0, or a softmax over nothing but -inf"
-                )
-        return [max(0, n) for n in counts]
+        if counted == NAN_SCORE:
+            raise KvreproError(
+                f"method {self.name!r}: score gave NaN for a row of {length} slots; every slot needs a number "
+                "(-inf is one). Often a division by 0, or a softmax over nothing but -inf"
+            )
+        return counted
 
     def pinned(self, view: EvictionView) -> Tensor:
         """Bool of the shape of `view.positions`: slots that the switches protect."""

@@ -16,7 +16,7 @@ from ..cache.slots import CompressedCache
 from ..errors import KvreproError
 from .learned.judge import EvictionJudge, add_block, attention_features, judge_features
 from .query_window import QueryWindowMethod
-from .views import EvictionView, StepView, layers_of
+from .views import EvictionView, RowNumbers, StepView, layers_of
 
 RUNNING, DECAYED, COUNTED = "running_mass", "decayed_mass", "counted_queries"
 
@@ -87,13 +87,13 @@ class ForesightKVMethod(QueryWindowMethod):
         peak = self.schedule.peak_tokens
         ends = [(n, row) for row, n in enumerate(step.cache.lengths) if n < peak and not (peak - n) % self.ring_width]
         for length, group in groupby(sorted(ends), key=lambda end: end[0]):
-            rows = torch.tensor([row for _, row in group], device=step.rows.device)
+            rows = [row for _, row in group]
             # only rows and slots are looked at; the rest of a view is for evictions
-            nothing = torch.zeros_like(rows)
-            view = EvictionView(step.cache, rows, length, nothing, nothing, nothing, nothing)
+            nothing = [0] * len(rows)
+            view = EvictionView.of(step.cache, length, RowNumbers(rows, nothing, nothing, nothing, nothing))
             for layers in self.layer_blocks(view):
                 self._observe_block(view, layers)
-            step.cache.row_state[COUNTED][rows] = view.seen
+            step.cache.row_state[COUNTED][view.rows] = view.seen
 
     @torch.no_grad()
     def score(self, view: EvictionView) -> Tensor:

@@ -94,8 +94,8 @@ class OracleFutureMethod(OracleMethod):
         """`[L, R, H, S]`; 0 where the trace has no queries to come."""
         shape = view.cache.shape
         by_row = []
-        for i, maxima in enumerate(self._traces(view)):
-            first = int(view.seen[i]) // self.block
+        for i, (maxima, seen) in enumerate(zip(self._traces(view), view.seen.tolist(), strict=True)):
+            first = seen // self.block
             positions = view.positions[:, i].expand(shape.layers, shape.kv_heads, -1)
             if first >= len(maxima):
                 by_row.append(torch.zeros(positions.shape, device=positions.device))

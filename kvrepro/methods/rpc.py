@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from ..errors import KvreproError
@@ -47,12 +49,13 @@ class RPCMethod(QueryWindowMethod):
         block, share, window = self._sizes
         return n_prompt + evictions * share + block + window
 
-    def kept_slots(self, view: EvictionView) -> Tensor:
+    def kept_slots(self, view: EvictionView) -> Sequence[int] | Tensor:
         """As published, the prompt, a share of every block so far, and the window."""
         if not self.is_growing:
             return super().kept_slots(view)
         _, share, window = self._sizes
-        return view.n_prompt + (view.evictions + 1) * share + window
+        host = view.host
+        return [n + (before + 1) * share + window for n, before in zip(host.n_prompt, host.evictions, strict=True)]
 
     def capacity_slots(self, longest_prompt: int, max_new_tokens: int) -> int:
         """As published, the peak of the last block that a reply can reach."""

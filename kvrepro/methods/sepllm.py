@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -80,7 +81,7 @@ class SepLLMMethod(EvictionMethod):
         """Recency, separators above all others."""
         return view.positions.float() + ABOVE_POSITIONS * view.state(SEPARATOR)
 
-    def kept_slots(self, view: EvictionView) -> Tensor:
+    def kept_slots(self, view: EvictionView) -> Sequence[int] | Tensor:
         """As published, sinks, the separators that there are, and the window; else the budget."""
         s = self.schedule
         if s.ratio is None and s.kept is None:

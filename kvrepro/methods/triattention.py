@@ -13,7 +13,7 @@ from .learned.query_statistics import QueryStatistics
 from .views import EvictionView, layers_of
 
 # distances into the future that the score averages over: 1, 2, 4 ... 65536
-DISTANCES = tuple(2**i for i in range(17))
+N_DISTANCES = 17
 
 
 def trigonometric_scores(
@@ -36,11 +36,11 @@ def trigonometric_scores(
     """
     half = keys.shape[-1] // 2
     key = torch.complex(keys[..., :half].float(), keys[..., half:].float())
-    mean = statistics.mean[layers].to(keys.device).unflatten(1, (key.shape[2], -1))
-    mean_size = statistics.mean_size[layers].to(keys.device).unflatten(1, (key.shape[2], -1))
+    there = statistics.on(keys.device)
+    mean, mean_size = (x[layers].unflatten(1, (key.shape[2], -1)) for x in (there.mean, there.mean_size))
     # the sum over channels of |E q||k| cos(w (age + distance) + phase) is the real part of E q conj(k) e^(iw(age +
     # distance)), where the average over distances is one complex number per channel
-    distances = torch.tensor(DISTANCES, device=keys.device, dtype=torch.float32)
+    distances = (1 << torch.arange(N_DISTANCES, device=keys.device)).float()
     mean_phase = torch.polar(torch.ones_like(frequencies[..., None]), frequencies[..., None] * distances).mean(-1)
     angles = ages[..., None].float() * frequencies
     shifted = key.conj() * torch.polar(torch.ones_like(angles), angles) * (mean_phase * scaling**2)
@@ -73,6 +73,7 @@ class TriAttentionMethod(EvictionMethod):
     def prepare(self, cache: CompressedCache) -> None:
         """Nothing is carried; statistics of another model are refused before anything is generated."""
         self.calibration.check(cache.shape)
+        self.calibration.on(cache.kv.device)
 
     def score_layers(self, view: EvictionView, layers: slice) -> Tensor:
         """`[l, R, H, S]`, standardised over the slots that compete."""

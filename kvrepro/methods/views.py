@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,6 +51,16 @@ class StepView:
         return self.cache.step_slots
 
 
+class RowNumbers(NamedTuple):
+    """The numbers per row of an `EvictionView`, on the host."""
+
+    rows: list[int]
+    n_prompt: list[int]
+    answer_from: list[int]
+    noise_keys: list[int]
+    evictions: list[int]
+
+
 @dataclass(frozen=True)
 class EvictionView:
     """Rows that evict now; all of them hold `length` slots (S below).
@@ -64,6 +75,7 @@ class EvictionView:
         answer_from: `[R]` int64, position of the think-end tag, `NEVER` where the thought is open.
         noise_keys: `[R]` int64, keys of the rows' eviction noise.
         evictions: `[R]` int64, how often each row has evicted before.
+        given: the same five on the host, where the view was made from them; read them as `host`.
     """
 
     cache: CompressedCache
@@ -73,21 +85,33 @@ class EvictionView:
     answer_from: Tensor
     noise_keys: Tensor
     evictions: Tensor
+    given: RowNumbers | None = field(default=None, repr=False)
 
-    def subset(self, chosen: Tensor) -> EvictionView:
-        """The same view of some of its rows, `chosen` `[R]` bool."""
-        names = ("rows", "n_prompt", "answer_from", "noise_keys", "evictions")
-        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
+    @classmethod
+    def of(cls, cache: CompressedCache, length: int, given: RowNumbers) -> EvictionView:
+        """From what the host knows, sent in one copy that it does not wait for."""
+        numbers = torch.tensor(given, dtype=torch.int64)
+        if cache.kv.device.type == "cuda":
+            # only from pinned memory is a copy queued; that memory is not reused before the copy has happened
+            numbers = numbers.pin_memory()
+        rows, *others = numbers.to(cache.kv.device, non_blocking=True)
+        return cls(cache, rows, length, *others, given)
+
+    @cached_property
+    def host(self) -> RowNumbers:
+        """The numbers per row on the host; asks the device, once, where the view was not made by `of`."""
+        on_device = (self.rows, self.n_prompt, self.answer_from, self.noise_keys, self.evictions)
+        return self.given or RowNumbers(*torch.stack(on_device).tolist())
+
+    def subset(self, chosen: list[int]) -> EvictionView:
+        """The same view of some of its rows, by their place in it."""
+        given = RowNumbers(*([numbers[i] for i in chosen] for numbers in self.host))
+        return EvictionView.of(self.cache, self.length, given)
 
     @cached_property
     def positions(self) -> Tensor:
         """`[L or 1, R, H or 1, S]` int64: the position that each slot's token had in the sequence."""
         return self.cache.positions[:, self.rows, :, : self.length]
-
-    @cached_property
-    def first_row(self) -> int:
-        """The first row's number; asks the device once."""
-        return int(self.rows[0])
 
     @cached_property
     def seen(self) -> Tensor:
@@ -163,7 +187,8 @@ class EvictionView:
         stored = self.cache.kv[part, chosen]
         if len(self.rows) == 1:
             # one row needs no copy
-            stored = stored[:, self.first_row : self.first_row + 1, :, : self.length]
+            row = self.host.rows[0]
+            stored = stored[:, row : row + 1, :, : self.length]
         else:
             stored = stored[:, self.rows, :, : self.length]
         return stored[0] if is_one else stored

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from kvrepro.engine.engine import Engine
+from kvrepro.engine.observer import KeptPositions
 from kvrepro.engine.requests import NAN_LOGITS, Request, SamplingConfig
 from kvrepro.methods.table import create_method
 from kvrepro.models.tokens import ThinkTags
 
 from ..conftest import has_compiler, make_random_model
-from ..method_cases import BUDGET, fair
+from ..method_cases import BUDGET, COMPRESSED, build, fair
 
 PROMPTS = [[1, *random.Random(i).choices(range(20, 120), k=6 + 5 * i)] for i in range(5)]
 DECODERS = ["fused", "module", "graph", *(["native"] if has_compiler() else [])]
@@ -98,6 +99,43 @@ def test_a_forced_reply_ends_too(model):
         found, _ = run(poisoned(model, token), "random", forced=forced)
     for i, completion in found.items():
         assert (completion.status == NAN_LOGITS) == (token in forced[i])
+
+
+@pytest.mark.parametrize(("method", "delay"), [*((m, 0) for m in COMPRESSED), ("rkv", 4), ("h2o", 4)])
+def test_a_row_whose_logits_break_as_it_evicts_counts_no_eviction(model, method, delay):
+    """It evicts together with rows that do not break; what they keep and draw afterwards is what it was."""
+    found, chosen = [], build(method, BUDGET, **fair(method, pin_overflow="keep_first"))
+    prompts = [(1, *random.Random(i).choices(range(20, 120), k=9)) for i in range(3)]
+    # the second eviction of row 1 comes with its last token but seven
+    last = chosen.schedule.peak_tokens - 10 + chosen.schedule.period_steps
+    forced = [tuple(random.Random(9 + i).choices(range(20, 120), k=last + 7)) for i in range(3)]
+    forced[1] = (*forced[1][: last - 1], 200, *forced[1][last:])
+    for broken in (model, poisoned(model, 200)):
+        engine = Engine(
+            broken,
+            chosen,
+            ThinkTags(()),
+            (),
+            sampling=SamplingConfig(),
+            batch_rows=3,
+            max_new_tokens=99,
+            decoder="fused",
+            delay_steps=delay,
+            observer=KeptPositions(),
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            done = engine.run(Request(str(i), 0, p, f) for i, (p, f) in enumerate(zip(prompts, forced, strict=True)))
+            found.append({int(c.request.problem_id): c for c in done})
+        replies = found[-1].values()
+        assert engine.stats.evictions == sum(c.evictions for c in replies)
+        assert engine.stats.pin_overflow_tokens == sum(c.pin_overflow_tokens for c in replies)
+    sound, ended = found
+    assert {i: c.status for i, c in ended.items()} == {0: "ok", 1: NAN_LOGITS, 2: "ok"}
+    assert (sound[0], sound[2]) == (ended[0], ended[2])
+    assert sound[0].evictions == 3 and ended[1].evictions == 1
+    assert ended[1].kept_positions == sound[1].kept_positions[:1]
+    assert (ended[1].peak_tokens, len(ended[1].token_ids)) == (chosen.schedule.peak_tokens, last)
 
 
 def test_a_masked_vocabulary_is_finite(model):

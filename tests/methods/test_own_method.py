@@ -14,6 +14,7 @@ import kvrepro
 from kvrepro.benchmarks.chains.language import build_tokenizer
 from kvrepro.benchmarks.table import load_problems
 from kvrepro.errors import KvreproError, UnknownNameError
+from kvrepro.methods.base import NAN_SCORE
 from kvrepro.methods.table import create_method
 from kvrepro.paths import PACKAGE
 
@@ -155,15 +156,16 @@ def test_nan_on_slots_that_stay_anyway_does_no_harm(random_models):
     assert plain.evictions > 1
 
 
-def test_a_model_that_overflows_is_not_the_scores_fault():
-    method = create_method(Newest, 24, **FAIR, change=lambda s: s * torch.nan)
-    view = crafted_view(method, 30)
+def test_a_nan_takes_the_place_of_the_count_of_its_own_row():
+    change = lambda s: s.masked_fill(s == 78, torch.nan)  # noqa: E731
+    method = create_method(Newest, 24, **FAIR, pin_question=True, pin_overflow="keep_first", change=change)
+    view = crafted_view(method, 30, n_prompt=23)
+    view.cache.positions[:, 1] += 60
     _, overflow = method.plans(view)
-    logits = torch.full((2, 5), torch.nan)
-    assert method.dropped_pins(overflow, view, logits) == [0, 0]
-    logits[1] = 0.0
-    with pytest.raises(KvreproError, match="score gave NaN"):
-        method.dropped_pins(overflow, view, logits)
+    assert overflow.tolist() == [3, NAN_SCORE]
+    assert method.dropped_pins(3, 30) == 3
+    with pytest.raises(KvreproError, match="score gave NaN for a row of 30 slots"):
+        method.dropped_pins(NAN_SCORE, 30)
 
 
 def test_numbers_of_any_real_type_rank_alike_and_large_integers_do_not_tie():

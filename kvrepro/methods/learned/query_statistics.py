@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -22,6 +22,13 @@ class QueryStatistics:
 
     mean: Tensor
     mean_size: Tensor
+    _sent: dict[torch.device, QueryStatistics] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def on(self, device: torch.device) -> QueryStatistics:
+        """The same on a device; sent there once, so that no eviction waits for it."""
+        if device not in self._sent:
+            self._sent[device] = QueryStatistics(self.mean.to(device), self.mean_size.to(device))
+        return self._sent[device]
 
     def check(self, shape) -> None:
         """Raise unless the statistics belong to a model of this `CacheShape`."""
