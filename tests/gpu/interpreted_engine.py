@@ -14,8 +14,8 @@ import numpy as np
 from .engine_runs import requests, run
 from .pretend_cuda import PretendCuda
 
-# 2 to 3 evictions of each row
-SIZES = dict(asked=requests((5, 8), samples=1), rows=2, budget=10, new_tokens=14)
+# each row evicts once
+SIZES = dict(asked=requests((8, 10), samples=1), rows=2, budget=10, new_tokens=10)
 
 
 def report(method: str) -> dict:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM
 
 from kvrepro.engine.requests import Request
 
+from ..families import FAMILIES
 from . import engine_runs
-from .engine_runs import CAPTURING, make_random_model, requests, run
-from .pretend_cuda import PretendCuda
+from .engine_runs import CAPTURING, STEADY, make_random_model, requests, run
+from .pretend_cuda import BLOCKING, PretendCuda
 from .pretend_cuda.kernels import PretendKernels
 from .settings import needs_pretend_cuda
 
 pytestmark = needs_pretend_cuda
 
-# after a capture that failed, the allocator is told that it is over, or every later `empty_cache` fails
-ENDS_FAILED_CAPTURES = False
 SIZES = dict(budget=24, asked=requests((5, 9, 13), samples=1), new_tokens=24)
 
 
@@ -35,6 +35,8 @@ def reading(rotary: nn.Module) -> None:
 @pytest.fixture(params=["a host read", "a kernel that does not compile"])
 def broken_capture(request, monkeypatch):
     """Whatever is captured fails; the same step runs uncaptured."""
+    # a failure makes the process give up early launches, which other tests look at
+    monkeypatch.setattr("kvrepro.kernels.launch._pdl_failed", False)
     launch = PretendKernels.launch
 
     def broken_launch(kernels, *args, **kwargs):
@@ -60,11 +62,11 @@ def test_a_step_whose_capture_fails_runs_uncaptured_and_says_so(method, broken_c
     with PretendCuda() as gpu:
         away = run(method, gpu=gpu, **SIZES)
         assert away.told() == home.told()
-        assert away.decoder.capture is False and gpu.captures == 1
-        assert [w for w in away.warnings if "no CUDA graph could be captured" in w] == away.warnings != []
+        assert away.decoder.capture is False and gpu.captures > 0
+        assert [w for w in away.warnings if "no CUDA graph could be captured" in w] == away.warnings
+        assert "the same step runs launch by launch" in away.warnings[-1]
         assert torch.cuda.current_stream() is torch.cuda.default_stream()
-        if not ENDS_FAILED_CAPTURES and gpu.pools_underway:
-            pytest.xfail("the allocator is left in the state of a capture")
+        # fails where the allocator still believes in the capture
         torch.cuda.empty_cache()
 
 
@@ -86,6 +88,23 @@ def test_a_rotation_that_reads_the_device_is_not_captured(rope):
     assert away.told() == home.told()
     assert away.decoder.capture is False and gpu.captures == 0
     assert [w for w in away.warnings if f"rope_type={rope['rope_type']!r} reads the device" in w] == away.warnings != []
+
+
+@pytest.mark.parametrize("family", ["gemma2", "cohere", "phi3", "smollm3"])
+def test_a_model_of_another_family_is_captured_through_its_own_forward(family, monkeypatch):
+    row = next(f for f in FAMILIES if f.model_type == family and not f.refusal)
+
+    def small(kind, **overrides):
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(row.config()).eval()
+
+    monkeypatch.setattr(engine_runs, "make_random_model", small)
+    home = run("rkv", decoder="module", **SIZES)
+    with PretendCuda() as gpu:
+        away = run("rkv", gpu=gpu, **SIZES)
+    assert away.told() == home.told()
+    assert (away.decoder.name, away.decoder.capture, away.warnings) == ("graph-module", True, [])
+    assert away.stats.evictions > 0 and gpu.journal.found(STEADY, *BLOCKING) == {}
 
 
 @pytest.mark.parametrize("method", ["full", "dynts", "h2o"])

@@ -15,7 +15,7 @@ from .dispatch import PretendMode
 from .graphs import PretendGraph, pool_handle
 from .guard import device_guard, unavailable
 from .journal import Journal
-from .kernels import PROCESSORS, PretendKernels
+from .kernels import PretendKernels
 from .nodes import Recording
 from .streams import PretendEvent, PretendStream, QueuedCopies
 from .tensor import DEVICE, PretendTensor
@@ -24,7 +24,7 @@ __all__ = ["PretendCuda", "unavailable"]
 
 # an H100's
 PROPERTIES = SimpleNamespace(
-    name="Pretend H100", major=9, minor=0, multi_processor_count=PROCESSORS, total_memory=80 * 2**30, warp_size=32
+    name="Pretend H100", major=9, minor=0, multi_processor_count=132, total_memory=80 * 2**30, warp_size=32
 )
 
 
@@ -64,8 +64,9 @@ class PretendCuda:
             overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
             torch.__future__.set_overwrite_module_params_on_conversion(True)
             stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrites)
-            for owner, name, value in (*self._patches(), *self.kernels.patches()):
+            for owner, name, value in self._patches():
                 stack.enter_context(patch.object(owner, name, value, create=True))
+            stack.enter_context(self.kernels.in_place())
             stack.enter_context(PretendMode(self))
             self._stack = stack.pop_all()
         return self

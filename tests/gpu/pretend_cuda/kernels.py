@@ -10,10 +10,12 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial, wraps
+from contextlib import ExitStack, contextmanager
+from functools import wraps
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from kvrepro.kernels import launch as launching
 from torch import Tensor
@@ -27,9 +29,6 @@ from .tensor import PretendTensor
 if TYPE_CHECKING:
     from .cuda import PretendCuda
 
-# an H100's
-PROCESSORS = 132
-
 
 class PretendKernels:
     """Stands in for `kvrepro.kernels.launch.launch` and, with twins, for every wrapper."""
@@ -38,13 +37,24 @@ class PretendKernels:
         if interpret and not launching.interpreting():
             raise ValueError("interpret=True needs TRITON_INTERPRET=1 before Triton is imported")
         self.gpu, self.interpret = gpu, interpret
+        self._really_launch = launching.launch
         self._inside = False
         self._launches = 0
 
-    def patches(self) -> Iterator[tuple[Any, str, Any]]:
-        """`(object, attribute, what stands in for it)`."""
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """While it lasts, kernels go this way."""
+        with ExitStack() as stack:
+            # what was found out about another device
+            stack.callback(_forget_devices)
+            _forget_devices()
+            for owner, name, value in self._patches():
+                stack.enter_context(patch.object(owner, name, value))
+            yield
+
+    def _patches(self) -> Iterator[tuple[Any, str, Any]]:
+        """`(module, name, what stands in for it)`."""
         yield launching, "launch", self.launch
-        yield launching, "processors", lambda device: PROCESSORS
         if self.interpret:
             return
         twins = {wrapper: self._with_twin(wrapper) for wrapper in wrappers()}
@@ -57,7 +67,7 @@ class PretendKernels:
                 if inspect.isfunction(value) and value in twins:
                     yield module, name, twins[value]
 
-    def launch(self, kernel: Any, grid: tuple[int, ...], arguments: dict, constants: dict, **_: Any) -> None:
+    def launch(self, kernel: Any, grid: tuple[int, ...], arguments: dict, *given: Any, **options: Any) -> None:
         """One launch, as `kvrepro.kernels.launch.launch` takes it."""
         if 0 in grid:
             return
@@ -67,8 +77,8 @@ class PretendKernels:
         self.gpu.journal.note("launch", kernel.__name__, place=False)
         self._launches += 1
         if self.interpret:
-            given = {name: v.inner if isinstance(v, PretendTensor) else v for name, v in arguments.items()}
-            self._queue(Node(kernel.__name__, partial(_interpret, kernel, grid), (), {**given, **constants}))
+            args, options = replaced(((kernel, grid, arguments, *given), options), _bare)
+            self._queue(Node(kernel.__name__, self._really_launch, args, options))
 
     def _with_twin(self, wrapper: Callable) -> Callable:
         @wraps(wrapper)
@@ -108,9 +118,11 @@ def _functions(module: ModuleType) -> list[Callable]:
     return [f for f in vars(module).values() if inspect.isfunction(f) and f.__module__ == module.__name__]
 
 
+def _forget_devices() -> None:
+    for value in vars(launching).values():
+        if hasattr(value, "cache_clear"):
+            value.cache_clear()
+
+
 def _bare(leaf: Any) -> Any:
     return leaf.inner if isinstance(leaf, PretendTensor) else leaf
-
-
-def _interpret(kernel: Any, grid: tuple[int, ...], **given: Any) -> None:
-    kernel[grid](**given)

@@ -26,7 +26,7 @@ def poison(tensor: Tensor) -> None:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """All tensors in arguments or results: nested lists, tuples and dictionaries."""
+    """All tensors in arguments or results: in nested lists, tuples and dictionaries, nothing else is opened."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, list | tuple):
