@@ -25,10 +25,10 @@ OLD_ENOUGH = 4
 # runs too short for their schedule
 WITHOUT_EVICTION = (("full", "fair"), ("rpc", "published"))
 CASES = [("full", "fair"), *((m, p) for p in ("fair", "published") for m in COMPRESSED)]
-# several evictions of most rows, and a row that enters when another one has ended
+# several evictions of most rows; under `fair` a row enters when another one has ended
 SIZES = {
     "fair": dict(budget=24, asked=requests((5, 9, 13, 7), samples=1)),
-    "published": dict(asked=requests((26, 22, 19, 14), samples=1)),
+    "published": dict(asked=requests((26, 22, 19, 14), samples=1), rows=4),
 }
 
 
@@ -56,14 +56,14 @@ def test_replies_evictions_and_kept_slots_are_a_cpus(pair):
     assert pair.away.told() == pair.home.told()
     assert (pair.away.decoder.name, pair.away.decoder.capture, pair.away.warnings) == ("graph", True, [])
     # one graph, replayed at every step
-    assert pair.gpu.captures == 1 and pair.away.stats.steps > 40
+    assert pair.gpu.captures == 1 and pair.away.stats.steps >= 39
     evicts = pair.name not in WITHOUT_EVICTION
     assert (pair.away.stats.evictions > 0) == any(c.kept_positions for c in pair.away.replies.values()) == evicts
 
 
 def test_a_steady_step_waits_for_nothing(pair):
     journal = pair.gpu.journal
-    assert journal.visits[STEADY] > 30
+    assert journal.visits[STEADY] > 15
     waits = journal.found(STEADY, *BLOCKING)
     if pair.name[0] in WAITS_IN_STEADY_STEPS:
         assert waits, "nothing is waited for any more: strike the method from WAITS_IN_STEADY_STEPS"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,22 +25,29 @@ def poison(tensor: Tensor) -> None:
         tensor.fill_(POISONED_INTEGER if tensor.element_size() > 2 else 77)
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> list[Tensor]:
     """All tensors in arguments or results: in nested lists, tuples and dictionaries, nothing else is opened."""
+    found: list[Tensor] = []
+    _collect(value, found)
+    return found
+
+
+def _collect(value: Any, found: list[Tensor]) -> None:
     if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
+        found.append(value)
+    elif type(value) in (list, tuple):
         for part in value:
-            yield from tensors_in(part)
-    elif isinstance(value, dict):
-        yield from tensors_in(list(value.values()))
+            _collect(part, found)
+    elif type(value) is dict:
+        _collect(list(value.values()), found)
 
 
 def replaced(value: Any, change: Callable[[Any], Any]) -> Any:
     """`value` with every leaf of its lists, tuples and dictionaries replaced by `change(leaf)`."""
-    if isinstance(value, list | tuple):
-        return type(value)(replaced(part, change) for part in value)
-    if isinstance(value, dict):
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return kind([replaced(part, change) for part in value])
+    if kind is dict:
         return {name: replaced(part, change) for name, part in value.items()}
     return change(value)
 
@@ -83,6 +90,7 @@ class Node:
     args: tuple
     kwargs: dict
     outputs: Any = None
+    reads_outside: bool = False
 
     def forget(self, owned: Container[int]) -> None:
         """Keep only the address of tensors whose memory (its first address) is not among `owned`."""
@@ -90,13 +98,16 @@ class Node:
         def forgotten(leaf: Any) -> Any:
             if not isinstance(leaf, Tensor) or not leaf.numel() or leaf.untyped_storage().data_ptr() in owned:
                 return leaf
+            self.reads_outside = True
             return Outside.of(leaf)
 
         self.args, self.kwargs = replaced((self.args, self.kwargs), forgotten)
 
     def run(self) -> None:
         """Do the work and put its results where the graph's memory for them lies; outside of all modes."""
-        args, kwargs = replaced((self.args, self.kwargs), self._found)
+        args, kwargs = self.args, self.kwargs
+        if self.reads_outside:
+            args, kwargs = replaced((args, kwargs), self._found)
         found = self.function(*args, **kwargs)
         if self.outputs is not None:
             for place, value in zip(tensors_in(self.outputs), tensors_in(found), strict=True):
