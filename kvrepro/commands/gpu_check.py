@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bench.gpu.clocks import clocks
-from ..bench.gpu.plan import FIRST_S, PARTS, Settings, chosen_parts, stages
+from ..bench.gpu.plan import FIRST_S, GROUPS, PARTS, Settings, chosen_parts, stages
 from ..bench.gpu.report import Report
 from ..bench.gpu.supervisor import Supervisor
 from ..bench.gpu.verdict import failed_parts, lines, uncaptured, verdict, wrong
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit-s", type=float, default=540.0, help="end after this many seconds, whatever is left")
     parser.add_argument("--rows", type=int, default=20, help="batch size")
     parser.add_argument("--models", nargs="+", default=list(PAPER_RATIOS), choices=list(PAPER_RATIOS))
-    parser.add_argument("--only", nargs="+", choices=list(PARTS), help="these parts, and what they need")
+    parser.add_argument("--only", nargs="+", choices=[*PARTS, *GROUPS], help="these parts, and what they need")
     parser.add_argument("--device", default="cuda", help=argparse.SUPPRESS)
     parser.add_argument("--small", action="store_true", help=argparse.SUPPRESS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from ..errors import KvreproError
@@ -39,8 +40,11 @@ def free_bytes(device: str, all_devices: bool = False) -> int:
     if device.startswith("cuda"):
         numbers = range(torch.cuda.device_count()) if all_devices else [torch.device(device).index or 0]
         return sum(torch.cuda.mem_get_info(number)[0] for number in numbers)
-    import psutil
-
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        # `gpu-check` does without it
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return psutil.virtual_memory().available
 
 
