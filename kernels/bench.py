@@ -1,7 +1,7 @@
 """Times the kernels on a GPU: `python -m kvrepro.kernels.bench [--out FILE.csv]`.
 
 A row is written only for a kernel whose checks passed on this device in the same run. Kernels are timed inside a CUDA
-graph, so that launches do not count; the level-2 cache is overwritten before every repeat.
+graph, so that launches do not count; the level-2 cache is filled with something else before every repeat.
 """
 
 from __future__ import annotations
@@ -98,11 +98,12 @@ def time_ms(
         with torch.cuda.graph(graph):
             several()
         play = graph.replay
-    flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device="cuda")
+    flush = torch.zeros(FLUSH_BYTES, dtype=torch.int8, device="cuda")
     found, started = [], time.perf_counter()
     for _ in range(repeats):
         before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        flush.zero_()
+        # read, not written: lines that have to be written back would count against what comes next
+        flush.amax()
         before.record()
         play()
         after.record()
