@@ -33,6 +33,7 @@ class PretendCuda:
 
     Args:
         interpret: run Triton kernels in its interpreter (`TRITON_INTERPRET=1` must be set) instead of their twins.
+        has_values: False computes nothing, so that models of any size fit; what the host reads is then an error.
 
     Attributes:
         journal: what happened.
@@ -42,7 +43,8 @@ class PretendCuda:
         pools_underway: graph memory that the allocator hands out now; a capture that failed leaves its own here.
     """
 
-    def __init__(self, *, interpret: bool = False):
+    def __init__(self, *, interpret: bool = False, has_values: bool = True):
+        self.has_values, self.home = has_values, torch.device("cpu" if has_values else "meta")
         self.journal, self.copies = Journal(), QueuedCopies()
         self.captures = self.ticks = 0
         self.capture: Recording | None = None
@@ -91,8 +93,8 @@ class PretendCuda:
         return module
 
     def tensor(self, values: Tensor) -> PretendTensor:
-        """A copy of a CPU tensor on the device, without a word in the journal."""
-        return PretendTensor(values.clone(), self)
+        """A copy of a tensor on the device, without a word in the journal."""
+        return PretendTensor(values.to(self.home, copy=True), self)
 
     # -------------------------------------------------------------------------------------- for the device's parts
 
@@ -101,6 +103,10 @@ class PretendCuda:
         if self.capture is not None:
             self.capture_fault = what
             raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing ({what})")
+
+    def note_launch(self, what: str) -> None:
+        """Work for the device: a `launch` now, or a `node` of the graph that is captured."""
+        self.journal.note("launch" if self.capture is None else "node", what, place=False)
 
     def host_waits(self, kind: str, what: str) -> None:
         """The host waits for the device."""

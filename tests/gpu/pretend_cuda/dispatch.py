@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .nodes import Node, poison, replaced, tensors_in
+from .nodes import Node, memory_of, poison, replaced, tensors_in
 from .tensor import PretendTensor
 
 if TYPE_CHECKING:
     from .cuda import PretendCuda
 
-CPU = torch.device("cpu")
 INDEXING = {"aten::index", "aten::_unsafe_index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 # uninitialised memory, not a launch
 ALLOCATIONS = {"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty", "aten::new_empty_strided"}
@@ -190,12 +189,12 @@ class Operation:
     # -------------------------------------------------------------------------------------- work
 
     def _bare(self, value: Any) -> Any:
-        """Arguments for the CPU."""
+        """Arguments for where the values are."""
 
         def bare(leaf: Any) -> Any:
             if isinstance(leaf, PretendTensor):
                 return leaf.inner
-            return CPU if isinstance(leaf, torch.device) else leaf
+            return self.gpu.home if isinstance(leaf, torch.device) and leaf.type == "cuda" else leaf
 
         return replaced(value, bare)
 
@@ -211,7 +210,7 @@ class Operation:
             found = [args[place] if isinstance(place, int) else kwargs[place] for place in written(self.func)]
             found = found[0] if len(found) == 1 else tuple(found)
         if self._is_work(args, kwargs, found):
-            self.gpu.journal.note("launch", self.name, place=False)
+            self.gpu.note_launch(self.name)
             if capture is not None:
                 given = replaced((args, kwargs), self._baked)
                 capture.add(Node(str(self.func), self.work, *given, None if written(self.func) else found))
@@ -232,8 +231,8 @@ class Operation:
             return False
         if written(self.func) or not self.on_gpu:
             return True
-        given = {t.untyped_storage().data_ptr() for t in (*tensors_in(args), *tensors_in(kwargs))}
-        return any(t.numel() and t.untyped_storage().data_ptr() not in given for t in tensors_in(found))
+        given = {memory_of(t) for t in (*tensors_in(args), *tensors_in(kwargs))}
+        return any(t.numel() and memory_of(t) not in given for t in tensors_in(found))
 
     def _baked(self, leaf: Any) -> Any:
         """A number from the host keeps the value that it had."""

@@ -66,7 +66,8 @@ class PretendGraph:
             raise RuntimeError("replay of a CUDAGraph that has not been captured")
         self.gpu.forbid_in_capture("graph.replay")
         self.gpu.journal.note("replay", f"{len(self.recording)} nodes")
-        self.recording.replay()
+        if self.gpu.has_values:
+            self.recording.replay()
 
     def pool(self) -> tuple[int, int]:
         """The handle of the graph's memory."""

@@ -16,8 +16,8 @@ _PACKAGES = ("kvrepro", "kernels")
 
 @dataclass(frozen=True)
 class Event:
-    """One kind of thing that happened: `kind` (one of `BLOCKING`, or `launch`, `replay`, `event wait`, `async upload`,
-    ...), `what` in detail, and `place`, the line of the package (`file:line function`).
+    """One kind of thing that happened: `kind` (one of `BLOCKING`, or `launch`, `node`, `replay`, `event wait`,
+    `async upload`, ...), `what` in detail, and `place`, the line of the package (`file:line function`).
     """
 
     section: str

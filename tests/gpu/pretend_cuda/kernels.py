@@ -74,7 +74,7 @@ class PretendKernels:
         for name, value in arguments.items():
             if isinstance(value, Tensor) and not isinstance(value, PretendTensor):
                 raise ValueError(f"Pointer argument {name} cannot be accessed from Triton (cpu tensor?)")
-        self.gpu.journal.note("launch", kernel.__name__, place=False)
+        self.gpu.note_launch(kernel.__name__)
         self._launches += 1
         if self.interpret:
             args, options = replaced(((kernel, grid, arguments, *given), options), _bare)
@@ -101,8 +101,9 @@ class PretendKernels:
         if self.gpu.capture is not None:
             self.gpu.capture.add(node)
             return
-        with _disable_current_modes():
-            node.run()
+        if self.gpu.has_values:
+            with _disable_current_modes():
+                node.run()
 
 
 def wrappers() -> Iterator[Callable]:

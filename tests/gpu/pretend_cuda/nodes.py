@@ -25,6 +25,11 @@ def poison(tensor: Tensor) -> None:
         tensor.fill_(POISONED_INTEGER if tensor.element_size() > 2 else 77)
 
 
+def memory_of(tensor: Tensor) -> int:
+    """Which memory a tensor lies in; tensors without values have an address, too."""
+    return tensor.untyped_storage()._cdata
+
+
 def tensors_in(value: Any) -> list[Tensor]:
     """All tensors in arguments or results: in nested lists, tuples and dictionaries, nothing else is opened."""
     found: list[Tensor] = []
@@ -93,10 +98,10 @@ class Node:
     reads_outside: bool = False
 
     def forget(self, owned: Container[int]) -> None:
-        """Keep only the address of tensors whose memory (its first address) is not among `owned`."""
+        """Keep only the address of tensors whose memory is not among `owned`."""
 
         def forgotten(leaf: Any) -> Any:
-            if not isinstance(leaf, Tensor) or not leaf.numel() or leaf.untyped_storage().data_ptr() in owned:
+            if not isinstance(leaf, Tensor) or not leaf.numel() or memory_of(leaf) in owned:
                 return leaf
             self.reads_outside = True
             return Outside.of(leaf)
@@ -132,7 +137,7 @@ class Recording:
         """Tensors that were made during the capture lie in the graph's own memory."""
         for tensor in tensors:
             if tensor.numel():
-                self._owned.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+                self._owned.setdefault(memory_of(tensor), tensor)
 
     def add(self, node: Node) -> None:
         """Append a node and own what it returns."""

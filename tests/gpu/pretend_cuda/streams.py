@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import _disable_current_modes
 
-from .nodes import Outside, poison
+from .nodes import Outside, memory_of, poison
 from .tensor import DEVICE
 
 if TYPE_CHECKING:
@@ -42,13 +42,12 @@ class QueuedCopies:
 
     def pin(self, tensor: Tensor) -> Tensor:
         """Call a CPU tensor's memory pinned; returns the tensor."""
-        storage = tensor.untyped_storage()
-        self._pinned[storage.data_ptr()] = StorageWeakRef(storage)
+        self._pinned[memory_of(tensor)] = StorageWeakRef(tensor.untyped_storage())
         return tensor
 
     def is_pinned(self, tensor: Tensor) -> bool:
         """Whether the memory of a CPU tensor is pinned."""
-        storage = self._pinned.get(tensor.untyped_storage().data_ptr())
+        storage = self._pinned.get(memory_of(tensor))
         return storage is not None and not storage.expired()
 
     def to_host(self, host: Tensor, values: Tensor) -> None:
@@ -77,7 +76,7 @@ class QueuedCopies:
         with _disable_current_modes():
             for copy in ready:
                 # memory that was given back is not handed out before its copies are done
-                if copy.host.storage.expired():
+                if copy.host.storage.expired() or copy.values.is_meta:
                     continue
                 host = copy.host.tensor("copy")
                 if copy.to_host:
