@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT ?= results/gpu
 BENCH_OUT ?= results/bench
+LOWEST_PYTHON ?= python3.12
+LOWEST := .venv-lowest
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 # one thread per process: the grid and the tests run as many processes as there are cores
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: reproduce methods rehearse test lint smoke notebooks bench gpu-check lab clean
+.PHONY: reproduce methods rehearse test test-lowest lint smoke notebooks bench gpu-check lab clean
 
 reproduce: $(READY)  ## the two budget figures of the tiny models
 	$(BIN)/kvrepro grid tiny --cores $(CORES)
@@ -23,6 +25,10 @@ smoke: $(READY)  ## one small cell of each kind, in a minute or two
 
 test: lint notebooks  ## everything that CI runs
 	$(BIN)/python -m pytest -q -n $(CORES) --dist loadfile tests
+
+# torch's CUDA build, about 3 GB of downloads, which runs on a CPU as well
+test-lowest: $(LOWEST)/.ready  ## the tests on the lowest torch, triton and transformers of pyproject.toml
+	$(LOWEST)/bin/python -m pytest -q -n $(CORES) --dist loadfile tests
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -38,18 +44,27 @@ bench: $(READY)  ## the engine beside transformers.generate, a reference-style l
 	$(BIN)/kvrepro bench --out $(BENCH_OUT)
 
 # nothing is installed: it uses the Python of the GPU machine, which needs torch, triton and transformers only
-gpu-check:  ## kernels and decoding on one GPU, under 8 minutes; JSON into OUT
-	$(PYTHON) -m kvrepro gpu-check --out $(OUT)
+# its processes share the cores among themselves, so the one thread of above is not for them
+gpu-check:  ## correctness, kernels and decoding on one GPU, under 10 minutes; JSON into OUT
+	env -u OMP_NUM_THREADS $(PYTHON) -m kvrepro gpu-check --out $(OUT)
 
 # Jupyter refuses to start for root, the only user of most containers, unless told that it is meant
 lab: $(READY)  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 clean:
-	rm -rf $(VENV) results logs .snakemake .pytest_cache .ruff_cache *.egg-info build
+	rm -rf $(VENV) $(LOWEST) results logs .snakemake .pytest_cache .ruff_cache *.egg-info build
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 > /dev/null
+	touch $@
+
+$(LOWEST)/.ready: pyproject.toml constraints.txt
+	$(LOWEST_PYTHON) -m venv $(LOWEST)
+	grep -vE '^(torch|transformers)==' constraints.txt > $(LOWEST)/constraints.txt
+	sed -nE 's/^ *"(torch|transformers|triton)>=([0-9.]+).*/\1==\2/p' pyproject.toml >> $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/constraints.txt --editable ".[dev]"
+	$(LOWEST)/bin/python -m ipykernel install --sys-prefix --name python3 > /dev/null
 	touch $@

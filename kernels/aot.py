@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from .aot_uses import USES
-from .launch import Launch, recording, stages_on
+from .launch import PDL_CAPABILITY, Launch, recording, stages_on
 
 TABLE = Path(__file__).with_name("aot_table.json")
 # (backend, architecture, warp size, shared memory bytes that one program may have)
@@ -78,8 +78,13 @@ def build(launch: Launch, target: str) -> Any:
 
     backend, arch, warp_size, _ = TARGETS[target]
     signature, constants, attributes = {}, dict(launch.constants), {}
+    early = bool(constants.get("PDL")) and backend == "cuda" and divmod(arch, 10) >= PDL_CAPABILITY
+    if "PDL" in constants:
+        constants["PDL"] = early
+    if "HIP" in constants:
+        constants["HIP"] = backend == "hip"
     for place, name in enumerate(launch.kernel.arg_names):
-        value = launch.constants[name] if name in launch.constants else launch.arguments[name]
+        value = constants[name] if name in constants else launch.arguments[name]
         kind = "constexpr" if name in launch.constants else _kind(value)
         signature[name] = kind
         if kind == "constexpr":
@@ -90,6 +95,8 @@ def build(launch: Launch, target: str) -> Any:
     source = ASTSource(launch.kernel, signature=signature, constexprs=constants, attrs=attributes)
     stages = stages_on(backend == "hip", launch.stages)
     options = dict(num_warps=launch.warps, num_stages=stages, enable_fp_fusion=True)
+    if early:
+        options["launch_pdl"] = True
     return triton.compile(source, target=GPUTarget(backend, arch, warp_size), options=options)
 
 

@@ -8,11 +8,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from .add_rms_norm import add_rms_norm
 from .append_kv import append_kv
 from .compact_slots import compact_slots
-from .decode_attention import decode_attention
+from .decode_attention import decode_attention, fixed_chunk, plan_chunks
 from .key_redundancy import key_redundancy
+from .launch import recording
 from .sample import sample
+from .silu_mul import silu_mul
+from .skinny_linear import skinny_linear
 from .window_scores import window_scores
 
 FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
@@ -30,7 +34,15 @@ def _decode(shape: tuple[int, int, int, int], slots: int, dtype: torch.dtype, ma
     keys = _meta(rows, heads, slots, size, dtype=dtype)
     lengths = _meta(rows, dtype=torch.int32)
     query = _meta(rows, heads * group, size, dtype=dtype)
-    decode_attention(query, keys, keys, lengths, size**-0.5, mass=mass, impl="triton")
+    # the plan has uses of its own
+    with recording():
+        plan = plan_chunks(keys, lengths, chunk=fixed_chunk(slots), impl="triton")
+    decode_attention(query, keys, keys, lengths, size**-0.5, mass=mass, plan=plan, impl="triton")
+
+
+def _plan(rows: int, heads: int, slots: int, lengths_dtype: torch.dtype) -> None:
+    keys = _meta(rows, heads, slots, 128, dtype=BF16)
+    plan_chunks(keys, _meta(rows, dtype=lengths_dtype), impl="triton")
 
 
 def _append(shape: tuple[int, int, int, int], slots: int, dtype: torch.dtype) -> None:
@@ -39,6 +51,15 @@ def _append(shape: tuple[int, int, int, int], slots: int, dtype: torch.dtype) ->
     cos = _meta(rows, size, dtype=dtype)
     qkv = _meta(rows, heads * (group + 2), size, dtype=dtype)
     append_kv(qkv, cos, cos, keys, keys, _meta(rows, dtype=torch.int64), impl="triton")
+
+
+def _norm(size: int, dtype: torch.dtype, add: bool) -> None:
+    x = _meta(20, size, dtype=dtype)
+    add_rms_norm(x, x if add else None, _meta(size, dtype=dtype), 1e-5, impl="triton")
+
+
+def _silu(size: int, dtype: torch.dtype) -> None:
+    silu_mul(_meta(20, 2 * size, dtype=dtype), impl="triton")
 
 
 def _compact(shape: tuple[int, int, int, int], slots: int, dtype: torch.dtype, kept: int, per_head: bool) -> None:
@@ -72,6 +93,11 @@ def _sample(rows: int, vocabulary: int, top_k: int, order: str, dtype: torch.dty
     sample(_meta(rows, vocabulary, dtype=dtype), keys, keys, top_k=top_k, order=order, impl="triton")
 
 
+def _linear(rows: int, features: int, outputs: int, dtype: torch.dtype, with_bias: bool = False) -> None:
+    x, weight = _meta(rows, features, dtype=dtype), _meta(outputs, features, dtype=dtype)
+    skinny_linear(x, weight, _meta(outputs, dtype=dtype) if with_bias else None, impl="triton")
+
+
 USES: dict[str, Callable[[], None]] = {
     "decode-llama-bf16-2501": partial(_decode, LLAMA, 2501, BF16, None),
     "decode-llama-bf16-5001-mass": partial(_decode, LLAMA, 5001, BF16, "group_mean"),
@@ -84,9 +110,22 @@ USES: dict[str, Callable[[], None]] = {
     "decode-256-fp32": partial(_decode, (4, 4, 2, 256), 4096, FP32, None),
     "decode-32-fp32": partial(_decode, (32, 2, 3, 32), 256, FP32, None),
     "decode-mqa-bf16": partial(_decode, (4, 1, 32, 128), 4096, BF16, None),
+    "decode-llama-bf16-512-rows": partial(_decode, (512, 8, 4, 128), 2501, BF16, None),
+    "decode-llama-bf16-one-unit": partial(_decode, LLAMA, 128, BF16, None),
+    "plan-llama": partial(_plan, 20, 8, 2501, torch.int64),
+    "plan-512-rows": partial(_plan, 512, 8, 16384, torch.int32),
     "append-llama-bf16": partial(_append, LLAMA, 2501, BF16),
     "append-80-fp16": partial(_append, (8, 32, 1, 80), 4096, FP16),
     "append-256-fp32": partial(_append, (4, 4, 2, 256), 4096, FP32),
+    "norm-llama-bf16": partial(_norm, 4096, BF16, True),
+    "norm-llama-bf16-first": partial(_norm, 4096, BF16, False),
+    "norm-qwen-fp16": partial(_norm, 3584, FP16, True),
+    "norm-8192-fp32": partial(_norm, 8192, FP32, True),
+    "norm-16384-fp32": partial(_norm, 16384, FP32, True),
+    "norm-77-fp32": partial(_norm, 77, FP32, True),
+    "silu-llama-bf16": partial(_silu, 14336, BF16),
+    "silu-qwen-fp16": partial(_silu, 18944, FP16),
+    "silu-77-fp32": partial(_silu, 77, FP32),
     "compact-llama-bf16-shared": partial(_compact, LLAMA, 2501, BF16, 2150, False),
     "compact-llama-bf16-head": partial(_compact, LLAMA, 5001, BF16, 2900, True),
     "compact-256-fp32": partial(_compact, (4, 4, 2, 256), 4096, FP32, 2000, True),
@@ -106,13 +145,29 @@ USES: dict[str, Callable[[], None]] = {
     "sample-llama-bf16": partial(_sample, 20, 128256, 20, "hf", BF16),
     "sample-qwen-fp32-dynts": partial(_sample, 20, 152064, 20, "dynts", FP32),
     "sample-top-100": partial(_sample, 20, 152064, 100, "hf", FP32),
+    "linear-llama-bf16-qkv": partial(_linear, 20, 4096, 6144, BF16),
+    "linear-llama-bf16-out": partial(_linear, 20, 4096, 4096, BF16),
+    "linear-llama-bf16-gate-up": partial(_linear, 20, 4096, 28672, BF16),
+    "linear-llama-bf16-down": partial(_linear, 20, 14336, 4096, BF16),
+    "linear-llama-bf16-head": partial(_linear, 20, 4096, 128256, BF16),
+    "linear-qwen-bf16-qkv": partial(_linear, 20, 3584, 4608, BF16, True),
+    "linear-qwen-bf16-down-1": partial(_linear, 1, 18944, 3584, BF16),
+    "linear-qwen-fp16-down-64": partial(_linear, 64, 18944, 3584, FP16),
+    "linear-qwen-bf16-head-64": partial(_linear, 64, 3584, 152064, BF16),
+    "linear-1001-bf16": partial(_linear, 20, 1001, 1003, BF16, True),
+    "linear-fp32-out-64": partial(_linear, 64, 4096, 4096, FP32),
+    "linear-fp32-gate-up": partial(_linear, 20, 4096, 28672, FP32),
 }
 # one use per kernel, what the tests compile by default
 CORE_USES = (
     "decode-llama-bf16-5001-mass",
+    "plan-llama",
     "append-llama-bf16",
+    "norm-llama-bf16",
+    "silu-llama-bf16",
     "compact-llama-bf16-shared",
     "redundancy-llama-bf16",
     "window-llama-bf16-rkv",
     "sample-llama-bf16",
+    "linear-llama-bf16-out",
 )

@@ -24,11 +24,16 @@ from .launch import triton_version
 # more than any level-2 cache of these devices
 FLUSH_BYTES = 256 * 2**20
 COPY_BYTES = 2**30
+# events resolve half a microsecond or so: of a kernel below this, one graph holds so many launches
+TINY_MS, TINY_LAUNCHES = 0.05, 20
 
 
 @dataclass(frozen=True)
 class Row:
-    """One timing; `fraction_of_copy` is achieved bandwidth over that of a device-to-device copy in the same run."""
+    """One timing: milliseconds of one launch, of which a graph holds `launches`.
+
+    `fraction_of_copy` is achieved bandwidth over that of a device-to-device copy in the same run, None without one.
+    """
 
     kernel: str
     case: str
@@ -38,8 +43,9 @@ class Row:
     ms_p80: float
     bytes: int
     gb_per_s: float
-    fraction_of_copy: float
+    fraction_of_copy: float | None
     graph: bool
+    launches: int
     gpu: str
     torch: str
     triton: str | None
@@ -58,19 +64,39 @@ def require_cuda() -> None:
         )
 
 
-def time_ms(run: Callable[[], object], *, capture: bool, repeats: int = 20, budget_s: float = 1.0) -> list[float]:
-    """Milliseconds of `run` on the device per repeat, captured in a CUDA graph or launch by launch."""
+def time_ms(
+    run: Callable[[], object],
+    *,
+    capture: bool,
+    launches: int = 1,
+    repeats: int = 20,
+    budget_s: float = 1.0,
+    device: str = "cuda",
+) -> list[float]:
+    """Milliseconds of `run` on the device per repeat, captured in a CUDA graph or launch by launch.
+
+    Args:
+        launches: calls in a row that one repeat holds; its time is divided by their number.
+        device: on a CPU nothing can be captured, and the times only show that the code runs.
+    """
+    if not device.startswith("cuda"):
+        return [_host_ms(run) for _ in range(3)]
     torch.cuda.synchronize()
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for _ in range(3):
             run()
     torch.cuda.synchronize()
-    play = run
+
+    def several() -> None:
+        for _ in range(launches):
+            run()
+
+    play = several
     if capture:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            run()
+            several()
         play = graph.replay
     flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device="cuda")
     found, started = [], time.perf_counter()
@@ -81,10 +107,16 @@ def time_ms(run: Callable[[], object], *, capture: bool, repeats: int = 20, budg
         play()
         after.record()
         torch.cuda.synchronize()
-        found.append(before.elapsed_time(after))
+        found.append(before.elapsed_time(after) / launches)
         if len(found) >= 3 and time.perf_counter() - started > budget_s:
             break
     return found
+
+
+def _host_ms(run: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    run()
+    return 1e3 * (time.perf_counter() - started)
 
 
 def copy_rate() -> float:
@@ -95,61 +127,77 @@ def copy_rate() -> float:
     return 2 * COPY_BYTES / (statistics.median(times) / 1e3)
 
 
+def providers(kernel: str, label: str) -> list[str]:
+    """What one case is timed with: ours, its torch twin, and library kernels for the same work."""
+    return ["triton", "torch", *CASES[kernel, label]("meta").others]
+
+
 def bench(
     kernels: tuple[str, ...] = checks.STEMS, *, copy: float, passed: set[str], failures: list[dict[str, str]]
 ) -> list[Row]:
     """Rows of the named kernels; those not in `passed` are left out, and what breaks is added to `failures`."""
     rows = []
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    for (kernel, label), make in CASES.items():
+    for kernel, label in CASES:
         if kernel not in kernels or kernel not in passed:
             continue
-        prepared = make("cuda")
-        providers = {"triton": lambda p=prepared: p.run("triton"), "torch": lambda p=prepared: p.run("reference")}
-        for provider, run in (providers | prepared.others).items():
-            # torch twins may read the device, which no capture allows; their rows include the launches
-            captured = provider != "torch"
+        for provider in providers(kernel, label):
             try:
-                times = time_ms(run, capture=captured)
+                row = time_case(kernel, label, provider, copy)
             except torch.cuda.OutOfMemoryError:
                 # the references hold float32 copies; that they do not fit is no reason to lose the kernel's row
                 print(f"  {kernel} {label} {provider}: out of memory, no row", file=sys.stderr)
-                torch.cuda.empty_cache()
-                continue
             except Exception as error:
                 # one provider that cannot run here leaves the others their rows
                 why = f"{type(error).__name__}: {error}"[:2000]
                 failures.append({"name": f"{kernel} {label} {provider}", "why": why})
                 print(f"  {kernel} {label} {provider}: {why}", file=sys.stderr)
-                continue
-            rate = prepared.bytes / (statistics.median(times) / 1e3)
-            cuts = statistics.quantiles(times, n=5)
-            rows.append(
-                Row(
-                    kernel,
-                    label,
-                    provider,
-                    cuts[0],
-                    statistics.median(times),
-                    cuts[-1],
-                    prepared.bytes,
-                    rate / 1e9,
-                    rate / copy,
-                    captured,
-                    torch.cuda.get_device_name(),
-                    torch.__version__,
-                    triton_version(),
-                    stamp,
+            else:
+                rows.append(row)
+                print(
+                    f"{kernel:17} {label:38} {provider:7} {row.ms_p50:9.4f} ms {row.gb_per_s:8.0f} GB/s "
+                    f"{row.fraction_of_copy:6.1%} of copy{'' if row.graph else '  (with launch time)'}",
+                    flush=True,
                 )
-            )
-            print(
-                f"{kernel:17} {label:38} {provider:7} {rows[-1].ms_p50:9.4f} ms {rows[-1].gb_per_s:8.0f} GB/s "
-                f"{rows[-1].fraction_of_copy:6.1%} of copy{'' if captured else '  (with launch time)'}",
-                flush=True,
-            )
-        del prepared, providers
-        torch.cuda.empty_cache()
+            torch.cuda.empty_cache()
     return rows
+
+
+def time_case(kernel: str, label: str, provider: str, copy: float | None, device: str = "cuda") -> Row:
+    """One row, its inputs made anew.
+
+    Args:
+        copy: bytes per second of a copy; None where it is not known.
+        device: on a CPU the kernel is its torch twin.
+    """
+    prepared, on_gpu = CASES[kernel, label](device), device.startswith("cuda")
+    ours = "triton" if on_gpu else "reference"
+    own = {"triton": lambda: prepared.run(ours), "torch": lambda: prepared.run("reference")}
+    run = (own | prepared.others)[provider]
+    # torch twins may read the device, which no capture allows; their rows include the launches
+    captured, launches = on_gpu and provider != "torch", 1
+    times = time_ms(run, capture=captured, device=device)
+    if captured and statistics.median(times) < TINY_MS:
+        # the inputs of all but the first launch may lie in the level-2 cache, as in a decode step they do
+        launches = TINY_LAUNCHES
+        times = time_ms(run, capture=captured, launches=launches, device=device)
+    rate, cuts = prepared.bytes / (statistics.median(times) / 1e3), statistics.quantiles(times, n=5)
+    return Row(
+        kernel,
+        label,
+        provider,
+        cuts[0],
+        statistics.median(times),
+        cuts[-1],
+        prepared.bytes,
+        rate / 1e9,
+        None if copy is None else rate / copy,
+        captured,
+        launches,
+        torch.cuda.get_device_name() if on_gpu else device,
+        torch.__version__,
+        triton_version(),
+        time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    )
 
 
 def check_all(kernels: tuple[str, ...] = checks.STEMS) -> list[checks.Result]:

@@ -26,6 +26,8 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 DEFAULT_PROCESSORS = 132
 # softmax runs on powers of two, which the hardware has; logits are scaled by this once
 LOG2_E = 1.4426950408889634
+# the first NVIDIA GPUs with programmatic dependent launch
+PDL_CAPABILITY = (9, 0)
 
 
 @dataclass(frozen=True)
@@ -117,15 +119,24 @@ def launch(
     warps: int = 4,
     stages: int = 2,
 ) -> None:
-    """Run (or record) one kernel; every argument by name. An empty grid does nothing."""
+    """Run (or record) one kernel; every argument by name. An empty grid does nothing.
+
+    A kernel that takes the constant `PDL` is launched before its predecessor has ended where the device can, and is
+    told so; what is recorded says that it may be.
+    """
     if 0 in grid:
         return
+    device = next(a.device for a in arguments.values() if isinstance(a, Tensor))
+    if "PDL" in kernel.arg_names:
+        constants = constants | {"PDL": pdl_allowed() and (_recorded is not None or has_pdl(device))}
     if _recorded is not None:
         _recorded.append(Launch(kernel, grid, dict(arguments), dict(constants), warps, stages))
         return
     # fused multiply-add stays on in every Triton version: 3.10 changes the default and 3.9 warns about it
     options = dict(num_warps=warps, num_stages=stages_on(torch.version.hip is not None, stages), enable_fp_fusion=True)
-    device = next(a.device for a in arguments.values() if isinstance(a, Tensor))
+    if constants.get("PDL"):
+        # only NVIDIA's back end knows the option
+        options["launch_pdl"] = True
     if device.type == "cuda":
         with torch.cuda.device(device):
             kernel[grid](**arguments, **constants, **options)
@@ -136,6 +147,35 @@ def launch(
 def stages_on(hip: bool, stages: int) -> int:
     """Pipeline stages: AMD's local memory (64 KiB) holds fewer tiles than NVIDIA's shared memory."""
     return min(stages, 2) if hip else stages
+
+
+_pdl_failed = False
+
+
+def pdl_allowed() -> bool:
+    """False under `KVREPRO_PDL=0`, which turns programmatic dependent launch off, read at every launch; and where it
+    was given up."""
+    return not _pdl_failed and os.environ.get("KVREPRO_PDL", "1") != "0"
+
+
+def give_up_pdl(device: torch.device) -> bool:
+    """Launch plainly for the rest of the process; False where that was so already, and nothing has changed."""
+    global _pdl_failed
+    was_used = pdl_allowed() and has_pdl(device)
+    _pdl_failed = True
+    return was_used
+
+
+def has_pdl(device: torch.device) -> bool:
+    """True for an NVIDIA GPU of compute capability 9.0 or above that compiles kernels."""
+    if device.type != "cuda" or torch.version.hip is not None or interpreting():
+        return False
+    return _capability(device.index or 0) >= PDL_CAPABILITY
+
+
+@cache
+def _capability(index: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(index)
 
 
 def processors(device: torch.device) -> int:

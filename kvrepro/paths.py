@@ -1,4 +1,4 @@
-"""The only code that knows folders and reads environment variables (each is listed in docs/reference.md)."""
+"""The only code that knows folders and, but for the kernels' one, environment variables (see docs/reference.md)."""
 
 from __future__ import annotations
 

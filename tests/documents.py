@@ -34,6 +34,12 @@ _BEGINS = re.compile(r"\||#|\s*(?:[-*]|\d+\.) ")
 _ASSIGNMENT = re.compile(r"[A-Z][A-Z0-9_]*=")
 
 
+def variables_read() -> set[str]:
+    """The environment variables of ours that the code reads."""
+    sources = (PACKAGE / "paths.py", ROOT / "kernels" / "launch.py")
+    return {name for path in sources for name in re.findall(r'"(KVREPRO_[A-Z]+)"', path.read_text())}
+
+
 @dataclass(frozen=True)
 class Block:
     """A fenced code block; `number` counts those of its page and language."""

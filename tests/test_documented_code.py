@@ -14,7 +14,7 @@ import kvrepro
 from kvrepro.models.table import model_table
 from kvrepro.runs.profiles import parse_profile
 
-from .documents import PAGES, ROOT, Block, blocks, code_spans, paragraphs
+from .documents import PAGES, ROOT, Block, blocks, code_spans, paragraphs, variables_read
 
 # shell blocks: test_documented_commands.py; text is the tree of README and formulas
 LANGUAGES = {"bash", "python", "yaml", "text"}
@@ -165,6 +165,5 @@ def test_every_python_name_of_the_package_that_the_text_names_exists():
 
 
 def test_the_environment_variables_that_the_pages_name_are_those_that_are_read():
-    read = set(re.findall(r'"(KVREPRO_[A-Z]+)"', (ROOT / "kvrepro" / "paths.py").read_text()))
     named = set(re.findall(r"\bKVREPRO_[A-Z]+", "\n".join(page.read_text() for page in PAGES)))
-    assert named == read
+    assert named == variables_read()

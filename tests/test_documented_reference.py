@@ -20,7 +20,7 @@ from kvrepro.runs import processes
 from kvrepro.runs.profiles import profile_names
 from kvrepro.runs.summary import COLUMNS
 
-from .documents import ROOT, code_spans
+from .documents import ROOT, code_spans, variables_read
 
 TEXT = (ROOT / "docs" / "reference.md").read_text()
 
@@ -79,8 +79,7 @@ def test_the_exit_codes():
 
 
 def test_the_environment_variables():
-    read = re.findall(r'"(KVREPRO_[A-Z]+)"', (ROOT / "kvrepro" / "paths.py").read_text())
-    assert sorted(named(section("Environment variables"))) == sorted(set(read))
+    assert sorted(named(section("Environment variables"))) == sorted(variables_read())
 
 
 def test_the_extras():

@@ -9,7 +9,17 @@ from importlib import import_module
 
 from .common import Result, run_cases
 
-STEMS = ("decode_attention", "append_kv", "compact_slots", "key_redundancy", "window_scores", "sample")
+STEMS = (
+    "decode_attention",
+    "append_kv",
+    "add_rms_norm",
+    "silu_mul",
+    "compact_slots",
+    "key_redundancy",
+    "window_scores",
+    "sample",
+    "skinny_linear",
+)
 
 
 def run(stem: str, device: str, impl: str = "triton", *, large: bool = False) -> list[Result]:

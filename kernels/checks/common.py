@@ -106,15 +106,14 @@ def slot_tensor(
     rows: int, heads: int, span: int, size: int, dtype: str, lengths: Tensor | None, seed: int, device: str
 ) -> Tensor:
     """`[B, H, S, D]` normal values inside a larger storage (so strides are not dense), NaN in every unused slot."""
-    g = torch.Generator().manual_seed(seed)
-    storage = torch.full((rows, heads, span + 3, size), float("nan"))
-    storage[:, :, :span] = torch.randn(rows, heads, span, size, generator=g)
+    storage = torch.full((rows, heads, span + 3, size), float("nan"), dtype=DTYPES[dtype], device=device)
+    storage[:, :, :span] = normal(rows, heads, span, size, dtype=dtype, seed=seed, device=device)
     if lengths is not None:
-        unused = torch.arange(span + 3) >= lengths.cpu()[:, None]
+        unused = torch.arange(span + 3, device=device) >= lengths[:, None]
         storage.masked_fill_(unused[:, None, :, None], float("nan"))
-    return storage.to(DTYPES[dtype]).to(device)[:, :, :span]
+    return storage[:, :, :span]
 
 
 def normal(*shape: int, dtype: str, seed: int, device: str) -> Tensor:
-    """Normal values."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DTYPES[dtype]).to(device)
+    """Normal values, drawn on the device: one core of a CPU would take longer than all kernels."""
+    return torch.randn(*shape, generator=torch.Generator(device).manual_seed(seed), device=device).to(DTYPES[dtype])

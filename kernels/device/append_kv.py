@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .common import wait_for_predecessor
+
 
 @triton.jit
 def append_kernel(
@@ -30,6 +32,7 @@ def append_kernel(
     SIZE: tl.constexpr,
     SIZE_PAD: tl.constexpr,
     ROTATE: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     """One head of one row: `rope(x)_d = x_d cos_d + sign_d x_(d +- D/2) sin_d`, sign -1 in the first half.
 
@@ -38,6 +41,7 @@ def append_kernel(
 
     References: RoFormer, arXiv 2104.09864; halves instead of interleaved pairs, as in transformers.
     """
+    wait_for_predecessor(PDL)
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
     feature = tl.arange(0, SIZE_PAD)

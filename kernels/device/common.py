@@ -7,6 +7,21 @@ import triton.language as tl
 
 
 @triton.jit
+def wait_for_predecessor(PDL: tl.constexpr):
+    """Let the next kernel of the stream be launched, then wait until the one before has ended and its stores show.
+
+    With programmatic dependent launch a kernel starts before its predecessor has ended. Every kernel that takes `PDL`
+    calls this in all its programs before it reads or writes anything that another kernel writes or reads; before it
+    stand at most loads of what no kernel writes. See docs/kernels.md.
+
+    Source: griddepcontrol in the PTX ISA.
+    """
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+
+
+@triton.jit
 def dot(a, b, PRECISION: tl.constexpr):
     """`a @ b` with float32 sums.
 

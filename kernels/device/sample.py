@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .common import wait_for_predecessor
+
 GOLDEN: tl.constexpr = tl.constexpr(0x9E3779B97F4A7C15)
 MIX_1: tl.constexpr = tl.constexpr(0xBF58476D1CE4E5B9)
 MIX_2: tl.constexpr = tl.constexpr(0x94D049BB133111EB)
@@ -46,12 +48,14 @@ def chunk_kernel(
     TOP: tl.constexpr,
     CHUNK: tl.constexpr,
     WITH_SUM: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     """The `TOP` largest of one chunk of one row, packed with their tokens, in descending order.
 
     With `WITH_SUM` also `max x` and `sum exp(x - max x)` of the chunk, `x = logit / temperature`, for a nucleus that
     is measured on the whole distribution.
     """
+    wait_for_predecessor(PDL)
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     token = part * CHUNK + tl.arange(0, CHUNK)
@@ -90,6 +94,7 @@ def draw_kernel(
     BLOCK: tl.constexpr,
     CHUNKS_PAD: tl.constexpr,
     NUCLEUS: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     """Merge the chunks of one row, apply temperature and top-p, and draw: `argmax_t (x_t + gumbel(key, step, t))`.
 
@@ -99,6 +104,7 @@ def draw_kernel(
     Reference: Gumbel-max (Gumbel 1954); the noise is a hash of (key, step, token), see
     `kvrepro.kernels.reference.sampling`.
     """
+    wait_for_predecessor(PDL)
     row = tl.program_id(0).to(tl.int64)
     offset = tl.arange(0, BLOCK)
     left = tl.load(packed + row * n_candidates + offset, mask=offset < n_candidates, other=NOTHING)

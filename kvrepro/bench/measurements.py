@@ -178,10 +178,14 @@ def roof_rates(measured: Measurement | None) -> tuple[float, float]:
 def gpu_budget_rows(measured: Measurement | None) -> pd.DataFrame:
     """Decode rows of `dynts` under a budget; empty without a GPU measurement.
 
+    A row that is a variant (the largest batch, a step launch by launch) or that no graph replayed is left out.
+
     Returns:
-        Columns model (the paper's title), budget_tokens, rows, decode_tps, bound_tps, fraction_of_bound, kv_bytes.
+        Columns model (the paper's title), budget_tokens, rows, decode_tps, bound_tps and fraction_of_bound (of the rate
+        at which the GPU reads), kv_bytes.
     """
     columns = ["model", "budget_tokens", "rows", "decode_tps", "bound_tps", "fraction_of_bound", "kv_bytes"]
     decode = [] if measured is None else measured.data["decode"]
-    rows = [r for r in decode if r.get("method") == DYNTS and "budget_tokens" in r and "eager" not in r["name"]]
+    rows = [r for r in decode if r.get("method") == DYNTS and "budget_tokens" in r]
+    rows = [r for r in rows if "variant" not in r and r.get("captured") is not False]
     return pd.DataFrame([r | {"model": MODEL_TITLES.get(r["model"], r["model"])} for r in rows], columns=columns)

@@ -67,6 +67,8 @@ def slots_attention(
             f"{type(module).__name__} masks keys by a rule of its own, which the compressed cache does not support; "
             "use a model with plain softmax attention in every layer"
         )
+    if slots.static_step is not None:
+        return slots.static_step.attend(module.layer_idx, query[:, :, 0], key, value, scaling)[:, None], None
     home, query = query.device, query.to(key.device)
     out, mass = biased_attention(
         query[:, :, 0], key, value, slots.attention_bias, scaling, with_mass=slots.on_mass is not None

@@ -20,6 +20,7 @@ class QueryRing:
         shape = cache.shape
         # not a reference: the cache holds its ring
         self.cache, self.width = weakref.proxy(cache), width
+        self._positions, self._places = None, None
         cache.add_row_state(STATE, shape.layers, shape.q_heads, width, shape.head_dim, dtype=cache.kv.dtype)
 
     @property
@@ -29,7 +30,10 @@ class QueryRing:
 
     def write(self, layer: int, query: Tensor, rows: Tensor, positions: Tensor) -> None:
         """Store `[B, Hq, D]` of one step; `rows` and `positions` are `[B]` int64."""
-        self.storage[rows, layer, :, positions % self.width] = query
+        if positions is not self._positions:
+            # once a step, not once a layer
+            self._positions, self._places = positions, positions % self.width
+        self.storage[rows, layer, :, self._places] = query
 
     def write_layers(self, queries: Tensor, rows: Tensor, positions: Tensor) -> None:
         """Store the queries of all layers of one step, `[L, B, Hq, D]`."""

@@ -16,10 +16,12 @@ from transformers import Cache
 
 from ..errors import KvreproError
 from ..kernels.compact_slots import compact_slots
+from .counters import DeviceCounters
 from .recent_queries import QueryRing
 from .rotary import Rotary
 from .shape import CacheShape
 from .slot_layer import SlotLayer
+from .static_step import StaticStep
 
 GRANULARITIES = ("shared", "layer", "head")
 
@@ -73,8 +75,11 @@ class CompressedCache(Cache):
         self.row_state: dict[str, Tensor] = {}
         self.lengths: list[int] = []
         self.seen: list[int] = []
+        self.counters = DeviceCounters(max_rows, self.kv.device)
         self.peak_tokens = 0
         self.attention_bias: Tensor | None = None
+        # set while a model's own forward runs in static shapes
+        self.static_step: StaticStep | None = None
         # set by `attention.slot_attention`: positions and empty slots are then given, nothing is derived from counts
         self.in_slot_attention = False
         # what a method wants to see of a step; set by `keep_queries` and by the method itself. `on_mass` is given the
@@ -183,7 +188,10 @@ class CompressedCache(Cache):
 
     def next_positions(self) -> Tensor:
         """`[B, 1]` int64: the position of the token that each live row takes next. Pass it as `position_ids`."""
-        return torch.tensor(self.lengths if self.reindexed else self.seen, device=self.kv.device)[:, None]
+        self.counters.follow(self.lengths, self.seen)
+        counts = self.counters.lengths if self.reindexed else self.counters.seen
+        # what the step counts on must not change a position that somebody still holds
+        return counts[: self.n_rows, None].clone()
 
     def uniform_count(self, counts: list[int], what: str) -> int:
         """The one count that all rows share, for callers that know nothing of rows of different length.
@@ -203,6 +211,8 @@ class CompressedCache(Cache):
 
         The first layer of a forward pass opens the step, the last one advances the lengths.
         """
+        if self.static_step is not None:
+            return self.static_step.append(layer, keys, values)
         n_rows, _, n_new, _ = keys.shape
         if layer == 0:
             if not self.lengths:
@@ -237,12 +247,12 @@ class CompressedCache(Cache):
         For decoders that write K and V themselves; `append` opens and closes its steps on its own.
         """
         self.span = self.longest_after(n_rows, n_new)
-        device = self.kv.device
-        steps = torch.arange(n_new, device=device)
-        lengths = torch.tensor(self.lengths, device=device)
-        self._rows = torch.arange(n_rows, device=device)[:, None]
-        self._targets = lengths[:, None] + steps
-        positions = torch.tensor(self.seen, device=device)[:, None] + steps
+        counters = self.counters
+        counters.follow(self.lengths, self.seen)
+        steps = torch.arange(n_new, device=self.kv.device)
+        self._rows = counters.rows[:n_rows, None]
+        self._targets = counters.lengths[:n_rows, None] + steps
+        positions = counters.seen[:n_rows, None] + steps
         # of the newest token of each row, `[B]`
         self.step_rows, self.step_slots, self.step_positions = self._rows[:, 0], self._targets[:, -1], positions[:, -1]
         for layer_positions in self.positions:
@@ -253,6 +263,7 @@ class CompressedCache(Cache):
         """The step is done: every row holds and has seen `n_new` more tokens."""
         self.lengths = [n + n_new for n in self.lengths]
         self.seen = [n + n_new for n in self.seen]
+        self.counters.add(self.n_rows, n_new, self.lengths, self.seen)
 
     def _bias(self, n_new: int) -> Tensor | None:
         """0 where a slot is in use and -inf where not, `[B, 1, 1, S]`; None when all rows are full up to the span."""

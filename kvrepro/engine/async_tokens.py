@@ -38,7 +38,8 @@ class AsyncTokens:
         if tokens.is_cuda:
             copied.copy_(tokens, non_blocking=True)
             event = torch.cuda.Event()
-            event.record()
+            # of the tokens' device, which need not be the current one
+            event.record(torch.cuda.current_stream(tokens.device))
         self._unread.append((list(rows), copied, event))
         return self._read() if len(self._unread) > self.delay_steps else None
 

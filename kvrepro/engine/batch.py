@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,6 +22,9 @@ from ..methods.views import NEVER
 from .async_tokens import AsyncTokens
 from .requests import NAN_LOGITS, Completion, Request, RunStats
 from .stage_timer import StageTimer
+
+if TYPE_CHECKING:
+    from .step_tail import StepTail
 
 # streams never share a key: what an eviction draws must not move what sampling draws
 SAMPLING, EVICTION = 1, 2
@@ -72,14 +77,17 @@ class Row:
 class ActiveBatch:
     """Rows in the order of the cache, and per row on the cache's device: newest token, sampling key, tokens drawn.
 
+    `state` `[3, max_rows]` int64 holds these and never moves.
     Replies that are given lie there too: a copy from the host in every step would have it wait for a GPU.
     """
 
-    def __init__(self, max_rows: int, device: torch.device):
+    def __init__(self, max_rows: int, device: torch.device, requests: Iterable[Request] = ()):
         self.rows: list[Row] = []
         self.n_steps = 0
-        self._state = torch.zeros(3, max_rows, dtype=torch.int64, device=device)
-        self._given = torch.empty(max_rows, 0, dtype=torch.int64, device=device)
+        self.state = torch.zeros(3, max_rows, dtype=torch.int64, device=device)
+        # one shape for all requests, since work that was recorded holds it
+        longest = max((len(r.forced_ids or ()) for r in requests), default=0)
+        self._given = torch.full((max_rows, longest), NOT_FINITE, device=device)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -87,26 +95,34 @@ class ActiveBatch:
     @property
     def newest(self) -> Tensor:
         """`[B]` int64: the token that each row takes next."""
-        return self._state[0, : len(self.rows)]
+        return self.state[0, : len(self.rows)]
 
     @property
     def keys(self) -> Tensor:
         """`[B]` int64: the rows' sampling keys."""
-        return self._state[1, : len(self.rows)]
+        return self.state[1, : len(self.rows)]
 
     @property
     def steps(self) -> Tensor:
         """`[B]` int64: index in the reply of the token that each row draws next."""
-        return self._state[2, : len(self.rows)]
+        return self.state[2, : len(self.rows)]
 
     @property
-    def forced(self) -> Tensor | None:
-        """`[B]` int64: the token that each row is given next, `NOT_FINITE` for one that draws; None if all draw."""
-        if not any(row.forced for row in self.rows):
+    def form(self) -> int | None:
+        """What `forced` depends on but its values; None where all rows draw. Work that was recorded serves one form."""
+        return self._given.shape[1] if any(row.forced for row in self.rows) else None
+
+    def forced(self, n_rows: int | None = None) -> Tensor | None:
+        """`[B]` int64: the token that each row is given next, `NOT_FINITE` for one that draws; None if all draw.
+
+        `n_rows`: of so many rows, live or not; None is those that live.
+        """
+        if self.form is None:
             return None
+        n_rows = len(self.rows) if n_rows is None else n_rows
         # a row that draws may be further than any reply that is given
-        place = self.steps.clamp(max=self._given.shape[1] - 1)
-        return self._given[: len(self.rows)].gather(1, place[:, None])[:, 0]
+        place = self.state[2, :n_rows].clamp(max=self._given.shape[1] - 1)
+        return self._given[:n_rows].gather(1, place[:, None])[:, 0]
 
     def n_drawn(self, row: Row) -> int:
         """Tokens that a live row has drawn; the last ones may not have reached the host, and so not its completion."""
@@ -116,7 +132,7 @@ class ActiveBatch:
         """Append a row that has drawn its first token, or none (below 0)."""
         row.entered = self.n_steps
         index, given = len(self.rows), row.forced or ()
-        self._state[:, index] = torch.tensor([max(0, token), row.sampling_key, 1])
+        self.state[:, index] = torch.tensor([max(0, token), row.sampling_key, 1])
         if (more := len(given) - self._given.shape[1]) > 0:
             self._given = pad(self._given, (0, more), value=NOT_FINITE)
         self._given[index] = NOT_FINITE
@@ -124,16 +140,18 @@ class ActiveBatch:
         self.rows.append(row)
 
     def advance(self, tokens: Tensor) -> None:
-        """Every row has drawn a token, `tokens` `[B]` int64; a row that could draw none (below 0) is fed token 0."""
+        """Every row has drawn a token, `tokens` `[B]` int64; a row that could draw none (below 0) is fed token 0.
+
+        Device work only, for as many rows as there are tokens; the host counts `n_steps` itself.
+        """
         # such a row is stepped on until the host has read what it drew, and no embedding has an index below 0
-        torch.clamp(tokens, min=0, out=self.newest)
-        self.steps.add_(1)
-        self.n_steps += 1
+        torch.clamp(tokens, min=0, out=self.state[0, : len(tokens)])
+        self.state[2, : len(tokens)].add_(1)
 
     def release(self, index: int) -> None:
         """Drop a row; the last one takes its place."""
         last = len(self.rows) - 1
-        self._state[:, index] = self._state[:, last].clone()
+        self.state[:, index] = self.state[:, last].clone()
         self._given[index] = self._given[last].clone()
         self.rows[index] = self.rows[last]
         self.rows.pop()
@@ -150,6 +168,7 @@ class RunState:
         evicted: rows that evicted in this step, and what `EvictionMethod.plans` counted of each, on its way to the
             host.
         part_timer: times the parts of the model's own step, which costs time itself; None in runs.
+        tail: what a decoder may hold in one graph with the model; None where the host takes part in every step.
     """
 
     cache: CompressedCache
@@ -158,6 +177,7 @@ class RunState:
     timer: StageTimer
     waiting: deque[Request] = field(default_factory=deque)
     part_timer: StageTimer | None = None
+    tail: StepTail | None = None
     sync_step: int = 0
     evicted: AsyncTokens = field(default_factory=lambda: AsyncTokens(NEVER))
     prefilled: dict[tuple[int, ...], Prefill] = field(default_factory=dict)
@@ -197,3 +217,14 @@ class RunState:
                 stats.pin_overflow_tokens += dropped
                 completion.pin_overflow_tokens += dropped
                 completion.evictions += 1
+
+
+def warn_of_nan(n_broken: int, dtype: torch.dtype) -> None:
+    """Say how many replies ended because the model's numbers did."""
+    remedy = "Run it in bfloat16 or float32" if dtype == torch.float16 else "Check its weights"
+    warnings.warn(
+        f"{n_broken} replies ended with status {NAN_LOGITS} and count as wrong: the model's logits in "
+        f"{str(dtype).removeprefix('torch.')} were not finite. {remedy}",
+        RuntimeWarning,
+        stacklevel=3,
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 
@@ -21,12 +20,13 @@ from ..methods.base import EvictionMethod
 from ..methods.views import NEVER, EvictionView, RowNumbers, StepView
 from ..models.tokens import ThinkTags
 from .async_tokens import AsyncTokens
-from .batch import ActiveBatch, Row, RunState
+from .batch import ActiveBatch, Row, RunState, warn_of_nan
 from .decoders.choose import make_decoder
 from .observer import Observer
 from .requests import LENGTH_LIMIT, NAN_LOGITS, OK, TRUNCATED, Completion, Request, RunStats, SamplingConfig
 from .sampling import next_tokens
 from .stage_timer import StageTimer
+from .step_tail import StepTail
 
 # steps after which the host reads a token: enough for a GPU never to wait for it
 GPU_DELAY_STEPS = 4
@@ -95,7 +95,7 @@ class Engine:
             n_broken += completion.status == NAN_LOGITS
             yield completion
         if n_broken:
-            _warn_of_nan(n_broken, self.model.dtype)
+            warn_of_nan(n_broken, self.model.dtype)
 
     def begin(self, requests: Iterable[Request]) -> RunState:
         """Check requests, at least one, as `run` does, and make a state in which they wait for `advance`."""
@@ -106,7 +106,7 @@ class Engine:
                 raise KvreproError("a prompt is empty: every request needs at least one token")
             self.method.check_prompt(length)
         capacity = self.method.capacity_slots(longest, self.max_new_tokens)
-        state = self.open(min(self.batch_rows, len(waiting)), capacity)
+        state = self.open(min(self.batch_rows, len(waiting)), capacity, waiting)
         check_length(self.model.config, capacity if state.cache.reindexed else longest + self.max_new_tokens)
         state.waiting = waiting
         return state
@@ -125,7 +125,7 @@ class Engine:
             state.timer.settle()
             self.stats.kv_tokens_peak = state.cache.peak_tokens
 
-    def open(self, rows: int, capacity: int) -> RunState:
+    def open(self, rows: int, capacity: int, requests: Iterable[Request] = ()) -> RunState:
         """A state without live rows: a cache for `rows` of `capacity` slots, prepared by the method, and new stats."""
         device = self.model.device
         cache = CompressedCache(self.model.config, rows, capacity, self.method.granularity, self.model.dtype, device)
@@ -136,8 +136,11 @@ class Engine:
             kv_bytes=cache.kv_bytes, capacity_tokens=capacity, bytes_per_slot=cache.bytes_per_slot, batch_rows=rows
         )
         delay_steps = 0 if self.observer.sees_logits else self.delay_steps
-        timer = StageTimer(vars(self.stats), device, self.clock)
-        return RunState(cache, ActiveBatch(rows, device), AsyncTokens(delay_steps), timer)
+        timer, batch = StageTimer(vars(self.stats), device, self.clock), ActiveBatch(rows, device, requests)
+        state = RunState(cache, batch, AsyncTokens(delay_steps), timer)
+        if self.method.observes_on_device and not self.observer.sees_logits:
+            state.tail = StepTail(self.method, self.sampling, cache, batch)
+        return state
 
     # nothing is yielded inside inference mode: it would leak into the caller's code between completions
     @torch.inference_mode()
@@ -177,19 +180,25 @@ class Engine:
                 finished = self.read_all(state)
             if finished:
                 return finished
-        with timer.section("forward_s"):
-            newest = batch.newest
-            logits, hidden = self.decoder.step(newest, cache, state.part_timer)
-        self.observer.logits(batch.rows, logits)
-        with timer.section("score_s"):
-            self.method.observe(StepView(cache, hidden, newest))
+        if state.tail is not None and self.decoder.captures and state.part_timer is None:
+            with timer.section("forward_s"):
+                logits, _, tokens = self.decoder.step_and_draw(cache, state.tail)
+        else:
+            with timer.section("forward_s"):
+                newest = batch.newest
+                logits, hidden = self.decoder.step(newest, cache, state.part_timer)
+            self.observer.logits(batch.rows, logits)
+            with timer.section("score_s"):
+                self.method.observe(StepView(cache, hidden, newest))
+            with timer.section("sample_s"):
+                tokens = next_tokens(logits, self.sampling, batch.forced(), batch.keys, batch.steps)
+                batch.advance(tokens)
         if is_sync:
             with timer.section("evict_s"):
                 for length, rows in state.groups_due(self.method):
                     self.evict(state, rows, length)
+        batch.n_steps += 1
         with timer.section("sample_s"):
-            tokens = next_tokens(logits, self.sampling, batch.forced, batch.keys, batch.steps)
-            batch.advance(tokens)
             read = state.tokens.push(batch.rows, tokens)
         with timer.section("host_s"):
             self.stats.steps += 1
@@ -283,13 +292,3 @@ class Engine:
 
     def _tensor(self, values: list[int]) -> Tensor:
         return torch.tensor(values, device=self.model.device)
-
-
-def _warn_of_nan(n_broken: int, dtype: torch.dtype) -> None:
-    remedy = "Run it in bfloat16 or float32" if dtype == torch.float16 else "Check its weights"
-    warnings.warn(
-        f"{n_broken} replies ended with status {NAN_LOGITS} and count as wrong: the model's logits in "
-        f"{str(dtype).removeprefix('torch.')} were not finite. {remedy}",
-        RuntimeWarning,
-        stacklevel=3,
-    )

@@ -98,7 +98,10 @@ class Completion:
 
 @dataclass
 class RunStats:
-    """Time and size of one engine run; times in seconds of its clock, wall time unless another was asked for."""
+    """Time and size of one engine run; times in seconds of its clock, wall time unless another was asked for.
+
+    Where one CUDA graph holds a whole step, `forward_s` covers scores and sampling too.
+    """
 
     prefill_s: float = 0.0
     forward_s: float = 0.0

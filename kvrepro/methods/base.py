@@ -75,6 +75,9 @@ class EvictionMethod(_Frozen):
     attention: ClassVar[str] = "none"
     # whether `cache.rotary`, the model's rotation, must be set
     needs_rotary: ClassVar[bool] = False
+    # whether `observe` does nothing but work on the device, in shapes that never change: a CUDA graph can then hold it.
+    # A class that defines `observe` says so itself
+    observes_on_device: ClassVar[bool] = True
     # what to collect in a prefill: so many last queries, and whether attention is summed
     probe_sizes: ClassVar[tuple[int, bool]] = (0, False)
     limits: ClassVar[Mapping[str, int | str | tuple[str, ...]]] = {
@@ -92,6 +95,8 @@ class EvictionMethod(_Frozen):
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
+        if "observe" in vars(cls) and "observes_on_device" not in vars(cls):
+            cls.observes_on_device = False
         declare(cls)
         dataclass(frozen=True)(cls)
         # `_Frozen` refuses assignments: without these a decorator above the class, which is not needed, does no harm

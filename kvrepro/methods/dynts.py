@@ -23,6 +23,7 @@ class DynTSMethod(EvictionMethod):
     source = "arXiv 2601.18383"
     state = "importance [B, S]"
     needs = ("predictor",)
+    observes_on_device = True
 
     pin_question: bool = True
     pin_answer: bool = True

@@ -66,6 +66,7 @@ class StreamingLLMMethod(WindowMethod):
 
     name = "streaming_llm"
     source = "arXiv 2309.17453"
+    observes_on_device = True
 
     sinks: int = 4
     reindex: bool = False

@@ -43,8 +43,10 @@ class SepLLMMethod(EvictionMethod):
 
     name = "sepllm"
     source = "HKUDS/SepLLM"
+    observes_on_device = True
     state = "separator flag [B, S]"
     needs = ("separators",)
+    observes_on_device = True
 
     sinks: int = 4
     separators: tuple[int, ...] = ()

@@ -59,8 +59,8 @@ def hardware(device: str) -> dict[str, Any]:
         "memory_bytes": psutil.virtual_memory().total,
     }
     if device.startswith("cuda"):
-        found["gpu"] = torch.cuda.get_device_name()
-        found["cuda_peak_bytes"] = torch.cuda.max_memory_allocated()
+        found["gpu"] = torch.cuda.get_device_name(device)
+        found["cuda_peak_bytes"] = torch.cuda.max_memory_allocated(device)
     return found
 
 

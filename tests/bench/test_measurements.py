@@ -93,7 +93,12 @@ def test_gpu_rows_are_read_and_only_then_drawn(tmp_path):
         "time": "2026-11-23",
         "revision": "abc",
         "checks": [],
-        "decode": [row, row | {"method": "full"}, row | {"name": "dynts C=2500 eager step"}],
+        "decode": [
+            row,
+            row | {"method": "full"},
+            row | {"name": "dynts C=2500 eager step", "variant": "eager step"},
+            row | {"name": "dynts C=5000", "budget_tokens": 5000, "captured": False},
+        ],
     }
     (tmp_path / "gpu.json").write_text(json.dumps(gpu))
     newest = measurements.latest(measurements.find_measurements(tmp_path), measurements.GPU)

@@ -7,10 +7,11 @@ import warnings
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM
 
 import kvrepro
 from kvrepro.benchmarks.chains.language import build_tokenizer
+from kvrepro.cache.attention import slot_attention
 from kvrepro.cache.slots import CompressedCache, KeepPlan
 from kvrepro.engine import engine
 from kvrepro.engine.async_tokens import AsyncTokens
@@ -18,9 +19,11 @@ from kvrepro.engine.decoders import graph as graph_decoder
 from kvrepro.engine.decoders.choose import make_decoder
 from kvrepro.engine.decoders.fused import FusedDecoder
 from kvrepro.engine.decoders.graph import GraphDecoder
+from kvrepro.engine.decoders.module import ModuleDecoder
 from kvrepro.errors import KvreproError
 
 from ..conftest import make_random_model
+from ..families import FAMILIES
 from ..method_cases import BUDGET, fair
 
 PROMPTS = [[1, *random.Random(i).choices(range(20, 200), k=5 + 9 * i)] for i in range(4)]
@@ -34,9 +37,13 @@ def tokenizer():
     return build_tokenizer()
 
 
+@pytest.mark.parametrize("with_tail", [False, True], ids=["step", "step-and-tail"])
 @pytest.mark.parametrize("method", METHODS)
-def test_replies_are_those_of_the_fused_decoder(random_model, tokenizer, method, monkeypatch):
-    """Rows enter, leave and evict between steps; two rows for four prompts, so batch sizes change as well."""
+def test_replies_are_those_of_the_fused_decoder(random_model, tokenizer, method, with_tail, monkeypatch):
+    """Rows enter, leave and evict between steps; two rows for four prompts, so batch sizes change as well.
+
+    With the tail, observation and sampling are part of what a graph would hold, rows that are not live included.
+    """
     graph_decoder.say_once.cache_clear()
     budget = None if method == "full" else BUDGET
 
@@ -50,8 +57,10 @@ def test_replies_are_those_of_the_fused_decoder(random_model, tokenizer, method,
     expected = run()
     used, steps = [], []
     monkeypatch.setattr(engine, "make_decoder", lambda model, kind: used.append(GraphDecoder(model)) or used[-1])
-    step = GraphDecoder.step
-    monkeypatch.setattr(GraphDecoder, "step", lambda self, *given: steps.append(1) or step(self, *given))
+    monkeypatch.setattr(GraphDecoder, "captures", with_tail)
+    name = "step_and_draw" if with_tail else "step"
+    step = getattr(GraphDecoder, name)
+    monkeypatch.setattr(GraphDecoder, name, lambda self, *given: steps.append(1) or step(self, *given))
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         assert run() == expected
@@ -88,7 +97,8 @@ def test_logits_counters_and_positions_follow_the_fused_decoder_through_an_evict
             wanted_cache.seen,
             wanted_cache.peak_tokens,
         )
-        assert decoder._lengths.tolist() == [*cache.lengths, -1] and decoder._seen[:2].tolist() == cache.seen
+        assert cache.counters.lengths.tolist() == [*cache.lengths, -1]
+        assert cache.counters.seen[:2].tolist() == cache.seen
         for row, n in enumerate(cache.lengths):
             assert torch.equal(cache.positions[:, row, :, :n], wanted_cache.positions[:, row, :, :n])
         for name in ("step_rows", "step_slots", "step_positions"):
@@ -101,19 +111,42 @@ def test_logits_counters_and_positions_follow_the_fused_decoder_through_an_evict
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f.refusal is None], ids=lambda family: family.label)
+def test_other_families_step_in_static_shapes_as_through_their_own_forward(family):
+    model = AutoModelForCausalLM.from_config(family.config()).eval()
+    wanted_cache, cache = caches(model)
+    cache.kv.nan_to_num_(0)
+    wanted, decoder = ModuleDecoder(model), GraphDecoder(model)
+    decoder.forward = ModuleDecoder(model)
+    for step in range(5):
+        tokens = torch.tensor([30 + step, 60 + step])
+        found = []
+        for d, c in ((wanted, wanted_cache), (decoder, cache)):
+            with slot_attention(model, c):
+                found.append(d.step(tokens, c))
+        for e, f in zip(*found, strict=True):
+            assert torch.allclose(e, f, atol=1e-4)
+        assert (cache.lengths, cache.seen) == (wanted_cache.lengths, wanted_cache.seen)
+        if step == 2:
+            for c in (cache, wanted_cache):
+                c.compact(KeepPlan(torch.tensor([1]), torch.tensor([0, 2, 5, 9])[None, None, None]))
+    assert not cache.kv[:, :, 2].any(), "a row that is not live was written"
+
+
+@torch.inference_mode()
 def test_a_warm_up_changes_nothing(random_model):
     """Before a capture the step runs with no live row."""
     cache = caches(random_model)[1]
-    decoder = GraphDecoder(random_model)
+    decoder, counters = GraphDecoder(random_model), cache.counters
+    counters.follow(cache.lengths, cache.seen)
     decoder._bind(cache)
-    decoder._upload(cache)
-    before = cache.kv.clone(), cache.positions.clone(), decoder._seen.clone()
-    decoder._lengths.fill_(-1)
-    logits, _ = decoder._body(3)
+    before = cache.kv.clone(), cache.positions.clone(), counters.seen.clone()
+    counters.lengths.fill_(-1)
+    logits, _, _ = decoder._body(3, None)
     assert logits.isfinite().all()
-    for old, new in zip(before, (cache.kv, cache.positions, decoder._seen), strict=True):
+    for old, new in zip(before, (cache.kv, cache.positions, counters.seen), strict=True):
         assert torch.equal(old.nan_to_num(5), new.nan_to_num(5))
-    assert decoder._lengths.tolist() == [-1] * 3
+    assert counters.lengths.tolist() == [-1] * 3
 
 
 def test_batches_are_padded_to_a_ladder(random_model):
@@ -122,6 +155,11 @@ def test_batches_are_padded_to_a_ladder(random_model):
         cache = CompressedCache(random_model.config, rows, 4)
         decoder._bind(cache)
         assert decoder._ladder == ladder
+
+
+def _half_on_meta(module):
+    if isinstance(module, torch.nn.Embedding):
+        module.to("meta")
 
 
 def test_errors_say_what_to_do(random_model):
@@ -133,8 +171,8 @@ def test_errors_say_what_to_do(random_model):
         decoder.step(torch.tensor([5, 6]), cache)
     with pytest.raises(KvreproError, match="capture=True needs a GPU; the model is on cpu"):
         GraphDecoder(random_model, capture=True)
-    with pytest.raises(KvreproError, match="model type 'gpt2'.*use decoder='auto'"):
-        GraphDecoder(GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=16)))
+    with pytest.raises(KvreproError, match="this one lies on cpu, meta; use decoder='auto'"):
+        GraphDecoder(make_random_model("llama", tie_word_embeddings=False).apply(_half_on_meta))
 
 
 @pytest.mark.parametrize("delay", [0, 1, 4])
@@ -164,9 +202,8 @@ def test_a_capture_that_fails_falls_back_with_a_message(random_model, monkeypatc
     decoder = GraphDecoder(random_model)
     # as on a GPU, whose capture breaks
     decoder.capture = True
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
 
-    def broken(batch):
+    def broken(batch, tail):
         raise error
 
     monkeypatch.setattr(decoder, "_record", broken)

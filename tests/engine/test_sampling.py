@@ -113,21 +113,21 @@ def test_forced_rows_draw_as_others_do_and_take_their_own_tokens(monkeypatch):
 
 def test_replies_that_are_given_stand_beside_their_rows_however_those_move():
     batch = ActiveBatch(3, torch.device("cpu"))
-    assert batch.forced is None
+    assert batch.forced() is None
     batch.admit(Row(Request("a", 0, (1,), (7, 8)), 0), 7)
     batch.admit(Row(Request("b", 0, (1,)), 0), 30)
     # longer than those before
     batch.admit(Row(Request("c", 0, (1,), (4, 5, 6)), 0), 4)
-    assert batch.forced.tolist() == [8, NOT_FINITE, 5]
+    assert batch.forced().tolist() == [8, NOT_FINITE, 5]
     batch.advance(torch.tensor([8, 31, 5]))
     batch.release(0)
-    assert batch.forced.tolist() == [6, NOT_FINITE]
+    assert batch.forced().tolist() == [6, NOT_FINITE]
     batch.advance(torch.tensor([6, 32]))
     batch.release(0)
     # its place held a reply before, and it is further than that
-    assert batch.forced is None
+    assert batch.forced() is None
     batch.admit(Row(Request("d", 0, (1,), (9, 3)), 0), 9)
-    assert batch.forced.tolist() == [NOT_FINITE, 3]
+    assert batch.forced().tolist() == [NOT_FINITE, 3]
 
 
 @pytest.mark.parametrize("bad", [{"temperature": -0.1}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_k": -1}, {"order": "x"}])

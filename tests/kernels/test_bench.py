@@ -36,22 +36,52 @@ def test_without_a_gpu_nothing_is_measured(capsys):
     assert "kernels are timed on a GPU only" in captured.err and not captured.out
 
 
-def test_a_provider_that_breaks_is_recorded_and_the_others_keep_their_rows(monkeypatch):
-    class Prepared:
-        bytes, others = 1000, {}
+class Prepared:
+    """A case of one library kernel, whose own kernel does not compile where that is said."""
 
-        def run(self, impl):
-            if impl == "triton":
-                raise TypeError("does not compile")
+    bytes = 1000
 
-    def timed(run, capture):
+    def __init__(self, compiles):
+        self.compiles, self.others = compiles, {"library": lambda: None}
+
+    def run(self, impl):
+        if impl == "triton" and not self.compiles:
+            raise TypeError("does not compile")
+
+
+@pytest.fixture
+def timings(monkeypatch):
+    """Repeats of 1 ms, or of 1 us for a provider that is tiny; returns what was captured, and in how many launches."""
+    asked = []
+
+    def timed(run, capture, device, launches=1):
         run()
-        return [1.0] * 6
+        asked.append((capture, launches))
+        return [1e-3 if capture else 1.0] * 6
 
-    monkeypatch.setattr(bench, "CASES", {("sample", "small"): lambda device: Prepared()})
     monkeypatch.setattr(bench, "time_ms", timed)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "none")
+    return asked
+
+
+def test_a_provider_that_breaks_is_recorded_and_the_others_keep_their_rows(monkeypatch, timings):
+    monkeypatch.setattr(bench, "CASES", {("sample", "small"): lambda device: Prepared(False)})
     failures = []
     rows = bench.bench(copy=1e9, passed={"sample"}, failures=failures)
     assert failures == [{"name": "sample small triton", "why": "TypeError: does not compile"}]
-    assert [row.provider for row in rows] == ["torch"]
+    assert [row.provider for row in rows] == ["torch", "library"]
+    assert bench.bench(copy=1e9, passed=set(), failures=failures) == [] and len(failures) == 1
+
+
+def test_of_a_tiny_kernel_one_graph_holds_several_launches(monkeypatch, timings):
+    monkeypatch.setattr(bench, "CASES", {("sample", "small"): lambda device: Prepared(True)})
+    tiny, twin = (bench.time_case("sample", "small", provider, None) for provider in ("triton", "torch"))
+    assert timings == [(True, 1), (True, bench.TINY_LAUNCHES), (False, 1)]
+    assert (tiny.launches, tiny.graph, twin.launches, twin.graph) == (bench.TINY_LAUNCHES, True, 1, False)
+    assert tiny.gb_per_s == pytest.approx(1.0) and tiny.fraction_of_copy is None
+
+
+def test_the_providers_of_a_case_are_known_without_a_device():
+    for kernel, label in bench_cases.CASES:
+        assert bench.providers(kernel, label)[:2] == ["triton", "torch"]
+    assert bench.providers("decode_attention", "llama-8b B20 n2501")[2:] == ["sdpa"]

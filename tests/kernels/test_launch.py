@@ -13,7 +13,7 @@ WITHOUT_TRITON = """
 import sys
 import torch
 from kvrepro.kernels import aot, append_kv, compact_slots, decode_attention, key_redundancy, sample, window_scores
-from kvrepro.kernels import launch
+from kvrepro.kernels import launch, skinny_linear
 x = torch.randn(1, 2, 3, 8)
 decode_attention.decode_attention(x[:, :, 0], x, x, None, 1.0)
 print([m for m in sys.modules if m == "triton" or m.startswith("kvrepro.kernels.device")])

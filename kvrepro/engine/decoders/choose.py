@@ -15,7 +15,7 @@ import warnings
 from transformers import PreTrainedModel
 
 from ...errors import KvreproError
-from .fused import FUSED_TYPES, FusedDecoder, check_layout
+from .fused import FusedDecoder, check_layout
 from .graph import GraphDecoder
 from .module import ModuleDecoder
 from .native import NativeDecoder, refusal
@@ -28,9 +28,9 @@ def make_decoder(
 ) -> ModuleDecoder | FusedDecoder | NativeDecoder | GraphDecoder:
     """A decoder by name; `KvreproError` for an unknown one, or one that does not serve the model.
 
-    `auto`: what serves the model fastest where the layout is known: `graph` on a GPU, `native` on a CPU and `fused`
-    where that cannot be had, which a warning says; else the model's own forward, of which a GPU is warned. `native`
-    (compiled code), `fused` (torch), `graph` (static buffers and CUDA graphs) and `module` insist.
+    `auto`: what serves the model fastest: `graph` on one GPU; on a CPU `native` where the layout is known, and `fused`
+    where that cannot be had, which a warning says; else the model's own forward, launch by launch, of which a GPU is
+    warned. `native` (compiled code), `fused` (torch), `graph` (static buffers and CUDA graphs) and `module` insist.
     """
     if kind not in DECODERS:
         raise KvreproError(f"decoder={kind!r}: known are {', '.join(DECODERS)}")
@@ -38,9 +38,9 @@ def make_decoder(
         kind = _fastest(model, FusedDecoder.serves(model))
     if kind == "module":
         return ModuleDecoder(model)
-    check_layout(model, kind)
     if kind == "graph":
         return GraphDecoder(model)
+    check_layout(model, kind)
     if kind == "fused":
         return FusedDecoder(model)
     if reason := refusal(model):
@@ -50,10 +50,10 @@ def make_decoder(
 
 def _fastest(model: PreTrainedModel, is_known: bool) -> str:
     """What `auto` stands for; a choice that costs speed is said."""
-    on_gpu = model.device.type == "cuda"
-    if is_known and on_gpu:
+    devices = {p.device for p in model.parameters()}
+    if model.device.type == "cuda" and len(devices) == 1:
         return "graph"
-    if not is_known and not on_gpu:
+    if not is_known and model.device.type != "cuda":
         return "module"
     if is_known:
         reason = refusal(model)
@@ -63,9 +63,8 @@ def _fastest(model: PreTrainedModel, is_known: bool) -> str:
     else:
         kind = "module"
         slow = (
-            f"{type(model).__name__} (model type {model.config.model_type!r}) decodes through its own forward, launch "
-            f"by launch: CUDA graphs serve plain linear layers of {', '.join(FUSED_TYPES)} on one device. Speeds are "
-            "not those of the graph decoder"
+            f"{type(model).__name__} lies on {len(devices)} devices and decodes through its own forward, launch by "
+            "launch: a CUDA graph serves one device. Speeds are not those of the graph decoder"
         )
     warnings.warn(slow, RuntimeWarning, stacklevel=4)
     return kind

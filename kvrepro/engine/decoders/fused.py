@@ -14,12 +14,16 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, rms_norm, silu
+from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 from ...cache.slots import CompressedCache
+from ...cache.static_step import StaticStep
 from ...errors import KvreproError
+from ...kernels.add_rms_norm import add_rms_norm
+from ...kernels.append_kv import append_kv
 from ...kernels.reference.attention import biased_attention
+from ...kernels.silu_mul import silu_mul
 from ..stage_timer import StageTimer
 
 FUSED_TYPES = ("llama", "qwen2")
@@ -48,6 +52,7 @@ class FusedDecoder:
     """Steps of the Llama layout with fused projections; equal to the model up to rounding (tested)."""
 
     name: ClassVar[str] = "fused"
+    captures: ClassVar[bool] = False
     batch_invariant: ClassVar[bool] = False
 
     def __init__(self, model: PreTrainedModel):
@@ -86,8 +91,24 @@ class FusedDecoder:
 
         return self.run(tokens, shape.head_dim, attend, timer)
 
+    def static_step(self, tokens: Tensor, step: StaticStep) -> tuple[Tensor, Tensor]:
+        """A step of `[B]` tokens in static shapes, with the kernels of `step`; returns as `step`."""
+        cos, sin = (angle[:, 0] for angle in self.rotary(self.embed.weight, step.rotated_by))
+
+        def attend(index: int, qkv: Tensor) -> Tensor:
+            keys, values = step.storage(index)
+            query = append_kv(qkv, cos, sin, keys, values, step.slots, impl=step.impl)
+            return step.attend(index, query, keys, values, self.layers[index].scaling)
+
+        return self.run(tokens, step.cache.shape.head_dim, attend, impl=step.impl)
+
     def run(
-        self, tokens: Tensor, head_dim: int, attend: Callable[[int, Tensor], Tensor], timer: StageTimer | None = None
+        self,
+        tokens: Tensor,
+        head_dim: int,
+        attend: Callable[[int, Tensor], Tensor],
+        timer: StageTimer | None = None,
+        impl: str = "reference",
     ) -> tuple[Tensor, Tensor]:
         """The model around its attention: embedding, layers, norm, head; returns as `step`.
 
@@ -95,22 +116,25 @@ class FusedDecoder:
             tokens: `[B]`.
             attend: given a layer's index and its projections `[B, Hq + 2H, D]` before rotation (queries, keys, values);
                 writes the new slot and returns `[B, Hq, D]`.
+            impl: which kernels between the products, see `kvrepro.kernels`.
         """
         timed = nullcontext if timer is None else timer.section
-        rows, x = len(tokens), self.embed(tokens)
+        rows, x, added = len(tokens), self.embed(tokens), None
         for index, layer in enumerate(self.layers):
             with timed("projections"):
-                qkv = linear(_rms(x, layer.input_norm), *layer.qkv).view(rows, -1, head_dim)
+                # the norm adds what the last part gave, so that a sum is never a launch of its own
+                normed, x = _norm(x, added, layer.input_norm, impl)
+                qkv = linear(normed, *layer.qkv).view(rows, -1, head_dim)
             with timed("attention"):
                 attended = attend(index, qkv).reshape(rows, -1)
             with timed("projections"):
-                x = x + linear(attended, layer.out.weight, layer.out.bias)
+                added = linear(attended, layer.out.weight, layer.out.bias)
             with timed("mlp"):
-                gate, up = linear(_rms(x, layer.mlp_norm), *layer.gate_up).chunk(2, dim=-1)
-                x = x + linear(silu(gate) * up, layer.down.weight, layer.down.bias)
+                normed, x = _norm(x, added, layer.mlp_norm, impl)
+                added = linear(silu_mul(linear(normed, *layer.gate_up), impl=impl), layer.down.weight, layer.down.bias)
         with timed("head"):
-            x = _rms(x, self.norm)
-            return linear(x, self.head.weight, self.head.bias), x
+            normed, _ = _norm(x, added, self.norm, impl)
+            return linear(normed, self.head.weight, self.head.bias), normed
 
 
 def check_layout(model: PreTrainedModel, kind: str) -> None:
@@ -122,9 +146,9 @@ def check_layout(model: PreTrainedModel, kind: str) -> None:
         )
 
 
-def _rms(x: Tensor, norm: nn.Module) -> Tensor:
-    """Root-mean-square norm with the weight and epsilon of a Llama norm layer."""
-    return rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
+def _norm(x: Tensor, added: Tensor | None, norm: nn.Module, impl: str) -> tuple[Tensor, Tensor]:
+    """`(norm(x + added), x + added)` with the weight and epsilon of a Llama norm layer."""
+    return add_rms_norm(x, added, norm.weight, norm.variance_epsilon, impl=impl)
 
 
 def _fuse(*linears: nn.Linear) -> tuple[Tensor, Tensor | None]:

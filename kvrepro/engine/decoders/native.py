@@ -31,6 +31,7 @@ class NativeDecoder:
     """
 
     name: ClassVar[str] = "native"
+    captures: ClassVar[bool] = False
     batch_invariant: ClassVar[bool] = True
 
     def __init__(self, model: PreTrainedModel):
