@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -66,6 +67,11 @@ class Rotary:
         rotates = None if "none" not in forms else tuple(form != "none" for form in forms)
         return cls(plain.frequencies, plain.scaling, "interleaved" in forms, rotates)
 
+    @cached_property
+    def _is_rotated(self) -> Tensor:
+        """`rotates` on the device, sent there once."""
+        return torch.tensor(self.rotates, device=self.frequencies.device)
+
     def angles(self, positions: Tensor) -> Tensor:
         """`[..., D/2]` float32 of integer `positions` `[...]`."""
         return positions[..., None].float() * self.frequencies.to(positions.device)
@@ -74,7 +80,7 @@ class Rotary:
         """Frequencies and scaling of some layers, 0 and 1 where nothing turns: `[D/2]`, or `[l, 1, 1, 1, D/2 or 1]`."""
         if self.rotates is None:
             return self.frequencies, self.scaling
-        is_rotated = torch.tensor(self.rotates, device=self.frequencies.device)[layers].view(-1, 1, 1, 1, 1)
+        is_rotated = self._is_rotated[layers].view(-1, 1, 1, 1, 1)
         return is_rotated * self.frequencies, torch.where(is_rotated, self.scaling, 1.0)
 
     def rotate(self, x: Tensor, positions: Tensor, *, scaled: bool = True, layers: slice = slice(None)) -> Tensor:
@@ -96,7 +102,7 @@ class Rotary:
             rotated = rotated.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
         if self.rotates is None:
             return rotated
-        is_rotated = torch.tensor(self.rotates, device=x.device)[layers].view(-1, *[1] * (x.dim() - 1))
+        is_rotated = self._is_rotated.to(x.device)[layers].view(-1, *[1] * (x.dim() - 1))
         return torch.where(is_rotated, rotated, x)
 
     def halves(self, x: Tensor) -> Tensor:

@@ -280,9 +280,9 @@ def test_rows_that_evict_together_may_be_split(random_model, tokenizer, method, 
     sizes = []
     together = Engine.evict
 
-    def counted(self, state, indices, length, logits):
+    def counted(self, state, indices, length):
         sizes.append(len(indices))
-        together(self, state, indices, length, logits)
+        together(self, state, indices, length)
 
     monkeypatch.setattr(Engine, "evict", counted)
     found = {}

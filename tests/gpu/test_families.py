@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM
 
 from ..families import FAMILIES
 from . import engine_runs
-from .engine_runs import requests, run
-from .pretend_cuda import PretendCuda
+from .engine_runs import STEADY, requests, run
+from .pretend_cuda import BLOCKING, PretendCuda
 from .settings import needs_pretend_cuda
 
 pytestmark = needs_pretend_cuda
@@ -35,3 +35,13 @@ def test_a_graph_holds_the_models_own_forward(family, method, monkeypatch):
     assert away.told() == home.told()
     assert away.warnings == [] and away.decoder.name == "graph-module"
     assert away.decoder.capture is True and gpu.captures == 1
+
+
+@pytest.mark.parametrize("decoder", ["module", "fused"])
+def test_steps_that_no_graph_holds_wait_for_nothing_either(decoder):
+    home = run("rkv", decoder=decoder, **SIZES)
+    with PretendCuda() as gpu:
+        away = run("rkv", gpu=gpu, decoder=decoder, **SIZES)
+    assert away.told() == home.told()
+    assert away.decoder.name == decoder and gpu.captures == 0
+    assert gpu.journal.visits[STEADY] > 10 and gpu.journal.found(STEADY, *BLOCKING) == {}
