@@ -181,11 +181,11 @@ class GraphDecoder:
             raise
         except Exception as error:
             # a step that does not even run has another fault
-            if not self._recorder.has_warmed_up or not give_up_pdl(self.device):
+            has_warmed_up = self._recorder is not None and self._recorder.has_warmed_up
+            if not has_warmed_up or not give_up_pdl(self.device):
                 raise
-            say_once(
-                f"no CUDA graph could be captured ({root_cause(error)}); tried again without programmatic dependent launch"
-            )
+            why = root_cause(error)
+            say_once(f"no CUDA graph could be captured ({why}); tried again without programmatic dependent launch")
             return self._record(size, tail)
 
     def _record(self, size: tuple[int, int], tail: Tail | None) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]]:
