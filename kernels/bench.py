@@ -64,6 +64,8 @@ def require_cuda() -> None:
         )
 
 
+# captures in and out of inference mode do not go together in one process, and a decode step's are in it
+@torch.inference_mode()
 def time_ms(
     run: Callable[[], object],
     *,

@@ -24,8 +24,8 @@ UNITS_PER_PROCESSOR = 8
 # work units of one row at most, which one program joins, and slots of the smallest, a multiple of every tile
 MOST_UNITS = 64
 SMALLEST_UNIT = 128
-# values under way in a step of the join: 32 registers per thread of 4 warps
-JOINED_VALUES = 4096
+# values, and parts, under way in a step of the join: 32 registers per thread of 4 warps
+JOINED_VALUES, MOST_JOINED = 4096, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,7 +263,8 @@ def _decode_triton(
             SIZE_PAD=size_pad,
             BLOCK=tile_slots(size_pad, query.element_size()),
             PARTS_PAD=parts_pad,
-            CHUNK=max(1, min(parts_pad, JOINED_VALUES // (members * size_pad))),
+            # the same however many parts a row may have, since the order of the sum depends on it
+            CHUNK=max(1, min(parts_pad, MOST_JOINED, JOINED_VALUES // (members * size_pad))),
             HAS_LENGTHS=lengths is not None,
             WITH_LOGITS=mass is not None,
             PRECISION=_launch.precision(query.dtype),

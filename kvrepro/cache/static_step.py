@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 class StaticStep:
-    """A step of the first `n_rows` rows, live or not; device work only, and nothing depends on how long a row is.
+    """A step of the first `n_rows` rows, live or not; device work only, and nothing depends on how long a row is, up
+    to `span` slots.
 
     What a row holds is read off the cache's counters on the device. A row that is not live writes nothing, attends to
     nothing and does not count on.
@@ -27,9 +28,9 @@ class StaticStep:
         rotated_by: `[B, 1]` int64: the position that its query and key are rotated by.
     """
 
-    def __init__(self, cache: CompressedCache, n_rows: int, impl: str = "auto"):
+    def __init__(self, cache: CompressedCache, n_rows: int, span: int, impl: str = "auto"):
         counters = cache.counters
-        self.cache, self.impl, self.n_rows = cache, impl, n_rows
+        self.cache, self.impl, self.n_rows, self.span = cache, impl, n_rows, span
         self._lengths, self._seen = counters.lengths[:n_rows], counters.seen[:n_rows]
         # copies: the counters go on before the step is over
         self.slots, self._after = self._lengths.clone(), self._lengths + 1
@@ -37,13 +38,14 @@ class StaticStep:
         self.rotated_by = (self._at if cache.reindexed else self._seen)[:, None]
         # units of a fixed size: what a row holds, and nothing else, decides in which order its attention is summed
         chunk = fixed_chunk(cache.capacity)
-        self._plan = plan_chunks(cache.kv[0, 0, :n_rows], self._after, chunk=chunk, impl=impl)
+        self._plan = plan_chunks(self.storage(0)[0], self._after, chunk=chunk, impl=impl)
         # what a method may look at while the step runs; a captured graph keeps reading these tensors
         cache.step_rows, cache.step_slots, cache.step_positions = counters.rows[:n_rows], self._at, self._seen
 
     def storage(self, layer: int) -> tuple[Tensor, Tensor]:
-        """K and V of all slots, `[B, H, S, D]`."""
-        return self.cache.kv[0, layer, : self.n_rows], self.cache.kv[1, layer, : self.n_rows]
+        """K and V of the first slots, `[B, H, S, D]`."""
+        keys, values = self.cache.kv[:, layer, : self.n_rows, :, : self.span]
+        return keys, values
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write `[B, H, 1, D]` behind each row's last slot; returns as `storage`."""

@@ -75,8 +75,8 @@ class EvictionMethod(_Frozen):
     attention: ClassVar[str] = "none"
     # whether `cache.rotary`, the model's rotation, must be set
     needs_rotary: ClassVar[bool] = False
-    # whether `observe` does nothing but work on the device, in shapes that never change: a CUDA graph can then hold it.
-    # A class that defines `observe` says so itself
+    # whether `observe` does nothing but work on the device, in shapes that never change, on what it keeps per slot: a
+    # CUDA graph can then hold it. A class that defines `observe` says so itself
     observes_on_device: ClassVar[bool] = True
     # what to collect in a prefill: so many last queries, and whether attention is summed
     probe_sizes: ClassVar[tuple[int, bool]] = (0, False)

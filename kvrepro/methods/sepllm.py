@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ SEPARATOR = "is_separator"
 ABOVE_POSITIONS = 2.0**22
 
 
-@lru_cache(maxsize=8)
+@cache
 def separator_table(separators: tuple[int, ...], device: torch.device) -> Tensor:
     """1 at the ids of separators, 0 at all others up to one beyond the last; made once, so that no step sends it."""
     table = torch.zeros(max(separators) + 2)

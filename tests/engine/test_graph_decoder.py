@@ -142,7 +142,7 @@ def test_a_warm_up_changes_nothing(random_model):
     decoder._bind(cache)
     before = cache.kv.clone(), cache.positions.clone(), counters.seen.clone()
     counters.lengths.fill_(-1)
-    logits, _, _ = decoder._body(3, None)
+    logits, _, _ = decoder._body((3, cache.capacity), None)
     assert logits.isfinite().all()
     for old, new in zip(before, (cache.kv, cache.positions, counters.seen), strict=True):
         assert torch.equal(old.nan_to_num(5), new.nan_to_num(5))
@@ -154,7 +154,24 @@ def test_batches_are_padded_to_a_ladder(random_model):
     for rows, ladder in ((1, [1]), (20, [20]), (32, [32]), (33, [32, 33]), (150, [32, 64, 128, 150])):
         cache = CompressedCache(random_model.config, rows, 4)
         decoder._bind(cache)
-        assert decoder._ladder == ladder
+        assert decoder._ladder == ladder and decoder._spans == [4]
+
+
+def test_a_long_cache_has_graphs_for_shorter_spans(random_model, monkeypatch):
+    """Attention over more slots than are in use starts programs without work; the logits do not depend on it."""
+    monkeypatch.setattr(graph_decoder, "FIRST_SPAN", 5)
+    wanted_cache, cache = caches(random_model)
+    wanted, decoder = FusedDecoder(random_model), GraphDecoder(random_model)
+    sizes, body = [], decoder._body
+    monkeypatch.setattr(decoder, "_body", lambda size, tail: sizes.append(size) or body(size, tail))
+    cache.release(1)
+    wanted_cache.release(1)
+    for step in range(8):
+        found, expected = (
+            d.step(torch.tensor([40 + step]), c)[0] for d, c in ((decoder, cache), (wanted, wanted_cache))
+        )
+        assert torch.allclose(found, expected, atol=1e-4)
+    assert decoder._spans == [5, 12] and sizes == [(3, 5), *[(3, 12)] * 7]
 
 
 def _half_on_meta(module):
@@ -207,7 +224,7 @@ def test_a_capture_that_fails_falls_back_with_a_message(random_model, monkeypatc
         raise error
 
     monkeypatch.setattr(decoder, "_record", broken)
-    with pytest.warns(RuntimeWarning, match=f"no CUDA graph could be captured .{error}"):
+    with pytest.warns(RuntimeWarning, match=f"no CUDA graph could be captured .{type(error).__name__}: {error}"):
         logits, _ = decoder.step(torch.tensor([30, 60]), cache)
     assert torch.allclose(logits, expected, atol=1e-4)
     assert decoder.capture is False

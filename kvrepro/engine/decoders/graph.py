@@ -23,12 +23,14 @@ from ...cache.static_step import StaticStep
 from ...errors import KvreproError
 from ...kernels.launch import give_up_pdl, say_once
 from ..stage_timer import StageTimer
-from .capture import Recorder
+from .capture import Recorder, root_cause
 from .fused import FusedDecoder
 from .module import ModuleDecoder
 
 # batch sizes that have a graph of their own begin here; below it the weights are most of a step, whatever its rows
 FIRST_RUNG = 32
+# so has the span of slots that attention is launched over: over more than is in use it starts programs without work
+FIRST_SPAN = 4096
 # rotations whose frequencies depend on the longest position, which transformers reads from the device
 READING_ROPES = ("dynamic", "longrope")
 
@@ -75,6 +77,7 @@ class GraphDecoder:
         if self.capture and (kind := _reading_rope(model)):
             self.capture = False
             say_once(f"rope_type={kind!r} reads the device at every step; the step runs launch by launch, slower")
+        self._recorder: Recorder | None = None
         self._bind(None)
 
     @property
@@ -93,9 +96,9 @@ class GraphDecoder:
         if not self.capture and isinstance(self.forward, ModuleDecoder) and self.device.type == "cuda":
             # nothing is gained by static shapes that no graph holds
             return self.forward.step(tokens, cache, timer)
-        with self._opened(n_rows, cache) as batch:
+        with self._opened(n_rows, cache) as size:
             self._tokens[:n_rows].copy_(tokens)
-            logits, hidden, _ = self._replay(batch, None)
+            logits, hidden, _ = self._replay(size, None)
         counters = cache.counters
         cache.step_rows, cache.step_positions = counters.rows[:n_rows], counters.seen[:n_rows] - 1
         cache.step_slots = counters.lengths[:n_rows] - 1
@@ -107,21 +110,24 @@ class GraphDecoder:
         Raises `KvreproError` as `step`.
         """
         n_rows = cache.n_rows
-        with self._opened(n_rows, cache) as batch:
-            found = self._replay(batch, tail)
+        with self._opened(n_rows, cache) as size:
+            found = self._replay(size, tail)
         logits, hidden, drawn = (t[:n_rows] for t in found)
         return logits, hidden, drawn
 
     @contextmanager
-    def _opened(self, n_rows: int, cache: CompressedCache) -> Iterator[int]:
-        """A step from its checks to the host's counts; gives the rows of the graph that serves it."""
+    def _opened(self, n_rows: int, cache: CompressedCache) -> Iterator[tuple[int, int]]:
+        """A step from its checks to the host's counts; gives rows and slots of the graph that serves it."""
         longest = cache.longest_after(n_rows)
         if self.cache is not cache:
             self._bind(cache)
         here = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
         with here, torch.inference_mode():
             cache.counters.follow(cache.lengths, cache.seen)
-            yield next(size for size in self._ladder if size >= n_rows)
+            yield tuple(
+                next(size for size in ladder if size >= needed)
+                for ladder, needed in ((self._ladder, n_rows), (self._spans, longest))
+            )
         cache.lengths, cache.seen = [n + 1 for n in cache.lengths], [n + 1 for n in cache.seen]
         cache.peak_tokens = max(cache.peak_tokens, longest)
         cache.counters.counted(cache.lengths, cache.seen)
@@ -129,8 +135,10 @@ class GraphDecoder:
     def _bind(self, cache: CompressedCache | None) -> None:
         """Make ready for a cache; graphs of another one are dropped."""
         self._graphs: dict[tuple[Any, ...], tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]]] = {}
-        self._recorder: Recorder | None = None
+        if self._recorder is not None:
+            self._recorder.renew()
         self._ladder: list[int] = []
+        self._spans: list[int] = []
         # not a reference: the decoder outlives the caches that it has served, and their graphs go with them
         self._cache_of = None if cache is None else weakref.ref(cache, self._forget())
         if cache is not None:
@@ -138,43 +146,49 @@ class GraphDecoder:
             self._tokens = torch.zeros(rows, dtype=torch.int64, device=cache.kv.device)
             # below the first rung one graph serves all, so that a row's bits do not change when another one leaves
             self._ladder = [*(n for n in (FIRST_RUNG * 2**i for i in range(16)) if n < rows), rows]
+            capacity = cache.capacity
+            self._spans = [*(n for n in (FIRST_SPAN * 2**i for i in range(16)) if 2 * n <= capacity), capacity]
 
     def _forget(self):
         """Called with a cache that has gone."""
         graphs = self._graphs
         return lambda _: graphs.clear()
 
-    def _replay(self, batch: int, tail: Tail | None) -> tuple[Tensor, ...]:
+    def _replay(self, size: tuple[int, int], tail: Tail | None) -> tuple[Tensor, ...]:
         # whether there is a tail, and in which form it works
-        key = (batch,) if tail is None else (batch, tail.form)
+        key = size if tail is None else (*size, tail.form)
         if self.capture and key not in self._graphs:
             try:
-                self._graphs[key] = self._recorded(batch, tail)
+                self._graphs[key] = self._recorded(size, tail)
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception as error:
                 # a kernel that does not compile is no RuntimeError, and no reason to stop either: it may run uncaptured
                 self.capture = False
-                say_once(f"no CUDA graph could be captured ({error}); the same step runs launch by launch, slower")
+                why = root_cause(error)
+                say_once(f"no CUDA graph could be captured ({why}); the same step runs launch by launch, slower")
         if not self.capture:
-            return self._body(batch, tail)
+            return self._body(size, tail)
         graph, found = self._graphs[key]
         graph.replay()
         return found
 
-    def _recorded(self, batch: int, tail: Tail | None) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]]:
+    def _recorded(self, size: tuple[int, int], tail: Tail | None) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]]:
         """As `_record`; a driver that cannot capture early launches gets plain ones."""
         try:
-            return self._record(batch, tail)
+            return self._record(size, tail)
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:
-            if not give_up_pdl(self.device):
+            # a step that does not even run has another fault
+            has_warmed_up = self._recorder is not None and self._recorder.has_warmed_up
+            if not has_warmed_up or not give_up_pdl(self.device):
                 raise
-            say_once(f"no CUDA graph could be captured ({error}); tried again without programmatic dependent launch")
-            return self._record(batch, tail)
+            why = root_cause(error)
+            say_once(f"no CUDA graph could be captured ({why}); tried again without programmatic dependent launch")
+            return self._record(size, tail)
 
-    def _record(self, batch: int, tail: Tail | None) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]]:
+    def _record(self, size: tuple[int, int], tail: Tail | None) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]]:
         """Capture a step; the warm-up runs with no live row, so it leaves cache and counters as they are.
 
         Remembered queries are the exception: a warm-up writes them where the step to come writes its own. What methods
@@ -187,14 +201,15 @@ class GraphDecoder:
         if self._recorder is None:
             self._recorder = Recorder(self.device)
         try:
-            return self._recorder.record(lambda: self._body(batch, tail))
+            return self._recorder.record(lambda: self._body(size, tail))
         finally:
             for tensor, old in zip((lengths, *written), before, strict=True):
                 tensor.copy_(old)
 
-    def _body(self, batch: int, tail: Tail | None) -> tuple[Tensor, ...]:
-        """One step of the first `batch` rows; device work only."""
-        step = StaticStep(self.cache, batch, self.impl)
+    def _body(self, size: tuple[int, int], tail: Tail | None) -> tuple[Tensor, ...]:
+        """One step of so many rows of at most so many slots; device work only."""
+        batch, span = size
+        step = StaticStep(self.cache, batch, span, self.impl)
         tokens = self._tokens[:batch] if tail is None else tail.tokens(batch)
         logits, hidden = self.forward.static_step(tokens, step)
         drawn = tokens if tail is None else tail.draw(batch, logits, hidden)
