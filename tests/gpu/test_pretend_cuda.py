@@ -89,9 +89,9 @@ def test_a_copy_to_the_host_is_there_when_the_host_has_waited_for_it(gpu):
     host.copy_(x, non_blocking=True)
     event.record()
     x.zero_()
-    assert host.isnan().all()
+    assert host.isnan().all() and not event.query()
     event.synchronize()
-    assert host.tolist() == [4.0, 5.0]
+    assert host.tolist() == [4.0, 5.0] and event.query()
 
 
 def test_an_event_does_not_cover_what_was_queued_behind_it(gpu):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 class _Copy:
     """A copy that is queued: `host` is pinned memory, `values` what it must hold afterwards (or until then)."""
 
+    mark: int
     host: Outside
     values: Tensor
     to_host: bool
@@ -38,7 +39,8 @@ class QueuedCopies:
     def __init__(self):
         self._pinned: dict[int, StorageWeakRef] = {}
         self._open: list[_Copy] = []
-        self.queued = 0
+        self._marks = count(1)
+        self._passed = 0
 
     def pin(self, tensor: Tensor) -> Tensor:
         """Call a CPU tensor's memory pinned; returns the tensor."""
@@ -54,25 +56,30 @@ class QueuedCopies:
         """Queue a copy into pinned memory."""
         values = values.clone()
         poison(host)
-        self._queue(_Copy(Outside.of(host), values, True))
+        self._open.append(_Copy(self.mark(), Outside.of(host), values, True))
 
     def to_device(self, host: Tensor) -> None:
         """A copy from pinned memory was queued."""
-        self._queue(_Copy(Outside.of(host), host.clone(), False))
+        self._open.append(_Copy(self.mark(), Outside.of(host), host.clone(), False))
 
-    def _queue(self, copy: _Copy) -> None:
-        self._open.append(copy)
-        self.queued += 1
+    def mark(self) -> int:
+        """A number for this point in the queue."""
+        return next(self._marks)
+
+    def has_passed(self, mark: int) -> bool:
+        """Whether the host has waited for a point: until then the device may not be there."""
+        return mark <= self._passed
 
     @torch.inference_mode()
-    def finish(self, until: int | None = None) -> None:
-        """The host has waited for the first `until` copies ever queued (None: for all).
+    def finish(self, mark: int | None = None) -> None:
+        """The host has waited for a point in the queue; None is its end.
 
-        Raises `RuntimeError` where the source of one was changed before.
+        Raises `RuntimeError` where the source of a copy before it was changed.
         """
-        n_done = self.queued - len(self._open)
-        ready = self._open[: len(self._open) if until is None else max(0, until - n_done)]
-        del self._open[: len(ready)]
+        mark = self.mark() if mark is None else mark
+        self._passed = max(self._passed, mark)
+        ready = [copy for copy in self._open if copy.mark <= mark]
+        self._open = self._open[len(ready) :]
         with _disable_current_modes():
             for copy in ready:
                 # memory that was given back is not handed out before its copies are done
@@ -131,25 +138,24 @@ class PretendEvent:
     gpu: PretendCuda
 
     def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False):
-        self.copies: int | None = None
+        self.mark: int | None = None
         self.tick, self.at = 0, 0.0
 
     def record(self, stream: PretendStream | None = None) -> None:
         """Mark what is queued now."""
-        self.copies, self.tick, self.at = self.gpu.copies.queued, self.gpu.ticks, time.perf_counter()
+        self.mark, self.tick, self.at = self.gpu.copies.mark(), self.gpu.ticks, time.perf_counter()
 
     def query(self) -> bool:
-        """Whether the mark was passed: always, and then its copies are done."""
+        """Whether the mark was passed; a device is as slow as the host allows."""
         self.gpu.forbid_in_capture("event.query")
-        self.gpu.copies.finish(self.copies or 0)
-        return True
+        return self.mark is None or self.gpu.copies.has_passed(self.mark)
 
     def synchronize(self) -> None:
         """The host waits for the mark; noted with its age in ticks."""
         self.gpu.forbid_in_capture("event.synchronize")
-        if self.copies is not None:
+        if self.mark is not None:
             self.gpu.journal.note("event wait", f"{self.gpu.ticks - self.tick} ticks old")
-            self.gpu.copies.finish(self.copies)
+            self.gpu.copies.finish(self.mark)
 
     def wait(self, stream: PretendStream | None = None) -> None:
         """The stream waits; the host does not."""
