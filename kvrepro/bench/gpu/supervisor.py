@@ -171,7 +171,7 @@ class Supervisor:
         """Take the lines that have come; one that is being written is left for later."""
         content = one.file.read_bytes()
         whole = content.rfind(b"\n") + 1
-        for text in content[one.read : whole].splitlines():
+        for text in filter(None, content[one.read : whole].split(b"\n")):
             line = json.loads(text)
             if "begin" in line:
                 one.begun = line
