@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT ?= results/gpu
 BENCH_OUT ?= results/bench
+# more options of gpu-check, such as --only or --limit-s
+GPU_CHECK ?=
 LOWEST_PYTHON ?= python3.12
 LOWEST := .venv-lowest
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
@@ -46,7 +48,7 @@ bench: $(READY)  ## the engine beside transformers.generate, a reference-style l
 # nothing is installed: it uses the Python of the GPU machine, which needs torch, triton and transformers only
 # its processes share the cores among themselves, so the one thread of above is not for them
 gpu-check:  ## correctness, kernels and decoding on one GPU, under 10 minutes; JSON into OUT
-	env -u OMP_NUM_THREADS $(PYTHON) -m kvrepro gpu-check --out $(OUT)
+	env -u OMP_NUM_THREADS $(PYTHON) -m kvrepro gpu-check --out $(OUT) $(GPU_CHECK)
 
 # Jupyter refuses to start for root, the only user of most containers, unless told that it is meant
 lab: $(READY)  ## JupyterLab on the notebooks
