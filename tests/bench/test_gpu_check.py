@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -37,12 +38,17 @@ def test_without_a_gpu_nothing_is_measured(tmp_path, capsys):
 def test_the_command_runs_its_parts_in_small_and_writes_one_file(tmp_path, capsys):
     small = ["--device", "cpu", "--small", "--rows", "2", "--models", "r1-llama-8b", "--limit-s", "120"]
     assert main(["gpu-check", "--out", str(tmp_path), "--only", "decode", *small]) == 0
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    *printed, last = capsys.readouterr().out.splitlines()
+    result = json.loads(last)
+    assert printed[0].startswith("device: name cpu") and printed[-1].endswith(f". Everything: {result['file']}")
     data = json.loads((tmp_path / result["file"]).read_text())
     # the rates come along, for without them there is no bound
     assert [(p["part"], p["rc"]) for p in data["parts"]] == [("rates", 0), ("decode", 0)]
     assert data["read_bytes_per_s"] == max(r["bytes_per_s"] for r in data["rates"] if r["kind"] == "read")
     assert result["rows"]["decode"] == 2 and result["errors"] == data["errors"] == []
+    # the model that is timed is compared first
+    assert result["rows"]["correct"] == 1
+    assert result["conclusion"].startswith("RIGHT: all 1 comparisons of logits")
     for row in data["decode"]:
         in_bound = 2 * data["read_bytes_per_s"] / row["step_bytes"]
         assert row["fraction_of_bound"] == pytest.approx(row["decode_tps"] / in_bound)
@@ -109,8 +115,11 @@ def test_what_is_cut_for_lack_of_time_is_skipped_and_no_failure(run_units):
     data = run_units("hangs_in_a_row", until_s=15.0)
     assert data["errors"] == [] and [s["name"] for s in data["skipped"]] == ["endless"]
     assert verdict.failed_parts(data) == []
+    said = "INCOMPLETE: not run or cut: correct hangs_in_a_row m endless, correct hangs_in_a_row"
+    assert verdict.conclusion(data) == said
     data = run_units("sound", until_s=0.0)
     assert data["skipped"][-1]["why"] == "out of time before it began" and names(data) == ["before"]
+    assert verdict.conclusion(data) == f"{said}, correct sound"
 
 
 def test_parts_come_in_their_order_and_bring_what_they_need():
@@ -146,12 +155,12 @@ def row(name="dynts C=2500", method="dynts", tps=2000.0, lengths=(2150,), **more
 
 def test_the_bound_is_memory_over_the_read_rate():
     measured = row(bytes_per_slot=128 * 1024, weights_bytes=round(15.0e9), mean_slots=2325.5)
-    found = verdict.with_bounds(measured, 3.0e12, 1.5e12)
+    found = verdict.with_bounds(measured, 3.0e12, 6.0e12)
     # by hand: 7.0 ms per step for R1-Llama-8B at C=2500
     assert 20 / found["bound_tps"] * 1e3 == pytest.approx(7.0, abs=0.05)
     assert found["fraction_of_bound"] == pytest.approx(2000 / found["bound_tps"])
-    assert found["fraction_of_copy_bound"] == pytest.approx(2 * found["fraction_of_bound"])
-    assert "fraction_of_bound" not in verdict.with_bounds(measured, None, None)
+    assert found["fraction_of_data_sheet"] == pytest.approx(found["fraction_of_bound"] / 2)
+    assert not {"fraction_of_bound", "fraction_of_data_sheet"} & set(verdict.with_bounds(measured, None, None))
     assert verdict.with_bounds(row("eager", "eager"), 3.0e12, 3.0e12) == row("eager", "eager")
 
 
@@ -160,35 +169,107 @@ def data_of(settings=GPU, **tables):
     return made.data | tables
 
 
+@pytest.mark.parametrize(
+    ("name", "mib", "bandwidth"),
+    [
+        ("NVIDIA H200", 143771, 4.8e12),
+        ("NVIDIA H100 80GB HBM3", 81559, 3.35e12),
+        ("NVIDIA H100 PCIe", 81559, 2.0e12),
+        # neither has a row in the table
+        ("NVIDIA H100 NVL", 95830, None),
+        ("NVIDIA GH200 480GB", 97871, None),
+        ("NVIDIA A100-SXM4-40GB", 40536, 1.555e12),
+        ("NVIDIA GeForce RTX 4090", 24564, 1.008e12),
+    ],
+)
+def test_a_data_sheet_is_found_by_name_and_memory(name, mib, bandwidth):
+    assert verdict.data_sheet({"name": name, "memory_bytes": mib * 2**20}) == bandwidth
+
+
 def test_the_verdict_is_made_of_rows_and_says_what_is_missing():
     empty = verdict.verdict(data_of())
-    assert "correct end to end: n/a (0 of 0, 0 broke, 0 not run)" in verdict.lines(empty)
-    assert verdict.lines(empty)[2].startswith("r1-llama-8b C=2500: n/a of the read bound, n/a x eager")
-    assert verdict.lines(empty)[-1] == "real run, real run: n/a of what short stretches predict"
+    assert "logits and replies: not asked for" in verdict.lines(empty)
+    assert verdict.lines(empty)[2].startswith("r1-llama-8b C=2500: n/a tokens/s, n/a of the read bound; at equal slots")
+    assert verdict.lines(empty)[-1] == "  real run within 5 % of what short stretches predict: n/a"
     budget = dict(budget_tokens=2500, mean_slots=2325.5, fraction_of_bound=0.8, eviction_share=0.02)
+    steps = dict(measured_over_predicted=1.02, steps=16_000, of_steps=16_375)
     decode = [
         row(**budget),
-        row("eager concat n=2326", "eager", 200.0, (2326,)),
         row("eager concat n=3950", "eager", 100.0, (3950,)),
+        row("eager concat n=2326", "eager", 200.0, (2326,)),
+        # at other slots
+        row("generate sdpa n=3950", "generate", 100.0, (3950,)),
         row("full cache", "full", 1000.0, (1024, 4096)),
-        row("dynts C=2500 largest batch", tps=9000.0, variant="largest batch", **budget),
-        row("full largest batch", "full", 1500.0, variant="largest batch"),
-        row("dynts C=2500 real run", variant="real run", measured_over_predicted=1.02, **budget),
+        row("dynts C=2500 largest batch", tps=9000.0, variant="largest batch", **budget | {"rows": 187}),
+        row("full largest batch", "full", 1500.0, variant="largest batch", rows=27),
+        row("dynts C=2500 real run", variant="real run", **steps, **budget),
     ]
-    checks = [{"stem": "sample", "case": "a", "ok": True}, {"stem": "sample", "case": "b", "ok": False}]
-    data = data_of(decode=decode, checks=checks)
-    found = verdict.verdict(data)
+    found = verdict.verdict(data_of(decode=decode))
     assert found["budgets"]["r1-llama-8b C=2500"] == {
+        "decode_tps": 2000.0,
         "fraction_of_bound": 0.8,
+        "fraction_of_data_sheet": None,
+        "mean_slots": 2325.5,
         "eviction_share": 0.02,
-        # the eager loop at the length that this budget holds on average
         "over_eager": 10.0,
         "over_generate": None,
         "over_full": 2.0,
     }
-    assert found["largest_batch"] == {"r1-llama-8b": 6.0} and found["real_run"] == {"r1-llama-8b": 1.02}
-    assert verdict.wrong(data) == ["sample b"]
-    assert "kernels correct: NO (1 of 2, 0 broke, 0 not run)" in verdict.lines(found)
+    said = verdict.lines(found)
+    assert said[2] == (
+        "r1-llama-8b C=2500: 2,000 tokens/s, 80% of the read bound; at equal slots (2,326): 10.0 x eager loop, "
+        "n/a x generate; 2.0 x our full cache averaged over a reply of 16,384 tokens; evictions 2.0% of the time"
+    )
+    assert said[4:6] == [
+        "r1-llama-8b, largest batches, C=2500 at 187 rows: 6.0 x the tokens/s of the full cache at 27 rows",
+        "r1-llama-8b, real run: 16,000 of 16,375 steps, took 1.020 x the time that short stretches predict",
+    ]
+    assert [list(aim["met"].values()) for aim in found["aims"]] == [[True], [True], [], [False], [True], [True]]
+    assert "under 1 % of the time: r1-llama-8b C=2500 2.00% MISSED, r1-llama-8b C=5000 n/a" in said[10]
+    # the aims are for other sizes
+    assert verdict.verdict(data_of(SMALL, decode=[]))["aims"] == []
+
+
+def correct(**more):
+    return {"model": "m", "name": "logits", "ok": True} | more
+
+
+SOUND = {"part": "correct", "unit": "logits", "rc": 0}
+SKIPPED = {"part": "decode", "unit": "m", "model": "m", "name": "a row"}
+CHECK = {"stem": "sample", "case": "b", "ok": False}
+
+
+@pytest.mark.parametrize(
+    ("tables", "said"),
+    [
+        ({}, "RIGHT: nothing broke, but no part that was asked for compares results"),
+        ({"correct": [correct()]}, "RIGHT: all 1 comparisons of logits and replies, all 0 checks of kernels"),
+        ({"correct": [correct()], "skipped": [SKIPPED | {"table": "decode"}]}, "RIGHT: all 1 comp"),
+        ({"skipped": [SKIPPED | {"table": "correct"}]}, "INCOMPLETE: not run or cut: decode m m a row"),
+        (
+            {"skipped": [{"part": "kernel-checks", "unit": "sample"}]},
+            "INCOMPLETE: not run or cut: kernel-checks sample",
+        ),
+        # a process of `decode` that was cut behind its comparison
+        ({"correct": [correct()], "parts": [{"part": "decode", "unit": "m", "rc": -9, "cut": True}]}, "RIGHT: all 1"),
+        ({"parts": [{"part": "decode", "unit": "m", "rc": -9, "cut": True}]}, "INCOMPLETE: not run or cut: decode m"),
+        ({"checks": [CHECK] * 5}, "WRONG: wrong: sample b, sample b, sample b and 2 more"),
+        ({"errors": [SKIPPED | {"table": "decode"}]}, "WRONG: broke: decode m m a row"),
+        ({"parts": [SOUND | {"rc": 1}]}, "WRONG: killed or failed: correct logits"),
+        ({"correct": [correct(captured=False)]}, "WRONG: not captured: m logits"),
+    ],
+)
+def test_the_conclusion_is_one_word_and_why(tables, said):
+    data = data_of(**tables)
+    assert verdict.conclusion(data).startswith(said)
+
+
+def test_counts_tell_wrong_from_incomplete():
+    skipped = [{"part": "kernel-checks", "unit": "sample", "stem": "sample", "table": "checks"}]
+    data = data_of(checks=[CHECK, CHECK | {"ok": True}], skipped=skipped)
+    assert "kernels: WRONG (1 of 2 right, 0 broke, 1 not run)" in verdict.lines(verdict.verdict(data))
+    data["checks"] = data["checks"][1:]
+    assert "kernels: INCOMPLETE (1 of 1 right, 0 broke, 1 not run)" in verdict.lines(verdict.verdict(data))
 
 
 def test_a_row_that_no_graph_replayed_is_named_on_a_gpu():
@@ -255,6 +336,12 @@ def test_clocks_are_what_the_driver_says(tmp_path, monkeypatch):
     assert said("exit 9") is None
     tool.write_text(f"#!/bin/sh\necho '{values}'\n")
     assert clocks.clocks(max_age_s=0.0) is None
+    assert said(f"echo '{os.getpid()}, 9 MiB'; echo '1, 500 MiB'") and clocks.other_processes() == ["500 MiB"]
+    # which GPU is asked for
+    monkeypatch.setattr(clocks, "_gpu", lambda: "GPU-12")
+    assert said("echo $3")["driver_version"] == "--id=GPU-12"
+    done = []
+    assert clocks.clocks_under_load(lambda: done.append(1))["driver_version"] == "--id=GPU-12" and done
 
 
 def test_arguments_have_defaults():
@@ -262,6 +349,8 @@ def test_arguments_have_defaults():
     gpu_check.add_arguments(parser)
     args = parser.parse_args(["--out", "x"])
     assert tuple(args.models) == tuple(SHAPES) and args.rows == 20 and args.limit_s < 600
+    said = parser.format_help()
+    assert all(f"  {part} " in said for part in PARTS) and said.count("(default: ") == 4
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from functools import cache
 from threading import Thread
 
-import torch
-
 FIELDS = (
     *("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem"),
     *("power.draw", "power.limit", "temperature.gpu", "clocks_throttle_reasons.active"),
@@ -39,7 +37,7 @@ def clocks_under_load(work: Callable[[], object]) -> dict[str, str] | None:
     asking.start()
     while asking.is_alive():
         work()
-    return said[0]
+    return said[0] if said else None
 
 
 def other_processes() -> list[str] | None:
@@ -51,6 +49,8 @@ def other_processes() -> list[str] | None:
 @cache
 def _gpu() -> str:
     """As nvidia-smi calls it, which does not heed CUDA_VISIBLE_DEVICES."""
+    import torch
+
     if not torch.cuda.is_available():
         return "0"
     return f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"

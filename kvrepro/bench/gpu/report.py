@@ -85,6 +85,8 @@ def _line(table: str, row: dict[str, Any]) -> str | None:
         return None if table == "checks" and row["ok"] else f"{'ok' if row['ok'] else 'WRONG'}: {name}: {what}"
     if table == "decode":
         bound = f", {row['fraction_of_bound']:.1%} of the read bound" if "fraction_of_bound" in row else ""
+        if "fraction_of_data_sheet" in row:
+            bound += f" ({row['fraction_of_data_sheet']:.1%} of the data sheet's)"
         steps = ", ".join(f"{ms:.2f} ms at {n}" for n, ms in zip(row["step_lengths"], row["step_ms"], strict=True))
         captured = ", NOT CAPTURED" if row.get("captured") is False else ""
         return f"{name}: B={row['rows']}, {row['decode_tps']:.0f} tokens/s{bound} ({steps}){captured}"
