@@ -155,7 +155,7 @@ def test_budgets_and_their_kernels(run, name):
     found = run(decode.decode, name)
     assert found["errors"] == found["skipped"] == []
     [compared] = found["correct"]
-    assert compared["ok"] and 0 < compared["relative_difference"] < compared["limit"] == 2e-2
+    assert compared["ok"] and 0 < compared["relative_difference"] < compared["limit"] == 5e-2
     assert compared["against"] == "fused" and 0.8 < compared["same_largest"] <= 1
     assert set(compared["worst_after"]) == {"prompts", "an eviction", "a row that left", "a row that came"}
     assert [(r["method"], r["budget_tokens"]) for r in found["decode"]] == [("dynts", n) for n in SMALL.first]
