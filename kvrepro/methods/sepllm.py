@@ -46,7 +46,6 @@ class SepLLMMethod(EvictionMethod):
     observes_on_device = True
     state = "separator flag [B, S]"
     needs = ("separators",)
-    observes_on_device = True
 
     sinks: int = 4
     separators: tuple[int, ...] = ()
