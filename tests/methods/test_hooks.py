@@ -61,7 +61,5 @@ def test_every_row_needs_a_number_of_kept_slots(view):
             return super().kept_slots(view) * 2
 
     method = kvrepro.create_method(Doubled, 8, 4, evict_every=2, protocol="fair")
-    with pytest.raises(
-        KvreproError, match="method 'doubled': kept_slots gave 6 numbers, expected one for each of 3"
-    ):
+    with pytest.raises(KvreproError, match="method 'doubled': kept_slots gave 6 numbers, expected one for each of 3"):
         method.plans(view)
