@@ -9,28 +9,36 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..bench.gpu.clocks import clocks
-from ..bench.gpu.plan import FIRST_S, GROUPS, PARTS, Settings, chosen_parts, stages
+from ..bench.gpu.clocks import clocks, other_processes
+from ..bench.gpu.plan import FIRST_S, PARTS, Settings, chosen_parts, stages
 from ..bench.gpu.report import Report
 from ..bench.gpu.supervisor import Supervisor
-from ..bench.gpu.verdict import failed_parts, lines, uncaptured, verdict, wrong
-from ..bench.settings import PAPER_RATIOS
+from ..bench.gpu.verdict import conclusion, lines, verdict
+from ..bench.settings import PAPER_RATIOS, PAPER_ROWS
 from ..errors import RunError
+
+# lets cuBLAS round float32 products, which are then no longer those of a CPU
+TF32 = "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Folder, time limit, and what to leave out; the device and the small sizes are for tests."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parts = "\n".join(f"  {name:14} {text} (at most {seconds} s a process)" for name, (seconds, text) in PARTS.items())
+    parser.epilog = f"parts, in their order:\n{parts}\n\nexit code 0: the last line before the JSON says RIGHT"
     parser.add_argument("--out", required=True, type=Path, help="folder for the JSON file")
-    parser.add_argument("--limit-s", type=float, default=540.0, help="end after this many seconds, whatever is left")
-    parser.add_argument("--rows", type=int, default=20, help="batch size")
-    parser.add_argument("--models", nargs="+", default=list(PAPER_RATIOS), choices=list(PAPER_RATIOS))
-    parser.add_argument("--only", nargs="+", choices=[*PARTS, *GROUPS], help="these parts, and what they need")
+    seconds = "end after this many seconds, whatever is left (default: %(default).0f)"
+    parser.add_argument("--limit-s", type=float, default=540.0, help=seconds)
+    parser.add_argument("--rows", type=int, default=PAPER_ROWS, help="batch size (default: %(default)s)")
+    models = list(PAPER_RATIOS)
+    parser.add_argument("--models", nargs="+", default=models, choices=models, help="shapes (default: all)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="these parts, and what they need (default: all)")
     parser.add_argument("--device", default="cuda", help=argparse.SUPPRESS)
     parser.add_argument("--small", action="store_true", help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Run the parts, print their rows and the bars; exit code 1 where something is wrong, broke or was not captured.
+    """Run the parts, print their rows and the verdict; exit code 1 unless its last line says `RIGHT`.
 
     Raises:
         RunError: no GPU; nothing is measured elsewhere.
@@ -47,6 +55,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     started = time.time()
     settings = Settings(tuple(args.models), args.rows, args.device, args.small)
     device = device_row(args.device)
+    print("device: " + ", ".join(f"{key} {value}" for key, value in device.items()), flush=True)
     stem = f"gpu-check-{re.sub(r'[^a-z0-9]+', '-', device['name'].lower()).strip('-')}-{time.strftime('%Y%m%d-%H%M%S')}"
     args.out.mkdir(parents=True, exist_ok=True)
     report = Report(args.out / f"{stem}.json", settings, device)
@@ -57,28 +66,28 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         for (is_first, units), after in zip(planned, following, strict=True):
             supervisor.run(units, started + min(args.limit_s, FIRST_S if is_first else args.limit_s), after)
     data = report.data
-    report.close(seconds=round(time.time() - started, 1), verdict=verdict(data))
-    print("\n".join(lines(data["verdict"])), flush=True)
-    broken = {"wrong": wrong(data), "uncaptured": uncaptured(data), "failed_parts": failed_parts(data)}
-    errors = [{key: e[key] for key in e if key != "trace"} for e in data["errors"]]
+    report.close(seconds=round(time.time() - started, 1), verdict=verdict(data), conclusion=conclusion(data))
+    print(*lines(data["verdict"]), f"{data['conclusion']}. Everything: {report.path}", sep="\n", flush=True)
     return {
         "file": str(report.path),
-        **broken,
+        "conclusion": data["conclusion"],
         "rows": {name: len(data[name]) for name in ("correct", "decode", "products", "checks", "kernels")},
         "seconds": data["seconds"],
         "verdict": data["verdict"],
         "skipped": data["skipped"],
-        "errors": errors,
-        "exit_code": 1 if errors or any(broken.values()) else 0,
+        "errors": [{key: e[key] for key in e if key != "trace"} for e in data["errors"]],
+        "exit_code": 0 if data["conclusion"].startswith("RIGHT") else 1,
     }
 
 
 def device_row(device: str) -> dict[str, Any]:
-    """Name, memory, processors, versions and clocks."""
+    """Name, memory, processors, versions, clocks, what may round float32 products, and memory of other processes."""
     import torch
 
+    row = {"name": device, "processors": os.cpu_count(), "clocks": clocks(), "other_processes": other_processes()}
     if not device.startswith("cuda"):
-        return {"name": device, "processors": os.cpu_count(), "clocks": clocks()}
-    gpu = torch.cuda.get_device_properties(0)
-    row = {"name": gpu.name, "memory_bytes": gpu.total_memory, "processors": gpu.multi_processor_count}
-    return row | {"cuda": torch.version.cuda, "hip": torch.version.hip, "clocks": clocks()}
+        return row
+    gpu = torch.cuda.get_device_properties(torch.cuda.current_device())
+    row |= {"name": gpu.name, "memory_bytes": gpu.total_memory, "processors": gpu.multi_processor_count}
+    row |= {"allow_tf32": torch.backends.cuda.matmul.allow_tf32, TF32: os.environ.get(TF32)}
+    return row | {"cuda": torch.version.cuda, "hip": torch.version.hip}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -37,12 +38,17 @@ def test_without_a_gpu_nothing_is_measured(tmp_path, capsys):
 def test_the_command_runs_its_parts_in_small_and_writes_one_file(tmp_path, capsys):
     small = ["--device", "cpu", "--small", "--rows", "2", "--models", "r1-llama-8b", "--limit-s", "120"]
     assert main(["gpu-check", "--out", str(tmp_path), "--only", "decode", *small]) == 0
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    *printed, last = capsys.readouterr().out.splitlines()
+    result = json.loads(last)
+    assert printed[0].startswith("device: name cpu") and printed[-1].endswith(f". Everything: {result['file']}")
     data = json.loads((tmp_path / result["file"]).read_text())
     # the rates come along, for without them there is no bound
     assert [(p["part"], p["rc"]) for p in data["parts"]] == [("rates", 0), ("decode", 0)]
     assert data["read_bytes_per_s"] == max(r["bytes_per_s"] for r in data["rates"] if r["kind"] == "read")
     assert result["rows"]["decode"] == 2 and result["errors"] == data["errors"] == []
+    # the model that is timed is compared first
+    assert result["rows"]["correct"] == 1
+    assert result["conclusion"].startswith("RIGHT: all 1 comparisons of logits")
     for row in data["decode"]:
         in_bound = 2 * data["read_bytes_per_s"] / row["step_bytes"]
         assert row["fraction_of_bound"] == pytest.approx(row["decode_tps"] / in_bound)
@@ -109,8 +115,11 @@ def test_what_is_cut_for_lack_of_time_is_skipped_and_no_failure(run_units):
     data = run_units("hangs_in_a_row", until_s=15.0)
     assert data["errors"] == [] and [s["name"] for s in data["skipped"]] == ["endless"]
     assert verdict.failed_parts(data) == []
+    said = "INCOMPLETE: not run or cut: correct hangs_in_a_row m endless, correct hangs_in_a_row"
+    assert verdict.conclusion(data) == said
     data = run_units("sound", until_s=0.0)
     assert data["skipped"][-1]["why"] == "out of time before it began" and names(data) == ["before"]
+    assert "m endless, correct sound, correct hangs" in verdict.conclusion(data)
 
 
 def test_parts_come_in_their_order_and_bring_what_they_need():
@@ -137,66 +146,6 @@ def test_every_unit_names_a_work_that_exists():
         for unit in units:
             module, _, function = unit.work.partition(":")
             assert callable(getattr(import_module(module), function)), unit
-
-
-def row(name="dynts C=2500", method="dynts", tps=2000.0, lengths=(2150,), **more):
-    found = {"model": "r1-llama-8b", "name": name, "method": method, "rows": 20, "decode_tps": tps}
-    return found | {"step_lengths": list(lengths), "step_ms": [1.0] * len(lengths)} | more
-
-
-def test_the_bound_is_memory_over_the_read_rate():
-    measured = row(bytes_per_slot=128 * 1024, weights_bytes=round(15.0e9), mean_slots=2325.5)
-    found = verdict.with_bounds(measured, 3.0e12, 1.5e12)
-    # by hand: 7.0 ms per step for R1-Llama-8B at C=2500
-    assert 20 / found["bound_tps"] * 1e3 == pytest.approx(7.0, abs=0.05)
-    assert found["fraction_of_bound"] == pytest.approx(2000 / found["bound_tps"])
-    assert found["fraction_of_copy_bound"] == pytest.approx(2 * found["fraction_of_bound"])
-    assert "fraction_of_bound" not in verdict.with_bounds(measured, None, None)
-    assert verdict.with_bounds(row("eager", "eager"), 3.0e12, 3.0e12) == row("eager", "eager")
-
-
-def data_of(settings=GPU, **tables):
-    made = report.Report(None, settings, {"name": "none"})
-    return made.data | tables
-
-
-def test_the_verdict_is_made_of_rows_and_says_what_is_missing():
-    empty = verdict.verdict(data_of())
-    assert "correct end to end: n/a (0 of 0, 0 broke, 0 not run)" in verdict.lines(empty)
-    assert verdict.lines(empty)[2].startswith("r1-llama-8b C=2500: n/a of the read bound, n/a x eager")
-    assert verdict.lines(empty)[-1] == "real run, real run: n/a of what short stretches predict"
-    budget = dict(budget_tokens=2500, mean_slots=2325.5, fraction_of_bound=0.8, eviction_share=0.02)
-    decode = [
-        row(**budget),
-        row("eager concat n=2326", "eager", 200.0, (2326,)),
-        row("eager concat n=3950", "eager", 100.0, (3950,)),
-        row("full cache", "full", 1000.0, (1024, 4096)),
-        row("dynts C=2500 largest batch", tps=9000.0, variant="largest batch", **budget),
-        row("full largest batch", "full", 1500.0, variant="largest batch"),
-        row("dynts C=2500 real run", variant="real run", measured_over_predicted=1.02, **budget),
-    ]
-    checks = [{"stem": "sample", "case": "a", "ok": True}, {"stem": "sample", "case": "b", "ok": False}]
-    data = data_of(decode=decode, checks=checks)
-    found = verdict.verdict(data)
-    assert found["budgets"]["r1-llama-8b C=2500"] == {
-        "fraction_of_bound": 0.8,
-        "eviction_share": 0.02,
-        # the eager loop at the length that this budget holds on average
-        "over_eager": 10.0,
-        "over_generate": None,
-        "over_full": 2.0,
-    }
-    assert found["largest_batch"] == {"r1-llama-8b": 6.0} and found["real_run"] == {"r1-llama-8b": 1.02}
-    assert verdict.wrong(data) == ["sample b"]
-    assert "kernels correct: NO (1 of 2, 0 broke, 0 not run)" in verdict.lines(found)
-
-
-def test_a_row_that_no_graph_replayed_is_named_on_a_gpu():
-    decode = [row(captured=True), row("dynts C=5000", captured=False), row("eager", "eager")]
-    products = [{"model": "m", "product": "qkv", "provider": "cublas", "captured": False, "error": "out of memory"}]
-    assert verdict.uncaptured(data_of(decode=decode, products=products)) == ["r1-llama-8b dynts C=5000"]
-    assert verdict.uncaptured(data_of(SMALL, decode=decode)) == []
-    assert verdict.wrong(data_of(products=products)) == ["m qkv cublas"]
 
 
 def test_only_kernels_whose_checks_all_passed_are_timed(tmp_path):
@@ -255,6 +204,12 @@ def test_clocks_are_what_the_driver_says(tmp_path, monkeypatch):
     assert said("exit 9") is None
     tool.write_text(f"#!/bin/sh\necho '{values}'\n")
     assert clocks.clocks(max_age_s=0.0) is None
+    assert said(f"echo '{os.getpid()}, 9 MiB'; echo '1, 500 MiB'") and clocks.other_processes() == ["500 MiB"]
+    # which GPU is asked for
+    monkeypatch.setattr(clocks, "_gpu", lambda: "GPU-12")
+    assert said("echo $3")["driver_version"] == "--id=GPU-12"
+    done = []
+    assert clocks.clocks_under_load(lambda: done.append(1))["driver_version"] == "--id=GPU-12" and done
 
 
 def test_arguments_have_defaults():
@@ -262,6 +217,8 @@ def test_arguments_have_defaults():
     gpu_check.add_arguments(parser)
     args = parser.parse_args(["--out", "x"])
     assert tuple(args.models) == tuple(SHAPES) and args.rows == 20 and args.limit_s < 600
+    said = parser.format_help()
+    assert all(f"  {part} " in said for part in PARTS) and said.count("(default: ") == 4
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

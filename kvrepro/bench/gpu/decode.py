@@ -16,8 +16,18 @@ from ..baselines import Baseline, Generate, ReferenceLoop
 from ..engine_loop import EngineLoop
 from ..settings import PAPER_RATIOS
 from .child import Task
+from .logits import compared
 from .profiler import kernel_table
-from .speed import baseline_row, budget_row, cycle_lengths, engine_loop, full_row, largest_batch, paper_method
+from .speed import (
+    baseline_row,
+    budget_row,
+    check_room,
+    cycle_lengths,
+    engine_loop,
+    full_row,
+    largest_batch,
+    paper_method,
+)
 
 
 class ShapeRows:
@@ -53,6 +63,21 @@ class ShapeRows:
         title = f"{method} C={tokens} {title}".strip()
         self.add(title, method, lambda: budget_row(self.loop(method, tokens, self.rows, decoder), self.sizes), **more)
 
+    def logits(self, tokens: int) -> None:
+        """The graph's logits beside those of torch's products and attention, in the model and batch that is timed."""
+
+        def work() -> dict[str, Any]:
+            schedule = self.schedule(tokens)
+            check_room(self.model, self.rows, schedule.peak_tokens)
+            sizes = (schedule.kept_tokens, schedule.peak_tokens, self.sizes.logits_steps)
+            return compared(self.model, self.rows, *sizes)
+
+        self.add(f"logits of the graph, C={tokens}, B={self.rows}", "dynts", work, "correct", kind="logits")
+
+    def schedule(self, tokens: int) -> Schedule:
+        """The cycle of `dynts` at a budget."""
+        return Schedule(tokens, self.sizes.window, PAPER_RATIOS[self.name])
+
     def profile(self, tokens: int) -> None:
         """The kernels of some replays of `dynts` at a budget, in the middle of its cycle."""
 
@@ -87,8 +112,9 @@ class ShapeRows:
 
 
 def decode(task: Task) -> None:
-    """`dynts` at the first budgets; then, behind all that is timed, their kernels."""
+    """Logits of the step that is timed, `dynts` at the first budgets; then, behind all that is timed, their kernels."""
     shape = ShapeRows(task, task.name)
+    shape.logits(task.sizes.first[0])
     for tokens in task.sizes.first:
         shape.budget("dynts", tokens)
     # the profiler comes last: it may leave its hooks in the driver
@@ -107,13 +133,8 @@ def baselines(task: Task) -> None:
     """Full cache, generate and the eager loop, the latter two at the mean slots of the first budgets."""
     shape, sizes = ShapeRows(task, task.name), task.sizes
     shape.add("full cache", "full", lambda: full_row(shape.loop("full", None, shape.rows), sizes))
-    shape.baselines([round(mean_slots(task, tokens)) for tokens in sizes.first])
-
-
-def mean_slots(task: Task, tokens: int) -> float:
-    """Slots of a row of `dynts` on average over its cycle."""
-    schedule = Schedule(tokens, task.sizes.window, PAPER_RATIOS[task.name])
-    return (schedule.kept_tokens + schedule.peak_tokens) / 2
+    cycles = map(shape.schedule, sizes.first)
+    shape.baselines([round((cycle.kept_tokens + cycle.peak_tokens) / 2) for cycle in cycles])
 
 
 def largest(task: Task) -> None:

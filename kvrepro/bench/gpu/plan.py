@@ -8,19 +8,17 @@ from typing import Any
 
 from ...errors import KvreproError
 
-# part -> seconds that one of its processes may take; in the order in which they run
+# part -> seconds that one of its processes may take, and what it tells; in the order in which they run
 PARTS = {
-    "rates": 40,
-    "correct": 110,
-    "decode": 80,
-    "products": 40,
-    "baselines": 60,
-    "kernel-checks": 90,
-    "kernel-bench": 90,
-    "more": 240,
+    "rates": (40, "bytes a second of a copy and of works that only read"),
+    "correct": (110, "logits of the replayed graph, replies of tiny models against the CPU's and the committed table"),
+    "decode": (95, "logits of the model that is timed; dynts at two budgets: steps, evictions, kernels by name"),
+    "products": (40, "the five matrix products of a step, by every library that has them"),
+    "baselines": (60, "the full cache, transformers.generate and an eager loop"),
+    "kernel-checks": (90, "every kernel against its twin in torch"),
+    "kernel-bench": (90, "times of the kernels whose checks passed; brings kernel-checks along"),
+    "more": (240, "largest batches, a real run, other methods and budgets, long baselines"),
 }
-# several parts by one name
-GROUPS = {"kernels": ("kernel-checks", "kernel-bench")}
 # what tells whether the GPU path is right and fast enough at all, and the seconds that it may take together
 FIRST_PARTS, FIRST_S = ("rates", "correct", "decode", "products", "baselines"), 300
 # what a part cannot do without: bounds need the rates, and no kernel is timed that was not checked in the same run
@@ -71,9 +69,9 @@ def chosen_parts(only: Sequence[str] | None) -> list[str]:
     Raises:
         KvreproError: an unknown part.
     """
-    if unknown := set(only or ()) - {*PARTS, *GROUPS}:
-        raise KvreproError(f"unknown parts {sorted(unknown)}; known are {', '.join([*PARTS, *GROUPS])}")
-    wanted = {part for name in only or PARTS for part in GROUPS.get(name, (name,))}
+    if unknown := set(only or ()) - set(PARTS):
+        raise KvreproError(f"unknown parts {sorted(unknown)}; known are {', '.join(PARTS)}")
+    wanted = set(only or PARTS)
     wanted |= {NEEDS[part] for part in wanted if part in NEEDS}
     return [part for part in PARTS if part in wanted]
 
@@ -99,7 +97,7 @@ def stages(parts: Sequence[str], settings: Settings, stems: Sequence[str]) -> It
 
 def _units(part: str, settings: Settings, stems: Sequence[str]) -> Iterator[Unit]:
     def unit(work: str, name: str = "", **more: Any) -> Unit:
-        return Unit(part, f"kvrepro.bench.gpu.{work}", name, PARTS[part], **more)
+        return Unit(part, f"kvrepro.bench.gpu.{work}", name, PARTS[part][0], **more)
 
     if part == "rates":
         yield unit("rates:measure")

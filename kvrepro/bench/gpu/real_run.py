@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -13,6 +14,7 @@ from ...engine.requests import Request, SamplingConfig
 from ...models.tokens import ThinkTags
 from ..laps import Laps
 from .child import Task
+from .clocks import clocks_under_load
 from .decode import ShapeRows
 from .speed import cycle_lengths, eviction_samples, paper_method, step_samples, which_step
 
@@ -39,6 +41,7 @@ def _row(task: Task, shape: ShapeRows, tokens: int) -> dict[str, Any]:
     lengths = sorted({*short, *cycle})
     ms = [median(s) for s in step_samples(loop, lengths, steps, sizes)]
     evict = median(eviction_samples(loop, sizes))
+    under_load = clocks_under_load(partial(loop.mean_step_ms, lengths[-1], steps, 0))
     del loop
     draw = np.random.default_rng(0)
     prompts = [sizes.prompt_tokens + PROMPT_STEP * i % (tokens // 4) for i in range(rows)]
@@ -59,7 +62,7 @@ def _row(task: Task, shape: ShapeRows, tokens: int) -> dict[str, Any]:
     laps = Laps(shape.model.device)
     # one token comes from the prompt
     total = sizes.real_steps - 1 - FIRST_STEPS
-    while done < total and time.time() < task.rows.until:
+    while done < total and (done == 0 or time.time() < task.rows.until):
         ended += engine.advance(state, min(CHUNK, total - done))
         done = engine.stats.steps - before["steps"]
     laps.lap()
@@ -81,6 +84,7 @@ def _row(task: Task, shape: ShapeRows, tokens: int) -> dict[str, Any]:
         step_lengths=lengths,
         step_ms=ms,
         stage_s=stages,
+        clocks_under_load=under_load,
         **which_step(engine.decoder, shape.model.device),
     )
 

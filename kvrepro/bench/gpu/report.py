@@ -10,7 +10,7 @@ from typing import Any
 from ...files import write_json
 from ...runs.provenance import git_revision, package_versions
 from .plan import Settings
-from .verdict import with_bounds
+from .verdict import data_sheet, named, with_bounds
 
 TABLES = (
     *("rates", "correct", "decode", "profile", "products", "checks", "kernels"),
@@ -31,6 +31,7 @@ class Report:
         self.path = path
         self.data: dict[str, Any] = {"device": device, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         self.data |= {"versions": package_versions(), "revision": git_revision(), "settings": asdict(settings)}
+        self.data["data_sheet_bytes_per_s"] = data_sheet(device)
         self.data |= dict.fromkeys(BEST.values()) | {name: [] for name in TABLES}
         self._is_written = False
 
@@ -40,7 +41,7 @@ class Report:
             key = BEST[row["kind"]]
             self.data[key] = max(self.data[key] or 0.0, row["bytes_per_s"])
         if table == "decode":
-            row = with_bounds(row, *(self.data[BEST[kind]] for kind in ("read", "copy")))
+            row = with_bounds(row, self.data[BEST["read"]], self.data["data_sheet_bytes_per_s"])
         self.data[table].append(row)
         self._is_written = False
         if line := _line(table, row):
@@ -71,8 +72,7 @@ class Report:
 
 def _line(table: str, row: dict[str, Any]) -> str | None:
     """What is printed for people; nothing of rows that come by the hundred, unless they are wrong."""
-    keys = ("part", "unit", "model", "stem", "kernel", "name", "product", "provider", "case")
-    name, why = " ".join(str(row[key]) for key in keys if row.get(key)), row.get("why") or row.get("error")
+    name, why = named(row), row.get("why") or row.get("error")
     # of the output of a process, what it said last
     said = f": {why.splitlines()[-1 if table == 'parts' else 0][:200]}" if why else ""
     if table in ("skipped", "errors"):
@@ -80,10 +80,13 @@ def _line(table: str, row: dict[str, Any]) -> str | None:
     if table == "rates":
         return f"rate: {name}: {row['bytes_per_s'] / 1e9:.0f} GB/s"
     if table in ("correct", "checks"):
-        what = next((f"{key} {row[key]}" for key in ("max_difference", "equal_replies", "errors") if key in row), "")
+        keys = ("relative_difference", "equal_replies", "errors")
+        what = next((f"{key} {row[key]}" for key in keys if key in row), "") + ", TF32 is on" * row.get("tf32", False)
         return None if table == "checks" and row["ok"] else f"{'ok' if row['ok'] else 'WRONG'}: {name}: {what}"
     if table == "decode":
         bound = f", {row['fraction_of_bound']:.1%} of the read bound" if "fraction_of_bound" in row else ""
+        if "fraction_of_data_sheet" in row:
+            bound += f" ({row['fraction_of_data_sheet']:.1%} of the data sheet's)"
         steps = ", ".join(f"{ms:.2f} ms at {n}" for n, ms in zip(row["step_lengths"], row["step_ms"], strict=True))
         captured = ", NOT CAPTURED" if row.get("captured") is False else ""
         return f"{name}: B={row['rows']}, {row['decode_tps']:.0f} tokens/s{bound} ({steps}){captured}"

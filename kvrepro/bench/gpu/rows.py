@@ -55,22 +55,23 @@ class Rows:
         """One row of a table, or those that a work yields; whatever breaks is written too, and the next row runs.
 
         A row holds its labels, what the work found, the clocks at its start, its seconds and the warnings that were
-        raised. What did not fit or came too late is noted as skipped.
+        raised. What did not fit or came too late is noted as skipped; memory that runs out where a result must be right
+        is an error.
         """
         self.n_works += 1
         if self.n_works <= self.start_at:
             return
         self._write({"begin": self.n_works, "table": table, "labels": labels})
         if time.time() > self.until:
-            self.note("skipped", labels, "out of time: nothing new begins so late")
+            self.note("skipped", table, labels, "out of time: nothing new begins so late")
         else:
             self._run(table, work, with_clocks, labels)
         self._write({"end": self.n_works})
         self._free_memory()
 
-    def note(self, table: str, labels: dict[str, Any], why: str, **more: Any) -> None:
-        """A line of `skipped` or `errors`."""
-        self._write({"table": table, "row": {**labels, "why": why[:WHY_CHARACTERS], **more}})
+    def note(self, kind: str, table: str, labels: dict[str, Any], why: str, **more: Any) -> None:
+        """A line of `skipped` or `errors` for a row that a table lacks."""
+        self._write({"table": kind, "row": {**labels, "table": table, "why": why[:WHY_CHARACTERS], **more}})
 
     def _run(self, table: str, work: Callable[[], Any], with_clocks: bool, labels: dict[str, Any]) -> None:
         measured = {"clocks": clocks()} if with_clocks else {}
@@ -85,12 +86,13 @@ class Rows:
                     measured["seconds"] = round(time.perf_counter() - started, 3)
                     self._write({"table": table, "row": {**labels, **row, **measured, "warnings": said}})
             except (torch.cuda.OutOfMemoryError, TooLargeError) as error:
-                self.note("skipped", labels, f"out of memory: {error}")
+                is_skipped = table != "correct" or isinstance(error, TooLargeError)
+                self.note("skipped" if is_skipped else "errors", table, labels, f"out of memory: {error}")
             except Exception as error:
                 # a kernel that does not compile, a shape that is not served: recorded, and the other rows still run
                 said = list(dict.fromkeys(str(w.message)[:500] for w in caught))
                 trace = traceback.format_exc()[-TRACE_CHARACTERS:]
-                self.note("errors", labels, f"{type(error).__name__}: {error}", trace=trace, warnings=said)
+                self.note("errors", table, labels, f"{type(error).__name__}: {error}", trace=trace, warnings=said)
 
     def _write(self, line: dict[str, Any]) -> None:
         append_row(self.path, line)

@@ -24,6 +24,7 @@ from ...models.shapes import weight_bytes
 from ..baselines import Baseline
 from ..engine_loop import EngineLoop
 from ..settings import PAPER_RATIOS
+from .clocks import clocks_under_load
 from .rows import TooLargeError
 from .sizes import Sizes
 
@@ -61,16 +62,17 @@ def paper_method(name: str, method: str, tokens: int, model: PreTrainedModel, si
 def engine_loop(
     model: PreTrainedModel, method: EvictionMethod, rows: int, capacity: int, sizes: Sizes, decoder: str = "graph"
 ) -> EngineLoop:
-    """Our engine with a full batch.
+    """Our engine with a full batch; `TooLargeError` where it does not fit."""
+    check_room(model, rows, capacity)
+    return EngineLoop(model, method, rows, capacity, decoder=decoder, n_prompt=sizes.prompt_tokens)
 
-    Raises:
-        TooLargeError: it does not fit; says how many rows do.
-    """
+
+def check_room(model: PreTrainedModel, rows: int, capacity: int) -> None:
+    """Raise `TooLargeError`, which says how many rows fit, where these do not."""
     if rows < 1:
         raise TooLargeError(f"not even one row of {capacity} slots fits beside the weights")
     if rows > (fits := largest_batch(model, capacity, most=rows)):
         raise TooLargeError(f"{rows} rows of {capacity} slots do not fit beside the weights; {fits} do")
-    return EngineLoop(model, method, rows, capacity, decoder=decoder, n_prompt=sizes.prompt_tokens)
 
 
 def cycle_lengths(method: EvictionMethod, sizes: Sizes) -> tuple[list[int], int]:
@@ -116,7 +118,7 @@ def budget_row(loop: EngineLoop, sizes: Sizes) -> dict[str, Any]:
         eviction_share=rows * evict / cycle_ms,
         decode_tps=rows * period / cycle_ms * 1e3,
         mean_slots=(schedule.kept_tokens + schedule.peak_tokens) / 2,
-        **_of_loop(loop),
+        **_of_loop(loop, lengths[-1], steps),
     )
 
 
@@ -125,7 +127,7 @@ def full_row(loop: EngineLoop, sizes: Sizes) -> dict[str, Any]:
     longest = sizes.longest
     lengths = sorted({max(1, longest // 16), longest // 4, longest // 2, longest - sizes.steps - sizes.warm_up})
     row = row_at(loop.state.cache.max_rows, lengths, step_samples(loop, lengths, sizes.steps, sizes))
-    return row | dict(mean_slots=(lengths[0] + lengths[-1]) / 2, **_of_loop(loop))
+    return row | dict(mean_slots=(lengths[0] + lengths[-1]) / 2, **_of_loop(loop, lengths[-1], sizes.steps))
 
 
 def baseline_row(model: PreTrainedModel, loop: type[Baseline], rows: int, length: int, steps: int, repeats: int):
@@ -141,17 +143,19 @@ def row_at(rows: int, lengths: list[int], samples: list[list[float]]) -> dict[st
     return dict(rows=rows, step_lengths=lengths, step_ms=ms, step_ms_samples=samples, decode_tps=tps)
 
 
-def _of_loop(loop: EngineLoop) -> dict[str, Any]:
-    """Bytes that a step reads per slot and for the weights, and which step ran."""
+def _of_loop(loop: EngineLoop, length: int, steps: int) -> dict[str, Any]:
+    """Bytes that a step reads per slot and for the weights, which step ran, and the clocks while more such run."""
     model = loop.engine.model
     weights = weight_bytes(model, of_a_step=True)
     sizes = dict(kv_bytes=loop.kv_bytes, bytes_per_slot=loop.bytes_per_slot, weights_bytes=weights)
+    sizes["clocks_under_load"] = clocks_under_load(lambda: loop.mean_step_ms(length, steps, 0))
     return sizes | which_step(loop.engine.decoder, model.device)
 
 
 def which_step(decoder: Any, device: torch.device) -> dict[str, Any]:
     """The decoder that ran; whether it replayed graphs, None for one that captures nothing; whether kernels of this
-    process are launched before their predecessors have ended.
+    process are launched before their predecessors have ended; whether float32 products are TensorFloat-32.
     """
-    early = pdl_allowed() and has_pdl(device)
-    return {"decoder": decoder.name, "captured": getattr(decoder, "capture", None), "early_launches": early}
+    found = {"decoder": decoder.name, "captured": getattr(decoder, "capture", None)}
+    tf32 = device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
+    return found | {"early_launches": pdl_allowed() and has_pdl(device), "tf32": tf32}

@@ -155,8 +155,8 @@ class Supervisor:
         why = self._why(one, rc)
         if one.begun is not None:
             # the row that it was in is lost, and the next process begins behind it
-            labels = one.begun["labels"]
-            self._note("skipped" if one.is_cut else "errors", one, {**labels, "why": f"the process ended here: {why}"})
+            row = {**one.begun["labels"], "table": one.begun["table"], "why": f"the process ended here: {why}"}
+            self._note("skipped" if one.is_cut else "errors", one, row)
             one.n_ended, one.begun, lost_a_row = one.begun["begin"], None, True
         else:
             lost_a_row = one.n_ended > 0

@@ -5,11 +5,13 @@ A model of the same widths and fewer layers launches the same kernels.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 from .child import Task
 from .decode import ShapeRows
+from .logits import plain_launches
 
 # Triton compiles a kernel anew for numbers that 16 divides, and so it may for a number of layers
 LAYERS, OTHER_LAYERS = 16, 2
@@ -27,13 +29,16 @@ def compile_kernels(task: Task) -> None:
         "others": [(method, sizes.first[-1]) for method in sizes.others],
     }
     for method, tokens in chosen[methods]:
-        work = partial(_stepped, shape, method, tokens)
-        task.rows.add("warm", work, with_clocks=False, name=method, tokens=tokens, model=name)
+        # `dynts` is also run with kernels that wait for their predecessors
+        for launches in (nullcontext, plain_launches)[: 1 + (method == "dynts")]:
+            work = partial(_stepped, shape, method, tokens, launches)
+            task.rows.add("warm", work, with_clocks=False, name=method, tokens=tokens, model=name)
 
 
-def _stepped(shape: ShapeRows, method: str, tokens: int | None) -> dict[str, Any]:
-    loop = shape.loop(method, tokens, shape.rows)
-    loop.mean_step_ms((tokens or shape.sizes.longest) // 2, 1, 1)
-    if tokens is not None:
-        loop.evictions([[0]])
+def _stepped(shape: ShapeRows, method: str, tokens: int | None, launches: Any) -> dict[str, Any]:
+    with launches():
+        loop = shape.loop(method, tokens, shape.rows)
+        loop.mean_step_ms((tokens or shape.sizes.longest) // 2, 1, 1)
+        if tokens is not None:
+            loop.evictions([[0]])
     return {}
