@@ -65,7 +65,7 @@ $(READY): pyproject.toml constraints.txt
 
 $(LOWEST)/.ready: pyproject.toml constraints.txt
 	$(LOWEST_PYTHON) -m venv $(LOWEST)
-	grep -vE '^(torch|transformers|numpy)==' constraints.txt > $(LOWEST)/constraints.txt
+	grep -vE '^(torch|transformers|numpy|setuptools|huggingface[_-]hub)==' constraints.txt > $(LOWEST)/constraints.txt
 	# the interpreter of Triton 3.6 takes int() of arrays, which numpy 2.4 refuses
 	echo 'numpy<2.4' >> $(LOWEST)/constraints.txt
 	sed -nE 's/^ *"(torch|transformers|triton)>=([0-9.]+).*/\1==\2/p' pyproject.toml >> $(LOWEST)/constraints.txt

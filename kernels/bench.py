@@ -1,23 +1,18 @@
-"""Times the kernels on a GPU: `python -m kvrepro.kernels.bench [--out FILE.csv]`.
+"""Times the cases of `bench_cases` on a GPU, for `kvrepro gpu-check --only kernels`.
 
-A row is written only for a kernel whose checks passed on this device in the same run. Kernels are timed inside a CUDA
-graph, so that launches do not count; the level-2 cache is filled with something else before every repeat.
+Kernels are timed inside a CUDA graph, so that launches do not count; the level-2 cache is filled with something else
+before every repeat.
 """
 
 from __future__ import annotations
 
-import argparse
-import csv
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 
 import torch
 
-from . import checks
 from .bench_cases import CASES
 from .launch import triton_version
 
@@ -50,18 +45,6 @@ class Row:
     torch: str
     triton: str | None
     time: str
-
-
-def require_cuda() -> None:
-    """Refuse to invent numbers.
-
-    Raises:
-        RuntimeError: there is no CUDA or ROCm device.
-    """
-    if not torch.cuda.is_available():
-        raise RuntimeError(
-            f"no GPU: torch {torch.__version__} sees no CUDA or ROCm device; kernels are timed on a GPU only"
-        )
 
 
 # captures in and out of inference mode do not go together in one process, and a decode step's are in it
@@ -122,47 +105,9 @@ def _host_ms(run: Callable[[], object]) -> float:
     return 1e3 * (time.perf_counter() - started)
 
 
-def copy_rate() -> float:
-    """Bytes per second of a device-to-device copy, read and write both counted."""
-    source = torch.empty(COPY_BYTES, dtype=torch.int8, device="cuda")
-    target = torch.empty_like(source)
-    times = time_ms(lambda: target.copy_(source), capture=True)
-    return 2 * COPY_BYTES / (statistics.median(times) / 1e3)
-
-
 def providers(kernel: str, label: str) -> list[str]:
     """What one case is timed with: ours, its torch twin, and library kernels for the same work."""
     return ["triton", "torch", *CASES[kernel, label]("meta").others]
-
-
-def bench(
-    kernels: tuple[str, ...] = checks.STEMS, *, copy: float, passed: set[str], failures: list[dict[str, str]]
-) -> list[Row]:
-    """Rows of the named kernels; those not in `passed` are left out, and what breaks is added to `failures`."""
-    rows = []
-    for kernel, label in CASES:
-        if kernel not in kernels or kernel not in passed:
-            continue
-        for provider in providers(kernel, label):
-            try:
-                row = time_case(kernel, label, provider, copy)
-            except torch.cuda.OutOfMemoryError:
-                # the references hold float32 copies; that they do not fit is no reason to lose the kernel's row
-                print(f"  {kernel} {label} {provider}: out of memory, no row", file=sys.stderr)
-            except Exception as error:
-                # one provider that cannot run here leaves the others their rows
-                why = f"{type(error).__name__}: {error}"[:2000]
-                failures.append({"name": f"{kernel} {label} {provider}", "why": why})
-                print(f"  {kernel} {label} {provider}: {why}", file=sys.stderr)
-            else:
-                rows.append(row)
-                print(
-                    f"{kernel:17} {label:38} {provider:7} {row.ms_p50:9.4f} ms {row.gb_per_s:8.0f} GB/s "
-                    f"{row.fraction_of_copy:6.1%} of copy{'' if row.graph else '  (with launch time)'}",
-                    flush=True,
-                )
-            torch.cuda.empty_cache()
-    return rows
 
 
 def time_case(kernel: str, label: str, provider: str, copy: float | None, device: str = "cuda") -> Row:
@@ -201,53 +146,3 @@ def time_case(kernel: str, label: str, provider: str, copy: float | None, device
         triton_version(),
         time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
-
-
-def check_all(kernels: tuple[str, ...] = checks.STEMS) -> list[checks.Result]:
-    """Every case of the kernels on this GPU, those in the shapes of real models included."""
-    return [result for stem in kernels for result in checks.run(stem, "cuda", "triton", large=True)]
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Check, time, print; exit code 1 without a GPU or with a failed check."""
-    parser = argparse.ArgumentParser(prog="python -m kvrepro.kernels.bench", description=__doc__.splitlines()[0])
-    parser.add_argument("kernels", nargs="*", help=f"of {', '.join(checks.STEMS)} (default: all)")
-    parser.add_argument("--out", help="CSV file to write")
-    args = parser.parse_args(argv)
-    unknown = set(args.kernels) - set(checks.STEMS)
-    if unknown:
-        parser.error(f"unknown kernels {sorted(unknown)}; known: {', '.join(checks.STEMS)}")
-    try:
-        require_cuda()
-    except RuntimeError as error:
-        print(error, file=sys.stderr)
-        return 1
-    kernels = tuple(args.kernels) or checks.STEMS
-    results = check_all(kernels)
-    failed = [r for r in results if not r.ok]
-    for r in failed:
-        print(f"FAILED {r.stem} {r.case}: {r.errors} limit {r.limit} {r.failure}", file=sys.stderr)
-    copy = copy_rate()
-    print(f"{torch.cuda.get_device_name()}: copy {copy / 1e9:.0f} GB/s")
-    broken: list[dict[str, str]] = []
-    rows = bench(kernels, copy=copy, passed={r.stem for r in results} - {r.stem for r in failed}, failures=broken)
-    if args.out:
-        with open(args.out, "w", newline="") as file:
-            writer = csv.DictWriter(file, [f.name for f in fields(Row)])
-            writer.writeheader()
-            writer.writerows(asdict(row) for row in rows)
-    print(
-        json.dumps(
-            {
-                "rows": len(rows),
-                "copy_gb_per_s": copy / 1e9,
-                "failed": [f"{r.stem} {r.case}" for r in failed],
-                "broken": broken,
-            }
-        )
-    )
-    return 1 if failed or broken else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

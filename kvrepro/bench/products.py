@@ -7,7 +7,6 @@ a step, where each is read once. A provider's numbers count only if its result i
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -150,7 +149,7 @@ def _measured(function: Callable[..., Tensor], kind: str, given: _Operands, capt
         if not wrong <= TOLERANCES["bf16"]:
             raise KvreproError(f"the result is off by {wrong:.3g} of its largest value; not timed")
         on_gpu = given.x.is_cuda
-        times = time_ms(run, capture=capture) if on_gpu else _wall_ms(run)
+        times = time_ms(run, capture=capture, device=str(given.x.device))
     launches = len(given.weights)
     cuts, median = statistics.quantiles(times, n=5), statistics.median(times)
     return dict(
@@ -161,15 +160,6 @@ def _measured(function: Callable[..., Tensor], kind: str, given: _Operands, capt
         ms_p80=cuts[-1] / launches,
         gb_per_s=given.weights.nbytes / median / 1e6,
     )
-
-
-def _wall_ms(run: Callable[[], None], repeats: int = 5) -> list[float]:
-    found = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        run()
-        found.append((time.perf_counter() - started) * 1e3)
-    return found
 
 
 @contextmanager

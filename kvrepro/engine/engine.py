@@ -182,7 +182,7 @@ class Engine:
                 return finished
         if state.tail is not None and self.decoder.captures and state.part_timer is None:
             with timer.section("forward_s"):
-                logits, _, tokens = self.decoder.step_and_draw(cache, state.tail)
+                tokens = self.decoder.step_and_draw(cache, state.tail)
         else:
             with timer.section("forward_s"):
                 newest = batch.newest

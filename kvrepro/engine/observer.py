@@ -32,5 +32,6 @@ class KeptPositions(Observer):
     def evicted(self, cache: CompressedCache, rows: list[Row], plan: KeepPlan) -> None:
         """Positions of the first layer and head."""
         kept = cache.positions[0, plan.rows, 0, : plan.slots.shape[-1]]
-        for row, positions in zip(plan.rows.tolist(), kept.tolist(), strict=True):
+        evicted = plan.rows.tolist() if plan.host_rows is None else plan.host_rows
+        for row, positions in zip(evicted, kept.tolist(), strict=True):
             rows[row].completion.kept_positions.append(positions)

@@ -95,7 +95,10 @@ class EvictionMethod(_Frozen):
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
-        if "observe" in vars(cls) and "observes_on_device" not in vars(cls):
+        # whoever defines `observe` says what it does, or nothing is taken for granted
+        names = ("observes_on_device", "observe")
+        speaks, observes = ([name in vars(c) for c in cls.__mro__].index(True) for name in names)
+        if speaks > observes:
             cls.observes_on_device = False
         declare(cls)
         dataclass(frozen=True)(cls)
@@ -116,7 +119,11 @@ class EvictionMethod(_Frozen):
         """See a prompt that was just put into a row."""
 
     def observe(self, step: StepView) -> None:
-        """See the step that just wrote one slot per row, before any eviction."""
+        """See the step that just wrote one slot per row, before any eviction.
+
+        With `observes_on_device = True` in the class it is recorded with the step as a CUDA graph: device work in fixed
+        shapes, on slot state alone (docs/methods.md, "Your own method").
+        """
 
     def score(self, view: EvictionView) -> Tensor:
         """Importance of every slot, `[L or 1, R, H or 1, S]`, higher is kept; real numbers without NaN.
@@ -189,7 +196,13 @@ class EvictionMethod(_Frozen):
         where the score is no tensor of the expected shape, type and device.
         """
         kept = self.kept_slots(view)
-        kept = [min(n, view.length) for n in (kept.tolist() if isinstance(kept, Tensor) else kept)]
+        kept = kept.tolist() if isinstance(kept, Tensor) else kept
+        if len(kept) != len(view.host.rows):
+            raise KvreproError(
+                f"method {self.name!r}: kept_slots gave {len(kept)} numbers, expected one for each of "
+                f"{len(view.host.rows)} rows"
+            )
+        kept = [min(n, view.length) for n in kept]
         sizes = sorted(set(kept))
         if len(sizes) == 1:
             plan, overflow = self.plan(view, sizes[0])
@@ -230,7 +243,8 @@ class EvictionMethod(_Frozen):
         if counted == NAN_SCORE:
             raise KvreproError(
                 f"method {self.name!r}: score gave NaN for a row of {length} slots; every slot needs a number "
-                "(-inf is one). Often a division by 0, or a softmax over nothing but -inf"
+                "(-inf is one). Often a division by 0, a softmax over nothing but -inf, or a look at other rows, which "
+                "may have overflowed"
             )
         return counted
 

@@ -20,6 +20,7 @@ SEPARATOR = "is_separator"
 ABOVE_POSITIONS = 2.0**22
 
 
+# never dropped: a CUDA graph may read it
 @cache
 def separator_table(separators: tuple[int, ...], device: torch.device) -> Tensor:
     """1 at the ids of separators, 0 at all others up to one beyond the last; made once, so that no step sends it."""
@@ -46,7 +47,6 @@ class SepLLMMethod(EvictionMethod):
     observes_on_device = True
     state = "separator flag [B, S]"
     needs = ("separators",)
-    observes_on_device = True
 
     sinks: int = 4
     separators: tuple[int, ...] = ()

@@ -104,7 +104,9 @@ class EvictionView:
         return self.given or RowNumbers(*torch.stack(on_device).tolist())
 
     def subset(self, chosen: list[int]) -> EvictionView:
-        """The same view of some of its rows, by their place in it."""
+        """The same view of some of its rows, by their place in it; `KvreproError` for anything but whole numbers."""
+        if not all(type(i) is int for i in chosen):
+            raise KvreproError(f"subset of {chosen!r}: expected places in the view, such as [0, 2]; a mask is not one")
         given = RowNumbers(*([numbers[i] for i in chosen] for numbers in self.host))
         return EvictionView.of(self.cache, self.length, given)
 

@@ -78,6 +78,8 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
         "method": _method_row(config, engine.method),
         "decoder": engine.decoder.name,
         "batch_invariant": engine.decoder.batch_invariant,
+        "captured": engine.decoder.captures,
+        "observe_in_graph": engine.decoder.captures and engine.method.observes_on_device,
         "thought": _thought_row(engine.think, tokenizer, problems[0].question),
         "n_records": len(records),
         "resumed_records": resumed,

@@ -84,7 +84,7 @@ def on_gpu(monkeypatch, functions, times):
         made = operands(*given)
         return SimpleNamespace(**vars(made) | {"x": made.x.as_subclass(OnGpu)})
 
-    def timed(run, capture):
+    def timed(run, capture, device):
         run()
         times.append(capture)
         return [6.0, 3.0, 9.0, 6.0, 6.0]

@@ -1,4 +1,4 @@
-"""The benchmark's cases run, count bytes, and cover every kernel; without a GPU it measures nothing and says so."""
+"""The benchmark's cases run, count bytes, and cover every kernel."""
 
 from __future__ import annotations
 
@@ -29,24 +29,13 @@ def test_the_library_kernel_does_the_same_work():
     assert torch.allclose(ours.float(), prepared.others["sdpa"]()[:, :, 0].float(), atol=2e-2)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so the benchmark would run")
-def test_without_a_gpu_nothing_is_measured(capsys):
-    assert bench.main([]) == 1
-    captured = capsys.readouterr()
-    assert "kernels are timed on a GPU only" in captured.err and not captured.out
-
-
 class Prepared:
-    """A case of one library kernel, whose own kernel does not compile where that is said."""
+    """A case that does nothing."""
 
-    bytes = 1000
-
-    def __init__(self, compiles):
-        self.compiles, self.others = compiles, {"library": lambda: None}
+    bytes, others = 1000, {}
 
     def run(self, impl):
-        if impl == "triton" and not self.compiles:
-            raise TypeError("does not compile")
+        pass
 
 
 @pytest.fixture
@@ -64,17 +53,8 @@ def timings(monkeypatch):
     return asked
 
 
-def test_a_provider_that_breaks_is_recorded_and_the_others_keep_their_rows(monkeypatch, timings):
-    monkeypatch.setattr(bench, "CASES", {("sample", "small"): lambda device: Prepared(False)})
-    failures = []
-    rows = bench.bench(copy=1e9, passed={"sample"}, failures=failures)
-    assert failures == [{"name": "sample small triton", "why": "TypeError: does not compile"}]
-    assert [row.provider for row in rows] == ["torch", "library"]
-    assert bench.bench(copy=1e9, passed=set(), failures=failures) == [] and len(failures) == 1
-
-
 def test_of_a_tiny_kernel_one_graph_holds_several_launches(monkeypatch, timings):
-    monkeypatch.setattr(bench, "CASES", {("sample", "small"): lambda device: Prepared(True)})
+    monkeypatch.setattr(bench, "CASES", {("sample", "small"): lambda device: Prepared()})
     tiny, twin = (bench.time_case("sample", "small", provider, None) for provider in ("triton", "torch"))
     assert timings == [(True, 1), (True, bench.TINY_LAUNCHES), (False, 1)]
     assert (tiny.launches, tiny.graph, twin.launches, twin.graph) == (bench.TINY_LAUNCHES, True, 1, False)

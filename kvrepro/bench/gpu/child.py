@@ -23,7 +23,7 @@ class Task:
 
     Attributes:
         name: the unit's: a model, a kernel.
-        known: what earlier parts found: `copy_bytes_per_s`, and `wrong`, the kernels with a failed check.
+        known: what earlier parts found: `copy_bytes_per_s`, and `passed`, the kernels whose checks all passed.
     """
 
     name: str

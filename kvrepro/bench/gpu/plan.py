@@ -22,7 +22,7 @@ PARTS = {
 # what tells whether the GPU path is right and fast enough at all, and the seconds that it may take together
 FIRST_PARTS, FIRST_S = ("rates", "correct", "decode", "products", "baselines"), 300
 # what a part cannot do without: bounds need the rates, and no kernel is timed that was not checked in the same run
-NEEDS = {"decode": "rates", "baselines": "rates", "more": "rates", "kernel-bench": "kernel-checks"}
+NEEDS = {"decode": ("rates",), "baselines": ("rates",), "more": ("rates",), "kernel-bench": ("rates", "kernel-checks")}
 # compiles what the timed parts launch, beside `correct`, which is not timed
 WARM, WARM_S = "warm", 110
 TINY_MODELS = ("tiny-r1-llama", "tiny-r1-qwen")
@@ -72,7 +72,7 @@ def chosen_parts(only: Sequence[str] | None) -> list[str]:
     if unknown := set(only or ()) - set(PARTS):
         raise KvreproError(f"unknown parts {sorted(unknown)}; known are {', '.join(PARTS)}")
     wanted = set(only or PARTS)
-    wanted |= {NEEDS[part] for part in wanted if part in NEEDS}
+    wanted |= {needed for part in wanted for needed in NEEDS.get(part, ())}
     return [part for part in PARTS if part in wanted]
 
 

@@ -93,20 +93,20 @@ class Models:
         equal = sum(a.token_ids == b.token_ids and a.status == b.status for a, b in both)
         row = {
             "equal_replies": equal,
-            "equal_kept": sum(a.kept_positions == b.kept_positions for a, b in both),
+            "equal_kept": (kept := sum(a.kept_positions == b.kept_positions for a, b in both)),
             "of": len(both),
             "first_differences": [_first_difference(a, b) for a, b in both if a.token_ids != b.token_ids],
             "evictions": [sum(c.evictions for c in pair) for pair in zip(*both, strict=True)],
             "cpu_decoder": cpu.decoder.name,
             **which_step(gpu.decoder, away.device),
         }
-        row["ok"] = equal == len(both) and not row["tf32"]
+        row["ok"] = equal == kept == len(both) and not row["tf32"]
         return row, problems, list(there.values())
 
     def _models(self) -> tuple[PreTrainedModel, PreTrainedModel, Any]:
         if self._loaded is None:
             away, tokenizer = load_model(self.task.name, self.task.settings.device)
-            # not loaded twice: what asks a CPU for its free memory may be missing here
+            # the same weights, without reading them again
             self._loaded = copy.deepcopy(away).to("cpu"), away, tokenizer
         return self._loaded
 

@@ -56,7 +56,6 @@ class Supervisor:
 
     Args:
         folder: for the lines and the output of each unit.
-        python: of the processes.
     """
 
     def __init__(self, report: Report, folder: Path, settings: Settings):

@@ -2,10 +2,12 @@
 
 A decoder has `step(tokens, cache, timer=None)`: it feeds `[B]` tokens and returns logits `[B, V]` and last hidden
 states `[B, hidden]` after the final norm, or raises `KvreproError` where tokens and rows differ in number or a row is
-full. A timer is told the seconds of `projections`, `attention`, `mlp` and `head` by those decoders that can tell them
-apart (`native`, `fused`). `batch_invariant` says whether a row gets the same bits whatever its neighbours. torch's
-products do not promise that: they sum in another order for one row than for several, and attention for another longest
-row. In float32 that is far below what moves a draw; in bfloat16 and float16 some replies differ.
+full. `captures` says whether it replays graphs: it then also has `step_and_draw(cache, tail)`, a step that holds
+observation and sampling and returns the drawn tokens. A timer is told the seconds of `projections`, `attention`, `mlp`
+and `head` by those decoders that can tell them apart (`native`, `fused`). `batch_invariant` says whether a row gets the
+same bits whatever its neighbours. torch's products do not promise that: they sum in another order for one row than for
+several, and attention for another longest row. In float32 that is far below what moves a draw; in bfloat16 and float16
+some replies differ.
 """
 
 from __future__ import annotations

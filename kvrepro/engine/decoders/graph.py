@@ -1,4 +1,4 @@
-"""A decode step for a GPU: static buffers, device-side counters, one CUDA graph per batch size, the Triton kernels.
+"""A decode step for a GPU: static buffers, device-side counters, CUDA graphs, the Triton kernels.
 
 The layers are those of `FusedDecoder` where it serves the model, else the model's own forward; attention and the write
 into the cache are `StaticStep`'s. A cache of fixed capacity never changes its shapes, so one captured graph serves
@@ -104,16 +104,15 @@ class GraphDecoder:
         cache.step_slots = counters.lengths[:n_rows] - 1
         return logits[:n_rows], hidden[:n_rows]
 
-    def step_and_draw(self, cache: CompressedCache, tail: Tail) -> tuple[Tensor, Tensor, Tensor]:
-        """A step with what follows it: logits `[B, V]`, hidden states `[B, hidden]` and drawn tokens `[B]`.
+    def step_and_draw(self, cache: CompressedCache, tail: Tail) -> Tensor:
+        """A step with what follows it: the drawn tokens `[B]`.
 
         Raises `KvreproError` as `step`.
         """
         n_rows = cache.n_rows
         with self._opened(n_rows, cache) as size:
-            found = self._replay(size, tail)
-        logits, hidden, drawn = (t[:n_rows] for t in found)
-        return logits, hidden, drawn
+            _, _, drawn = self._replay(size, tail)
+        return drawn[:n_rows]
 
     @contextmanager
     def _opened(self, n_rows: int, cache: CompressedCache) -> Iterator[tuple[int, int]]:
