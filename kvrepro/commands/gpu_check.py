@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bench.gpu.clocks import clocks, other_processes
-from ..bench.gpu.plan import FIRST_S, PARTS, Settings, chosen_parts, stages
+from ..bench.gpu.plan import FIRST_S, GROUPS, PARTS, Settings, chosen_parts, stages
 from ..bench.gpu.report import Report
 from ..bench.gpu.supervisor import Supervisor
 from ..bench.gpu.verdict import conclusion, lines, verdict
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=PAPER_ROWS, help="batch size (default: %(default)s)")
     models = list(PAPER_RATIOS)
     parser.add_argument("--models", nargs="+", default=models, choices=models, help="shapes (default: all)")
-    parser.add_argument("--only", nargs="+", choices=PARTS, help="these parts, and what they need (default: all)")
+    parser.add_argument("--only", nargs="+", choices=[*PARTS, *GROUPS], help="these parts, and what they need (default: all)")
     parser.add_argument("--device", default="cuda", help=argparse.SUPPRESS)
     parser.add_argument("--small", action="store_true", help=argparse.SUPPRESS)
 

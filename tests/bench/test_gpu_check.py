@@ -124,6 +124,7 @@ def test_what_is_cut_for_lack_of_time_is_skipped_and_no_failure(run_units):
 
 def test_parts_come_in_their_order_and_bring_what_they_need():
     assert plan.chosen_parts(None) == list(PARTS)
+    assert plan.chosen_parts(["kernels"]) == ["rates", "kernel-checks", "kernel-bench"]
     assert plan.chosen_parts(["kernel-bench", "decode"]) == ["rates", "decode", "kernel-checks", "kernel-bench"]
     with pytest.raises(KvreproError, match=r"unknown parts \['speed'\]; known are rates, correct"):
         plan.chosen_parts(["speed"])

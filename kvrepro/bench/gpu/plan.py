@@ -21,6 +21,8 @@ PARTS = {
 }
 # what tells whether the GPU path is right and fast enough at all, and the seconds that it may take together
 FIRST_PARTS, FIRST_S = ("rates", "correct", "decode", "products", "baselines"), 300
+# several parts by one name
+GROUPS = {"kernels": ("kernel-checks", "kernel-bench")}
 # what a part cannot do without: bounds need the rates, and no kernel is timed that was not checked in the same run
 NEEDS = {"decode": ("rates",), "baselines": ("rates",), "more": ("rates",), "kernel-bench": ("rates", "kernel-checks")}
 # compiles what the timed parts launch, beside `correct`, which is not timed
@@ -69,9 +71,9 @@ def chosen_parts(only: Sequence[str] | None) -> list[str]:
     Raises:
         KvreproError: an unknown part.
     """
-    if unknown := set(only or ()) - set(PARTS):
-        raise KvreproError(f"unknown parts {sorted(unknown)}; known are {', '.join(PARTS)}")
-    wanted = set(only or PARTS)
+    if unknown := set(only or ()) - {*PARTS, *GROUPS}:
+        raise KvreproError(f"unknown parts {sorted(unknown)}; known are {', '.join([*PARTS, *GROUPS])}")
+    wanted = {part for name in only or PARTS for part in GROUPS.get(name, (name,))}
     wanted |= {needed for part in wanted for needed in NEEDS.get(part, ())}
     return [part for part in PARTS if part in wanted]
 
