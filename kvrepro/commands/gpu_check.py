@@ -32,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=PAPER_ROWS, help="batch size (default: %(default)s)")
     models = list(PAPER_RATIOS)
     parser.add_argument("--models", nargs="+", default=models, choices=models, help="shapes (default: all)")
-    parser.add_argument("--only", nargs="+", choices=[*PARTS, *GROUPS], help="these parts, and what they need (default: all)")
+    parts = [*PARTS, *GROUPS]
+    parser.add_argument("--only", nargs="+", choices=parts, help="these parts, and what they need (default: all)")
     parser.add_argument("--device", default="cuda", help=argparse.SUPPRESS)
     parser.add_argument("--small", action="store_true", help=argparse.SUPPRESS)
 
