@@ -128,7 +128,7 @@ def time_case(kernel: str, label: str, provider: str, copy: float | None, device
         # the inputs of all but the first launch may lie in the level-2 cache, as in a decode step they do
         launches = TINY_LAUNCHES
         times = time_ms(run, capture=captured, launches=launches, device=device)
-    rate, cuts = prepared.bytes / (statistics.median(times) / 1e3), statistics.quantiles(times, n=5)
+    rate, cuts = prepared.bytes / (statistics.median(times) / 1e3), statistics.quantiles(times, n=5, method="inclusive")
     return Row(
         kernel,
         label,

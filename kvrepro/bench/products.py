@@ -151,7 +151,7 @@ def _measured(function: Callable[..., Tensor], kind: str, given: _Operands, capt
         on_gpu = given.x.is_cuda
         times = time_ms(run, capture=capture, device=str(given.x.device))
     launches = len(given.weights)
-    cuts, median = statistics.quantiles(times, n=5), statistics.median(times)
+    cuts, median = statistics.quantiles(times, n=5, method="inclusive"), statistics.median(times)
     return dict(
         launches=launches,
         captured=capture and on_gpu,
