@@ -35,7 +35,7 @@ rule cell:
         runtime=lambda wildcards: CELLS[wildcards.cell]["whole"]["runtime_min"],
     shell:
         KVREPRO + "stand_in $PPID kvrepro run --profile {PLAN[profile]} --cell {wildcards.cell} --checked"
-        " --gpus {resources.gpu} >> {params.log:q} 2>&1"
+        " >> {params.log:q} 2>&1"
 
 rule shard:
     output: touch(MARKS / "shards" / "{cell}" / "{part}")
@@ -49,7 +49,7 @@ rule shard:
         runtime=lambda wildcards: CELLS[wildcards.cell]["part"]["runtime_min"],
     shell:
         KVREPRO + "stand_in $PPID kvrepro run --profile {PLAN[profile]} --cell {wildcards.cell} --checked"
-        " --shard {params.shard} --gpus {resources.gpu} >> {params.log:q} 2>&1"
+        " --shard {params.shard} >> {params.log:q} 2>&1"
 
 rule throughput:
     # its own cells alone: one that fails elsewhere does not keep this panel from being measured
@@ -65,7 +65,7 @@ rule throughput:
         slurm_extra=PLAN["alone"],
     shell:
         KVREPRO + "processes $PPID kvrepro throughput {PLAN[profile]} --panel {wildcards.panel}"
-        " --gpus {resources.gpu} >> {params.log:q} 2>&1"
+        " >> {params.log:q} 2>&1"
 
 rule figures:
     input: FIGURES["marks"], FIGURES["code"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import KvreproError
 from ..files import held
 from ..kernels.native.library import NativeUnavailableError, ensure_library
-from ..paths import gpu_environment, native_folder, results_root
+from ..paths import gpus_environment, native_folder, results_root
 from ..runs import workflow
 from ..runs.config import CellConfig
 from ..runs.executors import Executor, cancel, queued_jobs
@@ -251,7 +251,7 @@ def _forks(
     if settings.executor is not None:
         yield None
     elif settings.gpus is not None:
-        yield {**os.environ, **gpu_environment(settings.gpus)}
+        yield {**os.environ, **gpus_environment(settings.gpus)}
     elif sys.platform != "linux" or args.no_fork_server or n_cells < 2:
         yield None
     else:

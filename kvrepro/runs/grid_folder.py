@@ -1,7 +1,7 @@
 """The private folder of one `kvrepro grid`: marks for Snakemake, its notes, and what others may know of the grid.
 
-Every grid has its own below `results/<profile>/.grid/`, so two of one profile share nothing but results. It is gone when
-the grid ends; one that was killed leaves it, and the next grid takes it away.
+Every grid has its own below `results/<profile>/.grid/`, so two of one profile share nothing but results. It is gone
+when the grid ends; one that was killed leaves it, and the next grid takes it away.
 """
 
 from __future__ import annotations

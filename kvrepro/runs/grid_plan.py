@@ -75,6 +75,7 @@ def prepare(grid: GridFolder, whole: Profile, part: Profile, panels: Sequence[Pa
         part: whose cells are run; of the whole profile, the figures are drawn as well.
         panels: to be measured.
     """
+    grid.path.mkdir(parents=True, exist_ok=True)
     set_marks(grid, whole)
     marks = [grid.mark(folder) for folder in part.folders] + [grid.mark(panel) for panel in panels]
     if part.cells == whole.cells:
