@@ -1,8 +1,4 @@
-"""A profile's cells through Snakemake: marks of what is complete, one run of it, and why cells failed.
-
-Snakemake deletes the outputs of a job that fails or is begun again, so it owns no results: it makes a mark per cell and
-per panel whose throughput is measured, and marks are set to what is complete before each run.
-"""
+"""A profile's cells through Snakemake: its command line, one run of it, and why cells failed."""
 
 from __future__ import annotations
 
@@ -19,59 +15,43 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..errors import RunError
-from ..paths import project_root, results_root, working_root
-from .folder import MANIFEST, CellFolder
+from ..paths import project_root
+from .folder import CellFolder
+from .grid_folder import GridFolder
+from .grid_plan import GridSettings
 from .processes import child_command
 from .profiles import Profile
 from .throughput import BUSY, Panel, was_machine_busy
 
 POLL_S = 0.5
+POLL_SHARE = 0.05  # of the time at most is spent on looking at files, which may lie on a slow disk
 FAILED = "failed"  # how the line of a failed cell begins
+BEGUN = "== "  # how the line begins that stands before what one attempt wrote into a log
 _QUIET = ("--quiet", "rules")
 
 
-def set_marks(profile: Profile) -> None:
-    """Marks of exactly what is complete, as old as it is, so that figures older than that are drawn again.
-
-    A panel that was too noisy has none, so a grid measures it again, once.
-    """
-    for folder in profile.folders:
-        _set(folder.mark, (folder.path / MANIFEST).stat().st_mtime_ns if folder.is_complete else None)
-    for panel in Panel.all_of(profile):
-        _set(panel.mark, panel.measured_ns if panel.is_settled else None)
-
-
-def _set(mark: Path, written_ns: int | None) -> None:
-    """Make a mark of this age, or remove it."""
-    if written_ns is None:
-        mark.unlink(missing_ok=True)
-        return
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.touch()
-    os.utime(mark, ns=(written_ns, written_ns))
-
-
-def snakemake_command(
-    profile: str, targets: Sequence[Path], cores: int, gpus: int | None = None, more: str = ""
-) -> list[str]:
-    """Snakemake's command line.
-
-    Args:
-        targets: marks to make; none makes all and the figures.
-        more: flags of the user's, quoted as in a shell.
-    """
+def snakemake_command(grid: GridFolder, profile: str, settings: GridSettings) -> list[str]:
+    """Snakemake's command line for a grid that is prepared."""
+    executor, gpus = settings.executor, settings.gpus
+    where = (
+        # profiles of the user's own are for other workflows
+        ["--profile=none", f"--cores={settings.cores}"]
+        if executor is None
+        else [f"--profile={executor.folder}", f"--jobs={settings.cores}", *executor.flags(grid, profile)]
+    )
     flags = [
         f"--snakefile={project_root() / 'Snakefile'}",
-        f"--directory={working_root()}",
-        f"--cores={cores}",
+        # the grid's own, with all of its notes
+        f"--directory={grid.path}",
+        *where,
+        "--workflow-profile=none",
         "--keep-going",
-        "--rerun-incomplete",
         "--nolock",
-        *("--rerun-triggers", "input", "mtime"),
-        *([] if gpus is None else ["--resources", f"gpu={gpus}"]),
-        *("--config", f"profile={profile}"),
+        *("--rerun-triggers", "mtime"),
+        *([] if not gpus else ["--resources", f"gpu={len(gpus)}"]),
+        *("--config", f"plan={grid.plan_file}"),
     ]
-    return child_command("snakemake", *map(str, targets), *flags, *shlex.split(more))
+    return child_command("snakemake", *flags, *shlex.split(settings.more))
 
 
 def show_plan(command: Sequence[str]) -> int:
@@ -79,29 +59,30 @@ def show_plan(command: Sequence[str]) -> int:
     return subprocess.run([*command, "--dry-run", *_QUIET], stdout=sys.stderr, check=False).returncode
 
 
-def run_snakemake(command: Sequence[str], profile: Profile, environment: Mapping[str, str] | None = None) -> int:
-    """Run it below a progress bar over cells and panels; returns its exit code, its words are in `snakemake.log`.
+def run_snakemake(
+    command: Sequence[str], grid: GridFolder, profile: Profile, environment: Mapping[str, str] | None = None
+) -> int:
+    """Run it below a progress bar over cells and panels; returns its exit code, its words are in `grid.log`.
 
     Args:
         environment: of its processes; None for this process' own.
     """
     folders, panels = profile.folders, Panel.all_of(profile)
     total = len(folders) + len(panels)
-    log = results_root() / profile.name / "snakemake.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as out, tqdm(total=total, desc=f"{profile.name} cells", file=sys.stderr) as bar:
+    with grid.log.open("w") as out, tqdm(total=total, desc=f"{profile.name} cells", file=sys.stderr) as bar:
         # a group of its own: Ctrl-C reaches this process alone, which ends the others
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
         try:
             while process.poll() is None:
-                _show(bar, folders, panels)
-                time.sleep(POLL_S)
+                began = time.monotonic()
+                _show(bar, grid, folders, panels)
+                time.sleep(max(POLL_S, (time.monotonic() - began) / POLL_SHARE))
         finally:
             # what a Snakemake that was killed left behind in its process group; Windows has none
             if process.poll() is not None and hasattr(os, "killpg"):
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-        _show(bar, folders, panels)
+        _show(bar, grid, folders, panels)
     return process.returncode
 
 
@@ -145,16 +126,17 @@ def _failure(what: str, log: Path, since: float, prefix: str) -> str:
     if not log.is_file() or log.stat().st_mtime < since:
         return f"not started: {what}"
     written = _lines(log)
+    began = max((i for i, line in enumerate(written) if line.startswith(BEGUN)), default=-1)
+    written = written[began + 1 :]
     # without a message the last thing that was written
     said = [line.removeprefix(prefix) for line in written if line.startswith(prefix)]
     reason = (said or written or ["its process was killed before it wrote anything"])[-1]
     return f"{FAILED}: {what}: {reason} (log: {log})"
 
 
-def snakemake_error(profile: str) -> RunError:
+def snakemake_error(grid: GridFolder) -> RunError:
     """Why Snakemake itself failed, where no cell did."""
-    log = results_root() / profile / "snakemake.log"
-    lines = _lines(log)
+    lines, log = _lines(grid.log), grid.kept_log
     named = [line for line in lines if "error" in line.lower()]
     return RunError(f"Snakemake failed: {(named or lines or ['it wrote nothing'])[-1]} (log: {log})")
 
@@ -163,10 +145,10 @@ def _lines(log: Path) -> list[str]:
     return [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
 
 
-def _show(bar: tqdm, folders: list[CellFolder], panels: list[Panel]) -> None:
+def _show(bar: tqdm, grid: GridFolder, folders: list[CellFolder], panels: list[Panel]) -> None:
     states = [folder.state for folder in folders]
     # marks, which Snakemake makes while it runs: whether a measurement fits its cells is not asked twice a second
-    done, running = states.count("done") + sum(panel.mark.is_file() for panel in panels), states.count("running")
+    done, running = states.count("done") + sum(grid.mark(panel).is_file() for panel in panels), states.count("running")
     text = f"{running} running, {bar.total - done - running} left"
     if states.count("done") == len(folders) and done < bar.total:
         text += ", measuring throughput alone"
