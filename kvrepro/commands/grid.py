@@ -17,18 +17,17 @@ from ..kernels.native.library import NativeUnavailableError, ensure_library
 from ..paths import gpus_environment, native_folder, results_root
 from ..runs import workflow
 from ..runs.config import CellConfig
-from ..runs.executors import Executor, cancel, queued_jobs
+from ..runs.executors import Executor
 from ..runs.fork_server import fork_server
 from ..runs.gpus import host_gpus
 from ..runs.grid_folder import GridFolder
 from ..runs.grid_plan import GridSettings, prepare
-from ..runs.processes import at_stop
 from ..runs.profiles import Profile, load_profile
 from ..runs.throughput import Panel
 from .printing import print_table
 
 if TYPE_CHECKING:
-    from ..runs.forecast import Request
+    from ..runs.scheduling import Request
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +64,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     part = _part(whole, args.only)
     panels, waiting = _panels(whole, part)
     left = [c for c, folder in zip(part.cells, part.folders, strict=True) if not folder.is_complete]
-    settings = _settings(args, executor, left)
+    settings = _settings(args, executor, part, left, panels)
     grid = GridFolder.new(whole.name)
     try:
         with held(grid.lock, f"the grid {whole.name}"):
@@ -85,24 +84,29 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise KvreproError("--shards splits every cell and --cell-hours only long ones: give one of them")
 
 
-def _settings(args: argparse.Namespace, executor: Executor | None, left: list[CellConfig]) -> GridSettings:
-    """How the grid runs; only where it matters cells are planned, for that loads torch."""
-    gpus = _gpus(args.gpus, executor) if left or args.gpus else None
+def _settings(
+    args: argparse.Namespace, executor: Executor | None, part: Profile, left: list[CellConfig], panels: list[Panel]
+) -> GridSettings:
+    """How the grid runs; cells are planned only where it matters, for that loads torch."""
+    is_idle = not left and all(panel.is_settled for panel in panels)
+    gpus = None if is_idle and args.gpus is None else _gpus(args.gpus, executor)
     requests: dict[str, Request] = {}
     shards = {} if args.shards is None else {cell.cell_id: args.shards for cell in left}
-    measuring = None
-    if left and (executor is not None or gpus or args.cell_hours is not None):
-        from ..runs.forecast import CellForecast, panel_request, shards_for
+    measuring: dict[str, Request] = {}
+    if not is_idle and (executor is not None or gpus or args.cell_hours is not None):
+        from ..runs.forecast import CellForecast
         from ..runs.machines import machine
         from ..runs.past_cells import past_cells
+        from ..runs.scheduling import panel_request, shards_for
 
-        profile, here = load_profile(args.profile), machine(None)
-        known = past_cells(profile)
-        forecasts = {cell.cell_id: CellForecast(cell, here, known) for cell in left}
+        here, known = machine(None), past_cells(part)
+        forecasts = {cell.cell_id: CellForecast(cell, here, known) for cell in part.cells}
         requests = {name: forecast.request for name, forecast in forecasts.items()}
-        measuring = panel_request(list(forecasts.values()))
+        for panel in panels:
+            own = [forecasts.get(cell.cell_id) or CellForecast(cell, here, known) for cell in panel.cells]
+            measuring[panel.name] = panel_request(own, panel.settings)
         if args.cell_hours is not None:
-            shards = {name: shards_for(forecast, 3600 * args.cell_hours) for name, forecast in forecasts.items()}
+            shards = {c.cell_id: shards_for(forecasts[c.cell_id], 3600 * args.cell_hours) for c in left}
     cores = args.cores or (executor.n_jobs if executor else os.cpu_count() or 1)
     return GridSettings(cores, gpus, executor, requests, shards, measuring, args.snakemake)
 
@@ -161,7 +165,7 @@ def _run(
 ) -> dict[str, Any]:
     """The grid itself, under its lock."""
     started, began = time.monotonic(), time.time()
-    _clear_up(whole.name, grid, settings.executor)
+    workflow.clear_up(whole.name, grid, settings.executor)
     if left:
         from ..runs.preflight import check_cells
 
@@ -170,7 +174,10 @@ def _run(
             _compile_once()
     prepare(grid, whole, part, panels, settings)
     command = workflow.snakemake_command(grid, whole.name, settings)
-    with _jobs_end_here(whole.name, grid, settings), _forks(args, whole.name, len(left), settings) as environment:
+    with (
+        workflow.jobs_end_here(whole.name, grid, settings),
+        _forks(args, whole.name, len(left), settings) as environment,
+    ):
         code = workflow.run_snakemake(command, grid, part, environment)
     missing, unmeasured = workflow.failures(part, began), workflow.unmeasured(panels, began)
     n_cells, n_done = len(part.cells), len(part.cells) - len(missing)
@@ -203,41 +210,6 @@ def _run(
         "wall_s": round(time.monotonic() - started, 1),
         "exit_code": int(bool(missing)),
     }
-
-
-def _clear_up(profile: str, own: GridFolder, executor: Executor | None) -> None:
-    """Take away what killed grids of the profile left, and say which others run."""
-    dead = []
-    for grid in GridFolder.all_of(profile):
-        if grid == own:
-            continue
-        if grid.is_alive:
-            print(f"another grid of {profile} runs ({grid.path.name}): its cells are waited for", file=sys.stderr)
-        else:
-            dead.append(grid)
-    if dead and executor is not None and (n := cancel(profile, [g.path.name for g in dead], only_queued=True)):
-        print(f"{n} queued jobs of a grid that was killed are cancelled; those that run go on", file=sys.stderr)
-    running = {job.grid for job in queued_jobs(profile).values()} if dead else set()
-    for grid in dead:
-        # its jobs that run still need the folder
-        if grid.path.name not in running:
-            grid.remove()
-
-
-@contextmanager
-def _jobs_end_here(profile: str, grid: GridFolder, settings: GridSettings) -> Iterator[None]:
-    """No job of the grid outlives the block on a cluster, however it ends, but for a kill of this very process."""
-    if settings.executor is None:
-        yield
-        return
-
-    def end() -> None:
-        cancel(profile, [grid.path.name])
-
-    with at_stop(end):
-        yield
-    # a Snakemake that was killed left them
-    end()
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from .profiles import Profile
 from .throughput import Panel
 
 if TYPE_CHECKING:
-    from .forecast import Request
+    from .scheduling import Request
 
 _FIGURES = ("index.html", "summary.csv")
 
@@ -41,7 +41,7 @@ class GridSettings:
         executor: where jobs run; None: here.
         requests: by cell what it asks for; cells that are not here ask for nothing but a GPU where those are counted.
         shards: by cell into how many parts it is split; cells that are not here are whole.
-        measuring: what measuring one panel asks for; None: nothing.
+        measuring: by panel what measuring it asks for, as `requests`.
         more: flags for Snakemake, quoted as in a shell.
     """
 
@@ -50,7 +50,7 @@ class GridSettings:
     executor: Executor | None = None
     requests: Mapping[str, Request] = field(default_factory=dict)
     shards: Mapping[str, int] = field(default_factory=dict)
-    measuring: Request | None = None
+    measuring: Mapping[str, Request] = field(default_factory=dict)
     more: str = ""
 
     def resources(self, request: Request | None) -> dict[str, int]:
@@ -97,7 +97,6 @@ def prepare(grid: GridFolder, whole: Profile, part: Profile, panels: Sequence[Pa
             # before any measurement, so that those come when nothing is left to run
             "priority": 1 + place,
         }
-    measuring = settings.resources(settings.measuring)
     executor = settings.executor
     write_json(
         grid.plan_file,
@@ -117,7 +116,7 @@ def prepare(grid: GridFolder, whole: Profile, part: Profile, panels: Sequence[Pa
                     "mark": str(grid.mark(panel)),
                     "log": str(panel.log),
                     "cells": [cell.cell_id for cell in panel.cells],
-                    **measuring,
+                    **settings.resources(settings.measuring.get(panel.name)),
                 }
                 for panel in Panel.all_of(whole)
             },

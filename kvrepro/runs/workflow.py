@@ -9,17 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ..errors import RunError
 from ..paths import project_root
+from .executors import Executor, cancel, queued_jobs
 from .folder import CellFolder
 from .grid_folder import GridFolder
 from .grid_plan import GridSettings
-from .processes import child_command
+from .processes import at_stop, child_command
 from .profiles import Profile
 from .throughput import BUSY, Panel, was_machine_busy
 
@@ -84,6 +85,41 @@ def run_snakemake(
                     os.killpg(process.pid, signal.SIGKILL)
         _show(bar, grid, folders, panels)
     return process.returncode
+
+
+def clear_up(profile: str, own: GridFolder, executor: Executor | None) -> None:
+    """Take away what killed grids of the profile left, and say which others run."""
+    dead = []
+    for grid in GridFolder.all_of(profile):
+        if grid == own:
+            continue
+        if grid.is_alive:
+            print(f"another grid of {profile} runs ({grid.path.name}): its cells are waited for", file=sys.stderr)
+        else:
+            dead.append(grid)
+    if dead and executor is not None and (n := cancel(profile, [g.path.name for g in dead], only_queued=True)):
+        print(f"{n} queued jobs of a grid that was killed are cancelled; those that run go on", file=sys.stderr)
+    running = {job.grid for job in queued_jobs(profile).values()} if dead else set()
+    for grid in dead:
+        # its jobs that run still need the folder
+        if grid.path.name not in running:
+            grid.remove()
+
+
+@contextlib.contextmanager
+def jobs_end_here(profile: str, grid: GridFolder, settings: GridSettings) -> Iterator[None]:
+    """No job of the grid outlives the block on a cluster, however it ends, but for a kill of this very process."""
+    if settings.executor is None:
+        yield
+        return
+
+    def end() -> None:
+        cancel(profile, [grid.path.name])
+
+    with at_stop(end):
+        yield
+    # a Snakemake that was killed left them
+    end()
 
 
 def failures(profile: Profile, since: float) -> list[str]:

@@ -11,10 +11,10 @@ import pytest
 
 from kvrepro.paths import project_root
 from kvrepro.runs.folder import MANIFEST, CellFolder
-from kvrepro.runs.forecast import Request
 from kvrepro.runs.grid_folder import GridFolder
 from kvrepro.runs.grid_plan import GridSettings, prepare, set_marks
 from kvrepro.runs.profiles import load_profile
+from kvrepro.runs.scheduling import Request
 from kvrepro.runs.throughput import Panel
 
 from ..panels import finish
