@@ -133,8 +133,8 @@ def listed_gpus() -> list[str]:
 
 
 def gpus_environment(names: Sequence[str]) -> dict[str, str]:
-    """Environment of the processes that share these devices."""
-    return {"KVREPRO_GPUS": ",".join(names)}
+    """Environment of the processes that share these devices; of none, they see no GPU."""
+    return {"KVREPRO_GPUS": ",".join(names)} if names else dict.fromkeys(_VISIBLE_GPUS, "")
 
 
 def visible_gpus() -> list[str] | None:

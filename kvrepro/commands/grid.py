@@ -213,22 +213,19 @@ def _run(
 
 
 @contextmanager
-def _forks(
-    args: argparse.Namespace, profile: str, n_cells: int, settings: GridSettings
-) -> Iterator[dict[str, str] | None]:
+def _forks(args: argparse.Namespace, profile: str, n_cells: int, settings: GridSettings) -> Iterator[dict[str, str]]:
     """Environment of the cells, with a fork server where that is worth its start.
 
     Not for one cell, not beside GPUs, where cells take hours, and not where they run elsewhere.
     """
-    if settings.executor is not None:
-        yield None
-    elif settings.gpus is not None:
-        yield {**os.environ, **gpus_environment(settings.gpus)}
-    elif sys.platform != "linux" or args.no_fork_server or n_cells < 2:
-        yield None
+    gpus = settings.gpus if settings.executor is None else None
+    chosen = {} if gpus is None else gpus_environment(gpus)
+    is_worth_it = settings.executor is None and not gpus and n_cells > 1
+    if sys.platform != "linux" or args.no_fork_server or not is_worth_it:
+        yield {**os.environ, **chosen}
     else:
         with fork_server(results_root() / profile / "fork_server.log") as environment:
-            yield environment
+            yield {**environment, **chosen}
 
 
 def _compile_once() -> None:

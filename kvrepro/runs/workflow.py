@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shlex
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from tqdm import tqdm
@@ -28,6 +30,8 @@ POLL_S = 0.5
 POLL_SHARE = 0.05  # of the time at most is spent on looking at files, which may lie on a slow disk
 FAILED = "failed"  # how the line of a failed cell begins
 BEGUN = "== "  # how the line begins that stands before what one attempt wrote into a log
+# of Snakemake's, about an error that it named before
+_GENERAL = ("Exiting because a job execution failed", "WorkflowError:")
 _QUIET = ("--quiet", "rules")
 
 
@@ -129,7 +133,13 @@ def failures(profile: Profile, since: float) -> list[str]:
         since: when the run began, in seconds since the epoch; older logs are of other runs.
     """
     left = [folder for folder in profile.folders if not folder.is_complete]
-    return [_failure(folder.cell_id, folder.log, since, "kvrepro run: ") for folder in left]
+    return [_failure(folder.cell_id, _newest_log(folder), since, "kvrepro run: ") for folder in left]
+
+
+def _newest_log(folder: CellFolder) -> Path:
+    """The cell's log, or that of one of its parts: where one fails, they are not put together."""
+    logs = [folder.log, *folder.log.parent.glob(f"{glob.escape(folder.log.stem)}.*-of-*.log")]
+    return max((log for log in logs if log.is_file()), key=lambda log: log.stat().st_mtime_ns, default=folder.log)
 
 
 def unmeasured(panels: Sequence[Panel], since: float) -> list[str]:
@@ -173,8 +183,15 @@ def _failure(what: str, log: Path, since: float, prefix: str) -> str:
 def snakemake_error(grid: GridFolder) -> RunError:
     """Why Snakemake itself failed, where no cell did."""
     lines, log = _lines(grid.log), grid.kept_log
-    named = [line for line in lines if "error" in line.lower()]
-    return RunError(f"Snakemake failed: {(named or lines or ['it wrote nothing'])[-1]} (log: {log})")
+    # what says that there was an error, and the line after one that ends in a colon
+    named = [
+        f"{line} {after}" if line.endswith(":") else line for line, after in pairwise([*lines, ""]) if _is_error(line)
+    ]
+    return RunError(f"Snakemake failed: {(named or lines or ['it wrote nothing'])[-1].strip()} (log: {log})")
+
+
+def _is_error(line: str) -> bool:
+    return "error" in line.lower() and not line.startswith(_GENERAL)
 
 
 def _lines(log: Path) -> list[str]:
