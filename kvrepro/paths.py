@@ -190,6 +190,8 @@ def private_folder(longest: int | None = None) -> Path:
             "have it removed, or set TMPDIR to another folder"
         )
     return folder
+
+
 def scheduler_job() -> str | None:
     """The id of the scheduler's job that this process runs in: `SLURM_JOB_ID`, None outside of one."""
     return os.environ.get("SLURM_JOB_ID")
