@@ -22,6 +22,7 @@ from ..runs.fork_server import fork_server
 from ..runs.gpus import host_gpus
 from ..runs.grid_folder import GridFolder
 from ..runs.grid_plan import GridSettings, prepare
+from ..runs.machines import machine
 from ..runs.profiles import Profile, load_profile
 from ..runs.throughput import Panel
 from .printing import print_table
@@ -95,7 +96,6 @@ def _settings(
     measuring: dict[str, Request] = {}
     if not is_idle and (executor is not None or gpus or args.cell_hours is not None):
         from ..runs.forecast import CellForecast
-        from ..runs.machines import machine
         from ..runs.past_cells import past_cells
         from ..runs.scheduling import panel_request, shards_for
 
