@@ -20,6 +20,7 @@ from kvrepro.runs.replies import Replies
 
 from ..cells import HAS_MODEL, WINDOW, build
 from ..conftest import has_compiler
+from ..test_documented_reference import named, section
 
 pytestmark = [
     pytest.mark.model,
@@ -113,6 +114,7 @@ def test_an_unsplit_cell_has_one_run(whole):
     (run,) = manifest["runs"]
     assert (run["shard"], run["replies"], run["wall_s"]) == (None, 6, manifest["wall_s"])
     assert run["stats"]["decoded_tokens"] == manifest["stats"]["decoded_tokens"]
+    assert sorted(named(section("Runs of a cell"))) == sorted(run)
     digest = subprocess.run(["sha256sum", folder / RECORDS], capture_output=True, text=True, check=True).stdout
     assert manifest["records_sha256"] == digest.split()[0]
 
