@@ -1,4 +1,4 @@
-"""`kvrepro status`: which cells of a profile are done, running, queued, failed or left, who runs them and how long yet."""
+"""`kvrepro status`: what of a profile is done, running, queued, failed or left, who runs it and how long yet."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if cell.damage:
             print(f"damaged: {cell.config.cell_id}: {cell.damage}")
     if others:
-        print(f"{others} cells of other versions or of an edited profile lie beside: they stay as they are, not counted")
+        print(
+            f"{others} cells of other versions or of an edited profile lie beside: they stay as they are, not counted"
+        )
     return {
         "profile": profile.name,
         **counts,

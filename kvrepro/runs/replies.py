@@ -109,7 +109,9 @@ class Replies:
         """
         keys = list(keys)
         if missing := self.missing(keys):
-            raise RunError(f"{len(missing)} of {len(keys)} replies are missing, such as {missing[0]}: run the cell again")
+            raise RunError(
+                f"{len(missing)} of {len(keys)} replies are missing, such as {missing[0]}: run the cell again"
+            )
         if strange := sorted(set(self.places).difference(keys)):
             place = self.places[strange[0]]
             raise RunError(f"{place.file}, line {place.line}: the cell has no reply {strange[0]}: delete {_AGAIN}")
