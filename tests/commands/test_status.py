@@ -83,16 +83,12 @@ def start_grid(claim, folders, **changes):
     return grid
 
 
-def submit(monkeypatch, **jobs):
-    monkeypatch.setattr("kvrepro.commands.status.queued_jobs", lambda profile: jobs if profile == PROFILE else {})
+def submit(monkeypatch, *jobs):
+    monkeypatch.setattr("kvrepro.commands.status.queued_jobs", lambda profile: jobs if profile == PROFILE else ())
 
 
-def job(number, state, host=""):
-    return Job(str(number), "a-grid", "", state, host)
-
-
-def name_of(folder):
-    return folder.cell_id.replace("/", "_")
+def job(folder, number, state, host="", part=None):
+    return Job(str(number), "a-grid", folder.cell_id, part, state, host)
 
 
 def states(found):
@@ -112,10 +108,9 @@ def test_who_runs_a_cell_is_said_with_host_and_job(status, claim, folders):
 
 
 def test_a_job_that_waits_is_queued_and_one_that_starts_is_running(status, folders, monkeypatch):
-    waits, starts, part = (name_of(folder) for folder in folders[:3])
-    jobs = {waits: job(5, "queued"), starts: job(6, "running", "node3")}
-    jobs |= {f"{part}_1-of-2": job(7, "running", "node4"), f"{part}_2-of-2": job(8, "queued")}
-    submit(monkeypatch, **jobs)
+    jobs = [job(folders[0], 5, "queued"), job(folders[1], 6, "running", "node3")]
+    parts = [job(folders[2], 7, "running", "node4", "1-of-2"), job(folders[2], 8, "queued", part="2-of-2")]
+    submit(monkeypatch, *jobs, *parts)
     lines, found = status()
     assert states(found) == ["queued", "running", "running", "left", "left"]
     assert [cell["job"] for cell in found["cells"][:3]] == ["5", "6", "7"]
@@ -126,7 +121,7 @@ def test_a_job_that_waits_is_queued_and_one_that_starts_is_running(status, folde
 
 def test_a_finished_cell_is_done_whatever_is_queued(status, folders, monkeypatch):
     finish(0)
-    submit(monkeypatch, **{name_of(folders[0]): job(5, "queued")})
+    submit(monkeypatch, job(folders[0], 5, "queued"))
     _, found = status()
     assert states(found)[0] == "done" and found["queued"] == 0
 
@@ -252,7 +247,7 @@ def test_models_of_which_no_cell_is_finished_are_left_out_and_said(call):
     write_finished("tiny", cells[0])
     others = sum(cell.model != cells[0].model for cell in cells)
     assert 0 < others < len(cells)
-    code, out, _ = call("status", "tiny")
+    _, out, _ = call("status", "tiny")
     found = json.loads(out.splitlines()[-1])
     assert found["estimate"]["untold"] == others and found["remaining_s"] > 0
     assert f"without {others} cells, of whose models none is finished" in out.splitlines()[1]
