@@ -252,7 +252,7 @@ def test_models_of_which_no_cell_is_finished_are_left_out_and_said(call):
     write_finished("tiny", cells[0])
     others = sum(cell.model != cells[0].model for cell in cells)
     assert 0 < others < len(cells)
-    code, out, _ = call("status", "tiny")
+    _, out, _ = call("status", "tiny")
     found = json.loads(out.splitlines()[-1])
     assert found["estimate"]["untold"] == others and found["remaining_s"] > 0
     assert f"without {others} cells, of whose models none is finished" in out.splitlines()[1]
