@@ -127,14 +127,15 @@ def progress(profile: Profile, queue: Mapping[str, Job], grids: Sequence[LiveGri
     """The cells of a profile, in its order.
 
     Args:
-        queue: jobs of a scheduler, see `executors.queued_jobs`.
+        queue: jobs of a scheduler, see `executors.queued_jobs`; those of grids in other results folders are left out.
         grids: that run now.
     """
     jobs: dict[str, Job] = {}
+    here = {grid.path.name for grid in GridFolder.all_of(profile.name)}
     for name, job in queue.items():
         # of the parts of a cell one that runs says more than one that waits
         cell = re.sub(r"_\d+-of-\d+$", "", name)
-        if cell not in jobs or job.state == RUNNING:
+        if job.grid in here and (cell not in jobs or job.state == RUNNING):
             jobs[cell] = job
     return [
         _cell(config, folder, jobs.get(folder.cell_id.replace("/", "_")), grids)
