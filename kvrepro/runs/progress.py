@@ -126,13 +126,14 @@ def progress(profile: Profile, queue: Sequence[Job], grids: Sequence[LiveGrid]) 
     """The cells of a profile, in its order.
 
     Args:
-        queue: jobs of a scheduler, see `executors.queued_jobs`.
+        queue: jobs of a scheduler, see `executors.queued_jobs`; those of grids in other results folders are left out.
         grids: that run now.
     """
     jobs: dict[str, Job] = {}
+    here = {grid.name for grid in GridFolder.all_of(profile.name)}
     for job in queue:
-        # of the parts of a cell one that runs says more than one that waits
-        if job.cell is not None and (job.cell not in jobs or job.state == RUNNING):
+        # of the parts of a cell one that runs says more than one that waits; grids elsewhere have other results
+        if job.cell is not None and job.grid in here and (job.cell not in jobs or job.state == RUNNING):
             jobs[job.cell] = job
     return [
         _cell(config, folder, jobs.get(folder.cell_id), grids)
