@@ -13,7 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
@@ -77,7 +77,12 @@ def wait_for_parts(working: Path, what: str) -> None:
         working: where the unfinished cell lies.
         what: who waits, for messages, such as "cell x/y".
     """
-    _wait(part_claims(working), what)
+    claims = part_claims(working)
+    _wait(claims, what)
+    for path in claims:
+        # what a dead process left goes away; a run that takes it just then sees the cell's claim and gives it back
+        with suppress(KvreproError), held(path, what):
+            pass
 
 
 @contextmanager

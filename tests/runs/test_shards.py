@@ -256,7 +256,9 @@ def test_a_killed_part_leaves_its_replies_and_its_times(whole):
             time.sleep(0.01)
         run.send_signal(signal.SIGKILL)
     assert n_there > 0
+    assert list(part_claims(cell.partial).values()) == [Part(1, 1)]
     manifest = runner.run_cell(config, cell.partial)
+    assert part_claims(cell.partial) == {}
     assert manifest["runs"][0]["shard"] == "1/1"
     assert manifest["runs"][0]["wall_s"] > 0
     assert manifest["resumed_records"] == manifest["runs"][0]["replies"] >= n_there
