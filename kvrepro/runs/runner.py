@@ -69,7 +69,7 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
         _same_cell(folder, manifest["cell_id"], config)
         return manifest
     folder.mkdir(parents=True, exist_ok=True)
-    wait_for_parts(folder)
+    wait_for_parts(folder, f"cell {config.cell_id}")
     clock = _Clock()
     torch.set_num_threads(threads)
     problems, origin = load_with_origin(config.benchmark, config.n_problems, config.prompt_style)
@@ -90,7 +90,13 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
 
 
 def run_shard(
-    config: CellConfig, folder: str | Path, part: Part, *, device: str | None = None, threads: int = 1, n_gpus: int = 1
+    config: CellConfig,
+    folder: str | Path,
+    part: Part,
+    *,
+    device: str | None = None,
+    threads: int = 1,
+    n_gpus: int = 1,
 ) -> dict[str, int]:
     """Make the replies of one part of a cell that no run has made; `run_cell` gathers the parts.
 
@@ -98,7 +104,7 @@ def run_shard(
 
     Args:
         folder: where the unfinished cell lies.
-        n_gpus: devices of `KVREPRO_GPUS` that it holds meanwhile, where that is set.
+        n_gpus: devices to hold while it decodes (`claimed_gpus`); none where the part is there already.
 
     Returns:
         How many replies the part has (`replies`), and how many of them were `made` now.
