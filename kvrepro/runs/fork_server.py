@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import faulthandler
 import gc
 import importlib
 import json
@@ -170,6 +171,7 @@ def run_and_exit(module: str, arguments: list[str], report: int) -> NoReturn:
     But for what C++ libraries say when they are unloaded: nanobind lists all that was loaded before the fork.
     """
     code = 1
+    faulthandler.enable()
     try:
         run_module(module, arguments)
         code = 0

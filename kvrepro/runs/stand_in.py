@@ -7,6 +7,7 @@ is loaded already; without a server, which only a grid has, in this very process
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import signal
@@ -73,6 +74,8 @@ def main() -> None:
     """Tie this process to its parent, then run the module, in a fork of the grid's server where there is one."""
     parent, module, *arguments = sys.argv[1:]
     end_with(int(parent))
+    # a crash in compiled code says where
+    faulthandler.enable()
     if (code := run_forked(module, arguments)) is not None:
         sys.exit(code)
     run_module(module, arguments)
