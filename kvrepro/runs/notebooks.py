@@ -12,25 +12,32 @@ from ..files import held
 from ..paths import project_root, working_root
 from .config import CellConfig
 from .folder import NOTEBOOK, CellFolder
+from .gpus import claimed_gpus
 from .kernel import own_kernel
 from .processes import CELL_ENVIRONMENT
 
 
-def run_cell_notebook(profile: str, config: CellConfig) -> Path:
+def run_cell_notebook(profile: str, config: CellConfig, n_gpus: int = 1) -> Path:
     """Run `notebooks/cell.ipynb` for one cell and publish its folder; a complete cell is left alone.
 
+    A cell that another process runs is waited for, and taken over where that process did not finish it.
+
+    Args:
+        n_gpus: devices that it decodes on, where `KVREPRO_GPUS` lists those that runs share; else what it sees.
+
     Raises:
-        KvreproError: another process is running this very cell.
-        RunError: the notebook failed; it is kept under `failed/`.
+        KvreproError: fewer devices are listed.
+        RunError: the notebook failed; it is kept under `failed/`. Or the cell was lost to another process meanwhile.
     """
     folder = CellFolder.of(profile, config)
-    with held(folder.lock, f"cell {config.cell_id}"):
+    with held(folder.lock, f"cell {config.cell_id}", wait=True):
         if folder.is_complete:
             return folder.path
         folder.partial.mkdir(parents=True, exist_ok=True)
         parameters = {**config.resolved(), "folder": str(folder.partial)}
         try:
-            execute_notebook(project_root() / "notebooks" / "cell.ipynb", folder.partial / NOTEBOOK, parameters)
+            with claimed_gpus(n_gpus):
+                execute_notebook(project_root() / "notebooks" / "cell.ipynb", folder.partial / NOTEBOOK, parameters)
         except RunError as error:
             folder.failed_notebook.parent.mkdir(parents=True, exist_ok=True)
             if (folder.partial / NOTEBOOK).is_file():

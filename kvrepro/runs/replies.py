@@ -24,6 +24,7 @@ Key = tuple[str, int]  # problem and sample
 PROGRESS_FIELDS = ("stats", "ended", "wall_s", "cuda_peak_bytes")
 _AGAIN = "the line or the file; what was in it is then made again"
 _SESSION_FIELDS = ("cell_id", "session", *PROGRESS_FIELDS)
+# packed, one name a line would be as long as the functions below
 REPLY_FIELDS = (
     "problem_id", "sample_id", "status", "text", "answer_start", "n_prompt_tokens", "n_thinking_tokens",
     "n_answer_tokens", "evictions", "peak_tokens", "pin_overflow_tokens",

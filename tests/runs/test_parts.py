@@ -136,7 +136,11 @@ def test_many_runs_at_once_make_every_reply_once_and_all_end(tmp_path):
         subprocess.Popen([*command, name, str(len(names)), str(n_rounds)], stderr=subprocess.PIPE, text=True)
         for name in names
     ]
-    ended = {name: (run.communicate(timeout=120)[1], run.returncode) for name, run in zip(names, runs, strict=True)}
+    try:
+        ended = {name: (run.communicate(timeout=120)[1], run.returncode) for name, run in zip(names, runs, strict=True)}
+    finally:
+        for run in runs:
+            run.kill()
     assert {name: error for name, (error, code) in ended.items() if code} == {}
     for number in range(n_rounds):
         (cell,) = (tmp_path / str(number)).iterdir()
