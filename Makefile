@@ -34,7 +34,7 @@ test-lowest: $(LOWEST)/.ready  ## the tests on the lowest torch, triton and tran
 
 # as root on Debian: installs SLURM, runs it on loopback with two devices that are none, and stops it
 test-slurm: $(READY)  ## a grid on a SLURM of this one machine; installs it
-	$(BIN)/python -m tests.slurm.check
+	$(BIN)/python tests/slurm/check.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
