@@ -222,7 +222,7 @@ def test_status_counts_cells_and_estimates_the_rest(call):
     write_finished("smoke", cells[0])
     partial = CellFolder.of("smoke", cells[1]).partial
     partial.mkdir(parents=True)
-    (partial / results.COMPLETIONS).write_text("{}\n{}\n")
+    (partial / "completions-whole-1.jsonl").write_text("{}\n{}\n")
     failed = results_root() / "smoke" / "failed" / f"{cells[2].cell_id.replace('/', '_')}.ipynb"
     failed.parent.mkdir(parents=True)
     failed.write_text("{}")
