@@ -136,9 +136,15 @@ def status(results: Path) -> dict[str, Any]:
     return json.loads(ran.stdout)
 
 
+def finished_folders(results: Path) -> list[Path]:
+    """Folders of cells whose results are there; those of cells that run are hidden."""
+    found = [path.parent for path in (results / PROFILE).glob("*/*/*/*/manifest.json")]
+    return [folder for folder in found if not folder.name.startswith(".")]
+
+
 def manifests(results: Path) -> dict[str, dict[str, Any]]:
     """Manifests of finished cells by the cell's id."""
-    found = [json.loads(path.read_text()) for path in (results / PROFILE).glob("*/*/*/*/manifest.json")]
+    found = [json.loads((folder / "manifest.json").read_text()) for folder in finished_folders(results)]
     return {manifest["cell_id"]: manifest for manifest in found}
 
 
