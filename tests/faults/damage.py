@@ -10,7 +10,7 @@ from pathlib import Path
 from kvrepro.runs.folder import MANIFEST, NOTEBOOK, RECORDS
 
 from .lab import Lab
-from .stops import FAILED_OR_NOT, stop_grid
+from .stops import FAILED_OR_NOT
 
 
 def delete(name: str, folder: Path, other: Path) -> None:
@@ -67,8 +67,7 @@ def between_runs(lab: Lab, damage: Callable[[Path, Path], None]) -> None:
     grid = lab.grid()
     if lab.draw.random() < 0.5:
         lab.until_finished(2, grid)
-        grid.process.send_signal(15)
-        grid.codes = (143, 0)
+        lab.stop(grid, "SIGTERM")
     lab.wait(grid)
     lab.gone()
     lab.keep()
@@ -87,10 +86,6 @@ def while_it_runs(lab: Lab, damage: Callable[[Path, Path], None]) -> None:
 
 def _damage(lab: Lab, damage: Callable[[Path, Path], None]) -> None:
     done = sorted(lab.finished())
-    if len(done) < 2:
-        # it was stopped before its cells were done
-        stop_grid(lab, "SIGTERM")
-        done = sorted(lab.finished())
     cell, other = lab.draw.sample(done, 2)
     lab.damaged(cell)
     damage(lab.place / cell, lab.place / other)

@@ -27,6 +27,7 @@ from .project import PROFILE, REPLIES, make_project
 REPLY_TIME_S = 0.1
 GRID_LIMIT_S = 180.0  # for what a loaded machine does slowly
 RERUNS = 3
+_STOPPED = "what was finished is kept"
 # what can go wrong
 LOST, TWICE, COUNTS, LEFT, CODE, WORDS, UNFINISHED = "lost", "twice", "counts", "left", "code", "words", "unfinished"
 
@@ -121,6 +122,18 @@ class Lab:
                     self.say(CODE, f"a grid did not end in {GRID_LIMIT_S:.0f} s")
                     grid.process.send_signal(signal.SIGKILL)
                 time.sleep(0.02)
+
+    def stop(self, grid: Grid, name: str) -> None:
+        """Send a grid a signal, if it still runs, and wait until it has ended."""
+        number = getattr(signal, name)
+        if grid.process.poll() is None:
+            grid.process.send_signal(number)
+            # it may have been about to end
+            grid.codes = (grid.process.stopped(number), 0)
+        until(lambda: grid.process.poll() is not None, 2 * LIMIT_S)
+        if grid.process.poll() not in (0, 1) and name != "SIGKILL" and _STOPPED not in grid.process.err.read_text():
+            self.say(WORDS, f"{name}: {_last(grid.process.err)}")
+        self.gone()
 
     def moment(self, *grids: Grid, latest: float = 0.9) -> None:
         """Wait until a random share of what there is to do is done, or the grids have ended."""

@@ -50,6 +50,11 @@ class Forked:
             self._connection.close()
         return self._code
 
+    @staticmethod
+    def stopped(number: int) -> int:
+        """The exit code after a signal: one that leaves at once reports none."""
+        return KILLED
+
     def send_signal(self, number: int) -> None:
         """As of a process; one that has ended gets none."""
         with contextlib.suppress(ProcessLookupError):
@@ -57,7 +62,7 @@ class Forked:
 
 
 class Started:
-    """`kvrepro ARGUMENTS` in a process that loads everything itself, with a fork server of its own where it is a grid."""
+    """`kvrepro ARGUMENTS` in a process that loads everything itself; a grid has a fork server of its own."""
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], place: Path):
         self.out, self.err = place.with_suffix(".out"), place.with_suffix(".err")
@@ -65,6 +70,11 @@ class Started:
         with self.out.open("w") as out, self.err.open("w") as err:
             self._process = subprocess.Popen(command, env=environment, stdout=out, stderr=err)
         self.pid, self.send_signal = self._process.pid, self._process.send_signal
+
+    @staticmethod
+    def stopped(number: int) -> int:
+        """The exit code after a signal."""
+        return 128 + number
 
     def poll(self) -> int | None:
         """Its exit code; None while it runs."""

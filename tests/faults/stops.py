@@ -15,17 +15,11 @@ from .processes import until, words, writing_below
 FAILED_OR_NOT = (0, 1)  # a cell that was hurt may be a failed one, or may have been made again
 
 
-def stop_grid(lab: Lab, name: str) -> None:
-    """Stop a grid by a signal."""
-    number = getattr(signal, name)
-    grid = lab.grid()
+def stop_grid(lab: Lab, name: str, own_server: bool = False) -> None:
+    """Stop a grid by a signal at some moment."""
+    grid = lab.grid(own_server=own_server)
     lab.moment(grid)
-    if grid.process.poll() is None:
-        grid.process.send_signal(number)
-        # one that had ended meanwhile may have done all
-        grid.codes = (128 + number, 0)
-    until(lambda: grid.process.poll() is not None, 10)
-    lab.gone()
+    lab.stop(grid, name)
 
 
 def kill_engine(lab: Lab) -> None:
@@ -82,10 +76,7 @@ def second_later(lab: Lab, name: str | None) -> None:
     first.codes = second.codes = (0,)
     if name is not None:
         lab.moment(first, second)
-        if first.process.poll() is None:
-            number = getattr(signal, name)
-            first.process.send_signal(number)
-            first.codes = (0, 128 + number)
+        lab.stop(first, name)
     lab.wait()
 
 
@@ -135,6 +126,7 @@ def _killed_twice(lab: Lab) -> None:
 
 KINDS = {
     **{f"grid {name}": partial(stop_grid, name=name) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")},
+    "whole grid SIGTERM": partial(stop_grid, name="SIGTERM", own_server=True),
     "grid killed twice": _killed_twice,
     "engine killed": kill_engine,
     "cell killed": kill_cell,

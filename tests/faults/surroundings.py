@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -21,10 +20,7 @@ def _part_done(lab: Lab) -> None:
     """Some cells are finished, and nothing runs."""
     grid = lab.grid()
     lab.until_finished(2, grid)
-    grid.process.send_signal(signal.SIGTERM)
-    grid.codes = (0, 143)
-    lab.wait(grid)
-    lab.gone()
+    lab.stop(grid, "SIGTERM")
     lab.keep()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from kvrepro.runs.folder import MANIFEST, NOTEBOOK, RECORDS
 
-from .engine import KEPT, START
+from .engine import KEPT, MADE, START
 from .project import PROBLEMS, REPLIES, SAMPLES
 
 Seen = tuple[int, int, int]
@@ -57,11 +57,11 @@ def made_twice(journal: list[dict[str, Any]], owed: Mapping[str, int]) -> list[s
 
 def never_made(journal: list[dict[str, Any]], cells: Iterable[str]) -> list[str]:
     """Cells whose replies nobody made, whatever lies in their folders."""
-    kept = defaultdict(set)
+    made = defaultdict(set)
     for row in journal:
-        if row["event"] == KEPT:
-            kept[row["cell"]].add((row["problem"], row["sample"]))
-    return [cell for cell in cells if len(kept[cell]) != PROBLEMS * SAMPLES]
+        if row["event"] == MADE:
+            made[row["cell"]].add((row["problem"], row["sample"]))
+    return [cell for cell in cells if len(made[cell]) != PROBLEMS * SAMPLES]
 
 
 def at_once(journal: list[dict[str, Any]], name: str) -> list[str]:
