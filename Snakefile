@@ -1,65 +1,75 @@
-# The grid of one profile: a rule per cell, one per panel whose throughput is measured, one for the figures. Run it with `kvrepro grid PROFILE`.
-import sys
+# The grid of one profile: a rule per cell, one per part of a cell that is split, one per panel whose throughput is
+# measured, one for the figures. `kvrepro grid PROFILE` writes the plan that this reads, and nothing else is read: it is
+# read once more inside every job of a cluster.
+import json
+from pathlib import Path
 
-from kvrepro.paths import PACKAGE, committed_summary, project_root, results_root
-from kvrepro.runs.folder import CellFolder
-from kvrepro.runs.profiles import load_profile
-from kvrepro.runs.throughput import Panel
-
-PROFILE = load_profile(config.get("profile", "tiny"))
-ROOT = results_root() / PROFILE.name
-MARKS = [folder.mark for folder in PROFILE.folders]
-PANELS = {panel.name: panel for panel in Panel.all_of(PROFILE)}
-MEASURED = [panel.mark for panel in PANELS.values()]
-# what the figures are drawn with: a change of it draws them again, and runs no cell
-FIGURE_CODE = sorted(map(str, [
-    *(PACKAGE / "figures").glob("*.py"),
-    *(PACKAGE / "analysis" / f"{name}.py" for name in ("budget_findings", "method_table", "verdict")),
-    *(PACKAGE / "runs" / f"{name}.py" for name in ("summary", "throughput")),
-    *filter(None, [committed_summary(PROFILE.name)]),
-]))
+PLAN = json.loads(Path(config["plan"]).read_text())
+CELLS, PANELS, FIGURES = PLAN["cells"], PLAN["panels"], PLAN["figures"]
+# empty files and no results: Snakemake deletes the outputs of a job that fails or is begun again
+MARKS = Path(PLAN["marks"])
+# what comes before a job's own words in its log, which earlier attempts may have begun
+BEGUN = "== $(date -u +%Y-%m-%dT%H:%M:%SZ) $(uname -n) ${{SLURM_JOB_ID:+SLURM job $SLURM_JOB_ID}}"
+# in the shell's place, so that the process' parent is Snakemake and it ends with it
+KVREPRO = f"cd {{PLAN[directory]:q}} && echo {BEGUN} >> {{params.log:q}} && exec {{PLAN[python]:q}} -m kvrepro.runs."
 
 wildcard_constraints:
-    cell="|".join(folder.cell_id for folder in PROFILE.folders),
+    cell="|".join(CELLS),
+    part=r"\d+-of-\d+",
     panel="|".join(PANELS),
 
-localrules: figures
+localrules: all, figures
 
 rule all:
-    input: MARKS, MEASURED, ROOT / "index.html"
+    input: PLAN["targets"]
 
 rule cell:
-    # a mark and no results: Snakemake deletes the outputs of a job that fails or is begun again
-    output: touch(CellFolder(ROOT / "{cell}", ROOT).mark)
-    # before any measurement, so that those come when nothing is left to run
-    priority: 1
-    # one GPU per cell where GPUs are counted (`--gpus N`); without a limit the count means nothing
-    resources: gpu=1
-    # in the shell's place, so that the cell's parent is Snakemake and it ends with it
+    # a cell in parts is put together when all are there
+    input: lambda wildcards: [MARKS / "shards" / wildcards.cell / part for part in CELLS[wildcards.cell]["parts"]]
+    output: touch(MARKS / "cells" / "{cell}")
+    params: log=lambda wildcards: CELLS[wildcards.cell]["log"]
+    priority: lambda wildcards: CELLS[wildcards.cell]["priority"]
+    resources:
+        gpu=lambda wildcards: CELLS[wildcards.cell]["whole"]["gpus"],
+        mem_mb=lambda wildcards: CELLS[wildcards.cell]["whole"]["mem_mb"],
+        runtime=lambda wildcards: CELLS[wildcards.cell]["whole"]["runtime_min"],
     shell:
-        "mkdir -p {ROOT}/logs && exec {sys.executable} -m kvrepro.runs.stand_in $PPID kvrepro run --profile {PROFILE.name}"
-        " --cell {wildcards.cell} --checked > {ROOT}/logs/$(echo {wildcards.cell} | tr / _).log 2>&1"
+        KVREPRO + "stand_in $PPID kvrepro run --profile {PLAN[profile]} --cell {wildcards.cell} --checked"
+        " >> {params.log:q} 2>&1"
+
+rule shard:
+    output: touch(MARKS / "shards" / "{cell}" / "{part}")
+    params:
+        log=lambda wildcards: CELLS[wildcards.cell]["log"].removesuffix(".log") + f".{wildcards.part}.log",
+        shard=lambda wildcards: wildcards.part.replace("-of-", "/"),
+    priority: lambda wildcards: CELLS[wildcards.cell]["priority"]
+    resources:
+        gpu=lambda wildcards: CELLS[wildcards.cell]["part"]["gpus"],
+        mem_mb=lambda wildcards: CELLS[wildcards.cell]["part"]["mem_mb"],
+        runtime=lambda wildcards: CELLS[wildcards.cell]["part"]["runtime_min"],
+    shell:
+        KVREPRO + "stand_in $PPID kvrepro run --profile {PLAN[profile]} --cell {wildcards.cell} --checked"
+        " --shard {params.shard} >> {params.log:q} 2>&1"
 
 rule throughput:
     # its own cells alone: one that fails elsewhere does not keep this panel from being measured
-    input: lambda wildcards: [folder.mark for folder in PANELS[wildcards.panel].folders]
-    output: touch(ROOT / ".done" / "throughput" / "{panel}")
-    # all cores, so nothing else of the grid runs beside it
-    threads: workflow.cores
-    resources: gpu=1
+    input: lambda wildcards: [MARKS / "cells" / cell for cell in PANELS[wildcards.panel]["cells"]]
+    output: touch(MARKS / "throughput" / "{panel}")
+    params: log=lambda wildcards: PANELS[wildcards.panel]["log"]
+    # all cores here, a node of its own elsewhere, so nothing else of the grid runs beside it
+    threads: PLAN["panel_threads"]
+    resources:
+        gpu=lambda wildcards: PANELS[wildcards.panel]["gpus"],
+        mem_mb=lambda wildcards: PANELS[wildcards.panel]["mem_mb"],
+        runtime=lambda wildcards: PANELS[wildcards.panel]["runtime_min"],
+        slurm_extra=PLAN["alone"],
     shell:
-        "mkdir -p {ROOT}/logs && exec {sys.executable} -m kvrepro.runs.processes $PPID kvrepro throughput {PROFILE.name}"
-        " --panel {wildcards.panel} > {ROOT}/logs/throughput_$(echo {wildcards.panel} | tr / _).log 2>&1"
+        KVREPRO + "processes $PPID kvrepro throughput {PLAN[profile]} --panel {wildcards.panel}"
+        " >> {params.log:q} 2>&1"
 
 rule figures:
-    input:
-        MARKS,
-        MEASURED,
-        project_root() / "notebooks" / f"{PROFILE.notebook}.ipynb",
-        FIGURE_CODE,
-    output:
-        ROOT / "index.html",
-        ROOT / "summary.csv",
-        ROOT / f"{PROFILE.notebook}.ipynb",
+    input: FIGURES["marks"], FIGURES["code"]
+    output: touch(MARKS / "figures")
+    params: log=FIGURES["log"]
     shell:
-        "exec {sys.executable} -m kvrepro.runs.stand_in $PPID kvrepro summary {PROFILE.name} > {ROOT}/summary.log 2>&1"
+        KVREPRO + "stand_in $PPID kvrepro summary {PLAN[profile]} >> {params.log:q} 2>&1"

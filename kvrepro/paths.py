@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import os
+import stat
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .errors import KvreproError
@@ -10,6 +15,8 @@ from .errors import KvreproError
 PACKAGE = Path(__file__).resolve().parent
 CHECKPOINTS = PACKAGE / "models" / "checkpoints"
 GENERATED_BENCHMARKS = PACKAGE / "benchmarks" / "generated"
+# of CUDA, and of HIP, which reads the first one too where its own is unset
+_VISIBLE_GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
 
 def _given(name: str) -> Path | None:
@@ -118,6 +125,71 @@ def fork_server_address() -> str | None:
 def fork_server_environment(address: str) -> dict[str, str]:
     """Environment of the processes that may ask the server there."""
     return {"KVREPRO_FORKS": address}
+
+
+def listed_gpus() -> list[str]:
+    """Devices that the runs on this host share: `KVREPRO_GPUS`, set by `kvrepro grid` or to limit it; none without."""
+    return _names(os.environ.get("KVREPRO_GPUS", ""))
+
+
+def gpus_environment(names: Sequence[str]) -> dict[str, str]:
+    """Environment of the processes that share these devices; of none, they see no GPU."""
+    return {"KVREPRO_GPUS": ",".join(names)} if names else dict.fromkeys(_VISIBLE_GPUS, "")
+
+
+def visible_gpus() -> list[str] | None:
+    """Devices that a scheduler or the user has left visible to CUDA or HIP; None where nobody chose."""
+    found = (value for name in _VISIBLE_GPUS if (value := os.environ.get(name)) is not None)
+    return next(map(_names, found), None)
+
+
+@contextlib.contextmanager
+def only_gpus(names: Sequence[str]) -> Iterator[None]:
+    """Inside, this process and its children see these devices alone, and share none of them with other runs."""
+    changed = ("KVREPRO_GPUS", *_VISIBLE_GPUS)
+    before = {name: os.environ.get(name) for name in changed}
+    # a child must not wait for what its parent holds
+    os.environ.pop("KVREPRO_GPUS", None)
+    os.environ.update(dict.fromkeys(_VISIBLE_GPUS, ",".join(names)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _names(text: str) -> list[str]:
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
+def private_folder(longest: int | None = None) -> Path:
+    """A folder of this user's on this host, for what ends with its processes: locks of devices, sockets of kernels.
+
+    Args:
+        longest: bytes that its path may have; below `TMPDIR` where that allows, else where systems keep such files.
+
+    Raises:
+        KvreproError: it is somebody else's, or no place has so short a path.
+    """
+    user = os.geteuid() if hasattr(os, "geteuid") else getpass.getuser()
+    places = [Path(place) / f"kvrepro-{user}" for place in (tempfile.gettempdir(), "/tmp", "/var/tmp")]
+    short = [place for place in places if longest is None or len(os.fsencode(place)) <= longest]
+    if not short:
+        raise KvreproError(
+            f"{places[0]}: longer than {longest} bytes, too long for a socket; set TMPDIR to a short path"
+        )
+    folder = short[0]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if hasattr(os, "geteuid") and (found.st_uid != user or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077):
+        raise KvreproError(
+            f"{folder} is no folder of yours alone (mode 700), so what lies there could be anyone's: "
+            "have it removed, or set TMPDIR to another folder"
+        )
+    return folder
 
 
 def pin_folders() -> None:

@@ -6,26 +6,42 @@ import argparse
 import os
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import KvreproError
 from ..files import held
 from ..kernels.native.library import NativeUnavailableError, ensure_library
-from ..paths import native_folder, results_root
+from ..paths import gpus_environment, native_folder, results_root
 from ..runs import workflow
+from ..runs.config import CellConfig
+from ..runs.executors import Executor
 from ..runs.fork_server import fork_server
+from ..runs.gpus import host_gpus
+from ..runs.grid_folder import GridFolder
+from ..runs.grid_plan import GridSettings, prepare
 from ..runs.profiles import Profile, load_profile
 from ..runs.throughput import Panel
 from .printing import print_table
 
+if TYPE_CHECKING:
+    from ..runs.scheduling import Request
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The profile, the number of cells side by side, and whatever Snakemake should get besides."""
+    """The profile, where and how many of its cells run side by side, and what Snakemake should get besides."""
     parser.add_argument("profile")
-    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="cells that run side by side")
-    parser.add_argument("--gpus", type=int, default=None, help="GPUs that cells may take, one each")
+    cores = "cells that run side by side (default: as many as there are cores); with --executor jobs at once"
+    parser.add_argument("--cores", type=int, help=cores)
+    gpus = "GPUs that cells take, one each (default: all of this machine; with --executor what each cell needs)"
+    parser.add_argument("--gpus", type=int, metavar="N", help=gpus)
+    where = "where cells run: slurm, kubernetes, or a folder with a config.yaml for Snakemake (default: this machine)"
+    parser.add_argument("--executor", metavar="NAME", help=where)
+    parser.add_argument("--shards", type=int, metavar="N", help="split every cell into N parts, which run side by side")
+    longest = "split only cells that are expected to take longer than this, into parts that do not"
+    parser.add_argument("--cell-hours", type=float, metavar="H", help=longest)
     only = "only cells whose id starts so, for example r1-qwen/aime24; repeatable, to split a grid over machines"
     parser.add_argument("--only", action="append", default=[], metavar="PREFIX", help=only)
     dry = "show what would run, without looking at rows and weights"
@@ -39,65 +55,139 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Check what the cells need, run Snakemake with a progress bar on top, draw the page; exit code 1 if cells failed.
 
     Raises:
-        KvreproError: nothing was started: another grid of this profile runs, or cells lack something.
+        KvreproError: nothing was started: cells lack something, or what was asked for is not there.
         RunError: Snakemake itself failed.
     """
     whole = load_profile(args.profile)
-    if args.cores < 1:
-        raise KvreproError(f"--cores {args.cores}: must be at least 1")
-    profile = _part(whole, args.only)
-    panels, waiting = _panels(whole, profile)
-    marks = [thing.mark for thing in (*profile.folders, *panels)] if args.only else []
-    command = workflow.snakemake_command(profile.name, marks, args.cores, args.gpus, args.snakemake)
-    if args.dry_run:
-        states = [folder.state for folder in profile.folders]
-        to_run = len(states) - states.count("done")
-        to_measure = sum(not panel.is_settled for panel in panels)
-        print(
-            f"{profile.name}: {len(states)} cells, {to_run} to run, {args.cores} side by side; throughput of "
-            f"{len(panels)} panels, {to_measure} to measure, one alone; how long, and what they need: "
-            f"kvrepro plan --profile {profile.name}"
+    _check_numbers(args)
+    executor = Executor.load(args.executor) if args.executor else None
+    part = _part(whole, args.only)
+    panels, waiting = _panels(whole, part)
+    left = [c for c, folder in zip(part.cells, part.folders, strict=True) if not folder.is_complete]
+    settings = _settings(args, executor, part, left, panels)
+    grid = GridFolder.new(whole.name)
+    try:
+        with held(grid.lock, f"the grid {whole.name}"):
+            if args.dry_run:
+                return _show(args, whole, part, panels, grid, settings)
+            return _run(args, whole, part, left, panels, waiting, grid, settings)
+    finally:
+        grid.remove()
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    for name, least in (("cores", 1), ("gpus", 0), ("shards", 1), ("cell_hours", 0.01)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise KvreproError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+    if args.shards is not None and args.cell_hours is not None:
+        raise KvreproError("--shards splits every cell and --cell-hours only long ones: give one of them")
+
+
+def _settings(
+    args: argparse.Namespace, executor: Executor | None, part: Profile, left: list[CellConfig], panels: list[Panel]
+) -> GridSettings:
+    """How the grid runs; cells are planned only where it matters, for that loads torch."""
+    is_idle = not left and all(panel.is_settled for panel in panels)
+    gpus = None if is_idle and args.gpus is None else _gpus(args.gpus, executor)
+    requests: dict[str, Request] = {}
+    shards = {} if args.shards is None else {cell.cell_id: args.shards for cell in left}
+    measuring: dict[str, Request] = {}
+    if not is_idle and (executor is not None or gpus or args.cell_hours is not None):
+        from ..runs.forecast import CellForecast
+        from ..runs.machines import machine
+        from ..runs.past_cells import past_cells
+        from ..runs.scheduling import panel_request, shards_for
+
+        here, known = machine(None), past_cells(part)
+        forecasts = {cell.cell_id: CellForecast(cell, here, known) for cell in part.cells}
+        requests = {name: forecast.request for name, forecast in forecasts.items()}
+        for panel in panels:
+            own = [forecasts.get(cell.cell_id) or CellForecast(cell, here, known) for cell in panel.cells]
+            measuring[panel.name] = panel_request(own, panel.settings)
+        if args.cell_hours is not None:
+            shards = {c.cell_id: shards_for(forecasts[c.cell_id], 3600 * args.cell_hours) for c in left}
+    cores = args.cores or (executor.n_jobs if executor else os.cpu_count() or 1)
+    return GridSettings(cores, gpus, executor, requests, shards, measuring, args.snakemake)
+
+
+def _gpus(asked: int | None, executor: Executor | None) -> list[str] | list[None] | None:
+    """Devices that cells may take; on an executor only how many, for it knows which."""
+    if executor is not None:
+        return None if asked is None else [None] * asked
+    there = host_gpus()
+    if asked is None:
+        return there or None
+    if asked > len(there):
+        raise KvreproError(
+            f"--gpus {asked}: this machine has {len(there)} that can be used"
+            + (f" ({', '.join(there)}): --gpus {len(there)}" if there else ": leave --gpus away to run on processors")
+            + ", or KVREPRO_GPUS names more"
         )
-        print_table(
-            {"state": state, "cell": c.cell_id, "problems": c.n_problems or "all", "samples": c.n_samples}
-            for state, c in zip(states, profile.cells, strict=True)
-        )
-        workflow.set_marks(whole)
-        code = workflow.show_plan(command)
-        return {"profile": args.profile, "cells": len(profile.cells), "exit_code": int(code != 0)}
-    with held(results_root() / profile.name / ".grid.lock", f"the grid {profile.name}"):
-        return _run(args, whole, profile, command, panels, waiting)
+    return there[:asked]
+
+
+def _show(
+    args: argparse.Namespace,
+    whole: Profile,
+    part: Profile,
+    panels: list[Panel],
+    grid: GridFolder,
+    settings: GridSettings,
+) -> dict[str, Any]:
+    """What would run."""
+    states = [folder.state for folder in part.folders]
+    to_run = len(states) - states.count("done")
+    to_measure = sum(not panel.is_settled for panel in panels)
+    print(
+        f"{part.name}: {len(states)} cells, {to_run} to run, {settings.cores} side by side; throughput of "
+        f"{len(panels)} panels, {to_measure} to measure, one alone; how long, and what they need: "
+        f"kvrepro plan --profile {part.name}"
+    )
+    print_table(
+        {"state": state, "cell": c.cell_id, "problems": c.n_problems or "all", "samples": c.n_samples}
+        for state, c in zip(states, part.cells, strict=True)
+    )
+    prepare(grid, whole, part, panels, settings)
+    code = workflow.show_plan(workflow.snakemake_command(grid, whole.name, settings))
+    return {"profile": args.profile, "cells": len(part.cells), "exit_code": int(code != 0)}
 
 
 def _run(
     args: argparse.Namespace,
     whole: Profile,
-    profile: Profile,
-    command: list[str],
+    part: Profile,
+    left: list[CellConfig],
     panels: list[Panel],
     waiting: list[Panel],
+    grid: GridFolder,
+    settings: GridSettings,
 ) -> dict[str, Any]:
     """The grid itself, under its lock."""
     started, began = time.monotonic(), time.time()
-    left = [c for c, folder in zip(profile.cells, profile.folders, strict=True) if not folder.is_complete]
+    workflow.clear_up(whole.name, grid, settings.executor)
     if left:
         from ..runs.preflight import check_cells
 
-        check_cells(left)
-        if not args.gpus:
+        check_cells(left, is_here=settings.executor is None)
+        if not settings.gpus and settings.executor is None:
             _compile_once()
-    workflow.set_marks(whole)
-    with _forks(args, whole.name, len(left)) as environment:
-        code = workflow.run_snakemake(command, profile, environment)
-    missing, unmeasured = workflow.failures(profile, began), workflow.unmeasured(panels, began)
-    n_cells, n_done = len(profile.cells), len(profile.cells) - len(missing)
+    prepare(grid, whole, part, panels, settings)
+    command = workflow.snakemake_command(grid, whole.name, settings)
+    with (
+        workflow.jobs_end_here(whole.name, grid, settings),
+        _forks(args, whole.name, len(left), settings) as environment,
+    ):
+        code = workflow.run_snakemake(command, grid, part, environment)
+    missing, unmeasured = workflow.failures(part, began), workflow.unmeasured(panels, began)
+    n_cells, n_done = len(part.cells), len(part.cells) - len(missing)
     missing += unmeasured
     # noise is no failure, so these change no exit code
     for line in missing + workflow.unmeasured(waiting, began) + workflow.noisy(panels):
         print(line, file=sys.stderr)
-    index = results_root() / profile.name / "index.html"
+    index = results_root() / part.name / "index.html"
     if code and missing and not any(line.startswith(workflow.FAILED) for line in missing):
-        raise workflow.snakemake_error(profile.name)
+        raise workflow.snakemake_error(grid)
     if n_done and (code or args.only):
         # failed cells stop the figures' rule, and a part has none: draw what there is, the rest as missing. Where
         # only the figures failed, this says why
@@ -122,11 +212,20 @@ def _run(
     }
 
 
-def _forks(args: argparse.Namespace, profile: str, n_cells: int) -> AbstractContextManager[dict[str, str] | None]:
-    """The fork server, where it is worth its start: not for one cell, and not beside GPUs, where cells take hours."""
-    if sys.platform != "linux" or args.no_fork_server or args.gpus or n_cells < 2:
-        return nullcontext()
-    return fork_server(results_root() / profile / "fork_server.log")
+@contextmanager
+def _forks(args: argparse.Namespace, profile: str, n_cells: int, settings: GridSettings) -> Iterator[dict[str, str]]:
+    """Environment of the cells, with a fork server where that is worth its start.
+
+    Not for one cell, not beside GPUs, where cells take hours, and not where they run elsewhere.
+    """
+    gpus = settings.gpus if settings.executor is None else None
+    chosen = {} if gpus is None else gpus_environment(gpus)
+    is_worth_it = settings.executor is None and not gpus and n_cells > 1
+    if sys.platform != "linux" or args.no_fork_server or not is_worth_it:
+        yield {**os.environ, **chosen}
+    else:
+        with fork_server(results_root() / profile / "fork_server.log") as environment:
+            yield {**environment, **chosen}
 
 
 def _compile_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from ..files import read_yaml
 from ..models.table import generation_defaults
 from ..runs.config import CellConfig
 from ..runs.folder import CellFolder, read_manifest
+from ..runs.parts import Part, claimed_part
+from ..runs.processes import CELL_ENVIRONMENT
 from ..runs.profiles import Profile, load_profile
 from .arguments import set_values
 
@@ -26,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--params", help="YAML file with the cell's parameters")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one parameter; repeatable")
     parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="make part I of N of the cell's replies and stop; without it a run makes what is missing and gathers",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="check the cell and print the values that it would run with"
     )
     # of the grid, which has looked at all its cells already; loading torch once more takes seconds a cell
@@ -33,16 +41,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Run the cell or say that it is complete."""
+    """Run the cell, or one part of it, or say that it is complete."""
+    part = None if args.shard is None else Part.parse(args.shard)
+    if part is not None:
+        # a part runs in this process, as a whole cell in its kernel: before torch is loaded
+        for name, value in CELL_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
     profile = load_profile(args.profile) if args.profile else None
     config = _config(args, profile)
     folder = CellFolder.of(args.profile or "single", config)
     row = {"cell_id": config.cell_id, "folder": str(folder.path)}
     if not args.checked:
-        row |= _looked_at(args.dry_run, config, folder, profile.cells if profile else ())
+        # a part that runs is checked once it has its GPU: the checks start CUDA, which then knows its devices for good
+        is_checked = args.dry_run or part is None
+        row |= _looked_at(args.dry_run, config, folder, profile.cells if profile else (), is_checked)
     if args.dry_run:
         return row
-    if folder.is_complete:
+    if part is not None and not folder.is_complete and (made := _run_part(config, folder, part)) is not None:
+        return {**row, "shard": str(part), **made}
+    if part is not None or folder.is_complete:
         print("complete")
     else:
         from ..runs.notebooks import run_cell_notebook
@@ -58,7 +75,22 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return {**row, "score": score, "decode_tps": manifest["stats"]["decode_tps"]}
 
 
-def _looked_at(is_dry: bool, config: CellConfig, folder: CellFolder, beside: Sequence[CellConfig]) -> dict[str, Any]:
+def _run_part(config: CellConfig, folder: CellFolder, part: Part) -> dict[str, int] | None:
+    """Make a part's replies in this process; None where the cell was completed meanwhile."""
+    with claimed_part(folder, part):
+        if folder.is_complete:
+            return None
+        from ..runs.runner import run_shard
+
+        made = run_shard(config, folder.partial, part)
+    there = made["replies"] - made["made"]
+    print(f"{config.cell_id}: part {part}: {made['made']} replies made, {there} were there")
+    return made
+
+
+def _looked_at(
+    is_dry: bool, config: CellConfig, folder: CellFolder, beside: Sequence[CellConfig], is_checked: bool
+) -> dict[str, Any]:
     """What a dry run accepts, a run accepts: both look at the same things, in the same order, and say what they saw.
 
     Raises:
@@ -72,7 +104,7 @@ def _looked_at(is_dry: bool, config: CellConfig, folder: CellFolder, beside: Seq
     for line in resolved.lines((), [cell.resolved() for cell in beside]):
         # before hours of decoding; a run that fails has no output of its own
         print(line, file=sys.stdout if is_dry else sys.stderr)
-    if not folder.is_complete:
+    if is_checked and not folder.is_complete:
         from ..runs.preflight import check_cells
 
         check_cells([config])

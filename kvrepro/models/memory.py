@@ -21,7 +21,12 @@ def rows_that_fit(room: int, slot_bytes: int, capacity: int, vocabulary: int) ->
 
     `room`: what a device has left beside weights, head and reserve. `slot_bytes`: K and V of one token over all layers.
     """
-    return max(0, room // (slot_bytes * capacity + _LOGITS_COPIES * 4 * vocabulary))
+    return max(0, room // row_bytes(slot_bytes, capacity, vocabulary))
+
+
+def row_bytes(slot_bytes: int, capacity: int, vocabulary: int) -> int:
+    """Of a row with `capacity` slots: its cache, and its logits in a step."""
+    return slot_bytes * capacity + _LOGITS_COPIES * 4 * vocabulary
 
 
 def step_bytes(weights_bytes: int, slot_bytes: int, rows: int, slots: float) -> float:

@@ -53,11 +53,6 @@ class CellFolder(ResultFolder):
         return self.root / "logs" / f"{self._name}.log"
 
     @property
-    def mark(self) -> Path:
-        """The empty file that stands for the finished cell in a grid."""
-        return self.root / ".done" / self.cell_id
-
-    @property
     def is_complete(self) -> bool:
         """True once all three files are in place; the manifest comes last."""
         return all((self.path / name).is_file() for name in (MANIFEST, RECORDS, NOTEBOOK))

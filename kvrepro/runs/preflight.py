@@ -20,16 +20,21 @@ from ..paths import results_root
 from .config import CellConfig
 from .resolution import ResolvedCell, loaded_method, resolve_cell
 
+ELSEWHERE = "cuda elsewhere"  # a device that is not here
 
-def check_cells(cells: Sequence[CellConfig], device: str | None = None) -> None:
+
+def check_cells(cells: Sequence[CellConfig], device: str | None = None, *, is_here: bool = True) -> None:
     """Refuse cells that would fail, all causes at once.
+
+    Args:
+        is_here: False where another machine runs them: its GPUs and its memory are not asked for.
 
     Raises:
         KvreproError: a line per cause, with the cells that it stops.
     """
     from huggingface_hub.utils import logging
 
-    device = device or default_device()
+    device = device or (default_device() if is_here else ELSEWHERE)
     found: dict[str, list[str]] = {}
     loud = logging.get_verbosity()
     # its attempts to reach the Hub are not news: what came of them is said once, below
@@ -79,7 +84,8 @@ def _refusal(check: Callable[[], object]) -> str | None:
 def _check_sizes(cell: CellConfig, entry: ModelEntry, device: str) -> None:
     """Sizes, options and prompts, and the memory that they take beside the weights."""
     resolved = resolve_cell(cell)
-    check_fits(entry, device, resolved.kv_bytes + resolved.predictor_bytes)
+    if device != ELSEWHERE:
+        check_fits(entry, device, resolved.kv_bytes + resolved.predictor_bytes)
 
 
 def _check_learned(cell: CellConfig, entry: ModelEntry) -> None:

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,6 +34,26 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
         self.exit_code = 128 + number
+
+
+# done after a signal has ended all processes below, and before this one ends
+_at_stop: list[Callable[[], object]] = []
+
+
+@contextlib.contextmanager
+def at_stop(action: Callable[[], object]) -> Iterator[None]:
+    """Where a signal ends the block, call this once nothing runs below; it takes the time that it needs."""
+    _at_stop.append(action)
+    try:
+        yield
+    except Stopped:
+        # of whoever handles the signal
+        raise
+    except BaseException:
+        _at_stop.remove(action)
+        raise
+    else:
+        _at_stop.remove(action)
 
 
 @contextlib.contextmanager
@@ -69,6 +89,10 @@ def stopped_by_signals() -> Iterator[None]:
         yield
     except Stopped:
         end_descendants()
+        for timer in watch:
+            timer.cancel()
+        while _at_stop:
+            _at_stop.pop()()
         raise
     finally:
         for timer in watch:

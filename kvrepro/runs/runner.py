@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import platform
 import sys
 import time
-import uuid
-from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,37 +16,47 @@ import torch
 from tqdm import tqdm
 
 from ..benchmarks.problem import Problem
-from ..benchmarks.prompts import prompt_hash, rows_hash
-from ..benchmarks.table import benchmark_entry, load_with_origin
+from ..benchmarks.prompts import prompt_hash
+from ..benchmarks.table import load_with_origin
 from ..engine.engine import Engine
 from ..engine.generate import end_token_ids
 from ..engine.observer import KeptPositions
-from ..engine.requests import Completion, Request, RunStats
+from ..engine.requests import Completion, Request
 from ..errors import KvreproError
-from ..files import append_row, rows_so_far, write_json, write_rows
-from ..graders import REVISION
+from ..files import write_json
 from ..methods.base import EvictionMethod
 from ..models.identity import predictor_fingerprint, weights_fingerprint
 from ..models.loading import load_model, resolved_revision
 from ..models.table import model_entry
 from ..models.tokens import ThinkTags, opened_by_us, render_prompt, reply_parts
-from ..scores.metrics import summarise
+from ..paths import scheduler_job
 from .config import CellConfig
-from .folder import COMPLETIONS, MANIFEST, RECORDS, read_manifest
-from .grading import regrade
-from .identity import ENGINE_REVISION
+from .folder import MANIFEST, RECORDS, read_manifest
+from .gathering import graded, manifest_of, write_records
+from .gpus import claimed_gpus
+from .parts import Part, wait_for_parts
 from .preflight import check_cells
 from .provenance import provenance
+from .replies import Key, OwnFiles, Replies, remove_files
 from .resolution import loaded_method
 
-# what a reply carries only until its cell is complete
-_WORKING_FIELDS = ("cell_id", "session", "stats", "grader")
+
+class _Clock:
+    """When a run started, and how long it has taken."""
+
+    def __init__(self) -> None:
+        self.started, self._since = _now(), time.monotonic()
+
+    def so_far(self) -> dict[str, Any]:
+        """`ended` as of now and `wall_s`, seconds."""
+        return {"ended": _now(), "wall_s": time.monotonic() - self._since}
 
 
 def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = None, threads: int = 1) -> dict[str, Any]:
     """Generate, grade and write one cell into `folder`; returns the manifest.
 
-    Replies are appended to a file as they finish, so a killed run goes on where it stopped. A folder with a
+    Replies are appended to a file as they finish, so a killed run goes on where it stopped, and runs of its parts
+    (`run_shard`), which are waited for, have made theirs. Where none is missing no model is loaded. A folder with a
     manifest is complete and is only read.
 
     Raises:
@@ -58,82 +69,114 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
         _same_cell(folder, manifest["cell_id"], config)
         return manifest
     folder.mkdir(parents=True, exist_ok=True)
+    wait_for_parts(folder)
+    clock = _Clock()
     torch.set_num_threads(threads)
-    started = time.monotonic()
-    started_at = _now()
     problems, origin = load_with_origin(config.benchmark, config.n_problems, config.prompt_style)
-    check_cells([config], device)
-    entry = model_entry(config.model)
-    model, tokenizer = load_model(entry, device)
-    engine, requests = prepare_cell(config, model, tokenizer, problems)
-    done = _finished(folder / COMPLETIONS, config)
-    resumed = len(done)
-    stats = _generate(config, engine, tokenizer, requests, done, folder / COMPLETIONS)
-    records = _graded(problems, [done[r.problem_id, r.sample_id] for r in requests], config)
-    write_rows(folder / RECORDS, records)
-    manifest = {
-        "cell_id": config.cell_id,
-        "protocol": ENGINE_REVISION,
-        "config": config.resolved(),
-        "method": _method_row(config, engine.method),
-        "decoder": engine.decoder.name,
-        "batch_invariant": engine.decoder.batch_invariant,
-        "captured": engine.decoder.captures,
-        "observe_in_graph": engine.decoder.captures and engine.method.observes_on_device,
-        "thought": _thought_row(engine.think, tokenizer, problems[0].question),
-        "n_records": len(records),
-        "resumed_records": resumed,
-        "grader_revision": REVISION,
-        "score": dataclasses.asdict(summarise(records)),
-        "status": dict(Counter(record["status"] for record in records)),
-        "stats": {**dataclasses.asdict(stats), "decode_s": stats.decode_s, "decode_tps": stats.decode_tps},
-        "evictions": sum(row["evictions"] for row in done.values()),
-        "kv_tokens_peak": max(row["peak_tokens"] for row in done.values()),
-        "pin_overflow_tokens": sum(row["pin_overflow_tokens"] for row in done.values()),
-        "weights": weights_fingerprint(entry),
-        "revision": resolved_revision(entry),
-        "stand_in": getattr(model.config, "kvrepro_stand_in", None),
-        "predictor": predictor_fingerprint(entry, config.predictor),
-        "rows_sha256": rows_hash(problems),
-        "benchmark": origin,
-        "prompts_sha256": prompt_hash(tokenizer.decode(r.prompt_ids) for r in requests),
-        **provenance(str(model.device)),
-        "started": started_at,
-        "ended": _now(),
-        "wall_s": time.monotonic() - started,
-    }
+    keys, replies = _keys(config, problems), Replies.found(folder, config.cell_id)
+    runs, resumed, missing = replies.runs, len(replies.places), replies.missing(keys)
+    if missing or not any("decoder" in run for run in runs):
+        own = _make_replies(config, folder, problems, missing, None, device, clock)
+        replies = Replies.found(folder, config.cell_id)
+    else:
+        own = {**_whereabouts("cpu"), "started": clock.started}
+    records, digest = write_records(folder, config, problems, keys, replies)
+    runs = [*runs, {**own, **clock.so_far(), "replies": len(missing)}]
+    manifest = manifest_of(config, problems, origin, records, runs)
+    manifest |= {"resumed_records": resumed, "records_sha256": digest}
     write_json(folder / MANIFEST, manifest)
-    (folder / COMPLETIONS).unlink(missing_ok=True)
+    remove_files(folder)
     return manifest
+
+
+def run_shard(
+    config: CellConfig, folder: str | Path, part: Part, *, device: str | None = None, threads: int = 1
+) -> dict[str, int]:
+    """Make the replies of one part of a cell that no run has made; `run_cell` gathers the parts.
+
+    Whoever calls holds the part (`claimed_part`).
+
+    Args:
+        folder: where the unfinished cell lies.
+
+    Returns:
+        How many replies the part has (`replies`), and how many of them were `made` now.
+
+    Raises:
+        As `run_cell`.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    clock = _Clock()
+    torch.set_num_threads(threads)
+    problems, _ = load_with_origin(config.benchmark, config.n_problems, config.prompt_style)
+    mine = part.take(_keys(config, problems))
+    if missing := Replies.found(folder, config.cell_id).missing(mine):
+        with claimed_gpus():
+            _make_replies(config, folder, problems, missing, part, device, clock)
+    return {"replies": len(mine), "made": len(missing)}
+
+
+def _keys(config: CellConfig, problems: Sequence[Problem]) -> list[Key]:
+    return [(problem.problem_id, sample) for problem in problems for sample in range(config.n_samples)]
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _generate(
+def _make_replies(
     config: CellConfig,
-    engine: Engine,
-    tokenizer,
-    requests: list[Request],
-    done: dict[tuple[str, int], dict[str, Any]],
-    path: Path,
-) -> RunStats:
-    """Generate what is not `done`, add it there and to the file; returns the stats of this and all earlier sessions."""
-    session = uuid.uuid4().hex
-    waiting = [r for r in requests if (r.problem_id, r.sample_id) not in done]
-    title = f"{config.method}-{config.budget}"
-    with tqdm(total=len(requests), initial=len(done), desc=title, file=sys.stderr) as bar:
+    folder: Path,
+    problems: list[Problem],
+    keys: Iterable[Key],
+    part: Part | None,
+    device: str | None,
+    clock: _Clock,
+) -> dict[str, Any]:
+    """Generate the replies of these keys into files of this run; returns what the run says of itself at its end."""
+    check_cells([config], device)
+    entry = model_entry(config.model)
+    model, tokenizer = load_model(entry, device)
+    engine, requests = prepare_cell(config, model, tokenizer, problems)
+    captured = engine.decoder.captures
+    facts = {
+        **_whereabouts(str(model.device)),
+        "started": clock.started,
+        "method": _method_row(config, engine.method),
+        "decoder": engine.decoder.name,
+        "batch_invariant": engine.decoder.batch_invariant,
+        "captured": captured,
+        "observe_in_graph": captured and engine.method.observes_on_device,
+        "thought": _thought_row(engine.think, tokenizer, problems[0].question),
+        "weights": weights_fingerprint(entry),
+        "revision": resolved_revision(entry),
+        "stand_in": getattr(model.config, "kvrepro_stand_in", None),
+        "predictor": predictor_fingerprint(entry, config.predictor),
+        "prompts_sha256": prompt_hash(tokenizer.decode(r.prompt_ids) for r in requests),
+    }
+    own = OwnFiles(folder, config.cell_id, part, facts)
+
+    def progress() -> dict[str, Any]:
+        peak = {"cuda_peak_bytes": torch.cuda.max_memory_allocated(model.device)} if model.device.type == "cuda" else {}
+        return {"stats": dataclasses.asdict(engine.stats), **clock.so_far(), **peak}
+
+    wanted = set(keys)
+    mine = requests if part is None else part.take(requests)
+    waiting = [r for r in mine if (r.problem_id, r.sample_id) in wanted]
+    title = f"{config.method}-{config.budget}" + (f" {part}" if part else "")
+    with tqdm(total=len(mine), initial=len(mine) - len(waiting), desc=title, file=sys.stderr) as bar:
         for completion in engine.run(waiting):
-            row = _completion_row(completion, tokenizer, engine.think)
             # a killed run leaves its times with its last reply
-            row |= {"cell_id": config.cell_id, "session": session, "stats": dataclasses.asdict(engine.stats)}
-            append_row(path, row)
-            done[row["problem_id"], row["sample_id"]] = row
+            own.append(_completion_row(completion, tokenizer, engine.think), progress())
             bar.update()
-    # the last stats that each session wrote
-    last = {row["session"]: row["stats"] for row in sorted(done.values(), key=lambda r: r["stats"]["steps"])}
-    return RunStats.combined([*last.values(), *([] if session in last else [dataclasses.asdict(engine.stats)])])
+    own.end(progress())
+    return own.facts
+
+
+def _whereabouts(device: str) -> dict[str, Any]:
+    """Where a run runs and what it runs on."""
+    return {"host": platform.node(), "pid": os.getpid(), "job": scheduler_job(), **provenance(device)}
 
 
 def prepare_cell(
@@ -181,7 +224,7 @@ def replay_cell(config: CellConfig, model, tokenizer, n_problems: int) -> list[t
     done = {c.request.problem_id: c for c in engine.run([r for r in requests if r.sample_id == 0])}
     completions = [done[p.problem_id] for p in problems]
     rows = [_completion_row(completion, tokenizer, engine.think) for completion in completions]
-    return list(zip(completions, _graded(problems, rows, config), strict=True))
+    return list(zip(completions, graded(problems, rows, config), strict=True))
 
 
 def _same_cell(folder: Path, found: str, config: CellConfig) -> None:
@@ -189,14 +232,6 @@ def _same_cell(folder: Path, found: str, config: CellConfig) -> None:
         raise KvreproError(
             f"{folder} holds cell {found}, asked for is {config.cell_id}: give another folder or delete this one"
         )
-
-
-def _finished(path: Path, config: CellConfig) -> dict[tuple[str, int], dict[str, Any]]:
-    """Replies that an earlier, killed run left behind."""
-    rows = rows_so_far(path)
-    for row in rows:
-        _same_cell(path.parent, row.get("cell_id", "without a name"), config)
-    return {(row["problem_id"], row["sample_id"]): row for row in rows}
 
 
 def _completion_row(completion: Completion, tokenizer, think: ThinkTags) -> dict[str, Any]:
@@ -214,15 +249,6 @@ def _completion_row(completion: Completion, tokenizer, think: ThinkTags) -> dict
         "peak_tokens": completion.peak_tokens,
         "pin_overflow_tokens": completion.pin_overflow_tokens,
     }
-
-
-def _graded(problems: list[Problem], rows: list[dict[str, Any]], config: CellConfig) -> list[dict[str, Any]]:
-    """Rows with gold, extracted answer, verdict and the rule that decided, without what only a run needs."""
-    golds = {p.problem_id: p.gold for p in problems}
-    options = {p.problem_id: p.options for p in problems}
-    rows = [{**row, "gold": golds[row["problem_id"]]} for row in rows]
-    graded = regrade(rows, benchmark_entry(config.benchmark).kind, workers=1, options=options)
-    return [{name: value for name, value in row.items() if name not in _WORKING_FIELDS} for row in graded]
 
 
 def _thought_row(think: ThinkTags, tokenizer, question: str) -> dict[str, Any] | None:

@@ -127,11 +127,6 @@ class Panel:
         return self._root / "throughput" / f"{self.name}.json"
 
     @property
-    def mark(self) -> Path:
-        """The empty file that stands for the measured panel in a grid."""
-        return self._root / ".done" / "throughput" / self.name
-
-    @property
     def log(self) -> Path:
         """What the panel's process in a grid wrote."""
         return self._root / "logs" / f"throughput_{self.name.replace('/', '_')}.log"

@@ -12,9 +12,11 @@ import pytest
 from kvrepro.cli import main
 from kvrepro.files import write_rows
 from kvrepro.runs.folder import MANIFEST, RECORDS
+from kvrepro.runs.grid_folder import GridFolder
+from kvrepro.runs.grid_plan import GridSettings, prepare, set_marks
 from kvrepro.runs.profiles import load_profile
 from kvrepro.runs.throughput import Panel
-from kvrepro.runs.workflow import noisy, set_marks, snakemake_command, unmeasured
+from kvrepro.runs.workflow import noisy, snakemake_command, unmeasured
 
 from ..kill_grid import small_project
 from ..panels import finish, measured, profile
@@ -27,24 +29,32 @@ def panel():
     return found
 
 
-def test_marks_are_those_of_the_measured_panels_and_newer_than_their_cells(panel):
-    set_marks(profile())
-    assert not panel.mark.exists()
+@pytest.fixture
+def marked(panel):
+    """Whether there is a mark of the panel after they were set, and how old it is."""
+    grid = GridFolder.new("mine")
+
+    def look():
+        set_marks(grid, profile())
+        mark = grid.mark(panel)
+        return mark.stat().st_mtime_ns if mark.is_file() else None
+
+    return look
+
+
+def test_marks_are_those_of_the_measured_panels_and_newer_than_their_cells(panel, marked):
+    assert marked() is None
     measured(panel)
     os.utime(panel.path, (time.time() - 500,) * 2)
-    set_marks(profile())
-    newest = max((folder.path / MANIFEST).stat().st_mtime_ns for folder in panel.folders)
-    assert panel.mark.stat().st_mtime_ns == newest
+    assert marked() == max((folder.path / MANIFEST).stat().st_mtime_ns for folder in panel.folders)
     panel.path.unlink()
-    set_marks(profile())
-    assert not panel.mark.exists()
+    assert marked() is None
 
 
-def test_a_panel_that_was_too_noisy_is_read_but_a_grid_measures_it_again(panel):
+def test_a_panel_that_was_too_noisy_is_read_but_a_grid_measures_it_again(panel, marked):
     measured(panel, "busy", load=0.02)
     assert panel.is_measured and not panel.is_settled
-    set_marks(profile())
-    assert not panel.mark.exists()
+    assert marked() is None
     # it did not fail
     assert unmeasured([panel], 0.0) == []
     again = "again: kvrepro throughput mine --panel tiny-r1-llama/chain-12 --rounds 15"
@@ -122,21 +132,21 @@ def test_nothing_of_the_grid_runs_beside_a_measurement(tmp_path, monkeypatch):
     log, stand_in = tmp_path / "log", tmp_path / "stand_in"
     stand_in.write_text(STAND_IN.format(python=sys.executable, sleep_s=0.3, log=str(log)))
     stand_in.chmod(0o755)
-    snakefile = root / "Snakefile"
-    text = snakefile.read_text()
-    snakefile.unlink()
-    snakefile.write_text(text.replace("{sys.executable}", str(stand_in)))
-    pair = load_profile("pair")
-    marks = [thing.mark for thing in (*pair.folders, *Panel.all_of(pair))]
-    done = subprocess.run(snakemake_command("pair", marks, cores=3), capture_output=True, text=True, check=False)
+    pair, grid, settings = load_profile("pair"), GridFolder.new("pair"), GridSettings(3)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", str(stand_in))
+        prepare(grid, pair, pair, Panel.all_of(pair), settings)
+    done = subprocess.run(snakemake_command(grid, "pair", settings), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     ran = [line.split(maxsplit=2) for line in log.read_text().splitlines()]
     times = [(float(began), float(ended), what) for began, ended, what in ran]
     alone = [run for run in times if "kvrepro throughput" in run[2]]
-    assert len(times) == 6 and len(alone) == 2
+    assert len(times) == 7 and len(alone) == 2
     for began, ended, what in alone:
         assert all(end <= began or ended <= start for start, end, other in times if other != what)
     # cells do run side by side, and before all measurements
-    cells = sorted(set(times) - set(alone))
+    (figures,) = [run for run in times if "kvrepro summary" in run[2]]
+    cells = sorted({*times} - {*alone, figures})
     assert cells[1][0] < cells[0][1] and max(cells)[1] <= min(alone)[0]
-    assert all(mark.is_file() for mark in marks)
+    assert figures[0] >= max(ended for _, ended, _ in alone)
+    assert all(grid.mark(thing).is_file() for thing in (*pair.folders, *Panel.all_of(pair)))

@@ -1,4 +1,4 @@
-"""Marks say what is complete, so Snakemake plans what is missing and owns no results; why a cell failed is one line."""
+"""Snakemake plans what is missing, whatever it did before; why a cell failed is one line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from kvrepro.cli import main
 from kvrepro.errors import RunError
 from kvrepro.runs import workflow
 from kvrepro.runs.folder import MANIFEST, NOTEBOOK, RECORDS, CellFolder
+from kvrepro.runs.grid_folder import GridFolder
+from kvrepro.runs.grid_plan import GridSettings
 from kvrepro.runs.profiles import load_profile
 from kvrepro.runs.throughput import Panel
-from kvrepro.runs.workflow import failures, set_marks
+from kvrepro.runs.workflow import failures
 
 SMOKE = load_profile("smoke")
 
@@ -35,21 +37,6 @@ def planned(capfd):
     words = [line.split() for line in capfd.readouterr().err.splitlines()]
     counts = {w[0]: int(w[1]) for w in words if len(w) == 2 and w[0] in ("cell", "figures")}
     return counts.get("cell", 0), counts.get("figures", 0)
-
-
-def test_marks_are_those_of_the_complete_cells_and_as_old():
-    folder = finish(SMOKE.cells[0], age_s=500)
-    stale = CellFolder.of("smoke", SMOKE.cells[1]).mark
-    stale.parent.mkdir(parents=True)
-    stale.touch()
-    set_marks(SMOKE)
-    assert not stale.exists()
-    mark = CellFolder.of("smoke", SMOKE.cells[0]).mark
-    assert mark.stat().st_mtime_ns == (folder / MANIFEST).stat().st_mtime_ns
-    # the cell was run again since
-    os.utime(folder / MANIFEST)
-    set_marks(SMOKE)
-    assert mark.stat().st_mtime_ns == (folder / MANIFEST).stat().st_mtime_ns
 
 
 def test_a_result_that_was_deleted_is_planned_again_although_the_page_is_newer(capfd):
@@ -74,19 +61,15 @@ def test_a_result_that_was_deleted_is_planned_again_although_the_page_is_newer(c
     assert planned(capfd) == (1, 1)
 
 
-def test_finished_cells_are_no_outputs_of_snakemake():
-    # it removes a job's outputs before the job starts, and after it failed
-    rule = (workflow.project_root() / "Snakefile").read_text().split("rule cell:")[1].split("rule ")[0]
-    outputs = [line.strip() for line in rule.splitlines() if line.strip().startswith("output:")]
-    assert outputs == ['output: touch(CellFolder(ROOT / "{cell}", ROOT).mark)']
-
-
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("x: warning\nkvrepro run: cell a failed: no memory\nexecuted notebook: b.ipynb\n", "cell a failed: no memory"),
         ("Fatal Python error: Aborted\n\n", "Fatal Python error: Aborted"),
         ("", "its process was killed before it wrote anything"),
+        # an earlier attempt's words say nothing of the last one
+        ("kvrepro run: long ago\n== 2026 host\n", "its process was killed before it wrote anything"),
+        ("kvrepro run: long ago\n== 2026 host\nkvrepro run: no memory\n", "no memory"),
     ],
 )
 def test_the_reason_of_a_failed_cell_is_one_line(text, reason):
@@ -104,14 +87,18 @@ def test_the_reason_of_a_failed_cell_is_one_line(text, reason):
 
 
 def test_a_snakemake_that_failed_itself_is_one_message():
-    folder = workflow.results_root() / "smoke"
-    folder.mkdir(parents=True)
-    (folder / "snakemake.log").write_text("usage: snakemake\nsnakemake: error: unrecognized arguments: --x\n\n")
-    error = workflow.snakemake_error("smoke")
+    grid = GridFolder.new("smoke")
+    grid.path.mkdir(parents=True)
+    grid.log.write_text("usage: snakemake\nsnakemake: error: unrecognized arguments: --x\n\n")
+    error = workflow.snakemake_error(grid)
     assert isinstance(error, RunError)
-    assert "unrecognized arguments: --x (log: " in str(error)
+    assert f"unrecognized arguments: --x (log: {grid.kept_log})" in str(error)
+    # what Snakemake said is kept when the grid's folder goes
+    grid.remove()
+    assert not grid.path.exists() and "--x" in grid.kept_log.read_text()
 
 
 def test_flags_for_snakemake_are_quoted_as_in_a_shell():
-    command = workflow.snakemake_command("smoke", [], 1, more="--executor local --set-resources 'cell:note=a b'")
+    settings = GridSettings(1, more="--executor local --set-resources 'cell:note=a b'")
+    command = workflow.snakemake_command(GridFolder.new("smoke"), "smoke", settings)
     assert command[-4:] == ["--executor", "local", "--set-resources", "cell:note=a b"]

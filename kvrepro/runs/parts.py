@@ -1,0 +1,104 @@
+"""Parts of a cell that runs of their own make, and who makes which: no reply twice at a time, nobody for ever.
+
+A run takes its claim first and looks at the others' afterwards, so of two runs one sees the other at least. The plain
+run of a cell goes before all parts, of two divisions the coarser one before the finer: who sees a claim that goes
+before its own gives its own back and waits; who sees one that goes after keeps its own and waits. GPUs are taken after
+claims, so whoever is waited for can get one.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import gcd
+from pathlib import Path
+from typing import TypeVar
+
+from ..errors import KvreproError
+from ..files import held, holder
+from .folder import CellFolder
+
+POLL_S = 1.0
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part `index` (from 1) of `of` parts of a cell's replies."""
+
+    index: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """From `I/N`, such as `2/3`.
+
+        Raises:
+            KvreproError: anything else, or no such part.
+        """
+        if (found := re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)) and 1 <= (index := int(found[1])) <= int(found[2]):
+            return cls(index, int(found[2]))
+        raise KvreproError(f"--shard {text}: expected I/N, part I of N with I from 1 to N, such as 2/3")
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.of}"
+
+    @property
+    def name(self) -> str:
+        """As it stands in names of files."""
+        return f"{self.index}of{self.of}"
+
+    def take(self, items: Sequence[Item]) -> list[Item]:
+        """Every `of`-th item."""
+        return list(items[self.index - 1 :: self.of])
+
+    def meets(self, other: Part) -> bool:
+        """Whether a cell that is large enough has a reply in both."""
+        return (self.index - other.index) % gcd(self.of, other.of) == 0
+
+
+def part_claims(working: Path) -> dict[Path, Part]:
+    """Claims on parts of the cell whose unfinished run works in `working`, those of dead processes as well."""
+    stem = f"{working.name.removesuffix('.partial')}.shard-"
+    paths = working.parent.glob(f"{glob.escape(stem)}*of*.lock")
+    named = ((path, re.fullmatch(r"(\d+)of(\d+)\.lock", path.name.removeprefix(stem))) for path in sorted(paths))
+    return {path: Part(int(found[1]), int(found[2])) for path, found in named if found}
+
+
+def wait_for_parts(working: Path) -> None:
+    """Wait until nobody makes a part of the cell; for the plain run, once it has the cell's claim."""
+    _wait(part_claims(working))
+
+
+@contextmanager
+def claimed_part(folder: CellFolder, part: Part) -> Iterator[None]:
+    """Hold a part of a cell inside the block, which begins when nobody else makes replies of this part.
+
+    Another run of the same part, the cell's plain run and parts of another division that share replies are waited for.
+    """
+    mine = folder.path.with_name(f".{folder.path.name}.shard-{part.name}.lock")
+    while True:
+        with held(mine, f"part {part} of cell {folder.cell_id}", wait=True):
+            others = {path: other for path, other in part_claims(folder.partial).items() if other.meets(part)}
+            first = [folder.lock, *(path for path, other in others.items() if other.of < part.of)]
+            if not any(map(holder, first)):
+                _wait(path for path, other in others.items() if other.of > part.of)
+                yield
+                return
+        _wait(first)
+
+
+def _wait(claims: Iterable[Path]) -> None:
+    """Wait until nobody holds one of these claims; names each holder once."""
+    for path in claims:
+        told = None
+        while found := holder(path):
+            if found != told:
+                print(f"waiting for {found}, who holds {path.name}", file=sys.stderr)
+                told = found
+            time.sleep(POLL_S)
