@@ -1,8 +1,8 @@
-"""The only code that writes, reads and locks files of results: whole or not at all, one JSON object a line.
+"""The only code that writes and reads files of results: whole or not at all, one JSON object a line.
 
 A line ends at a line feed only: `str.splitlines` also ends lines at U+2028, U+0085 and form feeds, which JSON allows
 inside a text and which the rows of published benchmarks hold. Files of other systems begin with a byte order mark and
-end lines with CR LF. Locks die with their process, so that a killed run never blocks the next.
+end lines with CR LF.
 """
 
 from __future__ import annotations
@@ -10,19 +10,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
+from .claims import held as held
+from .claims import holder as holder
+from .claims import is_held as is_held
 from .errors import KvreproError, RunError
-
-# whoever only looks holds the lock for a moment, and a run waits that long
-PATIENCE_S = 2.0
 
 
 @contextlib.contextmanager
@@ -168,54 +166,5 @@ class ResultFolder:
 
     @property
     def lock(self) -> Path:
-        """The lock of an unfinished run; beside its folder, which is removed while the lock is held."""
+        """The claim of an unfinished run; beside its folder, which is removed while the claim is held."""
         return self.path.with_name(f".{self.path.name}.lock")
-
-
-@contextlib.contextmanager
-def held(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock `path` inside the block; the file is gone afterwards.
-
-    Args:
-        what: what is done under the lock, for the message, such as "cell x/y".
-
-    Raises:
-        KvreproError: another process holds it; names the process.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock, owner = FileLock(path, timeout=PATIENCE_S), _owner_file(path)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        name = "which has not written its pid yet"
-        with contextlib.suppress(FileNotFoundError):
-            name = f"pid {owner.read_text()}"
-        raise KvreproError(f"{what} is being run by another process, {name}: wait for it or stop it") from error
-    try:
-        owner.write_text(f"{os.getpid()} on {platform.node()}")
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        # gone while it is held; where an open file cannot be removed it stays, which does no harm
-        with contextlib.suppress(OSError):
-            path.unlink()
-        lock.release()
-
-
-def is_held(path: Path) -> bool:
-    """True while some process holds the lock; looking does not make that process fail."""
-    if not path.is_file():
-        return False
-    try:
-        with FileLock(path, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:
-        # somebody else's folder, or one that can only be read: what the holder wrote is all that can be known
-        return _owner_file(path).is_file()
-
-
-def _owner_file(path: Path) -> Path:
-    # beside the lock: on Windows a locked file cannot be read
-    return path.with_name(f"{path.name}.pid")

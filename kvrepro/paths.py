@@ -192,6 +192,11 @@ def private_folder(longest: int | None = None) -> Path:
     return folder
 
 
+def scheduler_job() -> str | None:
+    """The id of the scheduler's job that this process runs in: `SLURM_JOB_ID`, None outside of one."""
+    return os.environ.get("SLURM_JOB_ID")
+
+
 def pin_folders() -> None:
     """Make the folders of the environment absolute, so that child processes elsewhere mean the same ones.
 

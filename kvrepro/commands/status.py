@@ -1,16 +1,17 @@
-"""`kvrepro status`: which cells of a profile are done, running, failed or left, and which panels are measured."""
+"""`kvrepro status`: which cells of a profile are done, running, queued, failed or left, who runs them and how long yet."""
 
 from __future__ import annotations
 
 import argparse
-import os
-from statistics import mean
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
-from ..runs.folder import read_manifest
+from ..runs.executors import queued_jobs
 from ..runs.profiles import load_profile
+from ..runs.progress import STATES, CellProgress, Estimate, LiveGrid, estimate, other_cells, progress, side_by_side
 from ..runs.throughput import Panel
-from .printing import print_table
+from .printing import duration, print_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,32 +20,85 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Print the counts, the time left by the mean of the finished cells, and a line per cell and panel."""
-    cells = []
+    """Print the counts, the time left as far as finished cells tell it, and a line per cell and panel."""
     profile = load_profile(args.profile)
-    for folder in profile.folders:
-        state = folder.state
-        known = read_manifest(folder.path) if state == "done" else {"n_records": folder.n_replies, "wall_s": None}
-        cells.append(
-            {"cell_id": folder.cell_id, "state": state, "samples": known["n_records"], "wall_s": known["wall_s"]}
-        )
-    counts = {state: sum(c["state"] == state for c in cells) for state in ("done", "running", "failed", "left")}
-    times = [c["wall_s"] for c in cells if c["state"] == "done"]
-    eta = mean(times) * (len(cells) - len(times)) / (os.cpu_count() or 1) if times else None
+    grids = LiveGrid.all_of(profile.name)
+    cells = progress(profile, queued_jobs(profile.name), grids)
+    expected = estimate(cells, side_by_side(cells, grids))
+    counts = {state: sum(cell.state == state for cell in cells) for state in STATES}
     panels = [{"panel": p.name, "state": _panel_state(p)} for p in Panel.all_of(profile)]
-    counted = ", ".join(f"{n} {state}" for state, n in counts.items())
-    print(f"{args.profile}: {len(cells)} cells, {counted}" + (f", about {eta:.0f} s to go" if eta else ""))
-    print_table(
-        {
-            "state": c["state"],
-            "cell": c["cell_id"],
-            "replies": c["samples"],
-            "time": "-" if c["wall_s"] is None else f"{c['wall_s']:.0f} s",
-        }
-        for c in cells
-    )
+    others = other_cells(profile)
+    print(f"{profile.name}: {len(cells)} cells, {', '.join(f'{n} {state}' for state, n in counts.items())}")
+    if counts["done"] < len(cells):
+        print(_time_left(expected))
+    _print_cells(cells)
     print_table({"throughput": p["state"], "panel": p["panel"]} for p in panels)
-    return {"profile": args.profile, **counts, "remaining_s": eta, "cells": cells, "panels": panels}
+    for cell in cells:
+        if cell.damage:
+            print(f"damaged: {cell.config.cell_id}: {cell.damage}")
+    if others:
+        print(f"{others} cells of other versions or of an edited profile lie beside: they stay as they are, not counted")
+    return {
+        "profile": profile.name,
+        **counts,
+        "damaged": sum(cell.damage is not None for cell in cells),
+        "others": others,
+        "remaining_s": expected.seconds,
+        "estimate": {name: value for name, value in asdict(expected).items() if name != "seconds"},
+        "cells": [_row(cell) for cell in cells],
+        "panels": panels,
+    }
+
+
+def _time_left(expected: Estimate) -> str:
+    finished = f"from {expected.from_cells} finished cell{'s' if expected.from_cells != 1 else ''}"
+    if expected.seconds is None:
+        model = " of these models" if expected.from_cells else ""
+        return f"how long the rest takes is not known: no finished cell{model} tells"
+    untold = f"; without {expected.untold} cells, of whose models none is finished" if expected.untold else ""
+    return f"about {duration(expected.seconds)} to go, {expected.side_by_side} side by side, {finished}{untold}"
+
+
+def _print_cells(cells: Sequence[CellProgress]) -> None:
+    """A line per cell, and one more for each of its parts that run."""
+    is_anyone = any(cell.runners or cell.job for cell in cells)
+    rows = []
+    for cell in cells:
+        first, *more = cell.runners or (None,)
+        for runner in (first, *more):
+            row = {
+                "state": cell.state,
+                "cell": cell.config.cell_id + (f" {runner.shard}" if runner and runner.shard else ""),
+                "replies": f"{_known(cell.samples)}/{cell.asked}",
+                "time": duration(cell.wall_s),
+            }
+            if is_anyone:
+                row["host"] = _known(runner and runner.host)
+                row["pid"] = _known(runner and runner.pid)
+                row["job"] = _known(runner.job if runner else cell.job)
+            rows.append(row)
+    print_table(rows)
+
+
+def _row(cell: CellProgress) -> dict[str, Any]:
+    runner = cell.runners[0] if cell.runners else None
+    return {
+        "cell_id": cell.config.cell_id,
+        "state": cell.state,
+        "samples": cell.samples,
+        "asked": cell.asked,
+        "wall_s": cell.wall_s,
+        "host": runner and runner.host,
+        "pid": runner and runner.pid,
+        "job": runner.job if runner else cell.job,
+        "since": runner and runner.since,
+        "shards": [asdict(runner) for runner in cell.runners if runner.shard],
+        "damage": cell.damage,
+    }
+
+
+def _known(value: object) -> str:
+    return "-" if value is None else str(value)
 
 
 def _panel_state(panel: Panel) -> str:

@@ -8,13 +8,11 @@ from pathlib import Path
 from statistics import fmean, linear_regression, median
 from typing import Any
 
-import pandas as pd
-
 from ..errors import KvreproError
 from ..paths import project_root
 from .config import CellConfig
+from .folder import read_manifest
 from .profiles import Profile
-from .summary import summarise_profile
 
 MEASURED, ELSEWHERE, GIVEN = "measured", "measured elsewhere", "measured (given table)"
 LIMIT, BOUND, NOTHING = "limit", "bound", "unknown"
@@ -22,7 +20,10 @@ LIMIT, BOUND, NOTHING = "limit", "bound", "unknown"
 
 @dataclass(frozen=True)
 class PastCell:
-    """What one finished cell tells; `new_tokens` is the mean of a reply, `overhead_s` all time outside decoding."""
+    """What one finished cell tells; `new_tokens` is the mean of a reply, `overhead_s` all time outside decoding.
+
+    `overhead_s` is None where the cell's whole time is not known.
+    """
 
     model: str
     benchmark: str
@@ -30,7 +31,7 @@ class PastCell:
     budget: int | None
     new_tokens: float
     tps: float
-    overhead_s: float
+    overhead_s: float | None
     source: str
 
     @property
@@ -41,10 +42,11 @@ class PastCell:
     @classmethod
     def of(cls, row: Mapping[str, Any], source: str) -> PastCell:
         """From a row of a summary table; its time is that of the cell's run, not of throughput measured apart."""
+        import pandas as pd
+
         replies = row["n_problems"] * row["n_samples"]
         # tables from before throughput was measured apart hold the run's speed under the name of the other
         tps = row["decode_tps"] if pd.isna(row.get("run_tps")) else row["run_tps"]
-        decode_s = row["mean_new_tokens"] * replies / tps if tps > 0 else 0.0
         return cls(
             model=row["model"],
             benchmark=row["benchmark"],
@@ -52,9 +54,21 @@ class PastCell:
             budget=None if pd.isna(row["budget_tokens"]) else int(row["budget_tokens"]),
             new_tokens=row["mean_new_tokens"],
             tps=tps,
-            overhead_s=max(0.0, row["wall_s"] - decode_s),
+            overhead_s=_outside_decoding(row["wall_s"], row["mean_new_tokens"] * replies, tps),
             source=source,
         )
+
+    @classmethod
+    def of_manifest(cls, config: CellConfig, manifest: Mapping[str, Any]) -> PastCell | None:
+        """From a finished cell; None where an older version's manifest lacks what is read here."""
+        try:
+            score, tps = manifest["score"], manifest["stats"]["decode_tps"]
+            total = score["mean_new_tokens"] * score["n_problems"] * score["n_samples"]
+            overhead = None if (whole := whole_s(manifest)) is None else _outside_decoding(whole, total, tps)
+            cell = (config.model, config.benchmark, config.method, config.budget)
+            return cls(*cell, score["mean_new_tokens"], tps, overhead, MEASURED)
+        except KeyError:
+            return None
 
     @property
     def cell(self) -> tuple[str, str, str, int | None]:
@@ -62,15 +76,40 @@ class PastCell:
         return self.model, self.benchmark, self.method, self.budget
 
 
+def whole_s(manifest: Mapping[str, Any]) -> float | None:
+    """Seconds of all runs that made a finished cell together.
+
+    None where they are not known: older manifests of cells that were resumed hold the last run's time only.
+    """
+    if "runs" in manifest:
+        is_whole = all(run.get("wall_s") is not None for run in manifest["runs"])
+    else:
+        is_whole = not manifest.get("resumed_records")
+    return manifest.get("wall_s") if is_whole else None
+
+
+def _outside_decoding(wall_s: float, tokens: float, tps: float) -> float:
+    return max(0.0, wall_s - (tokens / tps if tps > 0 else 0.0))
+
+
+def finished_cells(profile: Profile) -> list[PastCell]:
+    """What the finished cells of the profile tell, of those whose manifests do."""
+    pairs = zip(profile.cells, profile.folders, strict=True)
+    found = (PastCell.of_manifest(cell, read_manifest(folder.path)) for cell, folder in pairs if folder.is_complete)
+    return [cell for cell in found if cell is not None]
+
+
 def past_cells(profile: Profile, files: Iterable[Path] = ()) -> list[PastCell]:
-    """Finished cells of the profile on this machine, those of given tables, then those of the published one.
+    """Finished cells of the profile, those of given tables, then those of the published one.
 
     The published table is `notebooks/images/<profile>-summary.csv`, where the profile has one.
 
     Raises:
         KvreproError: a given file that is no such table.
     """
-    found = [PastCell.of(row, MEASURED) for row in summarise_profile(profile).to_dict("records")]
+    import pandas as pd
+
+    found = finished_cells(profile)
     published = project_root() / "notebooks" / "images" / f"{profile.name}-summary.csv"
     tables = [(path, GIVEN) for path in files] + ([(published, ELSEWHERE)] if published.is_file() else [])
     for path, source in tables:
@@ -117,9 +156,27 @@ def expected_speed(config: CellConfig, known: list[PastCell]) -> tuple[float, fl
         if found:
             alike = [m for m in mine if m.source == found[0].source]
             here = [m for m in alike if m.benchmark == config.benchmark] or alike
-            overhead = median(m.overhead_s for m in here)
-            return _speed_at(config.budget or tokens, found), overhead, found[0].source
+            return _speed_at(config.budget or tokens, found), _overhead_s(here), found[0].source
     return None
+
+
+def expected_seconds(config: CellConfig, n_replies: int, known: list[PastCell]) -> float | None:
+    """How long a cell with so many replies takes by itself, from measured cells of its model; None without any.
+
+    Where `expected_speed` has nothing, the full cache stands in for compressed ones or these for it.
+    """
+    if (found := expected_speed(config, known)) is not None:
+        tps, overhead, _ = found
+    elif mine := [m for m in known if m.model == config.model and m.tps > 0]:
+        tps, overhead = fmean(m.tps for m in mine), _overhead_s(mine)
+    else:
+        return None
+    return n_replies * expected_tokens(config, known)[0] / tps + overhead
+
+
+def _overhead_s(known: Iterable[PastCell]) -> float:
+    """Seconds outside decoding, of the cells that tell."""
+    return median([m.overhead_s for m in known if m.overhead_s is not None] or [0.0])
 
 
 def _speed_at(size: float, known: list[PastCell]) -> float:
