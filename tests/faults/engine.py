@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,13 +23,18 @@ START, MADE, KEPT, END = "start", "made", "kept", "end"
 
 def note(event: str, **values: object) -> None:
     """Append one line to the journal, whole whatever else appends at that moment."""
-    row = {"event": event, "cell": os.environ[CELL], "pid": os.getpid(), "t": time.time(), **values}
+    row = {"event": event, "cell": cell_id(), "pid": os.getpid(), "t": time.time(), **values}
     row["device"] = os.environ.get("CUDA_VISIBLE_DEVICES")
     file = os.open(os.environ[JOURNAL], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.write(file, json.dumps(row).encode() + b"\n")
     finally:
         os.close(file)
+
+
+def cell_id() -> str:
+    """Of this process: as its notebook says, else as it was asked for."""
+    return os.environ.get(CELL) or sys.argv[sys.argv.index("--cell") + 1]
 
 
 def run(engine: Engine, requests: Iterable[Request]) -> Iterator[Completion]:
@@ -49,9 +55,8 @@ def run(engine: Engine, requests: Iterable[Request]) -> Iterator[Completion]:
     note(END)
 
 
-def install(cell_id: str) -> None:
-    """Have every engine of this process run nothing, for this cell."""
-    os.environ[CELL] = cell_id
+def install() -> None:
+    """Have every engine of this process, and of its forks, run nothing."""
     Engine.run = run
 
 

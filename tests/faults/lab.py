@@ -135,6 +135,19 @@ class Lab:
             self.say(WORDS, f"{name}: {_last(grid.process.err)}")
         self.gone()
 
+    def part_done(self) -> None:
+        """Some cells are finished, some are begun, and nothing runs."""
+        grid = self.grid()
+        self.until_finished(2, grid)
+        self.stop(grid, self.draw.choice(["SIGTERM", "SIGKILL"]))
+        self.keep()
+
+    def ended(self, process: Forked) -> int | None:
+        """Its exit code once it has ended, which it does soon; what it said is judged."""
+        until(lambda: process.poll() is not None, GRID_LIMIT_S)
+        self._judge_words(process)
+        return process.poll()
+
     def moment(self, *grids: Grid, latest: float = 0.9) -> None:
         """Wait until a random share of what there is to do is done, or the grids have ended."""
         events = sum(1 for _ in self.journal()) + int(
@@ -194,11 +207,9 @@ class Lab:
     def status(self) -> dict[str, Any] | None:
         """What `kvrepro status` says; None where it fails, which is noted."""
         process = self.command("status", PROFILE, "--json")
-        until(lambda: process.poll() is not None, GRID_LIMIT_S)
-        if process.poll() != 0:
-            self.say(CODE, f"status: exit code {process.poll()}: {_last(process.err)}")
+        if code := self.ended(process):
+            self.say(CODE, f"status: exit code {code}: {_last(process.err)}")
             return None
-        self._judge_words(process)
         return json.loads(process.out.read_text().splitlines()[-1])
 
     def look(self) -> None:

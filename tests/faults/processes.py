@@ -1,7 +1,7 @@
 """Commands of kvrepro as forks of one server that has loaded all, so that a grid starts in no time; and who is left.
 
-The server is the grids' own (`kvrepro.runs.fork_server`): what it forks is a whole process with files, environment,
-session and exit code of its own, and commands, cells and kernels of all trials come from it.
+The server is the grids' own (`forks`): what it forks is a whole process with files, environment, session and exit code
+of its own, and commands, cells and kernels of all trials come from it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from unittest import mock
 
 import psutil
 
 from kvrepro.paths import PACKAGE, fork_server_environment
-from kvrepro.runs.fork_server import fork_server
+from kvrepro.runs import fork_server
+from kvrepro.runs.processes import child_command
 
-from ..kill_grid import LIMIT_S
-
+START_LIMIT_S = 120.0  # of the server; a loaded machine takes its time
 KILLED = 128 + signal.SIGKILL
+LIMIT_S = 5.0  # after which nothing of a grid may be left
 
 
 class Forked:
@@ -35,6 +37,7 @@ class Forked:
         self.out, self.err = place.with_suffix(".out"), place.with_suffix(".err")
         request = {"module": "kvrepro", "arguments": list(arguments), "folder": str(place.parent)}
         self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.settimeout(START_LIMIT_S)
         self._connection.connect(f"\0{address}")
         with open(os.devnull) as nothing, self.out.open("w") as out, self.err.open("w") as err:
             socket.send_fds(self._connection, [b"0"], [file.fileno() for file in (nothing, out, err)])
@@ -83,13 +86,10 @@ class Started:
 
 
 class Server:
-    """The server of the trials."""
+    """The server of the trials: it forks for everyone who has its address."""
 
-    def __init__(self, address: str):
-        self.address = address
-        self.pid = next(
-            process.pid for process in psutil.Process().children() if "kvrepro.runs.fork_server" in process.cmdline()
-        )
+    def __init__(self, address: str, pid: int):
+        self.address, self.pid = address, pid
 
     def forks(self) -> list[psutil.Process]:
         """All that it has forked and that still runs."""
@@ -100,10 +100,14 @@ class Server:
 def server(folder: Path) -> Iterator[Server]:
     """A server for the block; the checkout's own package is what it loads."""
     paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-    with fork_server(folder / "server.log") as environment:
+    path = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+    other = mock.patch.object(
+        fork_server, "child_command", lambda _, *given: child_command("tests.faults.forks", *given)
+    )
+    with other, mock.patch.dict(os.environ, path), fork_server.fork_server(folder / "server.log") as environment:
         (address,) = [environment[name] for name in fork_server_environment("")]
-        yield Server(address)
+        below = psutil.Process().children()
+        yield Server(address, next(process.pid for process in below if "tests.faults.forks" in process.cmdline()))
 
 
 def runs(process: psutil.Process) -> bool:
@@ -139,6 +143,3 @@ def until(condition, limit_s: float = 120.0, poll_s: float = 0.02) -> bool:
             return False
         time.sleep(poll_s)
     return True
-
-
-__all__ = ["KILLED", "LIMIT_S", "Forked", "Server", "Started", "runs", "server", "until", "words", "writing_below"]
