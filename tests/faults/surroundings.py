@@ -1,4 +1,4 @@
-"""Acts around the cells: marks, moved results, a newer clone, an edited profile, cut replies, full and read-only disks."""
+"""Acts around the cells: marks, moved results, a newer clone, an edited profile, cut replies, full or read-only disks."""
 
 from __future__ import annotations
 
