@@ -65,7 +65,7 @@ rule throughput:
         slurm_extra=PLAN["alone"],
     shell:
         KVREPRO + "processes $PPID kvrepro throughput {PLAN[profile]} --panel {wildcards.panel}"
-        " >> {params.log:q} 2>&1"
+        " --gpus {resources.gpu} >> {params.log:q} 2>&1"
 
 rule figures:
     input: FIGURES["marks"], FIGURES["code"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import re
@@ -11,11 +12,12 @@ import sys
 from collections.abc import Iterable
 from contextlib import redirect_stdout
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 from . import __version__
 from .errors import KvreproError, RunError, did_you_mean
-from .paths import pin_folders
+from .paths import pin_folders, results_root
 from .runs.processes import Stopped, stopped_by_signals
 
 # in the order of `kvrepro --help`; a command's module, in `commands`, is loaded when it is asked for
@@ -41,6 +43,8 @@ COMMANDS = {
 }
 # what a shell reports for a program that a signal ended: 128 and the signal's number
 INTERRUPTED, OUTPUT_CLOSED = 128 + 2, 128 + 13
+# disks that are full, for all or for this user, and folders that this user must not change
+_FULL, _CLOSED = (errno.ENOSPC, errno.EDQUOT), (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Parser(argparse.ArgumentParser):
@@ -119,7 +123,7 @@ def _run(args: argparse.Namespace) -> int:
     except (RunError, OSError) as error:
         if isinstance(error, BrokenPipeError) and _output_is_closed():
             raise
-        print(f"kvrepro {args.command}: {error}", file=sys.stderr)
+        print(f"kvrepro {args.command}: {error}{_way_out(error, args.command)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         print(f"kvrepro {args.command}: stopped; what was finished is kept, the same command goes on", file=sys.stderr)
@@ -131,6 +135,19 @@ def _run(args: argparse.Namespace) -> int:
     exit_code = int(result.pop("exit_code", 0))
     print(json.dumps(result))
     return exit_code
+
+
+def _way_out(error: RunError | OSError, command: str) -> str:
+    """What to do about a disk that is full or must not be written to; empty for other errors."""
+    # what failed in a notebook tells its cause in words
+    text, number = str(error), getattr(error, "errno", None)
+    if number in _FULL or any(f"[Errno {full}]" in text for full in _FULL):
+        return "; free some space, or set KVREPRO_RESULTS to a folder on another disk"
+    place = getattr(error, "filename", None)
+    if number in _CLOSED and place and Path(os.fsdecode(place)).is_relative_to(results_root()):
+        elsewhere = " (or give --out FOLDER)" if command == "summary" else ""
+        return f"; set KVREPRO_RESULTS to a folder that you may write to{elsewhere}"
+    return ""
 
 
 def _output_is_closed() -> bool:

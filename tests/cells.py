@@ -32,7 +32,13 @@ def write_finished(profile: str, config: CellConfig) -> CellFolder:
         "truncated_share": 0.0,
         "mean_new_tokens": 9.0,
     }
-    manifest = {"n_records": 0, "wall_s": 10.0, "score": score, "stats": {"decode_tps": 100.0}}
+    manifest = {
+        "cell_id": config.cell_id,
+        "n_records": 0,
+        "wall_s": 10.0,
+        "score": score,
+        "stats": {"decode_tps": 100.0},
+    }
     write_rows(folder.path / RECORDS, [])
     write_atomic(folder.path / NOTEBOOK, "{}")
     write_atomic(folder.path / MANIFEST, json.dumps(manifest))

@@ -27,7 +27,6 @@ def finish(cells=CELLS, name="mine"):
             "evictions": 0,
             "kv_tokens_peak": 0,
             "method": {},
-            "cell_id": cell.cell_id,
             "grader_revision": REVISION,
         }
         manifest["stats"] |= {"kv_bytes": 0, "capacity_tokens": 0, "bytes_per_slot": 0}

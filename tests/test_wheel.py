@@ -21,6 +21,7 @@ PARTS = (
     "kernels",
     "notebooks",
     "nbs_params",
+    "profiles",
     "measurements",
     "tests/cases",
     "pyproject.toml",

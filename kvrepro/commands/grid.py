@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import KvreproError
 from ..files import held
@@ -22,12 +22,12 @@ from ..runs.fork_server import fork_server
 from ..runs.gpus import host_gpus
 from ..runs.grid_folder import GridFolder
 from ..runs.grid_plan import GridSettings, prepare
+from ..runs.machines import machine
+from ..runs.past_cells import past_cells
 from ..runs.profiles import Profile, load_profile
+from ..runs.scheduling import Request, panel_request, shards_for
 from ..runs.throughput import Panel
 from .printing import print_table
-
-if TYPE_CHECKING:
-    from ..runs.scheduling import Request
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,9 +95,6 @@ def _settings(
     measuring: dict[str, Request] = {}
     if not is_idle and (executor is not None or gpus or args.cell_hours is not None):
         from ..runs.forecast import CellForecast
-        from ..runs.machines import machine
-        from ..runs.past_cells import past_cells
-        from ..runs.scheduling import panel_request, shards_for
 
         here, known = machine(None), past_cells(part)
         forecasts = {cell.cell_id: CellForecast(cell, here, known) for cell in part.cells}

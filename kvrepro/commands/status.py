@@ -37,7 +37,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if cell.damage:
             print(f"damaged: {cell.config.cell_id}: {cell.damage}")
     if others:
-        print(f"{others} cells of other versions or of an edited profile lie beside: they stay as they are, not counted")
+        print(
+            f"{others} cells of other versions or of an edited profile lie beside: they stay as they are, not counted"
+        )
     return {
         "profile": profile.name,
         **counts,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 from typing import Any
 
 from ..errors import KvreproError
@@ -10,13 +12,15 @@ from ..runs.profiles import load_profile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The profile, and how many replies its page shows as pictures."""
+    """The profile, how many replies its page shows as pictures, and where everything goes."""
     parser.add_argument("profile")
     pictures = (
         "replies per model and method drawn as text on the page; they are generated again for it (default: 2 where "
         "replies are short, 0 elsewhere)"
     )
     parser.add_argument("--pictures", type=int, metavar="N", help=pictures)
+    out = "write into this folder and leave the results as they are, which may be read-only then"
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=out)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -26,7 +30,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.pictures is not None and args.pictures < 0:
         raise KvreproError(f"--pictures={args.pictures}: a number of replies, 0 for none")
     profile = load_profile(args.profile)
-    report = write_report(profile, args.pictures)
+    for folder in profile.folders:
+        if damage := folder.damage:
+            print(f"{folder.cell_id} counts as missing: {damage}; run the grid again", file=sys.stderr)
+    report = write_report(profile, args.pictures, args.out and args.out.expanduser().resolve())
     print(report.frame.drop(columns=["cell_id"]).to_string(index=False, max_colwidth=20))
     print(*report.verdict, sep="\n")
     return {

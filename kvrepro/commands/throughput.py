@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import KvreproError, check_known
 from ..files import held, write_json
 from ..paths import results_root
+from ..runs.gpus import claimed_gpus
 from ..runs.profiles import load_profile
 from ..runs.throughput import Panel
 from .printing import print_table
@@ -21,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     panel = "only this panel, for example tiny-r1-llama/chain-12; repeatable (default: all whose cells are complete)"
     parser.add_argument("--panel", action="append", default=[], metavar="MODEL/BENCHMARK", help=panel)
     parser.add_argument("--rounds", type=int, help="rounds instead of the profile's, at least 5")
+    gpus = "devices of KVREPRO_GPUS to hold meanwhile, where that is set (default: 1)"
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help=gpus)
     parser.add_argument("--again", action="store_true", help="also panels that need not be measured again")
 
 
@@ -42,7 +45,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     panels = {panel.name: panel for panel in Panel.all_of(profile)}
     check_known(f"panel of profile {profile.name}", panels, *args.panel)
     verdicts, incomplete = {}, []
-    with held(results_root() / profile.name / ".throughput.lock", f"throughput of {profile.name}"):
+    lock = results_root() / profile.name / ".throughput.lock"
+    # two at once would disturb each other
+    with held(lock, f"throughput of {profile.name}", wait=True), claimed_gpus(args.gpus):
         for name in args.panel or panels:
             panel = panels[name]
             if panel.lacks and not args.panel:

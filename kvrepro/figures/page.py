@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..analysis.budget_findings import budget_findings
 from ..analysis.verdict import verdict
+from ..errors import KvreproError
 from ..files import write_atomic
 from ..paths import project_root, results_root
 from ..runs.config import CellConfig
@@ -55,52 +56,66 @@ class Report:
     n_pictures: int
 
 
-def write_report(profile: Profile, n_pictures: int | None = None) -> Report:
+def write_report(profile: Profile, n_pictures: int | None = None, out: Path | None = None) -> Report:
     """Write `summary.csv`, the executed figure notebook and the page; missing cells are drawn as missing.
 
     Args:
         n_pictures: replies per model and method drawn as text; None leaves it to `reply_pictures`.
+        out: folder that all of it goes to, absolute, and results may be read-only; None writes it beside the results.
 
     Raises:
+        KvreproError: a notebook without the parameter `out` would write beside the results.
         RunError: a cell's files cannot be read, or the notebook failed.
     """
-    frame = write_summary(profile)
     source = project_root() / "notebooks" / f"{profile.notebook}.ipynb"
     known = notebook_parameters(source)
-    wanted = {"profile": profile.name, "run_missing": False}
-    parameters = {name: value for name, value in wanted.items() if name in known}
-    execute_notebook(source, results_root() / profile.name / source.name, parameters)
+    if out is not None and "out" not in known:
+        raise KvreproError(
+            f"{source} has no parameter `out`, so it draws beside the results: leave --out off, or add it"
+        )
+    wanted = {"profile": profile.name, "run_missing": False, "out": "" if out is None else str(out)}
+    folder = results_root() / profile.name if out is None else out
+    frame = write_summary(profile, folder)
+    execute_notebook(source, folder / source.name, {name: value for name, value in wanted.items() if name in known})
     pictures = reply_pictures(profile, set(frame.cell_id), n_pictures)
     lines = verdict(profile, frame)
-    index = write_index(profile, frame, pictures, lines)
+    index = write_index(profile, frame, pictures, lines, out)
     return Report(frame, index, lines, sum(len(found.pictures) for found in pictures))
 
 
 def write_index(
-    profile: Profile, frame: pd.DataFrame, pictures: Sequence[PictureSet] = (), lines: Sequence[str] = ()
+    profile: Profile,
+    frame: pd.DataFrame,
+    pictures: Sequence[PictureSet] = (),
+    lines: Sequence[str] = (),
+    out: Path | None = None,
 ) -> Path:
-    """Write the page beside the results it shows; cells without a result are listed as missing.
+    """Write the page beside the results it shows, or into `out`; cells without a result are listed as missing.
 
     Args:
         frame: of `summary.summarise_profile`.
         pictures: of `reply_pictures`; they are part of the page, which loads nothing for them.
         lines: of `verdict`; the page begins with them.
     """
-    folder, title = results_root() / profile.name, escape(profile.title)
+    results, title = results_root() / profile.name, escape(profile.title)
+    folder = results if out is None else out
+    # a page that lies elsewhere links to where the results are now
+    cells = "" if out is None else f"{results.as_uri()}/"
     done = {row.cell_id: row for row in frame.itertuples()}
     body = [
         f"<h1>{title}</h1>",
         *(f'<p class="verdict">{escape(line)}</p>' for line in lines),
         f"<p>{len(done)} of {len(profile.cells)} cells. Bars: Pass@1, intervals of 95 % clustered by "
         'problem. Table as <a href="summary.csv">summary.csv</a>, figures as '
-        f'<a href="{escape(profile.notebook)}.ipynb">notebook</a>.</p>',
+        f'<a href="{escape(profile.notebook)}.ipynb">notebook</a>.'
+        + (f" Links to cells are absolute: the results lie in {escape(str(results))}.</p>" if cells else "</p>"),
         *(
             f'<p class="figure"><img src="figures/{escape(figure.name)}" alt="{escape(figure.stem)}"></p>'
             for figure in sorted((folder / "figures").glob("*.png"))
         ),
         *_sentences(profile),
         f"<table><tr>{_fields('th', *_NAMES, *_VALUES, 'notebook')}</tr>",
-        *(_row(cell, done.get(cell.cell_id)) for cell in profile.cells),
+        *(_row(cell, done.get(cell.cell_id), cells) for cell in profile.cells),
         "</table>",
         *_pictures(pictures),
     ]
@@ -137,13 +152,13 @@ def _pictures(sets: Sequence[PictureSet]) -> list[str]:
     return body
 
 
-def _row(config: CellConfig, done) -> str:
-    """A cell's line of the table; `done` is its row of the summary, None where it is missing."""
+def _row(config: CellConfig, done, place: str) -> str:
+    """A cell's line of the table; `done` is its row of the summary, None where missing, `place` where links begin."""
     names = _fields("td", config.model, config.benchmark, config.label, "" if config.budget is None else config.budget)
     if done is None:
         return f'<tr class="missing">{names}<td colspan="{len(_VALUES) + 1}">missing</td></tr>'
     values = _fields("td", *(_DASH if "nan" in (text := form.format(done)) else text for form in _VALUES.values()))
-    return f'<tr>{names}{values}<td><a href="{escape(config.cell_id)}/run.ipynb">run.ipynb</a></td></tr>'
+    return f'<tr>{names}{values}<td><a href="{escape(place + config.cell_id)}/run.ipynb">run.ipynb</a></td></tr>'
 
 
 def _fields(tag: str, *values: object) -> str:

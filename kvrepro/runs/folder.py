@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
-import os
 import shutil
+import sys
 from dataclasses import dataclass
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from ..errors import KvreproError, RunError
-from ..files import ResultFolder, is_held, read_objects
+from ..files import ResultFolder, holder, is_held, read_objects
 from ..paths import results_root
 from .config import CellConfig
 
-NOTEBOOK, RECORDS, MANIFEST = "run.ipynb", "records.jsonl", "manifest.json"
+FILES = NOTEBOOK, RECORDS, MANIFEST = "run.ipynb", "records.jsonl", "manifest.json"
 COMPLETIONS = "completions.jsonl"  # replies of a cell that is still running, ungraded
 # what a grader needs of a record, and what every record of a run has
 GRADED_FIELDS = ("problem_id", "sample_id", "status", "text", "gold")
@@ -53,13 +57,33 @@ class CellFolder(ResultFolder):
         return self.root / "logs" / f"{self._name}.log"
 
     @property
+    @property
+    def damage(self) -> str | None:
+        """What is wrong with the results that lie here, in one line; None where they are whole or there are none.
+
+        Files are read once in a process, and again only where they have changed.
+        """
+        found = {name: _stamp(self.path / name) for name in FILES}
+        if not any(found.values()):
+            return None
+        if missing := [name for name, stamp in found.items() if stamp is None]:
+            return f"{' and '.join(missing)} missing"
+        # a folder that is no profile's may hold any cell
+        cell_id = None if self.path == self.root else self.cell_id
+        try:
+            return _damage(self.path, cell_id, tuple(found.values()))
+        except FileNotFoundError:
+            # taken away while it was looked at
+            return f"{RECORDS} missing"
+
+    @property
     def is_complete(self) -> bool:
-        """True once all three files are in place; the manifest comes last."""
-        return all((self.path / name).is_file() for name in (MANIFEST, RECORDS, NOTEBOOK))
+        """True where all three files lie here, of this cell and as its run wrote them."""
+        return (self.path / MANIFEST).is_file() and self.damage is None
 
     @property
     def is_running(self) -> bool:
-        """True while some process holds the lock of the cell's unfinished run."""
+        """True while some process holds the claim of the cell's unfinished run."""
         return is_held(self.lock)
 
     @property
@@ -76,11 +100,72 @@ class CellFolder(ResultFolder):
         return sum(1 for _ in path.open()) if path.is_file() else 0
 
     def publish(self) -> None:
-        """Move a finished run into place, manifest last; whatever is missing before that is not taken for done."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        for name in (NOTEBOOK, RECORDS, MANIFEST):
-            os.replace(self.partial / name, self.path / name)
-        shutil.rmtree(self.partial)
+        """Put a finished run in its place, all of it in one step; damaged results that lie there are set aside.
+
+        Raises:
+            RunError: a file of the run is missing, or another process has taken over or finished the cell.
+        """
+        if missing := [name for name in FILES if not (self.partial / name).is_file()]:
+            raise RunError(f"{self.partial} cannot be published: {' and '.join(missing)} missing; run the cell again")
+        owner = holder(self.lock)
+        if owner is not None and not owner.is_this_process:
+            raise RunError(f"cell {self.cell_id}: {owner} took over from this process and goes on with it")
+        if not self.is_complete:
+            self._set_aside()
+            for path in self.partial.iterdir():
+                if path.name not in FILES:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            try:
+                # onto a folder that holds something this fails
+                self.partial.rename(self.path)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+        raise RunError(
+            f"{self.path} was finished by another process meanwhile; what this one made is in {self.partial}"
+        )
+
+    def _set_aside(self) -> None:
+        """Rename what lies in the cell's place, hidden and beside it; nothing is deleted."""
+        damage = self.damage or "holds something else"
+        names = (self.path.with_name(f".{self.path.name}.damaged-{n}") for n in count(1))
+        aside = next(path for path in names if not path.exists())
+        try:
+            # an empty folder is in nobody's way
+            self.path.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            self.path.rename(aside)
+            print(f"{self.path}: {damage}; made again, what was there is now {aside.name}", file=sys.stderr)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes with a file's content; None where there is no file."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@cache
+def _damage(path: Path, cell_id: str | None, stamps: tuple) -> str | None:
+    """What is wrong with results whose files are all there; `stamps` are those that the answer is remembered for."""
+    try:
+        manifest = read_manifest(path)
+    except RunError as error:
+        return str(error)
+    if cell_id not in (None, found := manifest.get("cell_id")):
+        return f"{MANIFEST} is of cell {found}"
+    content = (path / RECORDS).read_bytes()
+    if (n_rows := content.count(b"\n")) != (expected := manifest.get("n_records")):
+        return f"{RECORDS} has {n_rows} rows, {MANIFEST} says {expected}"
+    # manifests of older versions do not say it
+    if manifest.get("records_sha256") not in (None, hashlib.sha256(content).hexdigest()):
+        return f"{RECORDS} is not the one that the cell wrote: its SHA-256 differs from the manifest's"
+    return None
 
 
 def read_records(path: str | Path) -> list[dict[str, Any]]:
@@ -117,16 +202,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise RunError(f"{folder} is no finished cell: {MANIFEST} is missing") from error
     except ValueError as error:
-        raise RunError(f"{path} cannot be read ({error}): delete the folder and run the cell again") from error
+        raise RunError(f"{path} cannot be read ({error}): run the cell again") from error
     if not isinstance(manifest, dict):
-        raise RunError(f"{path} holds {type(manifest).__name__}, expected an object: delete the folder and run again")
+        raise RunError(f"{path} holds {type(manifest).__name__}, expected an object: run the cell again")
     return manifest
 
 
 def configs_beside(folder: Path) -> list[dict[str, Any]]:
     """Configurations of the finished cells that lie beside a cell's folder: those of its model and benchmark."""
     found = []
-    for path in sorted(folder.resolve().parent.parent.glob(f"*/*/{MANIFEST}")):
+    for path in sorted(folder.resolve().parent.parent.glob(f"[!.]*/[!.]*/{MANIFEST}")):
         try:
             found.append(read_manifest(path.parent)["config"])
         except (RunError, KeyError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import faulthandler
 import gc
 import importlib
 import json
@@ -75,25 +76,47 @@ def _start(listening: socket.socket, log: IO[str]) -> subprocess.Popen[bytes]:
 
 def serve(listening: socket.socket) -> tuple[str, list[str], int]:
     """Fork for everyone who asks; returns in the forks only: module, arguments, and where the exit code is written."""
-    # the system forgets forks that have ended
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    forks: dict[int, socket.socket] = {}
+
+    def report(number: int, frame: object) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, status = found
+                # where nobody listens any more, it has ended for that
+                with forks.pop(pid) as connection, contextlib.suppress(OSError):
+                    connection.sendall(_ending(os.waitstatus_to_exitcode(status)))
+
+    signal.signal(signal.SIGCHLD, report)
     # pages that the collector never looks at stay shared
     gc.freeze()
     while True:
         connection, _ = listening.accept()
-        with connection:
-            if _fork_for(connection):
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                listening.close()
-                return become(connection)
+        # a fork that ends at once must be known before it is looked for
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        if (pid := _fork_for(connection)) == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        elif pid is None:
+            connection.close()
+        else:
+            forks[pid] = connection
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        if pid == 0:
+            for other in (listening, *forks.values()):
+                other.close()
+            return become(connection)
 
 
-def _fork_for(connection: socket.socket) -> bool:
-    """True in the fork; where there is none, for lack of memory, whoever asked starts by itself."""
+def _ending(code: int) -> bytes:
+    """The last line that a stand-in reads: the exit code, below zero the signal that ended the fork."""
+    return f"ended {code}\n".encode()
+
+
+def _fork_for(connection: socket.socket) -> int | None:
+    """0 in the fork, its pid here; None where there is none, for lack of memory: whoever asked starts by itself."""
     try:
-        return is_own(connection) and os.fork() == 0
+        return os.fork() if is_own(connection) else None
     except OSError:
-        return False
+        return None
 
 
 def become(connection: socket.socket) -> tuple[str, list[str], int]:
@@ -170,6 +193,7 @@ def run_and_exit(module: str, arguments: list[str], report: int) -> NoReturn:
     But for what C++ libraries say when they are unloaded: nanobind lists all that was loaded before the fork.
     """
     code = 1
+    faulthandler.enable()
     try:
         run_module(module, arguments)
         code = 0
@@ -183,7 +207,7 @@ def run_and_exit(module: str, arguments: list[str], report: int) -> NoReturn:
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    os.write(report, f"{code}\n".encode())
+    os.write(report, _ending(code))
     os._exit(code)
 
 

@@ -26,11 +26,12 @@ from .replies import Key, Replies
 
 # replies whose texts are in memory at once
 GRADED_AT_ONCE = 32
-# what the manifest has at its top as the first run that made replies says it, and what it has of every run
+# what the manifest has at its top, as the first run that made replies says it; packed, as the next list
 _OF_FIRST = (
     "method", "decoder", "batch_invariant", "captured", "observe_in_graph", "thought", "weights", "revision",
     "stand_in", "predictor", "prompts_sha256", "versions", "git", "hardware",
 )  # fmt: skip
+# what the manifest has of every run; packed
 _OF_EACH = (
     "shard", "host", "pid", "job", "versions", "git", "hardware", "decoder", "batch_invariant", "started", "ended",
     "wall_s", "replies", "stats",

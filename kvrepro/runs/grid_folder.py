@@ -41,6 +41,11 @@ class GridFolder:
         return [cls(path) for path in sorted((results_root() / profile / ".grid").glob("*")) if path.is_dir()]
 
     @property
+    def name(self) -> str:
+        """What its jobs are named after."""
+        return self.path.name
+
+    @property
     def lock(self) -> Path:
         """Held while the grid lives; beside its folder."""
         return self.path.with_suffix(".lock")

@@ -24,6 +24,7 @@ Key = tuple[str, int]  # problem and sample
 PROGRESS_FIELDS = ("stats", "ended", "wall_s", "cuda_peak_bytes")
 _AGAIN = "the line or the file; what was in it is then made again"
 _SESSION_FIELDS = ("cell_id", "session", *PROGRESS_FIELDS)
+# packed, one name a line would be as long as the functions below
 REPLY_FIELDS = (
     "problem_id", "sample_id", "status", "text", "answer_start", "n_prompt_tokens", "n_thinking_tokens",
     "n_answer_tokens", "evictions", "peak_tokens", "pin_overflow_tokens",
@@ -109,9 +110,7 @@ class Replies:
         """
         keys = list(keys)
         if missing := self.missing(keys):
-            raise RunError(
-                f"{len(missing)} of {len(keys)} replies are missing, such as {missing[0]}: run the cell again"
-            )
+            raise RunError(f"{len(missing)} of {len(keys)} replies are missing, first {missing[0]}: run the cell again")
         if strange := sorted(set(self.places).difference(keys)):
             place = self.places[strange[0]]
             raise RunError(f"{place.file}, line {place.line}: the cell has no reply {strange[0]}: delete {_AGAIN}")

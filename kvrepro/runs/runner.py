@@ -122,7 +122,8 @@ def _keys(config: CellConfig, problems: Sequence[Problem]) -> list[Key]:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    # runs of a cell are ordered by when they started
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _make_replies(

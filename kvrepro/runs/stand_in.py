@@ -7,6 +7,7 @@ is loaded already; without a server, which only a grid has, in this very process
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import signal
@@ -39,7 +40,8 @@ def run_forked(module: str, arguments: list[str]) -> int | None:
             socket.send_fds(server, [b"0"], [0, 1, 2])
             server.sendall(json.dumps(request).encode() + b"\n")
             answers = server.makefile("rb")
-            pid = int(answers.readline() or 0)
+            # a fork that cannot do it says nothing but that it has ended
+            pid = int(said) if (said := answers.readline().strip()).isdigit() else 0
         except OSError as error:
             pid, reason = 0, str(error)
         else:
@@ -48,8 +50,10 @@ def run_forked(module: str, arguments: list[str]) -> int | None:
             print(f"no fork server ({reason}): {module} starts by itself, which takes longer", file=sys.stderr)
             return None
         _pass_signals_on(pid)
-        code = answers.readline()
-    return int(code) if code else 128 + signal.SIGKILL
+        # the fork's own word, or the server's; none where the server has ended too, and the fork was killed
+        said = answers.readline().split()
+    code = int(said[1]) if said else -signal.SIGKILL
+    return code if code >= 0 else 128 - code
 
 
 def is_own(connection: socket.socket) -> bool:
@@ -73,6 +77,8 @@ def main() -> None:
     """Tie this process to its parent, then run the module, in a fork of the grid's server where there is one."""
     parent, module, *arguments = sys.argv[1:]
     end_with(int(parent))
+    # a crash in compiled code says where
+    faulthandler.enable()
     if (code := run_forked(module, arguments)) is not None:
         sys.exit(code)
     run_module(module, arguments)

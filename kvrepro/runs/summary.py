@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -99,10 +100,9 @@ def _warn(text: str) -> None:
     warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
-def write_summary(profile: Profile) -> pd.DataFrame:
-    """Write `results/<profile>/summary.csv` and return the frame."""
+def write_summary(profile: Profile, folder: Path) -> pd.DataFrame:
+    """Write `summary.csv` into the folder and return the frame."""
     frame = summarise_profile(profile)
-    folder = results_root() / profile.name
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "summary.csv", frame.round(4).to_csv(index=False))
     return frame

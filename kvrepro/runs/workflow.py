@@ -98,15 +98,15 @@ def clear_up(profile: str, own: GridFolder, executor: Executor | None) -> None:
         if grid == own:
             continue
         if grid.is_alive:
-            print(f"another grid of {profile} runs ({grid.path.name}): its cells are waited for", file=sys.stderr)
+            print(f"another grid of {profile} runs ({grid.name}): its cells are waited for", file=sys.stderr)
         else:
             dead.append(grid)
-    if dead and executor is not None and (n := cancel(profile, [g.path.name for g in dead], only_queued=True)):
+    if dead and executor is not None and (n := cancel(profile, [g.name for g in dead], only_queued=True)):
         print(f"{n} queued jobs of a grid that was killed are cancelled; those that run go on", file=sys.stderr)
     running = {job.grid for job in queued_jobs(profile).values()} if dead else set()
     for grid in dead:
         # its jobs that run still need the folder
-        if grid.path.name not in running:
+        if grid.name not in running:
             grid.remove()
 
 
@@ -118,7 +118,7 @@ def jobs_end_here(profile: str, grid: GridFolder, settings: GridSettings) -> Ite
         return
 
     def end() -> None:
-        cancel(profile, [grid.path.name])
+        cancel(profile, [grid.name])
 
     with at_stop(end):
         yield

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 
 import pytest
 
 from kvrepro.errors import RunError
+from kvrepro.files import is_held
 from kvrepro.paths import results_root
 from kvrepro.runs.config import CellConfig
+from kvrepro.runs.folder import CellFolder
 
 from ..cells import write_finished
 
@@ -95,3 +98,63 @@ def test_a_failed_run_is_one_message_and_no_result(call, monkeypatch, raised, ex
     assert "Traceback" not in err
     assert out == ""
     assert sys.stdout is stdout
+
+
+@pytest.mark.parametrize("text", ["3/2", "0/2", "x"])
+def test_a_shard_that_is_none_is_one_line(call, text):
+    code, out, err = call("run", *CELL, "--shard", text)
+    assert (code, out) == (2, "")
+    assert err == f"kvrepro run: --shard {text}: expected I/N, part I of N with I from 1 to N, such as 2/3\n"
+    assert not results_root().exists()
+
+
+def test_a_shard_of_a_finished_cell_is_complete(call, monkeypatch):
+    write_finished("single", CellConfig("tiny-r1-llama", "chain-12"))
+    monkeypatch.setattr("kvrepro.commands.run.claimed_part", lambda *a: pytest.fail("a claim was taken"))
+    code, out, _ = call("run", *CELL, "--shard", "1/2")
+    assert code == 0
+    assert out.splitlines()[0] == "complete"
+    assert json.loads(out.splitlines()[-1])["score"]["pass_at_1"] == 0.5
+
+
+def test_a_shard_of_a_cell_that_is_finished_while_it_waits_is_complete(call, monkeypatch):
+    config = CellConfig("tiny-r1-llama", "chain-12")
+
+    @contextlib.contextmanager
+    def claimed(folder, part):
+        write_finished("single", config)
+        yield
+
+    monkeypatch.setattr("kvrepro.commands.run.claimed_part", claimed)
+    monkeypatch.setattr("kvrepro.runs.runner.run_shard", lambda *a: pytest.fail("ran again"))
+    code, out, _ = call("run", *CELL, "--shard", "2/2")
+    assert (code, out.splitlines()[0]) == (0, "complete")
+
+
+def test_a_shard_runs_under_its_claim_and_asks_cuda_nothing_before(call, monkeypatch):
+    config = CellConfig("tiny-r1-llama", "chain-12")
+    folder = CellFolder.of("single", config)
+    claim = folder.path.with_name(f".{folder.path.name}.shard-2of3.lock")
+    seen = []
+
+    def shard(given, working, part):
+        seen.append((given.cell_id, working, str(part), is_held(claim)))
+        return {"replies": 5, "made": 3}
+
+    # CUDA reads which devices it may see once, when it is first asked; the run holds its devices later
+    for name in ("is_available", "device_count", "init"):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda: pytest.fail("CUDA was asked"))
+    monkeypatch.setattr("kvrepro.runs.runner.run_shard", shard)
+    code, out, _ = call("run", *CELL, "--shard", "2/3")
+    assert code == 0
+    assert seen == [(config.cell_id, folder.partial, "2/3", True)]
+    assert f"{config.cell_id}: part 2/3: 3 replies made, 2 were there" in out
+    shown = json.loads(out.splitlines()[-1])
+    assert (shown["shard"], shown["replies"], shown["made"]) == ("2/3", 5, 3)
+    assert not claim.exists()
+
+
+def test_a_dry_run_of_a_shard_says_what_a_dry_run_of_the_cell_says(call):
+    outputs = [call("run", *CELL, *shard, "--dry-run") for shard in ([], ["--shard", "2/3"])]
+    assert outputs[0] == outputs[1]
+    assert outputs[0][0] == 0

@@ -156,6 +156,11 @@ def test_a_fork_that_is_killed_ends_its_stand_in_and_nothing_else(forks):
     assert run(forks, "leave", "pass").returncode == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=lambda number: number.name)
+def test_a_stand_in_says_which_signal_ended_its_fork(forks, number):
+    assert run(forks, "leave", f"import os; os.kill(os.getpid(), {int(number)})").returncode == 128 + number
+
+
 def test_signals_reach_the_fork(forks):
     stand_in, _ = start(forks, "wait", "600")
     stand_in.terminate()

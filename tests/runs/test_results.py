@@ -1,20 +1,19 @@
-"""Result files: whole or absent, read back strictly, and a cell counts as done only when all of it is there."""
+"""Result files: whole or absent, and read back strictly."""
 
 from __future__ import annotations
 
 import errno
 import json
-import os
 import re
 
 import pytest
 
+from kvrepro import files
 from kvrepro.errors import KvreproError, RunError
 from kvrepro.files import append_row, read_rows, write_atomic, write_rows
 from kvrepro.paths import results_root
-from kvrepro.runs import folder as results
 from kvrepro.runs.config import CellConfig
-from kvrepro.runs.folder import MANIFEST, NOTEBOOK, RECORD_FIELDS, RECORDS, CellFolder, read_manifest, read_records
+from kvrepro.runs.folder import MANIFEST, RECORD_FIELDS, RECORDS, CellFolder, read_manifest, read_records
 
 ROWS = [{"a": 1, "text": "line\nbreak"}, {"a": 2, "text": "</think>\u2028\u00e4"}, {"a": 3, "text": ""}]
 
@@ -32,7 +31,6 @@ def write_cell(folder, n_records=3, fields=RECORD_FIELDS):
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / RECORDS, [dict.fromkeys(fields, i) for i in range(n_records)])
     write_atomic(folder / MANIFEST, json.dumps({"n_records": 3}))
-    (folder / NOTEBOOK).write_text("{}")
     return folder
 
 
@@ -106,7 +104,7 @@ def test_a_full_disk_leaves_the_old_file_whole_and_nothing_beside_it(tmp_path, m
     path = tmp_path / "summary.csv"
     if existing is not None:
         path.write_text(existing)
-    monkeypatch.setattr(results.os, step, no_space)
+    monkeypatch.setattr(files.os, step, no_space)
     with pytest.raises(OSError, match="No space left"):
         write_atomic(path, "after")
     assert [p.name for p in tmp_path.iterdir()] == ([] if existing is None else ["summary.csv"])
@@ -120,52 +118,6 @@ def test_cell_folder_lies_below_profile_and_cell_id():
     assert folder.path == results_root() / "smoke" / config.cell_id
     assert folder.partial.parent == folder.path.parent
     assert folder.partial != folder.path
-
-
-def test_a_cell_is_complete_only_with_all_three_files(tmp_path):
-    for missing in (MANIFEST, RECORDS, NOTEBOOK):
-        folder = CellFolder(write_cell(tmp_path / missing), tmp_path)
-        assert folder.is_complete
-        (folder.path / missing).unlink()
-        assert not folder.is_complete
-
-
-def test_publish_moves_everything_and_removes_the_working_folder(tmp_path):
-    folder = CellFolder(tmp_path / "hash", tmp_path)
-    write_cell(folder.partial)
-    (folder.partial / "lock").write_text("")
-    folder.publish()
-    assert folder.is_complete
-    assert not folder.partial.exists()
-    assert sorted(p.name for p in folder.path.iterdir()) == sorted([MANIFEST, RECORDS, NOTEBOOK])
-
-
-def test_publish_also_removes_folders_that_an_editor_left_behind(tmp_path):
-    folder = CellFolder(tmp_path / "hash", tmp_path)
-    write_cell(folder.partial)
-    (folder.partial / ".ipynb_checkpoints").mkdir()
-    folder.publish()
-    assert folder.is_complete
-    assert not folder.partial.exists()
-
-
-@pytest.mark.parametrize("moves", [0, 1, 2])
-def test_a_crash_between_two_moves_leaves_the_cell_incomplete(tmp_path, monkeypatch, moves):
-    folder = CellFolder(tmp_path / "hash", tmp_path)
-    write_cell(folder.partial)
-    made = []
-
-    def replace(source, target, original=os.replace):
-        if len(made) == moves:
-            raise KeyboardInterrupt
-        made.append(os.path.basename(target))
-        original(source, target)
-
-    monkeypatch.setattr(results.os, "replace", replace)
-    with pytest.raises(KeyboardInterrupt):
-        folder.publish()
-    assert MANIFEST not in made, "the manifest moves last"
-    assert not folder.is_complete
 
 
 def test_records_are_read_back_when_they_fit_the_manifest(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from kvrepro.errors import KvreproError, RunError
 from kvrepro.files import read_rows
 from kvrepro.paths import CHECKPOINTS
-from kvrepro.runs.folder import COMPLETIONS, MANIFEST, RECORD_FIELDS, RECORDS, read_records
+from kvrepro.runs.folder import MANIFEST, RECORD_FIELDS, RECORDS, read_records
 
 from ..cells import HAS_MODEL, SETTINGS, WINDOW, build
 from ..conftest import has_compiler
@@ -113,6 +113,12 @@ def kill_after(monkeypatch, n_completions):
     monkeypatch.setattr(Engine, "run", run)
 
 
+def completions(folder):
+    """The file in which a single killed run left its replies."""
+    (found,) = folder.glob("completions*.jsonl")
+    return found
+
+
 def interrupt(*args, **kwargs):
     raise KeyboardInterrupt
 
@@ -134,9 +140,9 @@ def start_and_kill(monkeypatch, config, folder, n_completions=None):
 def test_a_killed_run_resumes_to_the_same_records(finished, tmp_path, monkeypatch, tail):
     config, folder, manifest = finished
     start_and_kill(monkeypatch, config, tmp_path, 3)
-    with (tmp_path / COMPLETIONS).open("a") as file:
+    with completions(tmp_path).open("a") as file:
         file.write(tail)
-    kept = {(r["problem_id"], r["sample_id"]) for r in read_rows(tmp_path / COMPLETIONS, drop_cut_tail=True)}
+    kept = {(r["problem_id"], r["sample_id"]) for r in read_rows(completions(tmp_path), drop_cut_tail=True)}
     assert len(kept) == 3
     from kvrepro.engine.engine import Engine
 
@@ -193,10 +199,10 @@ def test_a_manifest_without_its_records_is_not_taken_for_a_finished_cell(finishe
 def test_a_broken_working_file_is_named(finished, tmp_path, monkeypatch):
     config, _, _ = finished
     start_and_kill(monkeypatch, config, tmp_path, 3)
-    file = tmp_path / COMPLETIONS
+    file = completions(tmp_path)
     first, *others = file.read_text().splitlines(keepends=True)
     file.write_text("".join([first, others[0][:30] + "\n", *others[1:]]))
-    with pytest.raises(RunError, match=r"completions\.jsonl, line 2"):
+    with pytest.raises(RunError, match=r"completions-whole-\w+\.jsonl, line 2: not JSON"):
         run_cell(config, tmp_path)
 
 

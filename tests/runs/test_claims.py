@@ -1,0 +1,293 @@
+"""Claims end with their process, name it, can be waited for and looked at, whatever their file system lacks."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from kvrepro import claims
+from kvrepro.errors import KvreproError, RunError
+from kvrepro.files import held, holder, is_held
+
+HOLD = """
+import sys, pathlib
+from kvrepro import claims
+claims.LEASE_S, claims.BEAT_S = 1.5, 0.1
+try:
+    with claims.held(pathlib.Path(sys.argv[1]), "x"):
+        print("held", flush=True)
+        sys.stdin.read()
+except Exception as error:
+    print(type(error).__name__, error, flush=True)
+"""
+COUNT = """
+import sys, pathlib
+from kvrepro.claims import held
+path, total = map(pathlib.Path, sys.argv[1:])
+for _ in range(25):
+    with held(path, "x", wait=True):
+        before = int(total.read_text())
+        total.write_text(f"{before + 1}")
+"""
+LOOK = """
+import sys, pathlib
+from kvrepro.files import is_held
+path = pathlib.Path(sys.argv[1])
+print("looking", flush=True)
+while True:
+    is_held(path)
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "new" / "lock"
+
+
+@pytest.fixture
+def short_lease(monkeypatch):
+    monkeypatch.setattr(claims, "LEASE_S", 1.5)
+    monkeypatch.setattr(claims, "BEAT_S", 0.1)
+    monkeypatch.setattr(claims, "PATIENCE_S", 0.2)
+
+
+@pytest.fixture
+def process(path):
+    """A process that holds `path`, until its input is closed."""
+    path.parent.mkdir()
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout.readline() == "held\n"
+        yield running
+        running.kill()
+
+
+def write_claim(path, silent_s=0.0, **changes):
+    """The file of a claim of a process elsewhere."""
+    path.parent.mkdir(exist_ok=True)
+    found = claims.Holder(12, "node3", "7", "2026-01-01T00:00:00+00:00", "node3 boot pids", "token")
+    path.write_text(json.dumps(asdict(replace(found, **changes))))
+    os.utime(path, (time.time() - silent_s,) * 2)
+
+
+def test_a_claim_is_gone_after_its_block(path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    with held(path, "x"):
+        found = holder(path)
+        assert (found.pid, found.host, found.job) == (os.getpid(), os.uname().nodename, "9")
+        assert str(found) == f"pid {os.getpid()} on {os.uname().nodename}, SLURM job 9"
+        assert found.is_this_process
+    assert list(path.parent.iterdir()) == []
+    assert holder(path) is None
+
+
+def test_a_claim_is_gone_after_a_block_that_fails(path):
+    with pytest.raises(ZeroDivisionError), held(path, "x"):
+        raise ZeroDivisionError
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"pid": 12, "host": "node', "[1]", "filelock/2\n"])
+def test_a_file_that_was_cut_or_is_of_an_older_version_holds_nothing(path, short_lease, content):
+    path.parent.mkdir()
+    path.write_text(content)
+    path.with_name("lock.pid").write_text("1 on elsewhere")
+    assert not is_held(path)
+    with held(path, "x"):
+        assert holder(path).is_this_process
+    assert not path.exists()
+
+
+def test_a_claim_that_is_held_names_its_holder(process, path):
+    assert holder(path).pid == process.pid
+    with pytest.raises(KvreproError, match=f"cell x is being run by another process, pid {process.pid} on "):  # noqa: SIM117
+        with held(path, "cell x"):
+            pass
+    # the one that was refused has taken nothing away
+    assert holder(path).pid == process.pid
+    process.communicate()
+    assert not is_held(path)
+
+
+def test_a_claim_that_is_waited_for_is_taken_when_it_is_given_back(process, path, monkeypatch, capsys):
+    monkeypatch.setattr(claims, "PATIENCE_S", 0.0)
+    told = threading.Event()
+    monkeypatch.setattr(claims, "print", lambda *words, **to: print(*words, **to) or told.set(), raising=False)
+    threading.Thread(target=lambda: told.wait() and process.stdin.close(), daemon=True).start()
+    with held(path, "cell x", wait=True):
+        assert holder(path).is_this_process
+    line = f"cell x waits for another process, pid {process.pid} on {os.uname().nodename}\n"
+    assert capsys.readouterr().err == line
+
+
+def test_a_holder_that_was_killed_is_gone_at_once(process, path):
+    process.kill()
+    # not waited for, so there is still an entry of it in the table of processes
+    while not (found := claims._Marker.at(path).holder).is_gone:
+        time.sleep(0.01)
+    assert found.pid == process.pid
+    assert not is_held(path)
+    with held(path, "x"):
+        assert holder(path).is_this_process
+
+
+def test_a_holder_that_was_stopped_for_a_lease_is_told_so_and_takes_nothing_away(process, path, short_lease):
+    process.send_signal(signal.SIGSTOP)
+    with held(path, "x", wait=True):
+        process.send_signal(signal.SIGCONT)
+        out, _ = process.communicate()
+        assert out.startswith(f"RunError x: pid {os.getpid()} on ") and "took over from this one" in out
+        assert holder(path).is_this_process
+    assert not path.exists()
+
+
+def test_a_holder_that_lives_is_waited_for_longer_than_a_lease(process, path, short_lease):
+    def give_back():
+        time.sleep(2 * claims.LEASE_S)
+        process.stdin.close()
+
+    threading.Thread(target=give_back).start()
+    with held(path, "x", wait=True):
+        # it ended by itself, having lost nothing
+        assert process.stdout.read() == ""
+
+
+def test_a_claim_elsewhere_holds_while_it_beats_and_a_lease_longer(path, short_lease):
+    write_claim(path)
+    assert str(holder(path)) == "pid 12 on node3, SLURM job 7"
+    with pytest.raises(KvreproError, match="another process, pid 12 on node3, SLURM job 7: wait for it or stop it"):  # noqa: SIM117
+        with held(path, "x"):
+            pass
+    with held(path, "x", wait=True):
+        assert holder(path).is_this_process
+
+
+def test_a_claim_elsewhere_that_has_been_silent_is_watched_and_then_taken(path, short_lease, capsys):
+    write_claim(path, silent_s=3600)
+    assert holder(path) is None
+    with held(path, "x"):
+        assert holder(path).is_this_process
+    assert capsys.readouterr().err == "x waits for another process, pid 12 on node3, SLURM job 7\n"
+
+
+def test_a_file_server_whose_clock_is_behind_takes_no_claim_away(path, short_lease):
+    write_claim(path, silent_s=3600)
+    done = threading.Event()
+
+    def beat():
+        for n in range(10**6):
+            if done.wait(0.05):
+                return
+            os.utime(path, (time.time() - 3600 + n,) * 2)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        with pytest.raises(KvreproError, match="another process, pid 12 on node3"):  # noqa: SIM117
+            with held(path, "x"):
+                pass
+    finally:
+        done.set()
+        beating.join()
+    assert json.loads(path.read_text())["pid"] == 12
+
+
+def test_a_pid_that_is_another_process_now_holds_nothing_after_a_lease(path, short_lease):
+    write_claim(path, pid=os.getppid(), place=claims._place())
+    assert is_held(path)
+    with held(path, "x", wait=True):
+        assert holder(path).is_this_process
+
+
+def test_a_pid_of_another_container_is_not_looked_for_here(path):
+    # of a process that does not exist here; the name of the host is the same
+    write_claim(path, pid=2**22 + 1, place=f"{claims._place()}, other pids")
+    assert is_held(path)
+    write_claim(path, pid=2**22 + 1, place=claims._place())
+    assert not is_held(path)
+
+
+def test_a_claim_that_came_meanwhile_is_put_back(path):
+    write_claim(path)
+    judged = claims._Marker.at(path)
+    write_claim(path, token="newer")
+    claims._clear(path, judged)
+    assert json.loads(path.read_text())["token"] == "newer"
+    assert list(path.parent.iterdir()) == [path]
+    claims._clear(path, claims._Marker.at(path))
+    assert list(path.parent.iterdir()) == []
+
+
+def test_one_of_many_holds_it_at_a_time(tmp_path):
+    path, total = tmp_path / "lock", tmp_path / "total"
+    total.write_text("0")
+    # what a killed process left behind, so they begin by taking it over
+    write_claim(path, pid=2**22 + 1, place=claims._place())
+    command = [sys.executable, "-c", COUNT, str(path), str(total)]
+    running = [subprocess.Popen(command) for _ in range(4)]
+    assert [process.wait() for process in running] == [0] * 4
+    assert total.read_text() == "100"
+    assert list(tmp_path.iterdir()) == [total]
+
+
+def test_a_fork_that_leaves_the_block_gives_nothing_back(path):
+    child = None
+    try:
+        with held(path, "x"):
+            child = os.fork()
+            if child:
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+                assert holder(path).is_this_process
+    finally:
+        if child == 0:
+            os._exit(0)
+
+
+def test_a_full_disk_leaves_no_claim_behind(path, monkeypatch):
+    def no_space(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(claims.json, "dumps", no_space)
+    with pytest.raises(OSError, match="No space left"), held(path, "x"):
+        pass
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_file_system_without_exclusive_files_is_an_error_and_no_claim(path, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(OSError, match="not supported"), held(path, "x"):
+        pytest.fail("held")
+
+
+def test_who_lost_the_claim_is_told_as_the_block_ends(path):
+    with pytest.raises(RunError, match="x: pid 12 on node3, SLURM job 7 took over"), held(path, "x"):  # noqa: PT012
+        path.unlink()
+        write_claim(path)
+    assert json.loads(path.read_text())["pid"] == 12
+
+
+def test_looking_does_not_make_a_run_fail(tmp_path):
+    path = tmp_path / "lock"
+    looker = subprocess.Popen([sys.executable, "-c", LOOK, str(path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert looker.stdout.readline() == "looking\n"
+        for _ in range(300):
+            with held(path, "x"):
+                pass
+        assert looker.poll() is None
+    finally:
+        looker.kill()
+        looker.communicate()
