@@ -11,6 +11,7 @@ import hashlib
 import json
 import random
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from ..errors import KvreproError
@@ -54,7 +55,13 @@ class GeneratedBenchmark(Benchmark):
                 f"{self.path} has SHA-256 {found}, expected {self.sha256}: restore it with "
                 "`python -m kvrepro.benchmarks.generated`"
             )
-        return [Problem(row["id"], row["problem"], row["answer"]) for _, row in read_objects(self.path)]
+        return list(_problems(self.path, found))
+
+
+@lru_cache(maxsize=32)
+def _problems(path: Path, sha256: str) -> tuple[Problem, ...]:
+    """Rows of a file with this content; every cell's hash asks for them."""
+    return tuple(Problem(row["id"], row["problem"], row["answer"]) for _, row in read_objects(path))
 
 
 # name, number of variables, task, passes of verification, seed, SHA-256 of the committed rows

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import KvreproError
 from ..runs.machines import GPUS, machine
 from ..runs.profiles import load_profile
+from ..runs.scheduling import CELL, PANELS, Box
 from .printing import duration, print_table, size
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The profile, the GPU, and tables of measured cells."""
     parser.add_argument("--profile", required=True)
     parser.add_argument("--gpu", help=f"plan for this GPU: {', '.join(GPUS)} (default: this machine)")
+    gpus = "one machine with so many of them, a cell on each (default: those of this machine)"
+    parser.add_argument("--gpus", type=int, metavar="N", help=gpus)
     measured = "a summary.csv of finished cells, measured on the GPU that is planned for"
     parser.add_argument("--measured", type=Path, action="append", default=[], help=measured)
 
@@ -40,11 +45,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for path in args.measured:
         if not path.is_file():
             raise KvreproError(f"--measured {path}: no such file; give the summary.csv of a profile")
-    profile, on = load_profile(args.profile), machine(args.gpu)
+    profile, on = load_profile(args.profile), machine(args.gpu, args.gpus)
     known = past_cells(profile, args.measured)
     plans = [CellForecast(config, on, known) for config in profile.cells]
     totals = {**_totals(plans), "throughput_hours": None}
-    time = "no time is known"
+    time, measuring = "no time is known", 0.0
     if timed := totals["timed_cells"]:
         time = f"{duration(sum(p.seconds or 0 for p in plans))} for {timed} of them ({', '.join(totals['time_from'])})"
         if profile.throughput is not None:
@@ -55,6 +60,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         f"{profile.name}: {totals['n_cells']} cells, {totals['fits']} fit on {on.name} ({size(on.memory_bytes)}); "
         f"{time}; disk {size(totals['weights_bytes'])} weights, {size(totals['results_bytes'])} results"
     )
+    box = Box.of(plans, on.gpus, measuring) if on.gpus else None
+    if box is not None and box.gpus > 1:
+        print(_on_box(box, profile.name, on.name))
+    _print_batches(plans)
     print_table(map(_shown, plans))
     assumed = [name for name in _ASSUMED if name in totals["time_from"]]
     for name in assumed:
@@ -64,7 +73,37 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for p in plans:
         if p.problem:
             print(f"does not fit: {p.cell_id}: {p.problem}")
-    return {"profile": profile.name, "machine": on.name, **totals, "cells": [p.row() for p in plans]}
+    about = {"profile": profile.name, "machine": on.name, **totals}
+    about["box"] = None if box is None else {"seconds": box.seconds, **asdict(box)}
+    return {**about, "cells": [p.row() for p in plans]}
+
+
+def _on_box(box: Box, profile: str, gpu: str) -> str:
+    """Wall time on several GPUs, and what limits it."""
+    panels = f", {duration(box.panels_s)} of them to measure throughput alone" if box.panels_s else ""
+    speedup = box.one_gpu_s / box.seconds
+    line = f"{box.gpus} x {gpu}: {duration(box.seconds)}{panels}, {speedup:.1f} times as fast as one; limited by "
+    if box.limited_by == CELL:
+        hours = max(0.01, math.ceil(box.even_s / 36) / 100)
+        line += (
+            f"its longest cell, {box.longest_cell} ({duration(box.longest_s)}): more GPUs do not help, parts of it do: "
+            f"`kvrepro grid {profile} --cell-hours {hours:g}` comes to {duration(box.split_s + box.panels_s)}"
+        )
+    else:
+        line += "throughput, beside which nothing runs" if box.limited_by == PANELS else "the number of GPUs"
+    return line
+
+
+def _print_batches(plans: list[CellForecast]) -> None:
+    """A line per model: rows that its cells decode together, and rows that would fit."""
+    for model in dict.fromkeys(p.config.model for p in plans):
+        mine = [p for p in plans if p.config.model == model]
+        asked, fit = sorted({p.batch_rows for p in mine}), sorted(p.largest_batch for p in mine)
+        print(f"batch of {model}: {_span(asked)} rows; {_span(fit)} fit (column `fits`)")
+
+
+def _span(values: list[int]) -> str:
+    return f"{values[0]}" if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
 
 
 def _shown(p: CellForecast) -> dict[str, Any]:
@@ -73,8 +112,8 @@ def _shown(p: CellForecast) -> dict[str, Any]:
         "cell": p.cell_id.rsplit("/", 1)[0],
         "weights": size(p.weights_bytes),
         "KV": size(p.kv_bytes),
-        "rows": p.batch_rows,
-        "most": p.largest_batch,
+        "batch": p.batch_rows,
+        "fits": p.largest_batch,
         "tokens": f"{p.new_tokens:.0f}",
         "TPS": "-" if p.tps is None else f"{p.tps:.0f}",
         "time": duration(p.seconds),

@@ -1,4 +1,4 @@
-"""`kvrepro status`: which cells of a profile are done, running, queued, failed or left, who runs them and how long yet."""
+"""`kvrepro status`: what of a profile is done, running, queued, failed or left, who runs it and how long yet."""
 
 from __future__ import annotations
 

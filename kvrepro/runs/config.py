@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any, get_type_hints
 
 from ..benchmarks.table import benchmark_entry, check_prompt_style
@@ -158,9 +159,12 @@ class CellConfig:
         """All fields, defaults included, in the order of definition."""
         return asdict(self)
 
-    @property
+    @cached_property
     def hash8(self) -> str:
-        """First eight hex digits over all that changes tokens or scores; see `identity.cell_hash`."""
+        """First eight hex digits over all that changes tokens or scores; see `identity.cell_hash`.
+
+        As of when it is first asked for: rows and weights are looked at, and a profile's cells are asked many times.
+        """
         return cell_hash(self.resolved())
 
     @property

@@ -57,7 +57,6 @@ class CellFolder(ResultFolder):
         return self.root / "logs" / f"{self._name}.log"
 
     @property
-    @property
     def damage(self) -> str | None:
         """What is wrong with the results that lie here, in one line; None where they are whole or there are none.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -87,13 +88,13 @@ def parse_profile(name: str, path: Path) -> Profile:
         raise KvreproError(
             f"{path}: expected a mapping with `panels`, a list of {{model, benchmark, budgets}}; given {panels!r}"
         )
-    cells: list[CellConfig] = []
+    # by content: comparing each with all others takes its time where there are a thousand
+    cells: dict[str, CellConfig] = {}
     for number, panel in enumerate(panels, start=1):
         try:
             for cell in _panel_cells(content, panel):
-                if cell in cells:
+                if cells.setdefault(json.dumps(cell.resolved(), sort_keys=True), cell) is not cell:
                     raise KvreproError(f"{cell.method} at budget {cell.budget} is listed twice")
-                cells.append(cell)
         except KvreproError as error:
             raise KvreproError(f"{path.name}, panel {number}: {error}") from error
     notebook = content.get("notebook", Profile.notebook)
@@ -101,7 +102,7 @@ def parse_profile(name: str, path: Path) -> Profile:
         raise KvreproError(f"{path.name}: notebook={notebook!r}: there is no notebooks/{notebook}.ipynb")
     marks = bool(content.get("paper_marks", False))
     throughput = _throughput(path, content)
-    profile = Profile(name, content.get("title", name), tuple(cells), marks, notebook, throughput=throughput)
+    profile = Profile(name, content.get("title", name), tuple(cells.values()), marks, notebook, throughput=throughput)
     # models whose panels would be one are found here too
     Panel.all_of(profile)
     return profile

@@ -126,6 +126,63 @@ def makespan(jobs: Iterable[tuple[float, int]], n_slots: int) -> float:
     return max(free)
 
 
-def box_seconds(forecasts: Iterable[CellForecast], n_gpus: int) -> float:
-    """Wall time of the cells whose time is known on one machine with so many GPUs, one cell per device, in order."""
-    return makespan(((p.seconds, p.request.gpus) for p in forecasts if p.seconds is not None), n_gpus)
+def box_seconds(forecasts: Iterable[CellForecast], n_gpus: int, longest_s: float = math.inf) -> float:
+    """Wall time of the cells whose time is known on one machine with so many GPUs, one cell per device, in order.
+
+    Args:
+        longest_s: cells that take longer are split, see `shards_for`.
+    """
+    jobs: list[tuple[float, int]] = []
+    for p in forecasts:
+        if p.seconds is not None:
+            n_parts = shards_for(p, longest_s)
+            part_s = (p.seconds - p.overhead_s) / n_parts + p.overhead_s
+            jobs += [(part_s, p.request.gpus)] * n_parts
+    return makespan(jobs, n_gpus)
+
+
+CELL, PANELS, DEVICES = "longest cell", "throughput", "gpus"
+
+
+@dataclass(frozen=True)
+class Box:
+    """A profile on one machine with several GPUs; seconds of the cells whose time is known.
+
+    Attributes:
+        cells_s: until all cells are done.
+        panels_s: for measuring throughput after that, one panel at a time.
+        one_gpu_s: all of it on one of these GPUs.
+        longest_cell, longest_s: the cell that takes longest.
+        limited_by: `CELL` (more GPUs would not help, parts of that cell do), `PANELS` (nothing runs beside a
+            measurement), or `DEVICES`.
+        split_s: `cells_s` if no part were longer than an even share of the work.
+        even_s: that share.
+    """
+
+    gpus: int
+    cells_s: float
+    panels_s: float
+    one_gpu_s: float
+    longest_cell: str
+    longest_s: float
+    limited_by: str
+    split_s: float
+    even_s: float
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of everything."""
+        return self.cells_s + self.panels_s
+
+    @classmethod
+    def of(cls, forecasts: Sequence[CellForecast], n_gpus: int, panels_s: float = 0.0) -> Box | None:
+        """None where no time is known."""
+        timed = [p for p in forecasts if p.seconds is not None]
+        if not timed:
+            return None
+        one, cells_s = box_seconds(timed, 1), box_seconds(timed, n_gpus)
+        longest, even_s = max(timed, key=lambda p: p.seconds), one / n_gpus
+        limit = CELL if longest.seconds > even_s else PANELS if panels_s > cells_s else DEVICES
+        split_s = box_seconds(timed, n_gpus, even_s)
+        found = (longest.cell_id, longest.seconds, limit, split_s, even_s)
+        return cls(n_gpus, cells_s, panels_s, one + panels_s, *found)
