@@ -129,7 +129,7 @@ class Lab:
         if grid.process.poll() is None:
             grid.process.send_signal(number)
             # it may have been about to end
-            grid.codes = (grid.process.stopped(number), 0)
+            grid.codes = (128 + number, 0)
         until(lambda: grid.process.poll() is not None, 2 * LIMIT_S)
         if grid.process.poll() not in (0, 1) and name != "SIGKILL" and _STOPPED not in grid.process.err.read_text():
             self.say(WORDS, f"{name}: {_last(grid.process.err)}")

@@ -26,7 +26,6 @@ from kvrepro.runs import fork_server
 from kvrepro.runs.processes import child_command
 
 START_LIMIT_S = 120.0  # of the server; a loaded machine takes its time
-KILLED = 128 + signal.SIGKILL
 LIMIT_S = 5.0  # after which nothing of a grid may be left
 
 
@@ -47,16 +46,13 @@ class Forked:
         self._code: int | None = None
 
     def poll(self) -> int | None:
-        """Its exit code, that of a killed one if it was; None while it runs."""
+        """Its exit code, as a shell has it where a signal ended it; None while it runs."""
         if self._code is None and select.select([self._connection], [], [], 0)[0]:
-            self._code = int(self._answers.readline() or KILLED)
+            said = self._answers.readline().split()
+            code = int(said[1]) if said else -signal.SIGKILL
+            self._code = code if code >= 0 else 128 - code
             self._connection.close()
         return self._code
-
-    @staticmethod
-    def stopped(number: int) -> int:
-        """The exit code after a signal: one that leaves at once reports none."""
-        return KILLED
 
     def send_signal(self, number: int) -> None:
         """As of a process; one that has ended gets none."""
@@ -74,13 +70,8 @@ class Started:
             self._process = subprocess.Popen(command, env=environment, stdout=out, stderr=err)
         self.pid, self.send_signal = self._process.pid, self._process.send_signal
 
-    @staticmethod
-    def stopped(number: int) -> int:
-        """The exit code after a signal."""
-        return 128 + number
-
     def poll(self) -> int | None:
-        """Its exit code; None while it runs."""
+        """As of a fork."""
         code = self._process.poll()
         return 128 - code if code is not None and code < 0 else code
 
