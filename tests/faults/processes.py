@@ -25,8 +25,11 @@ from kvrepro.paths import PACKAGE, fork_server_environment
 from kvrepro.runs import fork_server
 from kvrepro.runs.processes import child_command
 
+from ..kill_grid import LIMIT_S, writing_below
+
+__all__ = ["LIMIT_S", "Forked", "Server", "Started", "runs", "server", "until", "words", "writing_below"]
 START_LIMIT_S = 120.0  # of the server; a loaded machine takes its time
-LIMIT_S = 5.0  # after which nothing of a grid may be left
+GRID_LIMIT_S = 180.0  # for what a loaded machine does slowly
 
 
 class Forked:
@@ -115,18 +118,7 @@ def words(process: psutil.Process) -> str:
     return ""
 
 
-def writing_below(results: Path) -> list[psutil.Process]:
-    """Every process on this machine that was started to write there, whoever its parent is."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            # one that ended meanwhile, or is somebody else's, is none
-            if process.environ().get("KVREPRO_RESULTS") == str(results) and runs(process):
-                found.append(process)
-    return found
-
-
-def until(condition, limit_s: float = 120.0, poll_s: float = 0.02) -> bool:
+def until(condition, limit_s: float = 120.0, poll_s: float = 0.1) -> bool:
     """Wait for it; False where it did not come true in time."""
     deadline = time.monotonic() + limit_s
     while not condition():

@@ -36,12 +36,16 @@ def make_project(folder: Path) -> Path:
     drawn = nbformat.v4.new_code_cell('profile: str = "faults"', metadata={"tags": ["parameters"]})
     named = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=[drawn], metadata=named), root / "notebooks" / "nothing.ipynb")
-    write_profile(root)
     return root
 
 
-def write_profile(root: Path, budgets: Sequence[int] = BUDGETS, methods: Sequence[str] = METHODS) -> None:
+def write_profile(root: Path, budgets: Sequence[int], methods: Sequence[str]) -> None:
     """The profile: a cell of the full cache, and one per other method and budget."""
     values = {"methods": ", ".join(methods), "budgets": ", ".join(map(str, budgets))}
     text = TEXT.format(**values, problems=PROBLEMS, samples=SAMPLES)
-    (root / "nbs_params" / f"{PROFILE}.yaml").write_text(text)
+    profile_file(root).write_text(text)
+
+
+def profile_file(root: Path) -> Path:
+    """Where the profile is."""
+    return root / "nbs_params" / f"{PROFILE}.yaml"

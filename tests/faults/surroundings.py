@@ -1,17 +1,21 @@
-"""Acts around the cells: marks, moved results, a newer clone, an edited profile, cut replies, full or read-only disks."""
+"""Acts around the cells: marks, moved results, a newer clone, an edited profile, cut replies, bad disks."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
+from functools import partial
 
+from kvrepro.files import held
 from kvrepro.runs.folder import CellFolder
 
 from .lab import Lab
-from .project import BUDGETS, write_profile
+from .project import BUDGETS
 
 
 def delete_marks(lab: Lab) -> None:
@@ -43,12 +47,12 @@ def renew_clone(lab: Lab) -> None:
 
 def add_budget(lab: Lab) -> None:
     """The profile has two cells more."""
-    write_profile(lab.root, (*BUDGETS, 224))
+    lab.write_profile((*BUDGETS, 224))
 
 
 def remove_budget(lab: Lab) -> None:
     """The profile has two cells less; what they were stays."""
-    write_profile(lab.root, BUDGETS[:-1])
+    lab.write_profile(BUDGETS[:-1])
 
 
 def put_other_version(lab: Lab) -> None:
@@ -64,6 +68,19 @@ def cut_replies(lab: Lab) -> None:
             if (size := path.stat().st_size) > 20:
                 os.truncate(path, size - 20)
                 lab.owed[cell] += 1
+
+
+def leave_claim(lab: Lab, holder: str) -> None:
+    """A claim on an unfinished cell that nobody holds any more."""
+    cell = lab.draw.choice(lab.left_over())
+    path = CellFolder(lab.place / cell, lab.place).lock
+    with held(path, "what a process did that is gone"):
+        content = json.loads(path.read_text())
+    content |= {"dead": {"pid": 2**22 + 1}, "elsewhere": {"host": "node7", "place": "node7"}, "empty": {}}[holder]
+    path.write_text(json.dumps(content) if holder != "empty" else "")
+    if holder == "elsewhere":
+        os.utime(path, (time.time() - 3600,) * 2)
+    lab.look()
 
 
 @contextlib.contextmanager
@@ -112,6 +129,7 @@ BETWEEN = {
     "results copied": copy,
     "results of another version": put_other_version,
     "replies cut": cut_replies,
+    **{f"claim left, {holder}": partial(leave_claim, holder=holder) for holder in ("dead", "elsewhere", "empty")},
 }
 ACTS = {
     "marks deleted": delete_marks,
