@@ -9,7 +9,7 @@ CELLS, PANELS, FIGURES = PLAN["cells"], PLAN["panels"], PLAN["figures"]
 # empty files and no results: Snakemake deletes the outputs of a job that fails or is begun again
 MARKS = Path(PLAN["marks"])
 # what comes before a job's own words in its log, which earlier attempts may have begun
-BEGUN = "== $(date -u +%Y-%m-%dT%H:%M:%SZ) $(uname -n) ${{SLURM_JOB_ID:+SLURM job $SLURM_JOB_ID}}"
+BEGUN = "== $(date -u +%Y-%m-%dT%H:%M:%SZ) $(uname -n) ${{SLURM_JOB_ID:+SLURM job ${{SLURM_JOB_ID:-}}}}"
 # in the shell's place, so that the process' parent is Snakemake and it ends with it
 KVREPRO = f"cd {{PLAN[directory]:q}} && echo {BEGUN} >> {{params.log:q}} && exec {{PLAN[python]:q}} -m kvrepro.runs."
 
@@ -27,7 +27,9 @@ rule cell:
     # a cell in parts is put together when all are there
     input: lambda wildcards: [MARKS / "shards" / wildcards.cell / part for part in CELLS[wildcards.cell]["parts"]]
     output: touch(MARKS / "cells" / "{cell}")
-    params: log=lambda wildcards: CELLS[wildcards.cell]["log"]
+    params:
+        log=lambda wildcards: CELLS[wildcards.cell]["log"],
+        ask=lambda wildcards: CELLS[wildcards.cell]["whole"]["ask"],
     priority: lambda wildcards: CELLS[wildcards.cell]["priority"]
     resources:
         gpu=lambda wildcards: CELLS[wildcards.cell]["whole"]["gpus"],
@@ -35,13 +37,14 @@ rule cell:
         runtime=lambda wildcards: CELLS[wildcards.cell]["whole"]["runtime_min"],
     shell:
         KVREPRO + "stand_in $PPID kvrepro run --profile {PLAN[profile]} --cell {wildcards.cell} --checked"
-        " >> {params.log:q} 2>&1"
+        " --gpus {resources.gpu} >> {params.log:q} 2>&1"
 
 rule shard:
     output: touch(MARKS / "shards" / "{cell}" / "{part}")
     params:
         log=lambda wildcards: CELLS[wildcards.cell]["log"].removesuffix(".log") + f".{wildcards.part}.log",
         shard=lambda wildcards: wildcards.part.replace("-of-", "/"),
+        ask=lambda wildcards: CELLS[wildcards.cell]["part"]["ask"],
     priority: lambda wildcards: CELLS[wildcards.cell]["priority"]
     resources:
         gpu=lambda wildcards: CELLS[wildcards.cell]["part"]["gpus"],
@@ -49,20 +52,21 @@ rule shard:
         runtime=lambda wildcards: CELLS[wildcards.cell]["part"]["runtime_min"],
     shell:
         KVREPRO + "stand_in $PPID kvrepro run --profile {PLAN[profile]} --cell {wildcards.cell} --checked"
-        " --shard {params.shard} >> {params.log:q} 2>&1"
+        " --shard {params.shard} --gpus {resources.gpu} >> {params.log:q} 2>&1"
 
 rule throughput:
     # its own cells alone: one that fails elsewhere does not keep this panel from being measured
     input: lambda wildcards: [MARKS / "cells" / cell for cell in PANELS[wildcards.panel]["cells"]]
     output: touch(MARKS / "throughput" / "{panel}")
-    params: log=lambda wildcards: PANELS[wildcards.panel]["log"]
+    params:
+        log=lambda wildcards: PANELS[wildcards.panel]["log"],
+        ask=lambda wildcards: PANELS[wildcards.panel]["ask"],
     # all cores here, a node of its own elsewhere, so nothing else of the grid runs beside it
     threads: PLAN["panel_threads"]
     resources:
         gpu=lambda wildcards: PANELS[wildcards.panel]["gpus"],
         mem_mb=lambda wildcards: PANELS[wildcards.panel]["mem_mb"],
         runtime=lambda wildcards: PANELS[wildcards.panel]["runtime_min"],
-        slurm_extra=PLAN["alone"],
     shell:
         KVREPRO + "processes $PPID kvrepro throughput {PLAN[profile]} --panel {wildcards.panel}"
         " --gpus {resources.gpu} >> {params.log:q} 2>&1"

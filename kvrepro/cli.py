@@ -142,7 +142,7 @@ def _way_out(error: RunError | OSError, command: str) -> str:
     # what failed in a notebook tells its cause in words
     text, number = str(error), getattr(error, "errno", None)
     if number in _FULL or any(f"[Errno {full}]" in text for full in _FULL):
-        return "; free some space, or set KVREPRO_RESULTS to a folder on another disk"
+        return f"; free some space, or set KVREPRO_RESULTS, now {results_root()}, to a folder on another disk"
     place = getattr(error, "filename", None)
     if number in _CLOSED and place and Path(os.fsdecode(place)).is_relative_to(results_root()):
         elsewhere = " (or give --out FOLDER)" if command == "summary" else ""

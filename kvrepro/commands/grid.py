@@ -104,6 +104,8 @@ def _settings(
             measuring[panel.name] = panel_request(own, panel.settings)
         if args.cell_hours is not None:
             shards = {c.cell_id: shards_for(forecasts[c.cell_id], 3600 * args.cell_hours) for c in left}
+    if executor is not None and gpus != [] and (gpus or any(request.gpus for request in requests.values())):
+        executor.check_gpus()
     cores = args.cores or (executor.n_jobs if executor else os.cpu_count() or 1)
     return GridSettings(cores, gpus, executor, requests, shards, measuring, args.snakemake)
 
@@ -146,7 +148,7 @@ def _show(
         for state, c in zip(states, part.cells, strict=True)
     )
     prepare(grid, whole, part, panels, settings)
-    code = workflow.show_plan(workflow.snakemake_command(grid, whole.name, settings))
+    code = workflow.show_plan(workflow.snakemake_command(grid, settings))
     return {"profile": args.profile, "cells": len(part.cells), "exit_code": int(code != 0)}
 
 
@@ -170,7 +172,7 @@ def _run(
         if not settings.gpus and settings.executor is None:
             _compile_once()
     prepare(grid, whole, part, panels, settings)
-    command = workflow.snakemake_command(grid, whole.name, settings)
+    command = workflow.snakemake_command(grid, settings)
     with (
         workflow.jobs_end_here(whole.name, grid, settings),
         _forks(args, whole.name, len(left), settings) as environment,

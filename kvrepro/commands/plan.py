@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import KvreproError
 from ..runs.machines import GPUS, machine
+from ..runs.past_cells import past_cells
 from ..runs.profiles import load_profile
 from ..runs.scheduling import CELL, PANELS, Box
 from .printing import duration, print_table, size
@@ -40,7 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Print the totals, a line per cell, and what does not fit and why."""
     from ..runs.forecast import CellForecast
-    from ..runs.past_cells import past_cells
 
     for path in args.measured:
         if not path.is_file():

@@ -36,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="check the cell and print the values that it would run with"
     )
+    gpus = "devices of KVREPRO_GPUS to hold meanwhile, where that is set (default: 1)"
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help=gpus)
     # of the grid, which has looked at all its cells already; loading torch once more takes seconds a cell
     parser.add_argument("--checked", action="store_true", help=argparse.SUPPRESS)
 
@@ -57,14 +59,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         row |= _looked_at(args.dry_run, config, folder, profile.cells if profile else (), is_checked)
     if args.dry_run:
         return row
-    if part is not None and not folder.is_complete and (made := _run_part(config, folder, part)) is not None:
+    if part is not None and not folder.is_complete and (made := _run_part(config, folder, part, args.gpus)) is not None:
         return {**row, "shard": str(part), **made}
     if part is not None or folder.is_complete:
         print("complete")
     else:
         from ..runs.notebooks import run_cell_notebook
 
-        run_cell_notebook(args.profile or "single", config)
+        run_cell_notebook(args.profile or "single", config, args.gpus)
     manifest = read_manifest(folder.path)
     score = manifest["score"]
     print(
@@ -75,14 +77,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return {**row, "score": score, "decode_tps": manifest["stats"]["decode_tps"]}
 
 
-def _run_part(config: CellConfig, folder: CellFolder, part: Part) -> dict[str, int] | None:
+def _run_part(config: CellConfig, folder: CellFolder, part: Part, n_gpus: int) -> dict[str, int] | None:
     """Make a part's replies in this process; None where the cell was completed meanwhile."""
     with claimed_part(folder, part):
         if folder.is_complete:
             return None
         from ..runs.runner import run_shard
 
-        made = run_shard(config, folder.partial, part)
+        made = run_shard(config, folder.partial, part, n_gpus=n_gpus)
     there = made["replies"] - made["made"]
     print(f"{config.cell_id}: part {part}: {made['made']} replies made, {there} were there")
     return made

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
+import shlex
 import shutil
 import subprocess
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,10 +19,11 @@ from ..files import read_yaml
 from ..paths import project_root, results_root
 from .grid_folder import GridFolder
 
-CONFIG = "config.yaml"
+CONFIG, STATUS = "config.yaml", "status.sh"
 LIMIT_S = 20  # for a scheduler's answer
 CANCEL_S = 15.0  # until a queue must be empty
-_STATES = {"PENDING": "queued", "CONFIGURING": "queued", "REQUEUED": "queued", "SUSPENDED": "queued"}
+_QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
+_RUNNING = ("RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,15 @@ class Job:
 
     Attributes:
         grid: name of the `GridFolder` that it was submitted for.
-        what: the job's rule and wildcards, as Snakemake's plugin writes them into its comment.
+        cell: the cell that it makes, or of which it makes the `part`, such as `1-of-4`; None for a measurement.
         state: `queued` or `running`.
         host: where it runs, empty while it does not.
     """
 
     id: str
     grid: str
-    what: str
+    cell: str | None
+    part: str | None
     state: str
     host: str
 
@@ -76,9 +78,15 @@ class Executor:
         package = f"snakemake-executor-plugin-{plugin}"
         if plugin not in ("local", "dryrun") and find_spec(package.replace("-", "_")) is None:
             raise KvreproError(f"executor {name} needs the package {package}: pip install {package}")
-        if plugin == "slurm" and shutil.which("sbatch") is None:
+        found = cls(folder.resolve(), plugin, settings)
+        if found.is_slurm and shutil.which("sbatch") is None:
             raise KvreproError(f"executor {name}: there is no `sbatch` here: run it on a login node of the cluster")
-        return cls(folder.resolve(), plugin, settings)
+        return found
+
+    @property
+    def is_slurm(self) -> bool:
+        """Whether jobs are submitted by SLURM's `sbatch`."""
+        return "sbatch" in str(self.settings.get("cluster-generic-submit-cmd", ""))
 
     @property
     def n_jobs(self) -> int:
@@ -92,33 +100,56 @@ class Executor:
             given = dict(str(item).split("=", 1) for item in given)
         return int(given[resource]) if str(given.get(resource, "")).isdigit() else None
 
-    def flags(self, grid: GridFolder, profile: str) -> list[str]:
-        """Flags of Snakemake that the file cannot know."""
-        if self.plugin != "slurm":
-            return []
+    def flags(self) -> list[str]:
+        """Flags of Snakemake that the file cannot know: where the program beside it lies."""
+        status = self.folder / STATUS
+        is_asked = self.plugin == "cluster-generic" and "cluster-generic-status-cmd" not in self.settings
+        return [f"--cluster-generic-status-cmd=sh {shlex.quote(str(status))}"] if is_asked and status.is_file() else []
+
+    def asked(self, grid: GridFolder, profile: str, needs: Mapping[str, int], *, is_alone: bool = False) -> str:
+        """What `sbatch` is told of a job; of other schedulers, nothing: their file names the resources.
+
+        Args:
+            needs: `mem_mb`, `runtime_min`, `gpus`; 0 asks for nothing.
+            is_alone: nothing else may run on its node.
+        """
+        if not self.is_slurm:
+            return ""
+        given = {"mem": f"{needs['mem_mb']}M", "time": str(needs["runtime_min"]), "gpus": str(needs["gpus"])}
+        wanted = dict(zip(given, (needs["mem_mb"], needs["runtime_min"], needs["gpus"]), strict=True))
         logs = results_root() / profile / "logs" / "slurm"
-        found = [f"--slurm-jobname-prefix={_prefix(profile, grid.name)}", f"--slurm-logdir={logs}"]
-        if not _is_accounted() and "slurm-status-command" not in self.settings:
-            # the plugin asks sacct, which never tells it that a job has ended
-            found += ["--slurm-status-command=squeue", "--slurm-no-account"]
-        return found
+        flags = [f"--job-name={_job_name(profile, grid.name)}", f"--output={logs / '%j.log'}", "--ntasks=1"]
+        flags += [f"--{name}={value}" for name, value in given.items() if wanted[name]]
+        return shlex.join([*flags, *(["--exclusive"] if is_alone else [])])
 
-    @property
-    def alone(self) -> str:
-        """What a job asks for beside which nothing may run."""
-        return "--exclusive" if self.plugin == "slurm" else ""
+    def check_gpus(self) -> None:
+        """Refuse a cluster without GPUs, which would refuse every job.
+
+        Raises:
+            KvreproError: `sinfo` knows of none.
+        """
+        if self.is_slurm and (found := _ask("sinfo", "--noheader", "--format=%G")) and "gpu" not in found:
+            raise KvreproError(
+                f"executor {self.folder.name}: no node of this cluster has GPUs (sinfo): --gpus 0 runs on processors"
+            )
 
 
-def queued_jobs(profile: str) -> dict[str, Job]:
-    """Jobs of this user's queue by the cell's id, `/` as `_`, and for a part of a cell `_1-of-4` after it.
+def queued_jobs(profile: str) -> list[Job]:
+    """This user's jobs of the profile's grids that wait or run.
 
-    Empty where there is no SLURM here; where it does not answer, with a warning.
+    None where there is no SLURM here; where it does not answer, with a warning.
     """
-    found = {}
-    for job in _queue(profile):
-        rule, _, wildcards = job.what.partition("_wildcards_")
-        if rule in ("rule_cell", "rule_shard"):
-            found[wildcards] = job
+    if shutil.which("squeue") is None:
+        return []
+    found, begin = [], _job_name(profile, "")
+    listed = _ask("squeue", "--noheader", f"--user={os.getuid()}", "--format=%i|%T|%N|%j|%k")
+    for line in listed.splitlines():
+        number, state, host, name, comment = line.strip().split("|", 4)
+        if name.startswith(begin) and state in _QUEUED + _RUNNING:
+            rule, *wildcards = comment.split()
+            of_cell = [*wildcards, None] if rule in ("cell", "shard") and wildcards else [None, None]
+            known = "queued" if state in _QUEUED else "running"
+            found.append(Job(number, name.removeprefix(begin), of_cell[0], of_cell[1], known, host))
     return found
 
 
@@ -132,55 +163,27 @@ def cancel(profile: str, grids: Iterable[str], *, only_queued: bool = False) -> 
     deadline, n_empty = time.monotonic() + CANCEL_S, 0
     # a submission that was under way when Snakemake ended shows up a moment later
     while n_empty < 2 and time.monotonic() < deadline:
-        left = [j.id for j in _queue(profile) if j.grid in grids and (j.state == "queued" or not only_queued)]
+        left = [j.id for j in queued_jobs(profile) if j.grid in grids and (j.state == "queued" or not only_queued)]
         n_empty = 0 if left else n_empty + 1
         if left:
             _ask("scancel", *left)
+            # at once, and not after the time that they are given to end: what they have is on disk
+            _ask("scancel", "--quiet", "--signal=KILL", "--full", *left)
         cancelled |= set(left)
         time.sleep(0.3)
     return len(cancelled)
 
 
-def _prefix(profile: str, grid: str) -> str:
-    # letters, digits, - and _ only; two hyphens end the profile's name, for `tiny` begins `tiny-methods` as well
-    return re.sub(r"[^A-Za-z0-9-]", "-", f"kvrepro-{profile}--{grid}")
-
-
-def _queue(profile: str) -> list[Job]:
-    """This user's jobs of the profile's grids."""
-    if shutil.which("squeue") is None:
-        return []
-    found = []
-    user = str(os.getuid())
-    for line in _ask("squeue", "--noheader", f"--user={user}", "--format=%i|%T|%N|%j|%k").splitlines():
-        number, state, host, name, what = line.strip().split("|", 4)
-        # the plugin adds its own id
-        prefix, _, _ = name.rpartition("_")
-        begin = _prefix(profile, "")
-        if prefix.startswith(begin) and state != "COMPLETING":
-            grid = prefix.removeprefix(begin)
-            known = _STATES.get(state, "running" if state in ("RUNNING", "STAGE_OUT", "SIGNALING", "STOPPED") else None)
-            if known:
-                found.append(Job(number, grid, what, known, host))
-    return found
-
-
-def _is_accounted() -> bool:
-    """Whether `sacct` tells of jobs: it is installed on clusters without accounting too."""
-    if shutil.which("sacct") is None:
-        return False
-    asked = ["sacct", "--noheader", "--allocations", "--starttime=now"]
-    try:
-        return subprocess.run(asked, capture_output=True, timeout=LIMIT_S, check=False).returncode == 0
-    except subprocess.TimeoutExpired:
-        return False
+def _job_name(profile: str, grid: str) -> str:
+    # two hyphens end the profile's name, for `tiny` begins `tiny-methods` as well
+    return f"kvrepro-{profile}--{grid}"
 
 
 def _ask(*command: str) -> str:
     """A scheduler's answer; none, with a warning, where it does not come."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-    except subprocess.TimeoutExpired:
+    except (OSError, subprocess.TimeoutExpired):
         warnings.warn(f"{command[0]} did not answer within {LIMIT_S} s", RuntimeWarning, stacklevel=2)
         return ""
     if done.returncode and done.stderr.strip():

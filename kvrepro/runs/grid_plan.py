@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..files import write_json
 from ..paths import PACKAGE, committed_summary, project_root, results_root, working_root
@@ -53,8 +53,13 @@ class GridSettings:
     measuring: Mapping[str, Request] = field(default_factory=dict)
     more: str = ""
 
-    def resources(self, request: Request | None) -> dict[str, int]:
-        """A request as Snakemake is told; 0 asks for nothing."""
+    def job(self, grid: GridFolder, profile: str, needs: dict[str, int], *, is_alone: bool = False) -> dict[str, Any]:
+        """What Snakemake is told of a job, and in `ask` what its scheduler is."""
+        ask = self.executor.asked(grid, profile, needs, is_alone=is_alone) if self.executor else ""
+        return {**needs, "ask": ask}
+
+    def needs(self, request: Request | None) -> dict[str, int]:
+        """A request in numbers; 0 asks for nothing."""
         known = {"mem_mb": 0, "runtime_min": 0, "gpus": 0} | (asdict(request) if request is not None else {})
         if self.executor is None:
             known |= {"mem_mb": 0, "runtime_min": 0}
@@ -86,14 +91,14 @@ def prepare(grid: GridFolder, whole: Profile, part: Profile, panels: Sequence[Pa
     cells = {}
     for folder, place in zip(whole.folders, order, strict=True):
         n_parts = settings.shards.get(folder.cell_id, 1)
-        asked = settings.resources(settings.requests.get(folder.cell_id))
+        needs = settings.needs(settings.requests.get(folder.cell_id))
         cells[folder.cell_id] = {
             "mark": str(grid.mark(folder)),
             "log": str(folder.log),
             "parts": [f"{i}-of-{n_parts}" for i in range(1, n_parts + 1)] if n_parts > 1 else [],
             # parts that are there are put together without a model
-            "whole": {**asked, "gpus": 0} if n_parts > 1 else asked,
-            "part": asked,
+            "whole": settings.job(grid, whole.name, {**needs, "gpus": 0} if n_parts > 1 else needs),
+            "part": settings.job(grid, whole.name, needs),
             # before any measurement, so that those come when nothing is left to run
             "priority": 1 + place,
         }
@@ -116,12 +121,11 @@ def prepare(grid: GridFolder, whole: Profile, part: Profile, panels: Sequence[Pa
                     "mark": str(grid.mark(panel)),
                     "log": str(panel.log),
                     "cells": [cell.cell_id for cell in panel.cells],
-                    **settings.resources(settings.measuring.get(panel.name)),
+                    **settings.job(grid, whole.name, settings.needs(settings.measuring.get(panel.name)), is_alone=True),
                 }
                 for panel in Panel.all_of(whole)
             },
             "panel_threads": 1 if executor else settings.cores,
-            "alone": executor.alone if executor else "",
             "figures": {
                 "marks": [str(grid.mark(thing)) for thing in (*whole.folders, *Panel.all_of(whole))],
                 "code": _figure_code(whole),
@@ -129,7 +133,8 @@ def prepare(grid: GridFolder, whole: Profile, part: Profile, panels: Sequence[Pa
             },
         },
     )
-    (results_root() / whole.name / "logs").mkdir(parents=True, exist_ok=True)
+    # a scheduler writes into its folder and does not make it
+    (results_root() / whole.name / "logs" / ("slurm" if executor else "")).mkdir(parents=True, exist_ok=True)
 
 
 def _figure_code(profile: Profile) -> list[str]:

@@ -6,8 +6,7 @@ and of a folder that is read-only. Loads without torch.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,21 +122,21 @@ class LiveGrid:
         return folder.cell_id in self.cells and not is_tried
 
 
-def progress(profile: Profile, queue: Mapping[str, Job], grids: Sequence[LiveGrid]) -> list[CellProgress]:
+def progress(profile: Profile, queue: Sequence[Job], grids: Sequence[LiveGrid]) -> list[CellProgress]:
     """The cells of a profile, in its order.
 
     Args:
-        queue: jobs of a scheduler, see `executors.queued_jobs`.
+        queue: jobs of a scheduler, see `executors.queued_jobs`; those of grids in other results folders are left out.
         grids: that run now.
     """
     jobs: dict[str, Job] = {}
-    for name, job in queue.items():
-        # of the parts of a cell one that runs says more than one that waits
-        cell = re.sub(r"_\d+-of-\d+$", "", name)
-        if cell not in jobs or job.state == RUNNING:
-            jobs[cell] = job
+    here = {grid.name for grid in GridFolder.all_of(profile.name)}
+    for job in queue:
+        # of the parts of a cell one that runs says more than one that waits; grids elsewhere have other results
+        if job.cell is not None and job.grid in here and (job.cell not in jobs or job.state == RUNNING):
+            jobs[job.cell] = job
     return [
-        _cell(config, folder, jobs.get(folder.cell_id.replace("/", "_")), grids)
+        _cell(config, folder, jobs.get(folder.cell_id), grids)
         for config, folder in zip(profile.cells, profile.folders, strict=True)
     ]
 

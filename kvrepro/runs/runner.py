@@ -90,7 +90,7 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
 
 
 def run_shard(
-    config: CellConfig, folder: str | Path, part: Part, *, device: str | None = None, threads: int = 1
+    config: CellConfig, folder: str | Path, part: Part, *, device: str | None = None, threads: int = 1, n_gpus: int = 1
 ) -> dict[str, int]:
     """Make the replies of one part of a cell that no run has made; `run_cell` gathers the parts.
 
@@ -98,6 +98,7 @@ def run_shard(
 
     Args:
         folder: where the unfinished cell lies.
+        n_gpus: devices of `KVREPRO_GPUS` that it holds meanwhile, where that is set.
 
     Returns:
         How many replies the part has (`replies`), and how many of them were `made` now.
@@ -112,7 +113,7 @@ def run_shard(
     problems, _ = load_with_origin(config.benchmark, config.n_problems, config.prompt_style)
     mine = part.take(_keys(config, problems))
     if missing := Replies.found(folder, config.cell_id).missing(mine):
-        with claimed_gpus():
+        with claimed_gpus(n_gpus):
             _make_replies(config, folder, problems, missing, part, device, clock)
     return {"replies": len(mine), "made": len(missing)}
 

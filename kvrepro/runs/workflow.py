@@ -35,14 +35,14 @@ _GENERAL = ("Exiting because a job execution failed", "WorkflowError:")
 _QUIET = ("--quiet", "rules")
 
 
-def snakemake_command(grid: GridFolder, profile: str, settings: GridSettings) -> list[str]:
+def snakemake_command(grid: GridFolder, settings: GridSettings) -> list[str]:
     """Snakemake's command line for a grid that is prepared."""
     executor, gpus = settings.executor, settings.gpus
     where = (
         # profiles of the user's own are for other workflows
         ["--profile=none", f"--cores={settings.cores}"]
         if executor is None
-        else [f"--profile={executor.folder}", f"--jobs={settings.cores}", *executor.flags(grid, profile)]
+        else [f"--profile={executor.folder}", f"--jobs={settings.cores}", *executor.flags()]
     )
     flags = [
         f"--snakefile={project_root() / 'Snakefile'}",
@@ -103,7 +103,7 @@ def clear_up(profile: str, own: GridFolder, executor: Executor | None) -> None:
             dead.append(grid)
     if dead and executor is not None and (n := cancel(profile, [g.name for g in dead], only_queued=True)):
         print(f"{n} queued jobs of a grid that was killed are cancelled; those that run go on", file=sys.stderr)
-    running = {job.grid for job in queued_jobs(profile).values()} if dead else set()
+    running = {job.grid for job in queued_jobs(profile)} if dead else set()
     for grid in dead:
         # its jobs that run still need the folder
         if grid.name not in running:

@@ -83,16 +83,21 @@ def start_grid(claim, folders, **changes):
     return grid
 
 
-def submit(monkeypatch, **jobs):
-    monkeypatch.setattr("kvrepro.commands.status.queued_jobs", lambda profile: jobs if profile == PROFILE else {})
+@pytest.fixture(autouse=True)
+def submit(monkeypatch):
+    """Put jobs into a scheduler's queue, which is empty without, whatever the machine that the tests run on has."""
+
+    def queue(jobs):
+        monkeypatch.setattr("kvrepro.commands.status.queued_jobs", lambda profile: jobs if profile == PROFILE else ())
+
+    queue(())
+    return queue
 
 
-def job(number, state, host=""):
-    return Job(str(number), "a-grid", "", state, host)
-
-
-def name_of(folder):
-    return folder.cell_id.replace("/", "_")
+def job(folder, number, state, host="", part=None, grid="a-grid"):
+    """Of a grid that has left its folder, as one that was killed does."""
+    (results_root() / PROFILE / ".grid" / "a-grid").mkdir(parents=True, exist_ok=True)
+    return Job(str(number), grid, folder.cell_id, part, state, host)
 
 
 def states(found):
@@ -111,11 +116,10 @@ def test_who_runs_a_cell_is_said_with_host_and_job(status, claim, folders):
     assert row in [line.split() for line in lines]
 
 
-def test_a_job_that_waits_is_queued_and_one_that_starts_is_running(status, folders, monkeypatch):
-    waits, starts, part = (name_of(folder) for folder in folders[:3])
-    jobs = {waits: job(5, "queued"), starts: job(6, "running", "node3")}
-    jobs |= {f"{part}_1-of-2": job(7, "running", "node4"), f"{part}_2-of-2": job(8, "queued")}
-    submit(monkeypatch, **jobs)
+def test_a_job_that_waits_is_queued_and_one_that_starts_is_running(status, folders, submit):
+    jobs = [job(folders[0], 5, "queued"), job(folders[1], 6, "running", "node3")]
+    parts = [job(folders[2], 7, "running", "node4", "1-of-2"), job(folders[2], 8, "queued", part="2-of-2")]
+    submit([*jobs, *parts])
     lines, found = status()
     assert states(found) == ["queued", "running", "running", "left", "left"]
     assert [cell["job"] for cell in found["cells"][:3]] == ["5", "6", "7"]
@@ -124,9 +128,14 @@ def test_a_job_that_waits_is_queued_and_one_that_starts_is_running(status, folde
     assert ["running", folders[1].cell_id, "0/4", "-", "node3", "-", "6"] in [line.split() for line in lines]
 
 
-def test_a_finished_cell_is_done_whatever_is_queued(status, folders, monkeypatch):
+def test_jobs_of_another_results_folder_are_not_ours(status, folders, submit):
+    submit([job(folders[0], 5, "running", "node", grid="elsewhere")])
+    assert states(status()[1]) == ["left"] * 5
+
+
+def test_a_finished_cell_is_done_whatever_is_queued(status, folders, submit):
     finish(0)
-    submit(monkeypatch, **{name_of(folders[0]): job(5, "queued")})
+    submit([job(folders[0], 5, "queued")])
     _, found = status()
     assert states(found)[0] == "done" and found["queued"] == 0
 
@@ -209,7 +218,7 @@ def test_what_runs_counts_with_what_it_has_left(status, claim, folders):
     assert status()[1]["remaining_s"] == pytest.approx(3.25 * CELL_S)
 
 
-def test_the_rest_is_laid_out_on_what_the_living_grids_have(status, claim, folders, monkeypatch):
+def test_the_rest_is_laid_out_on_what_the_living_grids_have(status, claim, folders):
     finish(0)
     start_grid(claim, folders, gpus=["0", "1", "2"], cores=64)
     _, found = status()
@@ -219,10 +228,10 @@ def test_the_rest_is_laid_out_on_what_the_living_grids_have(status, claim, folde
     assert status()[1]["remaining_s"] == pytest.approx(CELL_S)
 
 
-def test_on_a_scheduler_what_runs_now_counts(status, claim, folders, monkeypatch):
+def test_on_a_scheduler_what_runs_now_counts(status, claim, folders, submit):
     finish(0)
     start_grid(claim, folders, executor="slurm", cores=100)
-    submit(monkeypatch, **{name_of(folder): job(5, "running", "node") for folder in folders[1:3]})
+    submit([job(folder, 5, "running", "node") for folder in folders[1:3]])
     _, found = status()
     assert found["estimate"]["side_by_side"] == 2 and found["remaining_s"] == pytest.approx(2 * CELL_S)
 
@@ -252,7 +261,7 @@ def test_models_of_which_no_cell_is_finished_are_left_out_and_said(call):
     write_finished("tiny", cells[0])
     others = sum(cell.model != cells[0].model for cell in cells)
     assert 0 < others < len(cells)
-    code, out, _ = call("status", "tiny")
+    _, out, _ = call("status", "tiny")
     found = json.loads(out.splitlines()[-1])
     assert found["estimate"]["untold"] == others and found["remaining_s"] > 0
     assert f"without {others} cells, of whose models none is finished" in out.splitlines()[1]

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from importlib.util import find_spec
 
 import pytest
 
 from kvrepro.cli import main
 from kvrepro.errors import KvreproError, UnknownNameError
+from kvrepro.paths import project_root, results_root
 from kvrepro.runs import executors
-from kvrepro.runs.executors import Executor, cancel, queued_jobs
+from kvrepro.runs.executors import Executor, Job, cancel, queued_jobs
 from kvrepro.runs.grid_folder import GridFolder
 
-HAS_PLUGIN = find_spec("snakemake_executor_plugin_slurm") is not None
-needs_plugin = pytest.mark.skipif(not HAS_PLUGIN, reason="snakemake-executor-plugin-slurm is not installed")
-ID = "0d7a5b0e-5a0c-4bb5-a5a0-4a0f6c6f0d11"
-CELL = "rule_cell_wildcards_tiny-r1-llama_chain-12_full-none_2beff874"
-SHARD = "rule_shard_wildcards_tiny-r1-llama_chain-12_full-none_2beff874_1-of-2"
+HAS_PLUGIN = find_spec("snakemake_executor_plugin_cluster_generic") is not None
+needs_plugin = pytest.mark.skipif(not HAS_PLUGIN, reason="snakemake-executor-plugin-cluster-generic is not installed")
+CELL = "tiny-r1-llama/chain-12/full-none/2beff874"
 QUEUE = f"""\
-7|RUNNING|node3|kvrepro-tiny--box-12-abc_{ID}|{CELL}
-8|PENDING||kvrepro-tiny--box-12-abc_{ID}|{SHARD}
-9|PENDING||kvrepro-tiny-methods--box-13-abc_{ID}|rule_cell_wildcards_other
-10|COMPLETING|node3|kvrepro-tiny--box-12-abc_{ID}|rule_cell_wildcards_ended
+7|RUNNING|node3|kvrepro-tiny--box-12-abc|cell {CELL}
+8|PENDING||kvrepro-tiny--box-12-abc|shard {CELL} 1-of-2
+9|PENDING||kvrepro-tiny-methods--box-13-abc|cell other
+10|COMPLETING|node3|kvrepro-tiny--box-12-abc|cell ended
 11|RUNNING|node4|somebody's work|(null)
-12|PENDING||kvrepro-tiny--box-14-def_{ID}|rule_throughput_wildcards_tiny-r1-llama_chain-12
+12|PENDING||kvrepro-tiny--box-14-def|throughput tiny-r1-llama/chain-12
 """
 
 
@@ -48,13 +48,13 @@ def slurm(tmp_path, monkeypatch):
     return queue
 
 
-def test_jobs_are_those_of_this_profile_s_cells_and_parts(slurm):
-    found = queued_jobs("tiny")
-    assert {name: (job.id, job.state, job.host) for name, job in found.items()} == {
-        "tiny-r1-llama_chain-12_full-none_2beff874": ("7", "running", "node3"),
-        "tiny-r1-llama_chain-12_full-none_2beff874_1-of-2": ("8", "queued", ""),
-    }
-    assert list(queued_jobs("tiny-methods")) == ["other"]
+def test_jobs_are_those_of_this_profile_s_grids(slurm):
+    assert queued_jobs("tiny") == [
+        Job("7", "box-12-abc", CELL, None, "running", "node3"),
+        Job("8", "box-12-abc", CELL, "1-of-2", "queued", ""),
+        Job("12", "box-14-def", None, None, "queued", ""),
+    ]
+    assert [job.cell for job in queued_jobs("tiny-methods")] == ["other"]
 
 
 def test_the_jobs_of_one_grid_are_cancelled_and_no_others(slurm):
@@ -67,30 +67,64 @@ def test_the_jobs_of_one_grid_are_cancelled_and_no_others(slurm):
 def test_a_scheduler_that_does_not_answer_is_a_warning(slurm, monkeypatch):
     (slurm.parent / "bin" / "squeue").write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2; exit 1\n")
     with pytest.warns(RuntimeWarning, match="squeue: Unable to contact slurm controller"):
-        assert queued_jobs("tiny") == {}
+        assert queued_jobs("tiny") == []
     (slurm.parent / "bin" / "squeue").write_text("#!/bin/sh\nexec sleep 60\n")
     monkeypatch.setattr(executors, "LIMIT_S", 0.2)
     with pytest.warns(RuntimeWarning, match=r"squeue did not answer within 0\.2 s"):
-        assert queued_jobs("tiny") == {}
+        assert queued_jobs("tiny") == []
 
 
 def test_without_slurm_there_are_no_jobs(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert queued_jobs("tiny") == {}
+    assert queued_jobs("tiny") == []
 
 
 @needs_plugin
-def test_the_shipped_slurm_profile_and_what_it_cannot_know(slurm):
-    found = Executor.load("slurm")
-    assert found.plugin == "slurm" and found.alone == "--exclusive"
-    assert found.default("runtime") > 0 and found.default("nothing") is None
-    grid = GridFolder.new("tiny-methods")
-    flags = found.flags(grid, "tiny-methods")
-    assert f"--slurm-jobname-prefix=kvrepro-tiny-methods--{grid.path.name}" in flags
-    # this cluster keeps no accounts
-    assert "--slurm-status-command=squeue" in flags and "--slurm-no-account" in flags
-    (slurm.parent / "bin" / "sacct").write_text("#!/bin/sh\nexit 0\n")
-    assert "--slurm-status-command=squeue" not in found.flags(grid, "tiny-methods")
+def test_what_the_shipped_profile_asks_slurm_for(slurm):
+    found, grid = Executor.load("slurm"), GridFolder.new("tiny")
+    assert found.is_slurm and found.default("runtime") > 0 and found.default("nothing") is None
+    needs = {"mem_mb": 3000, "runtime_min": 20, "gpus": 2}
+    logs = results_root() / "tiny" / "logs" / "slurm" / "%j.log"
+    named = f"--job-name=kvrepro-tiny--{grid.name} --output={logs} --ntasks=1"
+    assert found.asked(grid, "tiny", needs) == f"{named} --mem=3000M --time=20 --gpus=2"
+    # what is not known is not asked for, and a cluster without GPUs is asked for none
+    assert found.asked(grid, "tiny", dict.fromkeys(needs, 0), is_alone=True) == f"{named} --exclusive"
+    (flag,) = found.flags()
+    assert flag == f"--cluster-generic-status-cmd=sh {found.folder / 'status.sh'}"
+
+
+@needs_plugin
+def test_a_cluster_without_gpus_says_so_before_its_jobs_are_refused(slurm):
+    sinfo = slurm.parent / "bin" / "sinfo"
+    sinfo.write_text("#!/bin/sh\necho '(null)'\n")
+    sinfo.chmod(0o755)
+    with pytest.raises(KvreproError, match=r"no node of this cluster has GPUs \(sinfo\): --gpus 0 runs on processors"):
+        Executor.load("slurm").check_gpus()
+    sinfo.write_text("#!/bin/sh\necho '(null)'; echo gpu:2\n")
+    Executor.load("slurm").check_gpus()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a script for a POSIX shell")
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        ("echo RUNNING", "running"),
+        ("echo PENDING", "running"),
+        ("echo COMPLETING", "running"),
+        ("echo COMPLETED", "success"),
+        ("echo TIMEOUT", "failed"),
+        ("echo NODE_FAIL", "failed"),
+        # of a job that SLURM has forgotten the mark decides; a controller that is down says nothing
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", "success"),
+        ("exit 0", "success"),
+        ("echo 'Unable to contact slurm controller (connect failure)' >&2; exit 1", "running"),
+    ],
+)
+def test_a_job_is_failed_only_where_slurm_says_so(slurm, answer, status):
+    (slurm.parent / "bin" / "squeue").write_text(f"#!/bin/sh\n{answer}\n")
+    script = project_root() / "profiles" / "slurm" / "status.sh"
+    done = subprocess.run(["sh", str(script), "7"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{status}\n" and done.stderr == ""
 
 
 def test_an_unknown_executor_is_named_with_those_that_there_are(tmp_path):
@@ -117,8 +151,10 @@ def test_a_machine_without_slurm_is_no_login_node(monkeypatch, tmp_path):
 def test_a_folder_of_one_s_own(tmp_path):
     (tmp_path / "config.yaml").write_text("executor: local\njobs: 3\ndefault-resources: [runtime=20, mem_mb=100]\n")
     found = Executor.load(str(tmp_path))
-    assert (found.plugin, found.n_jobs, found.default("runtime"), found.alone) == ("local", 3, 20, "")
-    assert found.flags(GridFolder.new("tiny"), "tiny") == []
+    assert (found.plugin, found.n_jobs, found.default("runtime"), found.is_slurm) == ("local", 3, 20, False)
+    assert found.flags() == []
+    # another scheduler is told by its own file, which names Snakemake's resources
+    assert found.asked(GridFolder.new("tiny"), "tiny", {"mem_mb": 1, "runtime_min": 1, "gpus": 1}) == ""
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,11 @@ def test_the_figures_are_made_of_the_whole_and_not_of_a_part():
     assert plan["targets"] == [str(grid.mark(SMOKE.folders[0]))]
 
 
-EXECUTOR = SimpleNamespace(default=lambda name: 1440, alone="--exclusive", folder=SimpleNamespace(name="slurm"))
+EXECUTOR = SimpleNamespace(
+    default=lambda name: 1440,
+    asked=lambda grid, profile, needs, is_alone=False: f"{needs['mem_mb']} {'alone' * is_alone}",
+    folder=SimpleNamespace(name="slurm"),
+)
 ASKED = Request(mem_mb=3000, runtime_min=20, gpus=0)
 
 
@@ -89,7 +93,9 @@ def test_what_a_cell_asks_for(settings, expected):
     _, plan = planned(settings)
     asked = plan["cells"][FIRST]["whole"]
     assert (asked["gpus"], asked["mem_mb"], asked["runtime_min"]) == expected
-    assert plan["alone"] == ("" if settings.executor is None else "--exclusive")
+    (panel,) = plan["panels"].values()
+    told = ("", "") if settings.executor is None else (f"{expected[1]} ", "0 alone")
+    assert (asked["ask"], panel["ask"]) == told
 
 
 def test_parts_ask_for_what_the_cell_asks_for_and_putting_them_together_for_no_gpu():

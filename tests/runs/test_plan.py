@@ -203,6 +203,39 @@ def test_the_command_prints_totals_and_one_object(capsys):
     assert result["throughput_hours"] == pytest.approx(steps_s / 3600, abs=1e-3)
 
 
+def test_the_command_says_how_long_a_machine_with_several_gpus_takes(call):
+    code, out, err = call("plan", "--profile", "paper", "--gpu", "h100", "--gpus", "8")
+    assert code == 0, err
+    result = json.loads(out.splitlines()[-1])
+    box = result["box"]
+    assert box["gpus"] == 8 and box["longest_s"] == max(c["seconds"] for c in result["cells"])
+    assert box["one_gpu_s"] == pytest.approx(3600 * (result["hours"] + result["throughput_hours"]), abs=4)
+    assert box["one_gpu_s"] / 8 < box["seconds"] < box["one_gpu_s"]
+    lines = out.splitlines()
+    speedup = f"{box['one_gpu_s'] / box['seconds']:.1f} times as fast as one; limited by throughput"
+    assert lines[1].startswith("8 x h100: ") and speedup in lines[1]
+    fits = sorted(c["largest_batch"] for c in result["cells"] if c["cell_id"].startswith("r1-llama/"))
+    assert f"batch of r1-llama: 20 rows; {fits[0]} to {fits[-1]} fit (column `fits`)" in lines
+
+
+def test_a_cell_that_holds_up_the_others_is_named_with_the_way_out(call):
+    from kvrepro.cli import build_parser
+
+    code, out, err = call("plan", "--profile", "paper-methods", "--gpu", "h100", "--gpus", "300")
+    assert code == 0, err
+    result, line = json.loads(out.splitlines()[-1]), out.splitlines()[1]
+    assert f"limited by its longest cell, {result['box']['longest_cell']} (" in line
+    assert result["box"]["split_s"] < result["box"]["cells_s"]
+    asked = build_parser().parse_args(line.split("`kvrepro ")[1].split("`")[0].split())
+    assert asked.cell_hours == pytest.approx(result["box"]["even_s"] / 3600, abs=0.011)
+
+
+def test_gpus_that_are_not_here_are_said_in_one_line(call):
+    code, out, err = call("plan", "--profile", "smoke", "--gpus", "64")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "--gpus 64: this machine has" in err and "--gpu h100" in err
+
+
 def test_throughput_takes_a_pass_for_every_round_of_whole_replies():
     plan = CellForecast(paper(), machine("h100"), [])
     whole, turns = (plan.throughput_seconds(ThroughputSettings(rounds=10, turn_tokens=n)) for n in (None, 4))

@@ -15,9 +15,13 @@ from kvrepro.runs.forecast import CellForecast
 from kvrepro.runs.machines import GPUS, machine
 from kvrepro.runs.past_cells import ELSEWHERE, GIVEN, MEASURED, PastCell
 from kvrepro.runs.scheduling import (
+    CELL,
     CUDA_BYTES,
+    DEVICES,
+    PANELS,
     PROCESSES_BYTES,
     START_S,
+    Box,
     Request,
     box_seconds,
     gpus_needed,
@@ -129,11 +133,26 @@ def test_cells_begin_in_order_as_soon_as_a_device_is_free():
     assert makespan([(3.0, 1), (1.0, 1), (2.0, 2)], 2) == makespan([(3.0, 1), (1.0, 1), (2.0, 9)], 2) == 5
 
 
-def test_a_box_counts_cells_whose_time_is_known():
-    def cell(seconds, gpus=1):
-        return SimpleNamespace(seconds=seconds, request=Request(1, None, gpus))
+def cell(seconds, gpus=1, name="a", n_replies=100):
+    """A forecast with 2 s outside decoding and ten replies decoded together."""
+    sizes = dict(overhead_s=2.0, n_replies=n_replies, batch_rows=10, cell_id=name)
+    return SimpleNamespace(seconds=seconds, request=Request(1, None, gpus), **sizes)
 
+
+def test_a_box_counts_cells_whose_time_is_known():
     assert box_seconds([cell(2.0), cell(None), cell(3.0, 0), cell(4.0)], 2) == 6
+    assert Box.of([cell(None)], 2) is None
+
+
+def test_a_box_says_what_limits_it():
+    even = Box.of([cell(10.0)] * 8, 4)
+    assert (even.seconds, even.one_gpu_s, even.limited_by) == (20, 80, DEVICES)
+    long = Box.of([cell(10.0), cell(102.0, name="long")], 4, panels_s=5.0)
+    assert (long.cells_s, long.seconds, long.one_gpu_s, long.limited_by) == (102, 107, 117, CELL)
+    assert (long.longest_cell, long.longest_s) == ("long", 102)
+    # 100 s of decoding in parts of at most 28 s, 2 of them outside decoding: four, the last of which waits 10 s
+    assert long.even_s == 28 and long.split_s == 10 + 27
+    assert Box.of([cell(10.0)] * 8, 4, panels_s=30.0).limited_by == PANELS
 
 
 def test_a_cell_is_split_until_no_part_is_longer():

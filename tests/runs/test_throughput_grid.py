@@ -136,7 +136,7 @@ def test_nothing_of_the_grid_runs_beside_a_measurement(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", str(stand_in))
         prepare(grid, pair, pair, Panel.all_of(pair), settings)
-    done = subprocess.run(snakemake_command(grid, "pair", settings), capture_output=True, text=True, check=False)
+    done = subprocess.run(snakemake_command(grid, settings), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     ran = [line.split(maxsplit=2) for line in log.read_text().splitlines()]
     times = [(float(began), float(ended), what) for began, ended, what in ran]

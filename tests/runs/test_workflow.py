@@ -11,24 +11,16 @@ import pytest
 from kvrepro.cli import main
 from kvrepro.errors import RunError
 from kvrepro.runs import workflow
-from kvrepro.runs.folder import MANIFEST, NOTEBOOK, RECORDS, CellFolder
+from kvrepro.runs.folder import MANIFEST, RECORDS, CellFolder
 from kvrepro.runs.grid_folder import GridFolder
 from kvrepro.runs.grid_plan import GridSettings
 from kvrepro.runs.profiles import load_profile
 from kvrepro.runs.throughput import Panel
 from kvrepro.runs.workflow import failures
 
+from ..panels import finish
+
 SMOKE = load_profile("smoke")
-
-
-def finish(cell, age_s=0.0):
-    """Files of a complete cell, this old."""
-    folder = CellFolder.of("smoke", cell).path
-    folder.mkdir(parents=True)
-    for name in (NOTEBOOK, RECORDS, MANIFEST):
-        (folder / name).write_text("{}")
-        os.utime(folder / name, (time.time() - age_s, time.time() - age_s))
-    return folder
 
 
 def planned(capfd):
@@ -40,7 +32,9 @@ def planned(capfd):
 
 
 def test_a_result_that_was_deleted_is_planned_again_although_the_page_is_newer(capfd):
-    folders = [finish(cell, age_s=500) for cell in SMOKE.cells]
+    finish(SMOKE.cells, "smoke")
+    for folder in SMOKE.folders:
+        os.utime(folder.path / MANIFEST, (time.time() - 500,) * 2)
     (panel,) = Panel.all_of(SMOKE)
     panel.path.parent.mkdir(parents=True)
     cells = {cell: {"ended": ended} for cell, ended in panel.runs().items()}
@@ -57,7 +51,7 @@ def test_a_result_that_was_deleted_is_planned_again_although_the_page_is_newer(c
     for name in ("index.html", "summary.csv", f"{SMOKE.notebook}.ipynb"):
         (page / name).touch()
     assert planned(capfd) == (0, 0)
-    (folders[2] / RECORDS).unlink()
+    (SMOKE.folders[2].path / RECORDS).unlink()
     assert planned(capfd) == (1, 1)
 
 
@@ -100,5 +94,5 @@ def test_a_snakemake_that_failed_itself_is_one_message():
 
 def test_flags_for_snakemake_are_quoted_as_in_a_shell():
     settings = GridSettings(1, more="--executor local --set-resources 'cell:note=a b'")
-    command = workflow.snakemake_command(GridFolder.new("smoke"), "smoke", settings)
+    command = workflow.snakemake_command(GridFolder.new("smoke"), settings)
     assert command[-4:] == ["--executor", "local", "--set-resources", "cell:note=a b"]
