@@ -23,9 +23,13 @@ from .processes import Server, server
 def trial(name: str, folder: Path, running: Server, draw: random.Random) -> Lab:
     """One fault, and all that is promised after it."""
     with laboratory(folder, running, draw) as lab:
-        KINDS[name](lab)
-        if not lab.has_ended:
-            lab.end()
+        try:
+            KINDS[name](lab)
+            if not lab.has_ended:
+                lab.end()
+        except Exception as error:
+            # the other trials go on
+            lab.say("trial", f"it ended early: {error!r}")
         return lab
 
 

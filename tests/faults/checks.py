@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,12 @@ class Checks(Place):
             for process in self.processes():
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
+
+    def expect(self, codes: Collection[int], *arguments: str) -> None:
+        """Run a command to its end."""
+        process = self.command(*arguments)
+        if (code := self.ended(process)) not in codes:
+            self.say(CODE, f"{arguments}: exit code {code}: {last_words(process.err)}")
 
     def ended(self, process: Forked) -> int | None:
         """Its exit code once it has ended, which it does soon; what it said is judged."""

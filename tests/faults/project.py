@@ -33,7 +33,7 @@ def make_project(folder: Path) -> Path:
     # neither plots nor tables: what the cell is for has happened
     notebook.cells = [*notebook.cells[:runs], nbformat.v4.new_code_cell(first), notebook.cells[runs]]
     nbformat.write(notebook, root / "notebooks" / "cell.ipynb")
-    drawn = nbformat.v4.new_code_cell('profile: str = "faults"', metadata={"tags": ["parameters"]})
+    drawn = nbformat.v4.new_code_cell('profile: str = "faults"\nout: str = ""', metadata={"tags": ["parameters"]})
     named = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=[drawn], metadata=named), root / "notebooks" / "nothing.ipynb")
     return root
