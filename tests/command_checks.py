@@ -19,10 +19,11 @@ from pathlib import Path
 import pytest
 
 from kvrepro import cli
+from kvrepro.files import read_yaml
 from kvrepro.models.table import MODELS
 from kvrepro.runs.profiles import load_profile, profile_names
 
-from .documents import ROOT, Command, commands_of
+from .documents import ROOT, Command
 
 CELL = next(c for c in load_profile("smoke").cells if c.method == "window")
 PART = CELL.cell_id.rsplit("/", 1)[0]
@@ -75,6 +76,9 @@ class Workspace:
                 patch.setenv("KVREPRO_RESULTS", str(self.folder / "results"))
                 patch.setenv("MPLBACKEND", "agg")
                 patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+                if "--gpus" in words:
+                    # of a box with eight, which this machine need not be
+                    patch.setenv("KVREPRO_GPUS", ",".join(map(str, range(8))))
                 for name, value in environment:
                     patch.setenv(name, value)
                 outside = words[0] != "kvrepro" or words[1] == "grid"
@@ -149,6 +153,12 @@ def installs_extras(_: Workspace, command: Command) -> None:
     assert asked and set(",".join(asked).split(",")) <= set(extras)
 
 
+def names_a_plugin(_: Workspace, command: Command) -> None:
+    """A package that an executor of ours needs."""
+    plugins = {read_yaml(path)["executor"] for path in ROOT.glob("profiles/*/config.yaml")}
+    assert command.words[-1] in {f"snakemake-executor-plugin-{plugin}" for plugin in plugins}
+
+
 def downloads_a_model_of_the_table(_: Workspace, command: Command) -> None:
     hub_id, revision = command.words[2], command.words[command.words.index("--revision") + 1]
     assert (hub_id, revision) in {(m.source, m.revision) for m in MODELS.values()}
@@ -187,13 +197,6 @@ def names_parameters(_: Workspace, command: Command) -> None:
     known = papermill.inspect_notebook(str(ROOT / command.words[1]))
     given = [after for word, after in pairwise(command.words) if word == "-p"]
     assert given and set(given) <= set(known)
-
-
-def wraps_a_command_line(workspace: Workspace, command: Command) -> None:
-    """What SLURM would run in a job is a command line of ours."""
-    wrapped = command.words[command.words.index("--wrap") + 1]
-    (inner,) = commands_of(re.sub(r"\$\(.*?\)", CELL.hash8, wrapped))
-    parsed(workspace, inner)
 
 
 def names_test_files(_: Workspace, command: Command) -> None:

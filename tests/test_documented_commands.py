@@ -23,6 +23,7 @@ from .command_checks import (
     instead,
     make_target,
     names_a_file,
+    names_a_plugin,
     names_parameters,
     names_test_files,
     names_the_page_of_a_profile,
@@ -30,7 +31,6 @@ from .command_checks import (
     parsed_after_launcher,
     shows_help,
     with_more,
-    wraps_a_command_line,
 )
 from .documents import Command, commands, commands_of, named_commands, named_options
 
@@ -55,6 +55,12 @@ TABLE = (
         instead(f"kvrepro run --profile smoke --cell {CELL.hash8}"),
         "the paper's models are not here",
     ),
+    Row(
+        r"kvrepro run --profile \S+ --cell HASH --shard \d/\d",
+        instead(f"kvrepro run --profile smoke --cell {CELL.hash8} --shard 1/2"),
+        "the paper's models are not here",
+    ),
+    Row(r"kvrepro grid .*--executor .*", parsed, "needs a cluster; `make test-slurm` runs it on one"),
     Row(r"kvrepro grid \S+ --dry-run.*", as_it_stands),
     Row(
         r"kvrepro grid (PROFILE|tiny( --cores \d+| --only \S+)?)",
@@ -62,7 +68,7 @@ TABLE = (
         "a whole grid takes minutes; the cell is the one that `run --profile` left finished",
     ),
     Row(r"kvrepro grid smollm2", parsed, "needs the fetched model and benchmark rows"),
-    Row(r"kvrepro grid paper .*--only.*", with_more("--dry-run"), "needs a GPU and the paper's models"),
+    Row(r"kvrepro grid paper( .*--(only|gpus).*)?", with_more("--dry-run"), "needs GPUs and the paper's models"),
     Row(r"kvrepro status \S+", as_it_stands),
     Row(
         r"kvrepro throughput \S+.*",
@@ -70,7 +76,7 @@ TABLE = (
         "minutes, and it needs all cells of a panel; its tests measure small ones",
     ),
     Row(
-        r"kvrepro summary \S+( --pictures N)?",
+        r"kvrepro summary \S+( --pictures N| --out FOLDER)?",
         instead("kvrepro summary smoke --pictures 0"),
         "the notebook is what takes time, so once; pictures have tests of their own",
     ),
@@ -108,8 +114,7 @@ TABLE = (
     Row(r"python tests/frozen.py compare", names_test_files, "a test of its own"),
     Row(r"python tests/cell_overhead.py", names_test_files, "measures, for minutes"),
     Row(r"ruff .*", lambda *_: None, "`make lint` runs it; it may be missing where only the tests are installed"),
-    Row(r"sbatch .*", wraps_a_command_line, "needs SLURM"),
-    Row(r"awk .*", lambda *_: None, "the shell's; picks lines"),
+    Row(r"pip install snakemake-.*", names_a_plugin, "changes the environment that the tests run in"),
     Row(r"pip install .*", installs_extras, "changes the environment that the tests run in"),
     Row(r"hf download \S+ --revision \S+", downloads_a_model_of_the_table, "needs the Hub, 15 GB"),
     Row(r"hf auth login", lambda *_: None, "needs the Hub and a person"),

@@ -28,6 +28,7 @@ from .stand_in import stand_in_command
 
 KERNEL = "python3"  # what executed notebooks say; no kernel of that name is looked up
 START_LIMIT_S = 240  # a loaded machine takes its time
+_TRANSPORT = "tcp" if sys.platform == "win32" else "ipc"
 _CONNECTION = "k.json"
 # what the path of a socket has below the user's folder: Jupyter adds `-ipc-` and a digit to the connection file's stem
 _BELOW = "/kernels/12345678/k-ipc-5"
@@ -76,7 +77,7 @@ class OwnKernelManager(AsyncKernelManager):
 
     def __init__(self, **kwargs: Any):
         own = {"connection_file": str(self.folder / _CONNECTION), "client_factory": OwnKernelClient}
-        super().__init__(transport="tcp" if sys.platform == "win32" else "ipc", **own, **kwargs)
+        super().__init__(transport=_TRANSPORT, **own, **kwargs)
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -136,7 +137,8 @@ def own_kernel() -> Iterator[dict[str, Any]]:
 @contextlib.contextmanager
 def _kernel_folder() -> Iterator[Path]:
     """A new folder for the files of one kernel, gone after the block; those of processes that were killed go first."""
-    kernels = private_folder(zmq.IPC_PATH_MAX_LEN - len(_BELOW)) / Path(_BELOW).parts[1]
+    longest = zmq.IPC_PATH_MAX_LEN - len(_BELOW) if _TRANSPORT == "ipc" else None
+    kernels = private_folder(longest) / Path(_BELOW).parts[1]
     kernels.mkdir(exist_ok=True)
     # whoever has a folder holds the lock in it
     with FileLock(kernels / "looking"):

@@ -13,7 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
@@ -70,9 +70,19 @@ def part_claims(working: Path) -> dict[Path, Part]:
     return {path: Part(int(found[1]), int(found[2])) for path, found in named if found}
 
 
-def wait_for_parts(working: Path) -> None:
-    """Wait until nobody makes a part of the cell; for the plain run, once it has the cell's claim."""
-    _wait(part_claims(working))
+def wait_for_parts(working: Path, what: str) -> None:
+    """Wait until nobody makes a part of the cell; for the plain run, once it has the cell's claim and before its GPUs.
+
+    Args:
+        working: where the unfinished cell lies.
+        what: who waits, for messages, such as "cell x/y".
+    """
+    claims = part_claims(working)
+    _wait(claims, what)
+    for path in claims:
+        # what a dead process left goes away; a run that takes it just then sees the cell's claim and gives it back
+        with suppress(KvreproError), held(path, what):
+            pass
 
 
 @contextmanager
@@ -82,23 +92,24 @@ def claimed_part(folder: CellFolder, part: Part) -> Iterator[None]:
     Another run of the same part, the cell's plain run and parts of another division that share replies are waited for.
     """
     mine = folder.path.with_name(f".{folder.path.name}.shard-{part.name}.lock")
+    what = f"part {part} of cell {folder.cell_id}"
     while True:
-        with held(mine, f"part {part} of cell {folder.cell_id}", wait=True):
+        with held(mine, what, wait=True):
             others = {path: other for path, other in part_claims(folder.partial).items() if other.meets(part)}
             first = [folder.lock, *(path for path, other in others.items() if other.of < part.of)]
             if not any(map(holder, first)):
-                _wait(path for path, other in others.items() if other.of > part.of)
+                _wait([path for path, other in others.items() if other.of > part.of], what)
                 yield
                 return
-        _wait(first)
+        _wait(first, what)
 
 
-def _wait(claims: Iterable[Path]) -> None:
+def _wait(claims: Iterable[Path], what: str) -> None:
     """Wait until nobody holds one of these claims; names each holder once."""
     for path in claims:
         told = None
         while found := holder(path):
             if found != told:
-                print(f"waiting for {found}, who holds {path.name}", file=sys.stderr)
+                print(f"{what} waits for {found}, which holds {path.name}", file=sys.stderr, flush=True)
                 told = found
             time.sleep(POLL_S)

@@ -69,7 +69,7 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
         _same_cell(folder, manifest["cell_id"], config)
         return manifest
     folder.mkdir(parents=True, exist_ok=True)
-    wait_for_parts(folder)
+    wait_for_parts(folder, f"cell {config.cell_id}")
     clock = _Clock()
     torch.set_num_threads(threads)
     problems, origin = load_with_origin(config.benchmark, config.n_problems, config.prompt_style)
@@ -90,7 +90,13 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
 
 
 def run_shard(
-    config: CellConfig, folder: str | Path, part: Part, *, device: str | None = None, threads: int = 1, n_gpus: int = 1
+    config: CellConfig,
+    folder: str | Path,
+    part: Part,
+    *,
+    device: str | None = None,
+    threads: int = 1,
+    n_gpus: int = 1,
 ) -> dict[str, int]:
     """Make the replies of one part of a cell that no run has made; `run_cell` gathers the parts.
 
@@ -98,7 +104,7 @@ def run_shard(
 
     Args:
         folder: where the unfinished cell lies.
-        n_gpus: devices of `KVREPRO_GPUS` that it holds meanwhile, where that is set.
+        n_gpus: devices to hold while it decodes (`claimed_gpus`); none where the part is there already.
 
     Returns:
         How many replies the part has (`replies`), and how many of them were `made` now.
@@ -141,15 +147,12 @@ def _make_replies(
     entry = model_entry(config.model)
     model, tokenizer = load_model(entry, device)
     engine, requests = prepare_cell(config, model, tokenizer, problems)
-    captured = engine.decoder.captures
     facts = {
         **_whereabouts(str(model.device)),
         "started": clock.started,
         "method": _method_row(config, engine.method),
         "decoder": engine.decoder.name,
         "batch_invariant": engine.decoder.batch_invariant,
-        "captured": captured,
-        "observe_in_graph": captured and engine.method.observes_on_device,
         "thought": _thought_row(engine.think, tokenizer, problems[0].question),
         "weights": weights_fingerprint(entry),
         "revision": resolved_revision(entry),
@@ -161,7 +164,9 @@ def _make_replies(
 
     def progress() -> dict[str, Any]:
         peak = {"cuda_peak_bytes": torch.cuda.max_memory_allocated(model.device)} if model.device.type == "cuda" else {}
-        return {"stats": dataclasses.asdict(engine.stats), **clock.so_far(), **peak}
+        captured = engine.decoder.captures  # until a capture fails
+        graph = {"captured": captured, "observe_in_graph": captured and engine.method.observes_on_device}
+        return {"stats": dataclasses.asdict(engine.stats), **graph, **clock.so_far(), **peak}
 
     wanted = set(keys)
     mine = requests if part is None else part.take(requests)

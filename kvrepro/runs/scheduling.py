@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .throughput import ThroughputSettings
 
 # A CPU serves what is smaller. The largest model of the shipped profiles that decodes on one has 135 million parameters
-# (SmolLM2), the smallest that is meant for a GPU 1.5 thousand million.
+# (SmolLM2), the smallest that is meant for GPUs has 1.5 thousand million.
 CPU_PARAMETERS = 500_000_000
 # what is assumed of a scheduler's GPU while none is named
 ASSUMED_GPU_BYTES = 80 * GB

@@ -133,9 +133,8 @@ def test_a_claim_that_is_waited_for_is_taken_when_it_is_given_back(process, path
 def test_a_holder_that_was_killed_is_gone_at_once(process, path):
     process.kill()
     # not waited for, so there is still an entry of it in the table of processes
-    while not (found := claims._Marker.at(path).holder).is_gone:
-        time.sleep(0.01)
-    assert found.pid == process.pid
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert claims._Marker.at(path).holder.pid == process.pid
     assert not is_held(path)
     with held(path, "x"):
         assert holder(path).is_this_process

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -42,7 +43,7 @@ def run_whole(folder):
     with held(folder.lock, "cell", wait=True):
         if not folder.path.exists():
             folder.partial.mkdir(exist_ok=True)
-            parts.wait_for_parts(folder.partial)
+            parts.wait_for_parts(folder.partial, "cell")
             make(folder, KEYS)
             assert len(list(folder.partial.iterdir())) == len(KEYS)
             folder.partial.rename(folder.path)
@@ -108,7 +109,7 @@ def test_a_part_waits_for_the_plain_run_and_for_coarser_parts_holding_nothing(tm
         with claimed_part(folder, Part(3, 4)):
             assert not first.exists()
         assert looks == [False]
-        assert f"who holds {first.name}" in capsys.readouterr().err
+        assert f"part 3/4 of cell a1 waits for pid {os.getpid()} on " in capsys.readouterr().err
 
 
 def test_a_part_keeps_its_claim_while_it_waits_for_finer_parts(tmp_path, monkeypatch):

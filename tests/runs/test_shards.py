@@ -166,11 +166,24 @@ def test_the_number_of_parts_may_change_and_no_reply_is_made_again(whole, tmp_pa
     assert manifest["stats"]["decoded_tokens"] >= unsplit["stats"]["decoded_tokens"]
 
 
+def test_whether_steps_were_captured_is_known_at_the_end_of_a_run(whole, tmp_path, monkeypatch):
+    config, _, unsplit = whole
+    original = Engine.run
+
+    def run(self, requests):
+        yield from original(self, requests)
+        self.decoder.captures = True
+
+    monkeypatch.setattr(Engine, "run", run)
+    runner.run_shard(config, tmp_path, Part(1, 1))
+    assert (unsplit["captured"], runner.run_cell(config, tmp_path)["captured"]) == (False, True)
+
+
 def test_a_part_that_is_there_loads_nothing(whole, tmp_path, monkeypatch):
     config, _, _ = whole
     assert runner.run_shard(config, tmp_path, Part(1, 2)) == {"replies": 3, "made": 3}
     no_model(monkeypatch)
-    monkeypatch.setattr(runner, "claimed_gpus", lambda: pytest.fail("a GPU was asked for"))
+    monkeypatch.setattr(runner, "claimed_gpus", lambda n: pytest.fail("a GPU was asked for"))
     assert runner.run_shard(config, tmp_path, Part(1, 2)) == {"replies": 3, "made": 0}
     assert runner.run_shard(config, tmp_path, Part(7, 7)) == {"replies": 0, "made": 0}
 
@@ -198,7 +211,7 @@ def test_a_cell_waits_for_its_live_parts(whole, tmp_path, monkeypatch, capsys):
     claim.__enter__()
     manifest = runner.run_cell(config, cell.partial)
     assert [(run["shard"], run["replies"]) for run in manifest["runs"]] == [("1/2", 3), (None, 3)]
-    assert f"waiting for pid {os.getpid()} on " in capsys.readouterr().err
+    assert f"cell {config.cell_id} waits for pid {os.getpid()} on " in capsys.readouterr().err
 
 
 def test_replies_of_an_earlier_version_are_taken_over(whole, tmp_path, monkeypatch):
@@ -256,7 +269,9 @@ def test_a_killed_part_leaves_its_replies_and_its_times(whole):
             time.sleep(0.01)
         run.send_signal(signal.SIGKILL)
     assert n_there > 0
+    assert list(part_claims(cell.partial).values()) == [Part(1, 1)]
     manifest = runner.run_cell(config, cell.partial)
+    assert part_claims(cell.partial) == {}
     assert manifest["runs"][0]["shard"] == "1/1"
     assert manifest["runs"][0]["wall_s"] > 0
     assert manifest["resumed_records"] == manifest["runs"][0]["replies"] >= n_there
