@@ -98,9 +98,12 @@ class Checks(Place):
         if code == 0 and missing:
             self.say(UNFINISHED, f"exit code 0, but {len(missing)} cells are not finished, {missing[0]} first")
         lines = grid.process.err.read_text(errors="replace").splitlines()
-        for cell, count in Counter(line.split(": ")[1] for line in lines if line.startswith("failed: ")).items():
-            if count > 1:
-                self.say(WORDS, f"{count} lines on the failed {cell}")
+        said = [line for line in lines if line.startswith(("failed: ", "not started: "))]
+        # an engine that failed itself is one line for all
+        for cell in missing if code == 1 and said else ():
+            about = [line for line in said if cell in line.split(": ")[1]]
+            if len(about) != 1 or '{"' in about[0]:
+                self.say(WORDS, f"{len(about)} lines on {cell}, which is not finished: {about}")
 
     def _judge_words(self, process: Forked | Started) -> None:
         for file in (process.out, process.err):
@@ -112,7 +115,9 @@ class Checks(Place):
         journal = self.journal()
         for text in truth.made_twice(journal, self.owed):
             self.say(TWICE, text)
-        for text in truth.at_once(journal, "device") + ([] if self.shards else truth.at_once(journal, "cell")):
+        # parts of a cell are made at once, and one that stood still notices late that it was taken over
+        whole = [] if self.shards else [row for row in journal if row["cell"] not in self.suspended]
+        for text in truth.at_once(journal, "device") + truth.at_once(whole, "cell"):
             self.say(TWICE, text)
         if never := truth.never_made(journal, self.cells()):
             self.say(UNFINISHED, f"nobody made {never}")

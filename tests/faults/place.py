@@ -50,6 +50,7 @@ class Place:
         self.more: dict[str, str] = {}  # environment
         self.flags: list[str] = []  # of every grid
         self.owed: Counter[str] = Counter()  # cells that may be made once more, for they were damaged
+        self.suspended: set[str] = set()  # cells that stood still for a while
         self.seen: dict[str, truth.Seen] = {}
         self.grids: list[Grid] = []
         self.has_ended = False
@@ -138,5 +139,5 @@ class Place:
 
 def _lives(pid: int) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
-        return runs(psutil.Process(pid))
+        return runs(process := psutil.Process(pid)) and process.status() != psutil.STATUS_STOPPED
     return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Callable
 from functools import partial
 
 import psutil
@@ -80,6 +81,23 @@ def second_later(lab: Lab, name: str | None) -> None:
     lab.wait()
 
 
+def suspend_cell(lab: Lab) -> None:
+    """A cell stands still for longer than a lease, another grid takes it over, and then it goes on."""
+    first = lab.grid()
+    lab.until_running(first)
+    still = [*lab.server.forks(), *(process for process in writing_below(lab.results) if "stand_in" in words(process))]
+    still = [process for process in still if process.pid != first.process.pid]
+    lab.suspended.update(lab.kernels().values())
+    _each(still, "suspend")
+    # what it makes after it has lost its claim nobody asked for
+    lab.owed.update(lab.suspended)
+    second = lab.grid()
+    first.codes, second.codes = FAILED_OR_NOT, (0,)
+    lab.wait(second)
+    _each(still, "resume")
+    lab.wait(first)
+
+
 def gpus(lab: Lab) -> None:
     """Two devices: each cell has one of them and no two cells have the same one at once; the grid is killed."""
     lab.more["KVREPRO_GPUS"] = "0,1"
@@ -88,12 +106,6 @@ def gpus(lab: Lab) -> None:
     lab.end()
     if strange := {row["device"] for row in lab.journal()} - {"0", "1"}:
         lab.say("devices", f"cells saw {strange}, given were 0 and 1")
-
-
-def shards(lab: Lab) -> None:
-    """Cells in two parts each; the grid is killed."""
-    lab.flags += ["--shards", "2"]
-    _stopped_at_some_time(lab)
 
 
 def _stopped_at_some_time(lab: Lab) -> None:
@@ -113,9 +125,19 @@ def _own_servers(lab: Lab) -> list[psutil.Process]:
 
 
 def _kill(processes: list[psutil.Process]) -> None:
+    _each(processes, "kill")
+
+
+def _each(processes: list[psutil.Process], action: str) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+            getattr(process, action)()
+
+
+def _in_parts(lab: Lab, fault: Callable[[Lab], None]) -> None:
+    """Cells in two parts each."""
+    lab.flags += ["--shards", "2"]
+    fault(lab)
 
 
 def _killed_twice(lab: Lab) -> None:
@@ -136,5 +158,9 @@ KINDS = {
     "second grid later": partial(second_later, name=None),
     **{f"second grid later, first {name}": partial(second_later, name=name) for name in ("SIGKILL", "SIGTERM")},
     "two devices": gpus,
-    "two shards": shards,
+    "two parts": partial(_in_parts, fault=_stopped_at_some_time),
+    "two parts, one killed": partial(_in_parts, fault=kill_cell),
+    "two parts, second grid": partial(_in_parts, fault=partial(second_later, name="SIGKILL")),
+    "two parts, two devices": partial(_in_parts, fault=gpus),
+    "cell suspended": suspend_cell,
 }
