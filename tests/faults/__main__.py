@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from .checks import CODE, COUNTS, LEFT, LOST, TWICE, UNFINISHED, WORDS
 from .kinds import KINDS
 from .lab import Lab, laboratory
 from .processes import Server, server
@@ -46,7 +47,7 @@ def main() -> int:
     draw = random.Random(args.seed)
     kinds = [name for name in KINDS if name.startswith(tuple(args.kinds))]
     names = [name for _ in range(-(-args.trials // len(kinds))) for name in draw.sample(kinds, len(kinds))]
-    wrong: Counter[str] = Counter()
+    wrong = Counter(dict.fromkeys((LOST, TWICE, COUNTS, LEFT, CODE, WORDS, UNFINISHED), 0))
     failed: dict[str, list[int]] = {}
     tried: Counter[str] = Counter()
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
