@@ -63,11 +63,11 @@ class Lab(Checks):
         self.judge(grid)
         self.gone()
 
-    def part_done(self) -> None:
-        """Some cells are finished, some are begun, and nothing runs."""
+    def part_done(self, *names: str) -> None:
+        """Some cells are finished, some are begun, and nothing runs: a grid was stopped by one of these signals."""
         grid = self.grid()
         self.until_finished(2, grid)
-        self.stop(grid, self.draw.choice(["SIGTERM", "SIGKILL"]))
+        self.stop(grid, self.draw.choice(names or ("SIGTERM", "SIGKILL")))
         self.keep()
 
     def moment(self, *grids: Grid, latest: float = 0.9) -> None:

@@ -71,8 +71,8 @@ def cut_replies(lab: Lab) -> None:
 
 
 def leave_claim(lab: Lab, holder: str) -> None:
-    """A claim on an unfinished cell that nobody holds any more."""
-    cell = lab.draw.choice(lab.left_over())
+    """A claim that nobody holds any more, on an unfinished cell where there is one."""
+    cell = lab.draw.choice(lab.left_over() or lab.cells())
     path = CellFolder(lab.place / cell, lab.place).lock
     with held(path, "what a process did that is gone"):
         content = json.loads(path.read_text())

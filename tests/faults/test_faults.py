@@ -37,7 +37,7 @@ def right(lab):
 
 
 def test_a_killed_grid_goes_on_elsewhere_beside_a_newer_clone(lab):
-    lab.part_done()
+    lab.part_done("SIGKILL")
     for act in (
         surroundings.cut_replies,
         surroundings.put_other_version,
