@@ -177,6 +177,9 @@ def _failure(what: str, log: Path, since: float, prefix: str) -> str:
     # without a message the last thing that was written
     said = [line.removeprefix(prefix) for line in written if line.startswith(prefix)]
     reason = (said or written or ["its process was killed before it wrote anything"])[-1]
+    if reason.startswith("{"):
+        # a command's last word is its result
+        reason = "it was done, and its results were damaged or deleted since: run the grid again"
     return f"{FAILED}: {what}: {reason} (log: {log})"
 
 
