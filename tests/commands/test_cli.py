@@ -12,7 +12,6 @@ import pytest
 from kvrepro.benchmarks.generated import GENERATED
 from kvrepro.cli import COMMANDS, main
 from kvrepro.paths import PACKAGE, results_root
-from kvrepro.runs import folder as results
 from kvrepro.runs.config import FIELD_NAMES, CellConfig
 from kvrepro.runs.folder import CellFolder
 
