@@ -12,6 +12,10 @@ MARKS = Path(PLAN["marks"])
 BEGUN = "== $(date -u +%Y-%m-%dT%H:%M:%SZ) $(uname -n) ${{SLURM_JOB_ID:+SLURM job ${{SLURM_JOB_ID:-}}}}"
 # in the shell's place, so that the process' parent is Snakemake and it ends with it
 KVREPRO = f"cd {{PLAN[directory]:q}} && echo {BEGUN} >> {{params.log:q}} && exec {{PLAN[python]:q}} -m kvrepro.runs."
+RUN = (
+    KVREPRO + "stand_in $PPID kvrepro run --profile {PLAN[profile]} --cell {wildcards.cell} --checked"
+    " --planned {config[plan]:q}"
+)
 
 wildcard_constraints:
     cell="|".join(CELLS),
@@ -36,8 +40,7 @@ rule cell:
         mem_mb=lambda wildcards: CELLS[wildcards.cell]["whole"]["mem_mb"],
         runtime=lambda wildcards: CELLS[wildcards.cell]["whole"]["runtime_min"],
     shell:
-        KVREPRO + "stand_in $PPID kvrepro run --profile {PLAN[profile]} --cell {wildcards.cell} --checked --planned {config[plan]:q}"
-        " --gpus {resources.gpu} >> {params.log:q} 2>&1"
+        RUN + " --gpus {resources.gpu} >> {params.log:q} 2>&1"
 
 rule shard:
     output: touch(MARKS / "shards" / "{cell}" / "{part}")
@@ -51,8 +54,7 @@ rule shard:
         mem_mb=lambda wildcards: CELLS[wildcards.cell]["part"]["mem_mb"],
         runtime=lambda wildcards: CELLS[wildcards.cell]["part"]["runtime_min"],
     shell:
-        KVREPRO + "stand_in $PPID kvrepro run --profile {PLAN[profile]} --cell {wildcards.cell} --checked --planned {config[plan]:q}"
-        " --shard {params.shard} --gpus {resources.gpu} >> {params.log:q} 2>&1"
+        RUN + " --shard {params.shard} --gpus {resources.gpu} >> {params.log:q} 2>&1"
 
 rule throughput:
     # its own cells alone: one that fails elsewhere does not keep this panel from being measured
