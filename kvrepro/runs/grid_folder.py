@@ -38,7 +38,9 @@ class GridFolder:
     @classmethod
     def all_of(cls, profile: str) -> list[GridFolder]:
         """Those of grids that run, and of grids that were killed."""
-        return [cls(path) for path in sorted((results_root() / profile / ".grid").glob("*")) if path.is_dir()]
+        # of one that was killed at once there is nothing but the claim
+        found = {path.with_name(path.name.split(".")[0]) for path in (results_root() / profile / ".grid").glob("[!.]*")}
+        return [cls(path) for path in sorted(found)]
 
     @property
     def name(self) -> str:
@@ -87,10 +89,6 @@ class GridFolder:
     def figures_mark(self) -> Path:
         """The empty file that stands for the page with its figures."""
         return self.path / "marks" / "figures"
-
-    def shard_mark(self, cell_id: str, part: str) -> Path:
-        """The empty file that stands for one part of a cell, such as `1-of-4`."""
-        return self.path / "marks" / "shards" / cell_id / part
 
     def remove(self) -> None:
         """Take it away, and keep what Snakemake said."""

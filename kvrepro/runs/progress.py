@@ -111,7 +111,7 @@ class LiveGrid:
         """From its plan."""
         plan = grid.read_plan()
         targets = set(plan["targets"])
-        slots = None if plan["executor"] else len(plan["gpus"] or ()) or plan["cores"]
+        slots = None if plan["executor"] else min(len(plan["gpus"] or ()) or plan["cores"], plan["cores"])
         cells = frozenset(name for name, cell in plan["cells"].items() if cell["mark"] in targets)
         return cls(cells, grid.plan_file.stat().st_mtime, slots)
 
