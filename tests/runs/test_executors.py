@@ -192,6 +192,35 @@ def test_what_cannot_be_had_is_one_line_before_anything_starts(call, flags, mess
     assert out == ""
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ("{runtime: 90}", 90),
+        ("{runtime: 12h}", 720),
+        ("[runtime=2d, mem_mb=100]", 2880),
+        ("runtime=30m", 30),
+        ("{mem_mb: 100}", None),
+    ],
+)
+def test_minutes_of_an_executor_s_file(tmp_path, settings, expected):
+    (tmp_path / "config.yaml").write_text(f"executor: local\njobs: unlimited\ndefault-resources: {settings}\n")
+    found = Executor.load(str(tmp_path))
+    assert found.default("runtime") == expected and found.n_jobs > 10**6
+
+
+def test_a_time_that_is_none_is_named_with_its_file(tmp_path):
+    (tmp_path / "config.yaml").write_text("executor: local\ndefault-resources: {runtime: long}\n")
+    with pytest.raises(KvreproError, match=r"config\.yaml: runtime='long': a number"):
+        Executor.load(str(tmp_path)).default("runtime")
+
+
+def test_a_cell_that_needs_more_devices_than_are_counted_is_refused(call, monkeypatch):
+    monkeypatch.setenv("KVREPRO_GPUS", "0,1,2")
+    monkeypatch.setattr("kvrepro.runs.forecast.gpus_needed", lambda *_: 2)
+    code, _, err = call("grid", "smoke", "--gpus", "1")
+    assert code == 2 and "--gpus 1: some cells need 2 GPUs each: --gpus 2" in err
+
+
 def test_devices_that_are_named_are_enough_and_no_more(capfd, monkeypatch):
     monkeypatch.setenv("KVREPRO_GPUS", "0,1")
     assert main(["grid", "smoke", "--gpus", "3"]) == 2
