@@ -13,7 +13,7 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 # one thread per process: the grid and the tests run as many processes as there are cores
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: reproduce methods rehearse test test-lowest lint smoke notebooks bench gpu-check lab clean
+.PHONY: reproduce methods rehearse test test-lowest test-slurm lint smoke notebooks bench gpu-check lab clean
 
 reproduce: $(READY)  ## the two budget figures of the tiny models
 	$(BIN)/kvrepro grid tiny --cores $(CORES)
@@ -31,6 +31,10 @@ test: lint notebooks  ## everything that CI runs
 # torch's CUDA build, about 3 GB of downloads, which runs on a CPU as well
 test-lowest: $(LOWEST)/.ready  ## the tests on the lowest torch, triton and transformers of pyproject.toml
 	$(LOWEST)/bin/python -m pytest -q -n $(CORES) --dist loadfile tests
+
+# as root on Debian: installs SLURM, runs it on loopback with two devices that are none, and stops it
+test-slurm: $(READY)  ## a grid on a SLURM of this one machine; installs it
+	$(BIN)/python tests/slurm/check.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

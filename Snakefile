@@ -36,7 +36,7 @@ rule cell:
         mem_mb=lambda wildcards: CELLS[wildcards.cell]["whole"]["mem_mb"],
         runtime=lambda wildcards: CELLS[wildcards.cell]["whole"]["runtime_min"],
     shell:
-        KVREPRO + "stand_in $PPID kvrepro run --profile {PLAN[profile]} --cell {wildcards.cell} --checked"
+        KVREPRO + "stand_in $PPID kvrepro run --profile {PLAN[profile]} --cell {wildcards.cell} --checked --planned {config[plan]:q}"
         " --gpus {resources.gpu} >> {params.log:q} 2>&1"
 
 rule shard:
@@ -51,7 +51,7 @@ rule shard:
         mem_mb=lambda wildcards: CELLS[wildcards.cell]["part"]["mem_mb"],
         runtime=lambda wildcards: CELLS[wildcards.cell]["part"]["runtime_min"],
     shell:
-        KVREPRO + "stand_in $PPID kvrepro run --profile {PLAN[profile]} --cell {wildcards.cell} --checked"
+        KVREPRO + "stand_in $PPID kvrepro run --profile {PLAN[profile]} --cell {wildcards.cell} --checked --planned {config[plan]:q}"
         " --shard {params.shard} --gpus {resources.gpu} >> {params.log:q} 2>&1"
 
 rule throughput:

@@ -23,7 +23,7 @@ from kvrepro.files import read_yaml
 from kvrepro.models.table import MODELS
 from kvrepro.runs.profiles import load_profile, profile_names
 
-from .documents import ROOT, Command, commands_of
+from .documents import ROOT, Command
 
 CELL = next(c for c in load_profile("smoke").cells if c.method == "window")
 PART = CELL.cell_id.rsplit("/", 1)[0]

@@ -1,21 +1,12 @@
-"""Stop grids at random moments and look at what is left; by hand: `python tests/kill_grid.py --moments 10`.
-
-Per signal and moment: a fresh grid is stopped, finished cells must be kept as they are, no process of it may be left
-five seconds later, and the same command must then complete the grid. Prints a line per trial and a JSON object.
-"""
+"""A project of two short cells, a grid of it in a process of its own, and who is left of it."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -24,7 +15,6 @@ import psutil
 from kvrepro.paths import PACKAGE
 from kvrepro.runs.folder import MANIFEST
 
-SIGNALS = ("SIGTERM", "SIGHUP", "SIGINT", "SIGKILL")
 LIMIT_S = 5.0  # after which nothing may be left
 TWO_CELLS = """
 title: Two short cells
@@ -43,6 +33,20 @@ def small_project(folder: Path) -> Path:
     shutil.copytree(root / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns("images"))
     shutil.copyfile(root / "Snakefile", folder / "Snakefile")
     return folder
+
+
+def writing_below(results: Path) -> list[psutil.Process]:
+    """Every process on this machine that was started to write there, whoever its parent is."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            own = process.environ().get("KVREPRO_RESULTS") == str(results)
+            if own and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            # it ended meanwhile, or is somebody else's
+            continue
+    return found
 
 
 class Grid:
@@ -85,17 +89,8 @@ class Grid:
         return lines
 
     def processes(self) -> list[psutil.Process]:
-        """Every process on this machine that writes below these results, whoever its parent is."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                own = process.environ().get("KVREPRO_RESULTS") == str(self.results)
-                if own and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except psutil.Error:
-                # it ended meanwhile, or is somebody else's
-                continue
-        return found
+        """Every process that writes below these results."""
+        return writing_below(self.results)
 
     def left(self, limit_s: float = LIMIT_S) -> list[str]:
         """Command lines of what is still there after the limit."""
@@ -103,87 +98,3 @@ class Grid:
         while self.processes() and time.monotonic() < deadline:
             time.sleep(0.1)
         return self.commands()
-
-
-def trial(root: Path, results: Path, name: str, moment: float, profile: str, cores: int) -> dict[str, object]:
-    """Stop a fresh grid after `moment` seconds, then run it again."""
-    grid = Grid(root, results, profile, cores)
-    process = grid.start()
-    try:
-        process.wait(moment)
-        return {"signal": name, "moment": round(moment, 1), "ended_before": True}
-    except subprocess.TimeoutExpired:
-        before = grid.complete()
-        process.send_signal(getattr(signal, name))
-    stopped = time.monotonic()
-    left = grid.left()
-    took = time.monotonic() - stopped
-    code = process.wait()
-    lost = [cell for cell, state in before.items() if grid.complete().get(cell) != state]
-    second = grid.start().wait()
-    redone = [cell for cell, state in before.items() if grid.complete().get(cell) != state]
-    return {
-        "signal": name,
-        "moment": round(moment, 1),
-        "finished": len(before),
-        "lost": lost,
-        "left": left,
-        "ended_s": round(took, 2),
-        "code": code,
-        "second": second,
-        "redone": redone,
-        "complete": len(grid.complete()),
-    }
-
-
-def is_good(row: dict[str, object], cells: int) -> bool:
-    """Does a trial hold what is promised?"""
-    number = getattr(signal, str(row["signal"]))
-    code = -number if row["signal"] == "SIGKILL" else 128 + number
-    fine = not row["lost"] and not row["left"] and not row["redone"]
-    # one that is stopped before Python has set its handlers up ends by the signal itself
-    return fine and row["code"] in (code, -number) and row["second"] == 0 and row["complete"] == cells
-
-
-def main() -> int:
-    """All signals at random moments."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--moments", type=int, default=10)
-    parser.add_argument("--signals", nargs="+", default=SIGNALS, choices=SIGNALS)
-    parser.add_argument(
-        "--profile", default="two", help="`two` is a small one of this script; others are the project's"
-    )
-    parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    # shells give background jobs an ignored SIGINT and `nohup` an ignored SIGHUP, and children would inherit both
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    draw = random.Random(args.seed)
-    rows: list[dict[str, object]] = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        root = small_project(folder / "project") if args.profile == "two" else PACKAGE.parent
-        whole = Grid(root, folder / "whole", args.profile, args.cores)
-        began = time.monotonic()
-        assert whole.start().wait() == 0, (whole.results / "output").read_text()
-        length, cells = time.monotonic() - began, len(whole.complete())
-        print(f"{cells} cells, {length:.1f} s undisturbed", flush=True)
-        for number in range(args.moments):
-            for which in args.signals:
-                row = {"ended_before": True}
-                for attempt in range(5):
-                    # the machine may be faster now than it was
-                    moment = draw.uniform(0.0, length * 0.7**attempt)
-                    row = trial(root, folder / f"{which}-{number}-{attempt}", which, moment, args.profile, args.cores)
-                    if not row.get("ended_before"):
-                        break
-                row["good"] = not row.get("ended_before") and is_good(row, cells)
-                rows.append(row)
-                print(json.dumps(row), flush=True)
-    print(json.dumps({"trials": len(rows), "good": sum(bool(row["good"]) for row in rows)}))
-    return int(not all(row["good"] for row in rows))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -114,7 +114,6 @@ TABLE = (
     Row(r"python tests/frozen.py compare", names_test_files, "a test of its own"),
     Row(r"python tests/cell_overhead.py", names_test_files, "measures, for minutes"),
     Row(r"ruff .*", lambda *_: None, "`make lint` runs it; it may be missing where only the tests are installed"),
-    Row(r"(scontrol|squeue) .*", lambda *_: None, "SLURM's"),
     Row(r"pip install snakemake-.*", names_a_plugin, "changes the environment that the tests run in"),
     Row(r"pip install .*", installs_extras, "changes the environment that the tests run in"),
     Row(r"hf download \S+ --revision \S+", downloads_a_model_of_the_table, "needs the Hub, 15 GB"),

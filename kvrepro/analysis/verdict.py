@@ -96,8 +96,10 @@ def _number(value: float) -> str:
 def where_and_when(manifests: Sequence[dict[str, Any]]) -> str:
     """Days, machines and commits of finished cells."""
     days = sorted(manifest["ended"][:10] for manifest in manifests)
-    machines = dict.fromkeys(_machine(manifest["hardware"]) for manifest in manifests)
-    commits = dict.fromkeys(_commit(manifest["git"]) for manifest in manifests)
+    # a cell may be made by several runs, on several machines
+    runs = [run for manifest in manifests for run in manifest.get("runs") or [manifest]]
+    machines = dict.fromkeys(_machine(run.get("hardware") or {}) for run in runs)
+    commits = dict.fromkeys(_commit(run.get("git")) for run in runs)
     when = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
     return f"Run {when} on {' and '.join(machines)}, {' and '.join(commits)}."
 
@@ -105,7 +107,7 @@ def where_and_when(manifests: Sequence[dict[str, Any]]) -> str:
 def _machine(hardware: dict[str, Any]) -> str:
     if gpu := hardware.get("gpu"):
         return gpu
-    return f"{hardware['cpu']}, {hardware['cores']} cores"
+    return f"{hardware['cpu']}, {hardware['cores']} cores" if hardware else "a machine that is not named"
 
 
 def _commit(git: str | None) -> str:

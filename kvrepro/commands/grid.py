@@ -221,7 +221,9 @@ def _forks(args: argparse.Namespace, profile: str, n_cells: int, settings: GridS
     chosen = {} if gpus is None else gpus_environment(gpus)
     is_worth_it = settings.executor is None and not gpus and n_cells > 1
     if sys.platform != "linux" or args.no_fork_server or not is_worth_it:
-        yield {**os.environ, **chosen}
+        # devices of this machine are none of a node's
+        kept = {n: v for n, v in os.environ.items() if settings.executor is None or n not in gpus_environment(["0"])}
+        yield {**kept, **chosen}
     else:
         with fork_server(results_root() / profile / "fork_server.log") as environment:
             yield {**environment, **chosen}

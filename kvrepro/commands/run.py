@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -40,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help=gpus)
     # of the grid, which has looked at all its cells already; loading torch once more takes seconds a cell
     parser.add_argument("--checked", action="store_true", help=argparse.SUPPRESS)
+    # and its plan, which holds the cell whatever becomes of the profile meanwhile
+    parser.add_argument("--planned", type=Path, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -49,8 +52,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         # a part runs in this process, as a whole cell in its kernel: before torch is loaded
         for name, value in CELL_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-    profile = load_profile(args.profile) if args.profile else None
-    config = _config(args, profile)
+    profile = load_profile(args.profile) if args.profile and not args.planned else None
+    config = _planned(args) if args.planned else _config(args, profile)
     folder = CellFolder.of(args.profile or "single", config)
     row = {"cell_id": config.cell_id, "folder": str(folder.path)}
     if not args.checked:
@@ -114,6 +117,10 @@ def _looked_at(
     if is_dry:
         seen |= {"complete": folder.is_complete, "config": config.resolved(), "resolved": resolved.values()}
     return seen
+
+
+def _planned(args: argparse.Namespace) -> CellConfig:
+    return CellConfig.from_mapping(json.loads(args.planned.read_text())["cells"][args.cell]["config"])
 
 
 def _config(args: argparse.Namespace, profile: Profile | None) -> CellConfig:

@@ -128,7 +128,8 @@ class Executor:
         Raises:
             KvreproError: `sinfo` knows of none.
         """
-        if self.is_slurm and (found := _ask("sinfo", "--noheader", "--format=%G")) and "gpu" not in found:
+        known = _ask("sinfo", "--noheader", "--format=%G") if self.is_slurm else None
+        if known and "gpu" not in known:
             raise KvreproError(
                 f"executor {self.folder.name}: no node of this cluster has GPUs (sinfo): --gpus 0 runs on processors"
             )
@@ -139,18 +140,32 @@ def queued_jobs(profile: str) -> list[Job]:
 
     None where there is no SLURM here; where it does not answer, with a warning.
     """
+    return _listed(profile) or []
+
+
+def _listed(profile: str) -> list[Job] | None:
+    """As `queued_jobs`; None where it is not known."""
     if shutil.which("squeue") is None:
         return []
     found, begin = [], _job_name(profile, "")
     listed = _ask("squeue", "--noheader", f"--user={os.getuid()}", "--format=%i|%T|%N|%j|%k")
+    if listed is None:
+        return None
     for line in listed.splitlines():
         number, state, host, name, comment = line.strip().split("|", 4)
         if name.startswith(begin) and state in _QUEUED + _RUNNING:
-            rule, *wildcards = comment.split()
-            of_cell = [*wildcards, None] if rule in ("cell", "shard") and wildcards else [None, None]
+            _, *wildcards = comment.split()
+            # as Snakemake writes them: cell=tiny-r1-llama/chain-12/full-none/2beff874 part=1-of-2
+            of = dict(wildcard.split("=", 1) for wildcard in wildcards if "=" in wildcard)
             known = "queued" if state in _QUEUED else "running"
-            found.append(Job(number, name.removeprefix(begin), of_cell[0], of_cell[1], known, host))
+            found.append(Job(number, name.removeprefix(begin), of.get("cell"), of.get("part"), known, host))
     return found
+
+
+def grids_with_jobs(profile: str) -> set[str] | None:
+    """Names of the grids of which jobs wait or run; None where that is not known."""
+    listed = _listed(profile)
+    return None if listed is None else {job.grid for job in listed}
 
 
 def cancel(profile: str, grids: Iterable[str], *, only_queued: bool = False) -> int:
@@ -163,14 +178,19 @@ def cancel(profile: str, grids: Iterable[str], *, only_queued: bool = False) -> 
     deadline, n_empty = time.monotonic() + CANCEL_S, 0
     # a submission that was under way when Snakemake ended shows up a moment later
     while n_empty < 2 and time.monotonic() < deadline:
-        left = [j.id for j in queued_jobs(profile) if j.grid in grids and (j.state == "queued" or not only_queued)]
-        n_empty = 0 if left else n_empty + 1
+        listed = _listed(profile)
+        left = [j.id for j in listed or () if j.grid in grids and (j.state == "queued" or not only_queued)]
+        n_empty = 0 if left or listed is None else n_empty + 1
         if left:
-            _ask("scancel", *left)
+            # `quiet`: of one that has ended meanwhile there is nothing to say
+            _ask("scancel", "--quiet", *left)
             # at once, and not after the time that they are given to end: what they have is on disk
             _ask("scancel", "--quiet", "--signal=KILL", "--full", *left)
         cancelled |= set(left)
         time.sleep(0.3)
+    if n_empty < 2:
+        names = ", ".join(sorted(grids))
+        warnings.warn(f"jobs of {names} may be left: squeue --me shows them", RuntimeWarning, stacklevel=2)
     return len(cancelled)
 
 
@@ -179,13 +199,15 @@ def _job_name(profile: str, grid: str) -> str:
     return f"kvrepro-{profile}--{grid}"
 
 
-def _ask(*command: str) -> str:
-    """A scheduler's answer; none, with a warning, where it does not come."""
+def _ask(*command: str) -> str | None:
+    """A scheduler's answer; None, with a warning, where it does not come."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         warnings.warn(f"{command[0]} did not answer within {LIMIT_S} s", RuntimeWarning, stacklevel=2)
-        return ""
-    if done.returncode and done.stderr.strip():
-        warnings.warn(f"{command[0]}: {done.stderr.strip().splitlines()[-1]}", RuntimeWarning, stacklevel=2)
+        return None
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        warnings.warn(f"{command[0]}: {said[-1]}", RuntimeWarning, stacklevel=2)
+        return None
     return done.stdout

@@ -19,7 +19,6 @@ from ..paths import results_root
 from .config import CellConfig
 
 FILES = NOTEBOOK, RECORDS, MANIFEST = "run.ipynb", "records.jsonl", "manifest.json"
-COMPLETIONS = "completions.jsonl"  # replies of a cell that is still running, ungraded
 # what a grader needs of a record, and what every record of a run has
 GRADED_FIELDS = ("problem_id", "sample_id", "status", "text", "gold")
 RECORD_FIELDS = (*GRADED_FIELDS, "answer", "correct", "n_prompt_tokens", "n_thinking_tokens", "n_answer_tokens")
@@ -91,12 +90,6 @@ class CellFolder(ResultFolder):
         if self.is_complete:
             return "done"
         return "running" if self.is_running else "failed" if self.failed_notebook.is_file() else "left"
-
-    @property
-    def n_replies(self) -> int:
-        """Replies that an unfinished run has written so far."""
-        path = self.partial / COMPLETIONS
-        return sum(1 for _ in path.open()) if path.is_file() else 0
 
     def publish(self) -> None:
         """Put a finished run in its place, all of it in one step; damaged results that lie there are set aside.

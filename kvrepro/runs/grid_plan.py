@@ -89,10 +89,11 @@ def prepare(grid: GridFolder, whole: Profile, part: Profile, panels: Sequence[Pa
     others = [other for other in GridFolder.all_of(whole.name) if other != grid and other.is_alive]
     order = random.sample(range(len(whole.cells)), len(whole.cells)) if others else [0] * len(whole.cells)
     cells = {}
-    for folder, place in zip(whole.folders, order, strict=True):
+    for config, folder, place in zip(whole.cells, whole.folders, order, strict=True):
         n_parts = settings.shards.get(folder.cell_id, 1)
         needs = settings.needs(settings.requests.get(folder.cell_id))
         cells[folder.cell_id] = {
+            "config": config.resolved(),
             "mark": str(grid.mark(folder)),
             "log": str(folder.log),
             "parts": [f"{i}-of-{n_parts}" for i in range(1, n_parts + 1)] if n_parts > 1 else [],

@@ -14,6 +14,7 @@ from .config import CellConfig
 from .folder import NOTEBOOK, CellFolder
 from .gpus import claimed_gpus
 from .kernel import own_kernel
+from .parts import wait_for_parts
 from .processes import CELL_ENVIRONMENT
 
 
@@ -34,6 +35,8 @@ def run_cell_notebook(profile: str, config: CellConfig, n_gpus: int = 1) -> Path
         if folder.is_complete:
             return folder.path
         folder.partial.mkdir(parents=True, exist_ok=True)
+        # before a device is taken: a part that is alive may be waiting for one
+        wait_for_parts(folder.partial, f"cell {config.cell_id}")
         parameters = {**config.resolved(), "folder": str(folder.partial)}
         try:
             with claimed_gpus(n_gpus):

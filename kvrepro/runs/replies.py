@@ -21,7 +21,7 @@ from .parts import Part
 
 Key = tuple[str, int]  # problem and sample
 # what a line says of the run and not of the reply
-PROGRESS_FIELDS = ("stats", "ended", "wall_s", "cuda_peak_bytes")
+PROGRESS_FIELDS = ("stats", "captured", "observe_in_graph", "ended", "wall_s", "cuda_peak_bytes")
 _AGAIN = "the line or the file; what was in it is then made again"
 _SESSION_FIELDS = ("cell_id", "session", *PROGRESS_FIELDS)
 # packed, one name a line would be as long as the functions below

@@ -147,15 +147,12 @@ def _make_replies(
     entry = model_entry(config.model)
     model, tokenizer = load_model(entry, device)
     engine, requests = prepare_cell(config, model, tokenizer, problems)
-    captured = engine.decoder.captures
     facts = {
         **_whereabouts(str(model.device)),
         "started": clock.started,
         "method": _method_row(config, engine.method),
         "decoder": engine.decoder.name,
         "batch_invariant": engine.decoder.batch_invariant,
-        "captured": captured,
-        "observe_in_graph": captured and engine.method.observes_on_device,
         "thought": _thought_row(engine.think, tokenizer, problems[0].question),
         "weights": weights_fingerprint(entry),
         "revision": resolved_revision(entry),
@@ -167,7 +164,9 @@ def _make_replies(
 
     def progress() -> dict[str, Any]:
         peak = {"cuda_peak_bytes": torch.cuda.max_memory_allocated(model.device)} if model.device.type == "cuda" else {}
-        return {"stats": dataclasses.asdict(engine.stats), **clock.so_far(), **peak}
+        captured = engine.decoder.captures  # until a capture fails
+        graph = {"captured": captured, "observe_in_graph": captured and engine.method.observes_on_device}
+        return {"stats": dataclasses.asdict(engine.stats), **graph, **clock.so_far(), **peak}
 
     wanted = set(keys)
     mine = requests if part is None else part.take(requests)

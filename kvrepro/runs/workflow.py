@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..errors import RunError
 from ..paths import project_root
-from .executors import Executor, cancel, queued_jobs
+from .executors import Executor, cancel, grids_with_jobs
 from .folder import CellFolder
 from .grid_folder import GridFolder
 from .grid_plan import GridSettings
@@ -103,10 +103,10 @@ def clear_up(profile: str, own: GridFolder, executor: Executor | None) -> None:
             dead.append(grid)
     if dead and executor is not None and (n := cancel(profile, [g.name for g in dead], only_queued=True)):
         print(f"{n} queued jobs of a grid that was killed are cancelled; those that run go on", file=sys.stderr)
-    running = {job.grid for job in queued_jobs(profile)} if dead else set()
+    at_work = grids_with_jobs(profile) if dead else set()
     for grid in dead:
         # its jobs that run still need the folder
-        if grid.name not in running:
+        if at_work is not None and grid.name not in at_work:
             grid.remove()
 
 
@@ -177,6 +177,9 @@ def _failure(what: str, log: Path, since: float, prefix: str) -> str:
     # without a message the last thing that was written
     said = [line.removeprefix(prefix) for line in written if line.startswith(prefix)]
     reason = (said or written or ["its process was killed before it wrote anything"])[-1]
+    if reason.startswith("{"):
+        # a command's last word is its result
+        reason = "it was done, and its results were damaged or deleted since: run the grid again"
     return f"{FAILED}: {what}: {reason} (log: {log})"
 
 

@@ -12,7 +12,6 @@ import pytest
 from kvrepro.benchmarks.generated import GENERATED
 from kvrepro.cli import COMMANDS, main
 from kvrepro.paths import PACKAGE, results_root
-from kvrepro.runs import folder as results
 from kvrepro.runs.config import FIELD_NAMES, CellConfig
 from kvrepro.runs.folder import CellFolder
 
@@ -222,7 +221,7 @@ def test_status_counts_cells_and_estimates_the_rest(call):
     write_finished("smoke", cells[0])
     partial = CellFolder.of("smoke", cells[1]).partial
     partial.mkdir(parents=True)
-    (partial / results.COMPLETIONS).write_text("{}\n{}\n")
+    (partial / "completions-whole-1.jsonl").write_text("{}\n{}\n")
     failed = results_root() / "smoke" / "failed" / f"{cells[2].cell_id.replace('/', '_')}.ipynb"
     failed.parent.mkdir(parents=True)
     failed.write_text("{}")

@@ -19,12 +19,12 @@ HAS_PLUGIN = find_spec("snakemake_executor_plugin_cluster_generic") is not None
 needs_plugin = pytest.mark.skipif(not HAS_PLUGIN, reason="snakemake-executor-plugin-cluster-generic is not installed")
 CELL = "tiny-r1-llama/chain-12/full-none/2beff874"
 QUEUE = f"""\
-7|RUNNING|node3|kvrepro-tiny--box-12-abc|cell {CELL}
-8|PENDING||kvrepro-tiny--box-12-abc|shard {CELL} 1-of-2
-9|PENDING||kvrepro-tiny-methods--box-13-abc|cell other
-10|COMPLETING|node3|kvrepro-tiny--box-12-abc|cell ended
+7|RUNNING|node3|kvrepro-tiny--box-12-abc|cell cell={CELL}
+8|PENDING||kvrepro-tiny--box-12-abc|shard cell={CELL} part=1-of-2
+9|PENDING||kvrepro-tiny-methods--box-13-abc|cell cell=other
+10|COMPLETING|node3|kvrepro-tiny--box-12-abc|cell cell=ended
 11|RUNNING|node4|somebody's work|(null)
-12|PENDING||kvrepro-tiny--box-14-def|throughput tiny-r1-llama/chain-12
+12|PENDING||kvrepro-tiny--box-14-def|throughput panel=tiny-r1-llama/chain-12
 """
 
 
@@ -62,6 +62,23 @@ def test_the_jobs_of_one_grid_are_cancelled_and_no_others(slurm):
     assert cancel("tiny", ["box-12-abc"]) == 1
     assert [line.split("|")[0] for line in slurm.read_text().splitlines()] == ["9", "10", "11", "12"]
     assert cancel("tiny", ["box-12-abc"]) == 0
+
+
+def test_a_queue_that_cannot_be_seen_is_not_taken_for_an_empty_one(slurm, monkeypatch):
+    program = slurm.parent / "bin" / "squeue"
+    works = program.read_text()
+    # it answers once more at its third time
+    program.write_text(
+        f"{works.splitlines()[0]}\necho >> {slurm}.asked\n[ $(wc -l < {slurm}.asked) -gt 2 ] || exit 1\n{works}"
+    )
+    with pytest.warns(RuntimeWarning, match="squeue: exit code 1"):
+        assert cancel("tiny", ["box-12-abc"]) == 2
+    program.write_text("#!/bin/sh\nexit 1\n")
+    monkeypatch.setattr(executors, "CANCEL_S", 0.5)
+    with pytest.warns(RuntimeWarning, match="jobs of box-12-abc may be left: squeue --me shows them"):
+        cancel("tiny", ["box-12-abc"])
+    with pytest.warns(RuntimeWarning):
+        assert executors.grids_with_jobs("tiny") is None
 
 
 def test_a_scheduler_that_does_not_answer_is_a_warning(slurm, monkeypatch):

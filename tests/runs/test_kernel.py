@@ -26,12 +26,12 @@ on_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no si
 
 
 @pytest.fixture(autouse=True)
-def _folders_in_tmp(tmp_path_factory, monkeypatch):
-    """Sockets lie in a folder of the test's own."""
-    monkeypatch.setattr(tempfile, "tempdir", tempfile.mkdtemp(dir="/tmp" if os.name == "posix" else None))
-    yield
-    left = Path(tempfile.tempdir)
-    assert [path.name for path in left.glob("kvrepro-*/kernels/*")] in ([], ["looking"])
+def _folders_in_tmp(monkeypatch):
+    """Sockets lie in a folder of the test's own, with a short path, and are gone afterwards."""
+    with tempfile.TemporaryDirectory(dir="/tmp" if os.name == "posix" else None) as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield
+        assert [path.name for path in Path(folder).glob("kvrepro-*/kernels/*")] in ([], ["looking"])
 
 
 def write(path, code):

@@ -166,6 +166,19 @@ def test_the_number_of_parts_may_change_and_no_reply_is_made_again(whole, tmp_pa
     assert manifest["stats"]["decoded_tokens"] >= unsplit["stats"]["decoded_tokens"]
 
 
+def test_whether_steps_were_captured_is_known_at_the_end_of_a_run(whole, tmp_path, monkeypatch):
+    config, _, unsplit = whole
+    original = Engine.run
+
+    def run(self, requests):
+        yield from original(self, requests)
+        self.decoder.captures = True
+
+    monkeypatch.setattr(Engine, "run", run)
+    runner.run_shard(config, tmp_path, Part(1, 1))
+    assert (unsplit["captured"], runner.run_cell(config, tmp_path)["captured"]) == (False, True)
+
+
 def test_a_part_that_is_there_loads_nothing(whole, tmp_path, monkeypatch):
     config, _, _ = whole
     assert runner.run_shard(config, tmp_path, Part(1, 2)) == {"replies": 3, "made": 3}

@@ -64,6 +64,7 @@ def test_a_result_that_was_deleted_is_planned_again_although_the_page_is_newer(c
         # an earlier attempt's words say nothing of the last one
         ("kvrepro run: long ago\n== 2026 host\n", "its process was killed before it wrote anything"),
         ("kvrepro run: long ago\n== 2026 host\nkvrepro run: no memory\n", "no memory"),
+        ('done\n{"cell_id": "a"}\n', "it was done, and its results were damaged or deleted since: run the grid again"),
     ],
 )
 def test_the_reason_of_a_failed_cell_is_one_line(text, reason):
