@@ -59,7 +59,7 @@ class GridFolder:
 
     @property
     def plan_file(self) -> Path:
-        """What the grid runs, and how (docs/reference.md); all that its Snakefile reads."""
+        """What the grid runs, and how; all that its Snakefile reads."""
         return self.path / "plan.json"
 
     @property
