@@ -1,4 +1,4 @@
-"""The smoke profile on a SLURM of one machine: `make test-slurm`, or `python tests/slurm/check.py`, in ten minutes.
+"""The smoke profile on a SLURM of one machine, in five to fifteen minutes: `make test-slurm`, or `check.py [PART ...]`.
 
 It starts the cluster of `cluster.py`, runs grids with `--executor slurm`, stops and kills some, and ends whatever it
 started. Prints a line per check and a JSON object; exit code 1 if one failed. Arguments choose parts: "kill -9".
