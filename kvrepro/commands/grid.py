@@ -122,8 +122,9 @@ def _check_gpus(settings: GridSettings, forecasts: list[CellForecast]) -> None:
         raise KvreproError(f"--gpus {len(settings.gpus)}: some cells need {most} GPUs each: --gpus {most}")
     if settings.executor is not None and most:
         settings.executor.check_gpus()
-    if settings.executor is None and settings.gpus and (lines := [f for f in forecasts if f.problem]):
-        raise KvreproError("\n".join(["nothing was started", *(f"{f.cell_id}: {f.problem}" for f in lines)]))
+    too_large = [f"{f.cell_id}: {f.problem}" for f in forecasts if f.largest_batch < f.batch_rows]
+    if settings.executor is None and settings.gpus and too_large:
+        raise KvreproError("\n".join(["nothing was started", *too_large]))
 
 
 def _gpus(asked: int | None, executor: Executor | None) -> list[str] | list[None] | None:

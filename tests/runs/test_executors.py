@@ -139,9 +139,33 @@ def test_a_cluster_without_gpus_says_so_before_its_jobs_are_refused(slurm):
 )
 def test_a_job_is_failed_only_where_slurm_says_so(slurm, answer, status):
     (slurm.parent / "bin" / "squeue").write_text(f"#!/bin/sh\n{answer}\n")
+    assert asked_of(slurm.parent, 7) == status
+
+
+def asked_of(folder, job):
+    """What the shipped profile's program says of a job."""
     script = project_root() / "profiles" / "slurm" / "status.sh"
-    done = subprocess.run(["sh", str(script), "7"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"{status}\n" and done.stderr == ""
+    done = subprocess.run(["sh", str(script), str(job)], cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a script for a POSIX shell")
+def test_slurm_is_asked_once_for_all_jobs_and_of_new_ones_by_name(slurm):
+    folder, program = slurm.parent, slurm.parent / "bin" / "squeue"
+    one = 'case "$*" in *--jobs=9*) echo PENDING; exit;; esac'
+    program.write_text(
+        f"#!/bin/sh\necho \"$*\" >> {folder}/asked\n{one}\necho '7 RUNNING'; echo '8 COMPLETED'; echo '71 FAILED'\n"
+    )
+    assert [asked_of(folder, job) for job in (7, 8, 71)] == ["running", "success", "failed"]
+    assert len((folder / "asked").read_text().splitlines()) == 1
+    # submitted after the list was made
+    assert asked_of(folder, 9) == "running"
+    assert "--jobs=9" in (folder / "asked").read_text().splitlines()[-1]
+    # the list is old, and SLURM does not answer: what was known is what is known
+    (folder / "jobs").write_text("1\n7 RUNNING\n")
+    program.write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2; exit 1\n")
+    assert asked_of(folder, 7) == "running" and asked_of(folder, 9) == "running"
 
 
 def test_an_unknown_executor_is_named_with_those_that_there_are(tmp_path):
