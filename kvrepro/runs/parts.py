@@ -19,8 +19,8 @@ from math import gcd
 from pathlib import Path
 from typing import TypeVar
 
+from ..claims import held, holder
 from ..errors import KvreproError
-from ..files import held, holder
 from .folder import CellFolder
 
 POLL_S = 1.0

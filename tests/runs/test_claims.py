@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from kvrepro import claims
+from kvrepro.claims import held, holder, is_held
 from kvrepro.errors import KvreproError, RunError
-from kvrepro.files import held, holder, is_held
 
 HOLD = """
 import sys, pathlib
@@ -41,7 +41,7 @@ for _ in range(25):
 """
 LOOK = """
 import sys, pathlib
-from kvrepro.files import is_held
+from kvrepro.claims import is_held
 path = pathlib.Path(sys.argv[1])
 print("looking", flush=True)
 while True:

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from kvrepro.claims import held, holder
 from kvrepro.errors import KvreproError
-from kvrepro.files import held, holder
 from kvrepro.runs import parts
 from kvrepro.runs.folder import CellFolder
 from kvrepro.runs.parts import Part, claimed_part, part_claims
@@ -18,7 +18,7 @@ from kvrepro.runs.parts import Part, claimed_part, part_claims
 WORKER = """
 import os, random, sys, time
 from pathlib import Path
-from kvrepro.files import held
+from kvrepro.claims import held
 from kvrepro.runs import parts
 from kvrepro.runs.folder import CellFolder
 

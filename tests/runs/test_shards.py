@@ -11,8 +11,8 @@ import time
 
 import pytest
 
+from kvrepro.claims import held
 from kvrepro.engine.engine import Engine
-from kvrepro.files import held
 from kvrepro.runs import runner
 from kvrepro.runs.folder import MANIFEST, RECORDS, CellFolder, read_manifest
 from kvrepro.runs.parts import Part, part_claims
