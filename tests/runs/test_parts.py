@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
+from kvrepro import claims
 from kvrepro.claims import held, holder
 from kvrepro.errors import KvreproError
-from kvrepro.runs import parts
 from kvrepro.runs.folder import CellFolder
 from kvrepro.runs.parts import Part, claimed_part, part_claims
 
@@ -22,7 +22,6 @@ from kvrepro.claims import held
 from kvrepro.runs import parts
 from kvrepro.runs.folder import CellFolder
 
-parts.POLL_S = 0.01
 root, name, n_runs, n_rounds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 chance, text = random.Random(name), name.split()[0]
 KEYS = list(range(12))
@@ -104,7 +103,7 @@ def test_a_part_waits_for_the_plain_run_and_for_coarser_parts_holding_nothing(tm
             looks.append(mine.exists())
             claim.__exit__(None, None, None)
 
-        monkeypatch.setattr(parts.time, "sleep", look)
+        monkeypatch.setattr(claims.time, "sleep", look)
         claim.__enter__()
         with claimed_part(folder, Part(3, 4)):
             assert not first.exists()
@@ -121,7 +120,7 @@ def test_a_part_keeps_its_claim_while_it_waits_for_finer_parts(tmp_path, monkeyp
         looks.append(mine.exists())
         finer.__exit__(None, None, None)
 
-    monkeypatch.setattr(parts.time, "sleep", look)
+    monkeypatch.setattr(claims.time, "sleep", look)
     finer.__enter__()
     # a part that shares no reply with this one is not waited for
     with held(apart, "y"), claimed_part(folder, Part(1, 2)):
