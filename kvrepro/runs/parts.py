@@ -73,6 +73,9 @@ def wait_for_parts(working: Path, what: str) -> None:
     Args:
         working: where the unfinished cell lies.
         what: who waits, for messages, such as "cell x/y".
+
+    Raises:
+        OSError: a part's claim cannot be read or, of a dead process, removed.
     """
     # whoever takes a part from here on sees the cell's claim and gives the part back
     wait_until_free(part_claims(working), what)
@@ -83,6 +86,9 @@ def claimed_part(folder: CellFolder, part: Part) -> Iterator[None]:
     """Hold a part of a cell inside the block, which begins when nobody else makes replies of this part.
 
     Another run of the same part, the cell's plain run and parts of another division that share replies are waited for.
+
+    Raises:
+        OSError, RunError: as `held`.
     """
     mine = folder.path.with_name(f".{folder.path.name}.shard-{part.name}.lock")
     what = f"part {part} of cell {folder.cell_id}"

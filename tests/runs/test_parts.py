@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -12,7 +13,9 @@ from kvrepro import claims
 from kvrepro.claims import held, holder
 from kvrepro.errors import KvreproError
 from kvrepro.runs.folder import CellFolder
-from kvrepro.runs.parts import Part, claimed_part, part_claims
+from kvrepro.runs.parts import Part, claimed_part, part_claims, wait_for_parts
+
+from .test_claims import write_claim
 
 # one run of a cell with twelve replies, each a file that can only be made once; several rounds, begun together
 WORKER = """
@@ -126,6 +129,30 @@ def test_a_part_keeps_its_claim_while_it_waits_for_finer_parts(tmp_path, monkeyp
     with held(apart, "y"), claimed_part(folder, Part(1, 2)):
         assert apart.exists()
     assert looks == [True]
+
+
+@pytest.mark.parametrize("who", ["plain run", "part"])
+def test_who_looks_dead_by_the_clock_and_gives_signs_of_life_is_waited_for(tmp_path, monkeypatch, who):
+    folder = CellFolder(tmp_path / "a1", tmp_path)
+    claim = folder.lock if who == "part" else tmp_path / ".a1.shard-1of2.lock"
+    write_claim(claim, silent_s=3600)
+    looks, long_ago = [], time.time() - 3600
+
+    def sleep(seconds):
+        looks.append(seconds)
+        os.utime(claim, (long_ago + len(looks),) * 2)
+        if len(looks) == 5:
+            claim.unlink()
+
+    monkeypatch.setattr(claims.time, "sleep", sleep)
+    monkeypatch.setattr(claims.time, "monotonic", lambda: len(looks) * 0.5 * claims.LEASE_S)
+    if who == "part":
+        with claimed_part(folder, Part(1, 2)):
+            assert not claim.exists()
+    else:
+        wait_for_parts(folder.partial, "cell a1")
+        assert not claim.exists()
+    assert len(looks) == 5
 
 
 def test_many_runs_at_once_make_every_reply_once_and_all_end(tmp_path):
