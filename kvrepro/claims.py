@@ -1,70 +1,36 @@
 """Claims: one process at a time does a thing, on one host or on a cluster.
 
 A claim is a file that only one process can create and that its holder keeps touching, for clusters' file systems lack
-`flock`. It is taken over at once where its holder's process has gone from this host, and `LEASE_S` after its last sign
-of life where that cannot be seen. filelock's `SoftFileLease` is no help there: it takes over only where two names can
-be swapped in one step, which NFS cannot, and never what was killed before it wrote its name.
+`flock`. Where its holder's process can be looked for, that decides: one that lives holds it however silent it is, one
+that has gone does not. Elsewhere it is taken over when it was watched for `LEASE_S` without a sign of life. filelock's
+`SoftFileLease` is no help there: it takes over only where two names can be swapped in one step, which NFS cannot.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import json
 import os
-import platform
+import re
+import signal
 import sys
+import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 
 from .errors import KvreproError, RunError
-from .paths import scheduler_job
+from .holders import Holder
 
 # a claim whose file has not changed for so long is anybody's; its holder changes the file once in BEAT_S
 LEASE_S, BEAT_S = 60.0, 15.0
 PATIENCE_S = 2.0  # how long a claim that is about to be given up is waited for
 POLL_S = (0.02, 2.0)  # between two looks at a claim that is waited for: at first, at most
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who holds a claim: process, host, the scheduler's job id (None without one), and since when (ISO 8601, UTC).
-
-    `place` tells apart hosts, their starts and containers: a pid means something only in the place that it was given.
-    """
-
-    pid: int
-    host: str
-    job: str | None
-    since: str
-    place: str
-    token: str
-
-    def __str__(self) -> str:
-        return f"pid {self.pid} on {self.host}" + (f", SLURM job {self.job}" if self.job else "")
-
-    @property
-    def is_this_process(self) -> bool:
-        """True where the process that looks has taken it."""
-        return self.pid == os.getpid() and self.place == _place()
-
-    @property
-    def is_gone(self) -> bool:
-        """True where its process can be looked for from here, and is not there or has only its exit code left."""
-        import psutil
-
-        if self.place != _place():
-            return False
-        try:
-            return not psutil.pid_exists(self.pid) or psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            # there, and hidden from this user
-            return False
 
 
 @dataclass(frozen=True)
@@ -80,33 +46,65 @@ class _Marker:
         try:
             with path.open("rb") as file:
                 return cls(file.read(), os.fstat(file.fileno()).st_mtime_ns)
-        except FileNotFoundError:
-            return None
+        except OSError as error:
+            # on NFS one that was removed as it was read is stale
+            if error.errno in (errno.ENOENT, errno.ESTALE):
+                return None
+            raise
 
     @property
     def holder(self) -> Holder | None:
         """None where it was cut as it was written, or is of a version whose locks were empty files."""
         try:
-            return Holder(**json.loads(self.content))
+            return Holder.read(json.loads(self.content))
         except (ValueError, TypeError):
             return None
 
-    @property
-    def is_silent(self) -> bool:
-        """True where this host's clock says that a lease has passed; a file server may have another one."""
+    def is_silent(self, folder: Path) -> bool:
+        """True where a lease has passed by the clock of the folder's file server, which another host's may not be."""
+        if 0 <= time.time() - self.changed_ns / 1e9 < LEASE_S:
+            return False
+        # a file made now has that clock's time; a folder that may not be written leaves this host's
+        with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
+            return os.fstat(file.fileno()).st_mtime_ns - self.changed_ns >= LEASE_S * 1e9
         return time.time() - self.changed_ns / 1e9 >= LEASE_S
 
-    def is_left(self, watched_s: float) -> bool:
-        """True where nobody holds it: its process has gone, or it was watched for long enough without a change."""
-        if self.holder is None:
-            # a name is written at once or never
-            return watched_s >= PATIENCE_S
-        return watched_s >= LEASE_S or self.holder.is_gone
+
+class _Watch:
+    """A claim of another process that is looked at again and again."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._first = self._seen = _Marker.at(path)
+        self._since = time.monotonic()
+
+    def look(self) -> _Marker | None:
+        """Its file; None where nobody holds it any more, and then its file is gone."""
+        marker, now = _Marker.at(self.path), time.monotonic()
+        if marker is None:
+            return None
+        if marker != self._seen:
+            self._seen, self._since = marker, now
+        lives = marker.holder and marker.holder.lives
+        if lives or (lives is None and now - self._since < LEASE_S):
+            return marker
+        _clear(self.path, marker)
+        return None
+
+    @property
+    def is_alive(self) -> bool:
+        """True where its holder has given a sign of life; one that was silent from the first may be dead."""
+        if self._seen is None or (found := self._seen.holder) is None:
+            return False
+        return bool(found.lives) or self._seen != self._first or not self._seen.is_silent(self.path.parent)
 
 
 @contextlib.contextmanager
 def held(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold the claim `path` inside the block; its file is gone afterwards.
+
+    Where another process has taken it over nevertheless, from one that was stopped for longer than `LEASE_S` say, this
+    one ends itself with SIGTERM as it notices: what it makes is made by the other.
 
     Args:
         what: what is done under it, for messages, such as "cell x/y".
@@ -115,75 +113,118 @@ def held(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     Raises:
         KvreproError: another process holds it; names the process.
         RunError: as the block ends: another has it now, for this process gave no sign of life for `LEASE_S`.
+        OSError: the folder's file system does not let the file be made or read.
     """
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    mine = Holder(os.getpid(), platform.node(), scheduler_job(), now, _place(), uuid.uuid4().hex)
+    mine = Holder.here()
     path.parent.mkdir(parents=True, exist_ok=True)
     _take(path, mine, what, wait)
+    _sweep(path)
     done = threading.Event()
-    threading.Thread(target=_beat, args=(path, mine, done), daemon=True).start()
+    beat = threading.Thread(target=_beat, args=(path, what, mine, done), daemon=True)
+    beat.start()
     try:
         yield
         if not _is_of(path, mine):
-            raise RunError(
-                f"{what}: {holder(path) or 'another process'} took over from this one, which gave no sign of life for "
-                f"{LEASE_S:.0f} s (was it stopped?); nothing is lost, run the command again"
-            )
+            raise RunError(f"{what}: {_taken_over(path)}")
     finally:
-        done.set()
         # a fork that leaves the block holds nothing
-        if mine.is_this_process and _is_of(path, mine):
-            path.unlink(missing_ok=True)
+        if mine.is_this_process:
+            done.set()
+            # or it could find another's claim where this one was given back
+            beat.join()
+            _give_back(path, mine)
 
 
 def holder(path: Path) -> Holder | None:
-    """Who holds the claim and gave a sign of life within a lease; only reads, so a folder may be read-only."""
-    marker = _Marker.at(path)
-    return None if marker is None or marker.is_silent or marker.is_left(0) else marker.holder
+    """Who holds the claim: whose process lives, or where that cannot be told, who gave a sign of life within a lease.
+
+    It is only looked at, and may lie in a folder that is read-only; there the clocks of hosts must agree to a lease.
+    That nobody is named proves nothing where clocks differ: who must be sure waits until it is free.
+
+    Raises:
+        OSError: the file is there and cannot be read.
+    """
+    if (marker := _Marker.at(path)) is None or (found := marker.holder) is None:
+        return None
+    lives = found.lives
+    return found if lives or (lives is None and not marker.is_silent(path.parent)) else None
 
 
 def is_held(path: Path) -> bool:
-    """True while some process holds the claim."""
+    """True while some process holds the claim, see `holder`."""
     return holder(path) is not None
 
 
+def wait_until_free(paths: Iterable[Path], what: str) -> None:
+    """Wait until nobody holds one of these claims; files that dead processes left are removed.
+
+    All are watched at once. Each holder is named once on the error output.
+
+    Args:
+        what: who waits, for messages, such as "cell x/y".
+
+    Raises:
+        OSError: a file is there and cannot be read or removed.
+    """
+    watches, told, pauses = [_Watch(path) for path in paths], set(), _pauses()
+    while left := [(watch, marker) for watch in watches if (marker := watch.look()) is not None]:
+        lines = {f"{what} waits for {m.holder or 'another process'}, which holds {w.path.name}" for w, m in left}
+        for line in sorted(lines - told):
+            print(line, file=sys.stderr, flush=True)
+        told |= lines
+        watches = [watch for watch, _ in left]
+        time.sleep(next(pauses))
+
+
 def _take(path: Path, mine: Holder, what: str, wait: bool) -> None:
-    first = seen = _Marker.at(path)
-    start = since = time.monotonic()
-    pause, is_told = POLL_S[0], False
-    while not _create(path, mine):
-        if (marker := _Marker.at(path)) is None:
-            continue
-        now = time.monotonic()
-        if marker != seen:
-            seen, since = marker, now
-        if marker.is_left(now - since):
-            _clear(path, marker)
+    watch = _Watch(path)
+    start, is_told, pauses = time.monotonic(), False, _pauses()
+    while (marker := watch.look()) is not None or not _create(path, mine):
+        if marker is None:
             continue
         name = marker.holder or "which has not written its name yet"
-        # one that was silent and stays so may be dead: only watching it for a lease tells
-        is_alive = marker.holder is not None and (marker != first or not marker.is_silent)
-        if now - start >= PATIENCE_S:
-            if is_alive and not wait:
+        if time.monotonic() - start >= PATIENCE_S:
+            if not wait and watch.is_alive:
                 raise KvreproError(f"{what} is being run by another process, {name}: wait for it or stop it")
             if not is_told:
                 print(f"{what} waits for another process, {name}", file=sys.stderr, flush=True)
             is_told = True
-        time.sleep(pause)
-        pause = min(2 * pause, POLL_S[1])
+        time.sleep(next(pauses))
+
+
+def _pauses() -> Iterator[float]:
+    pause, longest = POLL_S
+    while True:
+        yield pause
+        pause = min(2 * pause, longest)
 
 
 def _create(path: Path, mine: Holder) -> bool:
+    """Make the claim's file with its holder's name in it, in one step where the file system has links."""
+    beside = path.with_name(f"{path.name}.{mine.token}")
     try:
-        file = path.open("x")
+        with beside.open("w") as file:
+            file.write(json.dumps(asdict(mine)))
+        # a server's answer to the first of two equal requests may be lost: then the second finds it made
+        return _link(beside, path) or ((found := _Marker.at(path)) is not None and found.holder == mine)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _link(beside: Path, path: Path) -> bool:
+    """Give a file that is whole the claim's name as well; False where another file has it."""
+    try:
+        os.link(beside, path)
     except FileExistsError:
         return False
-    try:
-        with file:
-            file.write(json.dumps(asdict(mine)))
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+    except OSError:
+        # there are no links: a file that only one can make, without a name in it for a moment
+        content = beside.read_bytes()
+        try:
+            with path.open("xb") as file:
+                file.write(content)
+        except FileExistsError:
+            return False
     return True
 
 
@@ -197,33 +238,61 @@ def _clear(path: Path, judged: _Marker) -> None:
     try:
         if _Marker.at(aside) != judged:
             # made or touched since it was judged: it goes back, unless a third claim is there; then `held` tells
-            with contextlib.suppress(FileExistsError):
-                os.link(aside, path)
+            _link(aside, path)
     finally:
-        aside.unlink()
+        aside.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what was left beside the claim by processes that were killed as they made or cleared it."""
+    # a claim that has just been made has the file server's time
+    with contextlib.suppress(OSError):
+        now = path.stat().st_mtime
+        for left in path.parent.glob(f"{glob.escape(path.name)}.*"):
+            if re.fullmatch("[0-9a-f]{32}", left.suffix[1:]) and now - left.stat().st_ctime >= LEASE_S:
+                left.unlink(missing_ok=True)
 
 
 def _is_of(path: Path, mine: Holder) -> bool:
+    return (marker := _settled(path)) is not None and marker.holder == mine
+
+
+def _settled(path: Path) -> _Marker | None:
     # twice, for `_clear` takes the file of a live claim away for a moment where it was made just then
-    for _ in range(2):
-        if (marker := _Marker.at(path)) is not None:
-            return marker.holder == mine
+    if (marker := _Marker.at(path)) is None:
         time.sleep(POLL_S[0])
-    return False
+        marker = _Marker.at(path)
+    return marker
 
 
-def _beat(path: Path, mine: Holder, done: threading.Event) -> None:
+def _give_back(path: Path, mine: Holder) -> None:
+    try:
+        if _is_of(path, mine):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        # what ended the block says more; the claim ends with this process
+        print(f"{path} cannot be given back ({error.strerror}): remove it", file=sys.stderr, flush=True)
+
+
+def _beat(path: Path, what: str, mine: Holder, done: threading.Event) -> None:
     while not done.wait(BEAT_S):
         # a file server that does not answer for a while is no reason to end
         with contextlib.suppress(OSError):
-            if _is_of(path, mine):
+            if (marker := _settled(path)) is None:
+                _create(path, mine)
+            elif marker.holder == mine:
                 os.utime(path)
-
-
-@cache
-def _place() -> str:
-    parts = [platform.node()]
+            elif marker.holder is not None:
+                break
+    else:
+        return
     with contextlib.suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(parts)
+        print(f"{what}: {_taken_over(path)}", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _taken_over(path: Path) -> str:
+    return (
+        f"{holder(path) or 'another process'} took over from this one, which gave no sign of life for {LEASE_S:.0f} s "
+        "(was it stopped?); nothing is lost, run the command again"
+    )

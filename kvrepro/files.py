@@ -17,9 +17,6 @@ from typing import Any
 
 import yaml
 
-from .claims import held as held
-from .claims import holder as holder
-from .claims import is_held as is_held
 from .errors import KvreproError, RunError
 
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..claims import held
 from ..errors import KvreproError
-from ..files import held
 from ..kernels.native.library import NativeUnavailableError, ensure_library
 from ..paths import gpus_environment, native_folder, results_root
 from ..runs import workflow

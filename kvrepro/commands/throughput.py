@@ -7,8 +7,9 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+from ..claims import held
 from ..errors import KvreproError, check_known
-from ..files import held, write_json
+from ..files import write_json
 from ..paths import results_root
 from ..runs.gpus import claimed_gpus
 from ..runs.profiles import load_profile

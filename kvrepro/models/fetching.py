@@ -13,8 +13,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..claims import held
 from ..errors import KvreproError, RunError, check_known
-from ..files import held
 from ..paths import cache_root, fetched_folder
 from .failures import check_folder
 

@@ -13,8 +13,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from ..claims import holder, is_held
 from ..errors import KvreproError, RunError
-from ..files import ResultFolder, holder, is_held, read_objects
+from ..files import ResultFolder, read_objects
 from ..paths import results_root
 from .config import CellConfig
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import is_held
+from ..claims import is_held
 from ..paths import results_root
 from .folder import CellFolder
 from .throughput import Panel

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ..claims import held
 from ..errors import KvreproError, RunError
-from ..files import held
 from ..paths import project_root, working_root
 from .config import CellConfig
 from .folder import NOTEBOOK, CellFolder

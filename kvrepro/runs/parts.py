@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import glob
 import re
-import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
 from typing import TypeVar
 
+from ..claims import held, wait_until_free
 from ..errors import KvreproError
-from ..files import held, holder
 from .folder import CellFolder
 
-POLL_S = 1.0
 Item = TypeVar("Item")
 
 
@@ -76,13 +73,12 @@ def wait_for_parts(working: Path, what: str) -> None:
     Args:
         working: where the unfinished cell lies.
         what: who waits, for messages, such as "cell x/y".
+
+    Raises:
+        OSError: a part's claim cannot be read or, of a dead process, removed.
     """
-    claims = part_claims(working)
-    _wait(claims, what)
-    for path in claims:
-        # what a dead process left goes away; a run that takes it just then sees the cell's claim and gives it back
-        with suppress(KvreproError), held(path, what):
-            pass
+    # whoever takes a part from here on sees the cell's claim and gives the part back
+    wait_until_free(part_claims(working), what)
 
 
 @contextmanager
@@ -90,6 +86,9 @@ def claimed_part(folder: CellFolder, part: Part) -> Iterator[None]:
     """Hold a part of a cell inside the block, which begins when nobody else makes replies of this part.
 
     Another run of the same part, the cell's plain run and parts of another division that share replies are waited for.
+
+    Raises:
+        OSError, RunError: as `held`.
     """
     mine = folder.path.with_name(f".{folder.path.name}.shard-{part.name}.lock")
     what = f"part {part} of cell {folder.cell_id}"
@@ -97,19 +96,9 @@ def claimed_part(folder: CellFolder, part: Part) -> Iterator[None]:
         with held(mine, what, wait=True):
             others = {path: other for path, other in part_claims(folder.partial).items() if other.meets(part)}
             first = [folder.lock, *(path for path, other in others.items() if other.of < part.of)]
-            if not any(map(holder, first)):
-                _wait([path for path, other in others.items() if other.of > part.of], what)
+            # also where it looks dead: only who has watched it for long enough knows
+            if not any(path.exists() for path in first):
+                wait_until_free([path for path, other in others.items() if other.of > part.of], what)
                 yield
                 return
-        _wait(first, what)
-
-
-def _wait(claims: Iterable[Path], what: str) -> None:
-    """Wait until nobody holds one of these claims; names each holder once."""
-    for path in claims:
-        told = None
-        while found := holder(path):
-            if found != told:
-                print(f"{what} waits for {found}, which holds {path.name}", file=sys.stderr, flush=True)
-                told = found
-            time.sleep(POLL_S)
+        wait_until_free(first, what)

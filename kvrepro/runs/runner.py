@@ -34,7 +34,7 @@ from .config import CellConfig
 from .folder import MANIFEST, RECORDS, read_manifest
 from .gathering import graded, manifest_of, write_records
 from .gpus import claimed_gpus
-from .parts import Part, wait_for_parts
+from .parts import Part
 from .preflight import check_cells
 from .provenance import provenance
 from .replies import Key, OwnFiles, Replies, remove_files
@@ -56,20 +56,17 @@ def run_cell(config: CellConfig, folder: str | Path, *, device: str | None = Non
     """Generate, grade and write one cell into `folder`; returns the manifest.
 
     Replies are appended to a file as they finish, so a killed run goes on where it stopped, and runs of its parts
-    (`run_shard`), which are waited for, have made theirs. Where none is missing no model is loaded. A folder with a
-    manifest is complete and is only read.
+    (`run_shard`) have made theirs; whoever calls has waited for them (`wait_for_parts`). Where none is missing no model
+    is loaded. A folder with a manifest is complete and is only read.
 
     Raises:
         KvreproError: the request cannot be met (prompt beyond the budget, missing predictor, ...).
         RunError: files of an earlier run cannot be read.
     """
     folder = Path(folder)
-    if (folder / MANIFEST).is_file() and (folder / RECORDS).is_file():
-        manifest = read_manifest(folder)
-        _same_cell(folder, manifest["cell_id"], config)
+    if (manifest := _graded(folder, config)) is not None:
         return manifest
     folder.mkdir(parents=True, exist_ok=True)
-    wait_for_parts(folder, f"cell {config.cell_id}")
     clock = _Clock()
     torch.set_num_threads(threads)
     problems, origin = load_with_origin(config.benchmark, config.n_problems, config.prompt_style)
@@ -114,13 +111,16 @@ def run_shard(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    clock = _Clock()
     torch.set_num_threads(threads)
     problems, _ = load_with_origin(config.benchmark, config.n_problems, config.prompt_style)
     mine = part.take(_keys(config, problems))
+    if _graded(folder, config) is not None:
+        # by a run that was killed before it put the cell in its place
+        return {"replies": len(mine), "made": 0}
     if missing := Replies.found(folder, config.cell_id).missing(mine):
         with claimed_gpus(n_gpus):
-            _make_replies(config, folder, problems, missing, part, device, clock)
+            # waiting for a device is no work
+            _make_replies(config, folder, problems, missing, part, device, _Clock())
     return {"replies": len(mine), "made": len(missing)}
 
 
@@ -234,11 +234,16 @@ def replay_cell(config: CellConfig, model, tokenizer, n_problems: int) -> list[t
     return list(zip(completions, graded(problems, rows, config), strict=True))
 
 
-def _same_cell(folder: Path, found: str, config: CellConfig) -> None:
-    if found != config.cell_id:
+def _graded(folder: Path, config: CellConfig) -> dict[str, Any] | None:
+    """The manifest of a cell that is made and graded, None where it is not; of another cell it is an error."""
+    if not ((folder / MANIFEST).is_file() and (folder / RECORDS).is_file()):
+        return None
+    manifest = read_manifest(folder)
+    if (found := manifest["cell_id"]) != config.cell_id:
         raise KvreproError(
             f"{folder} holds cell {found}, asked for is {config.cell_id}: give another folder or delete this one"
         )
+    return manifest
 
 
 def _completion_row(completion: Completion, tokenizer, think: ThinkTags) -> dict[str, Any]:

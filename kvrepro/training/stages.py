@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
+from ..claims import held
 from ..errors import KvreproError, RunError
-from ..files import ResultFolder, append_row, held, replacing, rows_so_far, write_json
+from ..files import ResultFolder, append_row, replacing, rows_so_far, write_json
 from ..paths import results_root
 from ..runs.provenance import provenance
 

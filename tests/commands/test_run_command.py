@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from kvrepro.claims import is_held
 from kvrepro.errors import RunError
-from kvrepro.files import is_held
 from kvrepro.paths import results_root
 from kvrepro.runs.config import CellConfig
 from kvrepro.runs.folder import CellFolder

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
-from kvrepro.files import held
+from kvrepro.claims import held
 from kvrepro.runs.folder import CellFolder
 
 from .lab import Lab

@@ -11,8 +11,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from kvrepro.claims import held
 from kvrepro.errors import KvreproError, RunError
-from kvrepro.files import held
 from kvrepro.runs import notebooks as execution
 from kvrepro.runs.folder import CellFolder, read_manifest
 from kvrepro.runs.gpus import claimed_gpus

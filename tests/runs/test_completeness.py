@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kvrepro.claims import Holder
+from kvrepro.claims import Holder, held
 from kvrepro.errors import RunError
-from kvrepro.files import held
 from kvrepro.runs import folder as results
 from kvrepro.runs.folder import FILES, MANIFEST, NOTEBOOK, RECORDS, CellFolder, configs_beside
 

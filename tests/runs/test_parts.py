@@ -5,24 +5,26 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
+from kvrepro import claims
+from kvrepro.claims import held, holder
 from kvrepro.errors import KvreproError
-from kvrepro.files import held, holder
-from kvrepro.runs import parts
 from kvrepro.runs.folder import CellFolder
-from kvrepro.runs.parts import Part, claimed_part, part_claims
+from kvrepro.runs.parts import Part, claimed_part, part_claims, wait_for_parts
+
+from .test_claims import write_claim
 
 # one run of a cell with twelve replies, each a file that can only be made once; several rounds, begun together
 WORKER = """
 import os, random, sys, time
 from pathlib import Path
-from kvrepro.files import held
+from kvrepro.claims import held
 from kvrepro.runs import parts
 from kvrepro.runs.folder import CellFolder
 
-parts.POLL_S = 0.01
 root, name, n_runs, n_rounds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 chance, text = random.Random(name), name.split()[0]
 KEYS = list(range(12))
@@ -104,7 +106,7 @@ def test_a_part_waits_for_the_plain_run_and_for_coarser_parts_holding_nothing(tm
             looks.append(mine.exists())
             claim.__exit__(None, None, None)
 
-        monkeypatch.setattr(parts.time, "sleep", look)
+        monkeypatch.setattr(claims.time, "sleep", look)
         claim.__enter__()
         with claimed_part(folder, Part(3, 4)):
             assert not first.exists()
@@ -121,12 +123,36 @@ def test_a_part_keeps_its_claim_while_it_waits_for_finer_parts(tmp_path, monkeyp
         looks.append(mine.exists())
         finer.__exit__(None, None, None)
 
-    monkeypatch.setattr(parts.time, "sleep", look)
+    monkeypatch.setattr(claims.time, "sleep", look)
     finer.__enter__()
     # a part that shares no reply with this one is not waited for
     with held(apart, "y"), claimed_part(folder, Part(1, 2)):
         assert apart.exists()
     assert looks == [True]
+
+
+@pytest.mark.parametrize("who", ["plain run", "part"])
+def test_who_looks_dead_by_the_clock_and_gives_signs_of_life_is_waited_for(tmp_path, monkeypatch, who):
+    folder = CellFolder(tmp_path / "a1", tmp_path)
+    claim = folder.lock if who == "part" else tmp_path / ".a1.shard-1of2.lock"
+    write_claim(claim, silent_s=3600)
+    looks, long_ago = [], time.time() - 3600
+
+    def sleep(seconds):
+        looks.append(seconds)
+        os.utime(claim, (long_ago + len(looks),) * 2)
+        if len(looks) == 5:
+            claim.unlink()
+
+    monkeypatch.setattr(claims.time, "sleep", sleep)
+    monkeypatch.setattr(claims.time, "monotonic", lambda: len(looks) * 0.5 * claims.LEASE_S)
+    if who == "part":
+        with claimed_part(folder, Part(1, 2)):
+            assert not claim.exists()
+    else:
+        wait_for_parts(folder.partial, "cell a1")
+        assert not claim.exists()
+    assert len(looks) == 5
 
 
 def test_many_runs_at_once_make_every_reply_once_and_all_end(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,11 +12,12 @@ import time
 
 import pytest
 
+from kvrepro.claims import held
 from kvrepro.engine.engine import Engine
-from kvrepro.files import held
+from kvrepro.errors import KvreproError
 from kvrepro.runs import runner
 from kvrepro.runs.folder import MANIFEST, RECORDS, CellFolder, read_manifest
-from kvrepro.runs.parts import Part, part_claims
+from kvrepro.runs.parts import Part, part_claims, wait_for_parts
 from kvrepro.runs.replies import Replies
 
 from ..cells import HAS_MODEL, WINDOW, build
@@ -34,13 +36,7 @@ METHODS = {
     "full": {"method": "full", "budget": None, "window": None, "ratio": None},
     "window": {},
     "dynts": {"method": "dynts", "budget": 120, "window": 16},
-    "random_attention": {
-        "method": "random_attention",
-        "budget": 120,
-        "window": 16,
-        "ratio": None,
-        "max_new_tokens": 120,
-    },
+    "random_attention": {"method": "random_attention", "budget": 120, "window": 16, "ratio": None},
     "snapkv": {"method": "snapkv", "window": 16, "ratio": None},
 }
 
@@ -188,6 +184,26 @@ def test_a_part_that_is_there_loads_nothing(whole, tmp_path, monkeypatch):
     assert runner.run_shard(config, tmp_path, Part(7, 7)) == {"replies": 0, "made": 0}
 
 
+def test_a_part_of_a_cell_that_was_killed_before_it_was_put_in_its_place_makes_nothing(whole, tmp_path, monkeypatch):
+    config, folder, _ = whole
+    no_model(monkeypatch)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert set(before) == {MANIFEST, RECORDS}
+    assert runner.run_shard(config, folder, Part(1, 2)) == {"replies": 3, "made": 0}
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    with pytest.raises(KvreproError, match="holds cell .*, asked for is "):
+        runner.run_shard(build(TWO, seed=1), folder, Part(1, 2))
+
+
+def test_waiting_for_a_device_is_no_time_of_a_part(whole, tmp_path, monkeypatch):
+    config, _, _ = whole
+    happened = []
+    monkeypatch.setattr(runner, "claimed_gpus", lambda n: contextlib.nullcontext(happened.append("devices")))
+    monkeypatch.setattr(runner, "_Clock", lambda made=runner._Clock: happened.append("clock") or made())
+    runner.run_shard(config, tmp_path, Part(1, 6))
+    assert happened == ["devices", "clock"]
+
+
 def test_a_gathering_run_makes_what_parts_have_left(whole, tmp_path, monkeypatch):
     config, folder, _ = whole
     runner.run_shard(config, tmp_path, Part(1, 3))
@@ -207,8 +223,9 @@ def test_a_cell_waits_for_its_live_parts(whole, tmp_path, monkeypatch, capsys):
         runner.run_shard(config, cell.partial, Part(1, 2))
         claim.__exit__(None, None, None)
 
-    monkeypatch.setattr("kvrepro.runs.parts.time.sleep", part_ends)
+    monkeypatch.setattr("kvrepro.claims.time.sleep", part_ends)
     claim.__enter__()
+    wait_for_parts(cell.partial, f"cell {config.cell_id}")
     manifest = runner.run_cell(config, cell.partial)
     assert [(run["shard"], run["replies"]) for run in manifest["runs"]] == [("1/2", 3), (None, 3)]
     assert f"cell {config.cell_id} waits for pid {os.getpid()} on " in capsys.readouterr().err
@@ -270,8 +287,9 @@ def test_a_killed_part_leaves_its_replies_and_its_times(whole):
         run.send_signal(signal.SIGKILL)
     assert n_there > 0
     assert list(part_claims(cell.partial).values()) == [Part(1, 1)]
-    manifest = runner.run_cell(config, cell.partial)
+    wait_for_parts(cell.partial, "cell")
     assert part_claims(cell.partial) == {}
+    manifest = runner.run_cell(config, cell.partial)
     assert manifest["runs"][0]["shard"] == "1/1"
     assert manifest["runs"][0]["wall_s"] > 0
     assert manifest["resumed_records"] == manifest["runs"][0]["replies"] >= n_there
