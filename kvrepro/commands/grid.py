@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..claims import held
 from ..errors import KvreproError
+from ..grids import workflow
+from ..grids.executors import Executor
+from ..grids.folder import GridFolder
+from ..grids.plan import GridSettings, prepare
 from ..kernels.native.library import NativeUnavailableError, ensure_library
 from ..paths import gpus_environment, native_folder, results_root
-from ..runs import workflow
 from ..runs.config import CellConfig
-from ..runs.executors import Executor
 from ..runs.fork_server import fork_server
 from ..runs.gpus import host_gpus
-from ..runs.grid_folder import GridFolder
-from ..runs.grid_plan import GridSettings, prepare
 from ..runs.machines import machine
 from ..runs.past_cells import past_cells
 from ..runs.processes import afterwards

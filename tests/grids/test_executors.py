@@ -10,10 +10,10 @@ import pytest
 
 from kvrepro.cli import main
 from kvrepro.errors import KvreproError, UnknownNameError
+from kvrepro.grids import executors
+from kvrepro.grids.executors import Executor, Job, cancel, queued_jobs
+from kvrepro.grids.folder import GridFolder
 from kvrepro.paths import project_root, results_root
-from kvrepro.runs import executors
-from kvrepro.runs.executors import Executor, Job, cancel, queued_jobs
-from kvrepro.runs.grid_folder import GridFolder
 
 HAS_PLUGIN = find_spec("snakemake_executor_plugin_cluster_generic") is not None
 needs_plugin = pytest.mark.skipif(not HAS_PLUGIN, reason="snakemake-executor-plugin-cluster-generic is not installed")

@@ -19,8 +19,8 @@ from typing import Any
 
 from ..claims import is_held
 from ..paths import results_root
-from .folder import CellFolder
-from .throughput import Panel
+from ..runs.folder import CellFolder
+from ..runs.throughput import Panel
 
 
 @dataclass(frozen=True)

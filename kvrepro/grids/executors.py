@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import KvreproError, UnknownNameError
 from ..files import read_yaml
 from ..paths import project_root, results_root
-from .grid_folder import GridFolder
+from .folder import GridFolder
 
 CONFIG, STATUS = "config.yaml", "status.sh"
 LIMIT_S = 20  # for a scheduler's answer

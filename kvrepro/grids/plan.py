@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import write_json
 from ..paths import PACKAGE, committed_summary, project_root, results_root, working_root
+from ..runs.folder import MANIFEST
+from ..runs.profiles import Profile
+from ..runs.throughput import Panel
 from .executors import Executor
-from .folder import MANIFEST
-from .grid_folder import GridFolder
-from .profiles import Profile
-from .throughput import Panel
+from .folder import GridFolder
 
 if TYPE_CHECKING:
-    from .scheduling import Request
+    from ..runs.scheduling import Request
 
 _FIGURES = ("index.html", "summary.csv")
 

@@ -17,17 +17,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ..claims import held, is_held
 from ..errors import KvreproError, RunError
-from ..files import held, is_held
 from ..paths import project_root
+from ..runs.folder import CellFolder
+from ..runs.parts import part_claims
+from ..runs.processes import Stopped, afterwards, child_command
+from ..runs.profiles import Profile
+from ..runs.throughput import BUSY, Panel, was_machine_busy
 from .executors import Executor, cancel, grids_with_jobs
-from .folder import CellFolder
-from .grid_folder import GridFolder
-from .grid_plan import GridSettings
-from .parts import part_claims
-from .processes import Stopped, afterwards, child_command
-from .profiles import Profile
-from .throughput import BUSY, Panel, was_machine_busy
+from .folder import GridFolder
+from .plan import GridSettings
 
 POLL_S = 0.5
 POLL_SHARE = 0.05  # of the time at most is spent on looking at files, which may lie on a slow disk

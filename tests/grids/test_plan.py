@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from kvrepro.grids.folder import GridFolder
+from kvrepro.grids.plan import GridSettings, prepare, set_marks
 from kvrepro.paths import project_root
 from kvrepro.runs.folder import MANIFEST, CellFolder
-from kvrepro.runs.grid_folder import GridFolder
-from kvrepro.runs.grid_plan import GridSettings, prepare, set_marks
 from kvrepro.runs.profiles import load_profile
 from kvrepro.runs.scheduling import Request
 from kvrepro.runs.throughput import Panel
