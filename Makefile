@@ -32,8 +32,8 @@ test: lint notebooks  ## everything that CI runs
 test-lowest: $(LOWEST)/.ready  ## the tests on the lowest torch, triton and transformers of pyproject.toml
 	$(LOWEST)/bin/python -m pytest -q -n $(CORES) --dist loadfile tests
 
-# as root on Debian: installs SLURM, runs it on loopback with two devices that are none, and stops it
-test-slurm: $(READY)  ## a grid on a SLURM of this one machine; installs it
+# needs Linux and root, and apt-get where SLURM is not installed; refuses a machine that has a SLURM of its own
+test-slurm: $(READY)  ## the smoke profile on a SLURM of this machine, with devices that are none, on loopback
 	$(BIN)/python tests/slurm/check.py
 
 lint: $(READY)

@@ -28,7 +28,7 @@ COMMANDS = {
     "rehearse": "run all code paths of a GPU profile here, on random stand-in models laid out like the real ones",
     "run": "run one cell: of a profile, from a parameter file, or from --set values",
     "grid": "run every cell of a profile that is not done, then its figures",
-    "status": "show which cells of a profile are done, running, failed or left",
+    "status": "show which cells of a profile are done, running, queued, failed or left, where, and how long yet",
     "throughput": "measure how fast the finished cells of a profile decode, in turn and alone",
     "summary": "write summary.csv, the executed figure notebook and index.html of a profile",
     "traces": "generate full-cache training traces, checked against every benchmark",

@@ -9,25 +9,29 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..claims import held
 from ..errors import KvreproError
+from ..grids import workflow
+from ..grids.executors import Executor
+from ..grids.folder import GridFolder
+from ..grids.plan import GridSettings, prepare
 from ..kernels.native.library import NativeUnavailableError, ensure_library
 from ..paths import gpus_environment, native_folder, results_root
-from ..runs import workflow
 from ..runs.config import CellConfig
-from ..runs.executors import Executor
 from ..runs.fork_server import fork_server
 from ..runs.gpus import host_gpus
-from ..runs.grid_folder import GridFolder
-from ..runs.grid_plan import GridSettings, prepare
 from ..runs.machines import machine
 from ..runs.past_cells import past_cells
+from ..runs.processes import afterwards
 from ..runs.profiles import Profile, load_profile
-from ..runs.scheduling import Request, panel_request, shards_for
+from ..runs.scheduling import panel_request, shards_for
 from ..runs.throughput import Panel
 from .printing import print_table
+
+if TYPE_CHECKING:
+    from ..runs.forecast import CellForecast
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,13 +70,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     left = [c for c, folder in zip(part.cells, part.folders, strict=True) if not folder.is_complete]
     settings = _settings(args, executor, part, left, panels)
     grid = GridFolder.new(whole.name)
-    try:
-        with held(grid.lock, f"the grid {whole.name}"):
-            if args.dry_run:
-                return _show(args, whole, part, panels, grid, settings)
-            return _run(args, whole, part, left, panels, waiting, grid, settings)
-    finally:
-        grid.remove()
+    with afterwards(grid.remove), held(grid.lock, f"the grid {whole.name}"):
+        if args.dry_run:
+            return _show(args, whole, part, panels, grid, settings)
+        return _run(args, whole, part, left, panels, waiting, grid, settings)
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
@@ -90,24 +91,40 @@ def _settings(
     """How the grid runs; cells are planned only where it matters, for that loads torch."""
     is_idle = not left and all(panel.is_settled for panel in panels)
     gpus = None if is_idle and args.gpus is None else _gpus(args.gpus, executor)
-    requests: dict[str, Request] = {}
+    cores = args.cores or (executor.n_jobs if executor else os.cpu_count() or 1)
+    settings = GridSettings(cores, gpus, executor, more=args.snakemake)
     shards = {} if args.shards is None else {cell.cell_id: args.shards for cell in left}
-    measuring: dict[str, Request] = {}
     if not is_idle and (executor is not None or gpus or args.cell_hours is not None):
         from ..runs.forecast import CellForecast
 
         here, known = machine(None), past_cells(part)
         forecasts = {cell.cell_id: CellForecast(cell, here, known) for cell in part.cells}
-        requests = {name: forecast.request for name, forecast in forecasts.items()}
-        for panel in panels:
-            own = [forecasts.get(cell.cell_id) or CellForecast(cell, here, known) for cell in panel.cells]
-            measuring[panel.name] = panel_request(own, panel.settings)
+        requests = {name: p.request_for(settings.given(p.request.gpus)) for name, p in forecasts.items()}
+        measuring = {
+            panel.name: panel_request(
+                [forecasts.get(cell.cell_id) or CellForecast(cell, here, known) for cell in panel.cells],
+                panel.settings,
+                settings.given,
+            )
+            for panel in panels
+        }
+        _check_gpus(settings, [forecasts[cell.cell_id] for cell in left])
         if args.cell_hours is not None:
             shards = {c.cell_id: shards_for(forecasts[c.cell_id], 3600 * args.cell_hours) for c in left}
-    if executor is not None and gpus != [] and (gpus or any(request.gpus for request in requests.values())):
-        executor.check_gpus()
-    cores = args.cores or (executor.n_jobs if executor else os.cpu_count() or 1)
-    return GridSettings(cores, gpus, executor, requests, shards, measuring, args.snakemake)
+        settings = replace(settings, requests=requests, measuring=measuring)
+    return replace(settings, shards=shards)
+
+
+def _check_gpus(settings: GridSettings, forecasts: list[CellForecast]) -> None:
+    """Refuse what no device can hold. How much of one is free is asked once it is held: others may have it now."""
+    most = max((settings.given(forecast.request.gpus) for forecast in forecasts), default=0)
+    if settings.gpus and most > len(settings.gpus):
+        raise KvreproError(f"--gpus {len(settings.gpus)}: some cells need {most} GPUs each: --gpus {most}")
+    if settings.executor is not None and most:
+        settings.executor.check_gpus()
+    too_large = [f"{f.cell_id}: {f.problem}" for f in forecasts if f.largest_batch < f.batch_rows]
+    if settings.executor is None and settings.gpus and too_large:
+        raise KvreproError("\n".join(["nothing was started", *too_large]))
 
 
 def _gpus(asked: int | None, executor: Executor | None) -> list[str] | list[None] | None:
@@ -168,8 +185,9 @@ def _run(
     if left:
         from ..runs.preflight import check_cells
 
-        check_cells(left, is_here=settings.executor is None)
-        if not settings.gpus and settings.executor is None:
+        is_here = settings.executor is None and not settings.gpus
+        check_cells(left, "cpu" if is_here and settings.gpus is not None else None, is_here=is_here)
+        if is_here:
             _compile_once()
     prepare(grid, whole, part, panels, settings)
     command = workflow.snakemake_command(grid, settings)

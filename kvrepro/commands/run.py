@@ -15,6 +15,7 @@ import yaml
 from ..errors import KvreproError
 from ..files import read_yaml
 from ..models.table import generation_defaults
+from ..paths import listed_gpus
 from ..runs.config import CellConfig
 from ..runs.folder import CellFolder, read_manifest
 from ..runs.parts import Part, claimed_part
@@ -112,7 +113,8 @@ def _looked_at(
     if is_checked and not folder.is_complete:
         from ..runs.preflight import check_cells
 
-        check_cells([config])
+        # what is free of a device that runs share is asked once it is held
+        check_cells([config], is_here=not listed_gpus())
     seen = {"budget_meaning": resolved.budget_line}
     if is_dry:
         seen |= {"complete": folder.is_complete, "config": config.resolved(), "resolved": resolved.values()}

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..runs.executors import queued_jobs
+from ..grids.executors import queued_jobs
+from ..grids.progress import STATES, CellProgress, Estimate, LiveGrid, estimate, other_cells, progress, side_by_side
 from ..runs.profiles import load_profile
-from ..runs.progress import STATES, CellProgress, Estimate, LiveGrid, estimate, other_cells, progress, side_by_side
 from ..runs.throughput import Panel
 from .printing import duration, print_table
 

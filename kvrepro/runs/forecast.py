@@ -64,14 +64,18 @@ class CellForecast:
         self.new_tokens, self.tokens_source = expected_tokens(config, known)
         self.tps, self.seconds, self.overhead_s, self.time_source = self._time(known)
         self.disk_bytes = cell.disk_bytes(self.new_tokens)
-        memory = host_mb(size, self.beside_bytes(self.batch_rows), gpus)
-        self.request = Request(memory, runtime_min([(self.seconds, self.time_source)]), gpus)
+        self.request = self.request_for(gpus)
         self.problem = self._problem()
 
     def row(self) -> dict[str, Any]:
         """All that is said of the cell, by name."""
         kept = {name: value for name, value in vars(self).items() if not name.startswith("_") and name not in _OBJECTS}
         return {**kept, "request": asdict(self.request)}
+
+    def request_for(self, gpus: int) -> Request:
+        """What to ask for where the cell gets so many GPUs, whatever it needs; with 0 a CPU holds all."""
+        memory = host_mb(self.size, self.beside_bytes(self.batch_rows), gpus)
+        return Request(memory, runtime_min([(self.seconds, self.time_source)]), gpus)
 
     def beside_bytes(self, rows: int) -> int:
         """What lies beside the weights while so many rows are decoded: predictor, cache, logits."""

@@ -36,24 +36,36 @@ class Stopped(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
-# done after a signal has ended all processes below, and before this one ends
-_at_stop: list[Callable[[], object]] = []
+# what a signal leaves to be done once nothing runs below, the last one first
+_afterwards: list[Callable[[], object]] = []
 
 
 @contextlib.contextmanager
-def at_stop(action: Callable[[], object]) -> Iterator[None]:
-    """Where a signal ends the block, call this once nothing runs below; it takes the time that it needs."""
-    _at_stop.append(action)
+def afterwards(action: Callable[[], object]) -> Iterator[None]:
+    """Do this after the block, however it ends; where a signal ends it, once all processes below have ended."""
+    _afterwards.append(action)
     try:
         yield
     except Stopped:
-        # of whoever handles the signal
         raise
     except BaseException:
-        _at_stop.remove(action)
+        _afterwards.remove(action)
+        action()
         raise
-    else:
-        _at_stop.remove(action)
+    _afterwards.remove(action)
+    action()
+
+
+def _do_what_is_left() -> None:
+    while _afterwards:
+        _afterwards.pop()()
+
+
+def _give_up(code: int) -> None:
+    """End a process whose main thread does not come to its end."""
+    _kill([])
+    _do_what_is_left()
+    os._exit(code)
 
 
 @contextlib.contextmanager
@@ -77,7 +89,7 @@ def stopped_by_signals() -> Iterator[None]:
         _each(found, "terminate")
         # a clean-up that waits for a child which does not end must not wait for ever
         watch.append(threading.Timer(GRACE_S, _kill, (found,)))
-        watch.append(threading.Timer(UNWIND_S, os._exit, (128 + number,)))
+        watch.append(threading.Timer(UNWIND_S, _give_up, (128 + number,)))
         for timer in watch:
             timer.daemon = True
             timer.start()
@@ -91,8 +103,7 @@ def stopped_by_signals() -> Iterator[None]:
         end_descendants()
         for timer in watch:
             timer.cancel()
-        while _at_stop:
-            _at_stop.pop()()
+        _do_what_is_left()
         raise
     finally:
         for timer in watch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -86,15 +86,20 @@ def runtime_min(timed: Iterable[tuple[float | None, str]]) -> int | None:
     return math.ceil(total / 60)
 
 
-def panel_request(forecasts: Sequence[CellForecast], settings: ThroughputSettings) -> Request:
+def panel_request(
+    forecasts: Sequence[CellForecast], settings: ThroughputSettings, given: Callable[[int], int] = int
+) -> Request:
     """For measuring the throughput of a panel, from the forecasts of its cells.
 
     Where cells take turns all caches are held at once, else one at a time.
+
+    Args:
+        given: from the GPUs that are needed to those that it gets.
     """
     together = sum if settings.turn_tokens is not None else max
     beside = together(p.beside_bytes(min(settings.rows, p.batch_rows)) for p in forecasts)
     first = forecasts[0]
-    gpus = gpus_needed(first.entry, first.size, first.weights_bytes + beside, first.machine)
+    gpus = given(gpus_needed(first.entry, first.size, first.weights_bytes + beside, first.machine))
     minutes = runtime_min((p.throughput_seconds(settings), p.time_source) for p in forecasts)
     return Request(host_mb(first.size, beside, gpus), minutes, gpus)
 

@@ -11,10 +11,10 @@ import pytest
 
 from kvrepro.claims import held
 from kvrepro.files import write_json
+from kvrepro.grids.executors import Job
+from kvrepro.grids.folder import GridFolder
 from kvrepro.paths import results_root
-from kvrepro.runs.executors import Job
 from kvrepro.runs.folder import MANIFEST, RECORDS, CellFolder
-from kvrepro.runs.grid_folder import GridFolder
 from kvrepro.runs.profiles import load_profile
 
 from ..cells import write_finished

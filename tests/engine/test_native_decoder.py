@@ -113,7 +113,7 @@ def test_a_grid_compiles_once_before_its_cells(monkeypatch, capsys):
     from kvrepro.kernels.native import library
 
     from kvrepro import cli
-    from kvrepro.runs import workflow
+    from kvrepro.grids import workflow
     from kvrepro.runs.folder import CellFolder
 
     built: list = []

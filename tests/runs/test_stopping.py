@@ -73,6 +73,45 @@ def test_a_signal_ends_everything_below_and_is_the_exit_code(name):
     assert len(pids) == 2 and gone(pids) == []
 
 
+AFTERWARDS = """
+import sys, types
+from kvrepro import cli
+from kvrepro.runs.processes import afterwards, descendants
+
+def run(args):
+    say = lambda word: print(word, len(descendants()), file=sys.stderr, flush=True)
+    with afterwards(lambda: say("folder")), afterwards(lambda: say("jobs")):
+        {end}
+
+module = types.SimpleNamespace(run=run)
+cli.parse = lambda argv: types.SimpleNamespace(command="x", json=False, module=module)
+sys.exit(cli.main([]))
+"""
+WITH_A_CHILD = """
+        import subprocess
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+        print("started", file=sys.stderr, flush=True)
+        child.wait()
+"""
+
+
+@pytest.mark.parametrize("end", ["return {}", "raise OSError('no disk')"])
+def test_what_is_left_is_done_the_last_one_first_however_a_command_ends(end):
+    command = [sys.executable, "-c", AFTERWARDS.format(end=end)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.stderr.splitlines()[:2] == ["jobs 0", "folder 0"]
+
+
+def test_what_is_left_is_done_once_nothing_runs_below():
+    command = [sys.executable, "-c", AFTERWARDS.format(end=WITH_A_CHILD)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr.readline() == "started\n"
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=LIMIT_S)
+    assert err.splitlines()[:2] == ["jobs 0", "folder 0"]
+    assert process.returncode == 128 + signal.SIGTERM
+
+
 def test_a_hang_up_that_nohup_ignores_stays_ignored():
     ignoring = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + COMMAND
     process = subprocess.Popen([sys.executable, "-c", ignoring], stderr=subprocess.PIPE, text=True)

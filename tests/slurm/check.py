@@ -1,7 +1,7 @@
-"""The smoke profile on a SLURM of one machine: `make test-slurm`, or `python tests/slurm/check.py`, in ten minutes.
+"""The smoke profile on a SLURM of one machine, in five to fifteen minutes: `make test-slurm`, or `check.py [PART ...]`.
 
 It starts the cluster of `cluster.py`, runs grids with `--executor slurm`, stops and kills some, and ends whatever it
-started. Prints a line per check and a JSON object; exit code 1 if one failed.
+started. Prints a line per check and a JSON object; exit code 1 if one failed. Arguments choose parts: "kill -9".
 
 Overhead per cell is what a device waits between the end of a cell's process and the start of the next one's: the end of
 its job, Snakemake hearing of it, the next job's submission and start, and Snakemake's start inside that job.
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import cluster
+import psutil
 from grids import (
     CheckError,
     Grid,
@@ -54,6 +55,10 @@ class Report:
     def __init__(self):
         self.checks: dict[str, bool] = {}
         self.measured: dict[str, Any] = {}
+
+    @property
+    def failed(self) -> list[str]:
+        return [what for what, is_so in self.checks.items() if not is_so]
 
     def check(self, what: str, is_so: object, found: object = "") -> None:
         self.checks[what] = bool(is_so)
@@ -97,8 +102,9 @@ def whole_grid(report: Report, results: Path) -> None:
 
 
 def _by_state(results: Path, state: str) -> dict[str, str | None]:
-    """Host by job of the cells in this state."""
-    return {cell["job"]: cell["host"] for cell in status(results)["cells"] if cell["state"] == state}
+    """Host by job of the cells in this state; cells that wait without a job of their own yet are left out."""
+    found = [cell for cell in status(results)["cells"] if cell["state"] == state and cell["job"]]
+    return {cell["job"]: cell["host"] for cell in found}
 
 
 def _overhead(report: Report, watch: Watch) -> None:
@@ -227,6 +233,9 @@ def main() -> int:
         (0, "no GPUs", without_gpus, ()),
     ]
     chosen = sys.argv[1:]
+    if unknown := set(chosen) - {name for _, name, _, _ in parts}:
+        print(f"no such part: {min(unknown)}; there are {', '.join(name for _, name, _, _ in parts)}", file=sys.stderr)
+        return 2
     try:
         install_plugin()
         for gpus, name, part, more in parts:
@@ -239,19 +248,19 @@ def main() -> int:
                     part(report, results, *more)
             finally:
                 for process in processes(results):
-                    with contextlib.suppress(Exception):
+                    with contextlib.suppress(psutil.Error):
                         process.kill()
                 cluster.stop()
     except cluster.ClusterError as error:
         print(f"check.py: {error}", file=sys.stderr)
         return 1
-    failed = [what for what, is_so in report.checks.items() if not is_so]
-    if failed:
-        print(f"results and logs: {home}", file=sys.stderr)
-    else:
-        shutil.rmtree(home)
-    print(json.dumps({"checks": len(report.checks), "failed": failed, **report.measured}))
-    return int(bool(failed))
+    finally:
+        if report.failed:
+            print(f"results and logs: {home}", file=sys.stderr)
+        else:
+            shutil.rmtree(home)
+    print(json.dumps({"checks": len(report.checks), "failed": report.failed, **report.measured}))
+    return int(bool(report.failed))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ import pytest
 
 from kvrepro.cli import main
 from kvrepro.errors import KvreproError, UnknownNameError
+from kvrepro.grids import executors
+from kvrepro.grids.executors import Executor, Job, cancel, queued_jobs
+from kvrepro.grids.folder import GridFolder
 from kvrepro.paths import project_root, results_root
-from kvrepro.runs import executors
-from kvrepro.runs.executors import Executor, Job, cancel, queued_jobs
-from kvrepro.runs.grid_folder import GridFolder
 
 HAS_PLUGIN = find_spec("snakemake_executor_plugin_cluster_generic") is not None
 needs_plugin = pytest.mark.skipif(not HAS_PLUGIN, reason="snakemake-executor-plugin-cluster-generic is not installed")
@@ -139,9 +139,33 @@ def test_a_cluster_without_gpus_says_so_before_its_jobs_are_refused(slurm):
 )
 def test_a_job_is_failed_only_where_slurm_says_so(slurm, answer, status):
     (slurm.parent / "bin" / "squeue").write_text(f"#!/bin/sh\n{answer}\n")
+    assert asked_of(slurm.parent, 7) == status
+
+
+def asked_of(folder, job):
+    """What the shipped profile's program says of a job."""
     script = project_root() / "profiles" / "slurm" / "status.sh"
-    done = subprocess.run(["sh", str(script), "7"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"{status}\n" and done.stderr == ""
+    done = subprocess.run(["sh", str(script), str(job)], cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a script for a POSIX shell")
+def test_slurm_is_asked_once_for_all_jobs_and_of_new_ones_by_name(slurm):
+    folder, program = slurm.parent, slurm.parent / "bin" / "squeue"
+    one = 'case "$*" in *--jobs=9*) echo PENDING; exit;; esac'
+    program.write_text(
+        f"#!/bin/sh\necho \"$*\" >> {folder}/asked\n{one}\necho '7 RUNNING'; echo '8 COMPLETED'; echo '71 FAILED'\n"
+    )
+    assert [asked_of(folder, job) for job in (7, 8, 71)] == ["running", "success", "failed"]
+    assert len((folder / "asked").read_text().splitlines()) == 1
+    # submitted after the list was made
+    assert asked_of(folder, 9) == "running"
+    assert "--jobs=9" in (folder / "asked").read_text().splitlines()[-1]
+    # the list is old, and SLURM does not answer: what was known is what is known
+    (folder / "jobs").write_text("1\n7 RUNNING\n")
+    program.write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2; exit 1\n")
+    assert asked_of(folder, 7) == "running" and asked_of(folder, 9) == "running"
 
 
 def test_an_unknown_executor_is_named_with_those_that_there_are(tmp_path):
@@ -190,6 +214,35 @@ def test_what_cannot_be_had_is_one_line_before_anything_starts(call, flags, mess
     code, out, err = call("grid", "smoke", *flags)
     assert code == 2 and message in err and len(err.strip().splitlines()) == 1
     assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ("{runtime: 90}", 90),
+        ("{runtime: 12h}", 720),
+        ("[runtime=2d, mem_mb=100]", 2880),
+        ("runtime=30m", 30),
+        ("{mem_mb: 100}", None),
+    ],
+)
+def test_minutes_of_an_executor_s_file(tmp_path, settings, expected):
+    (tmp_path / "config.yaml").write_text(f"executor: local\njobs: unlimited\ndefault-resources: {settings}\n")
+    found = Executor.load(str(tmp_path))
+    assert found.default("runtime") == expected and found.n_jobs > 10**6
+
+
+def test_a_time_that_is_none_is_named_with_its_file(tmp_path):
+    (tmp_path / "config.yaml").write_text("executor: local\ndefault-resources: {runtime: long}\n")
+    with pytest.raises(KvreproError, match=r"config\.yaml: runtime='long': a number"):
+        Executor.load(str(tmp_path)).default("runtime")
+
+
+def test_a_cell_that_needs_more_devices_than_are_counted_is_refused(call, monkeypatch):
+    monkeypatch.setenv("KVREPRO_GPUS", "0,1,2")
+    monkeypatch.setattr("kvrepro.runs.forecast.gpus_needed", lambda *_: 2)
+    code, _, err = call("grid", "smoke", "--gpus", "1")
+    assert code == 2 and "--gpus 1: some cells need 2 GPUs each: --gpus 2" in err
 
 
 def test_devices_that_are_named_are_enough_and_no_more(capfd, monkeypatch):

@@ -19,8 +19,8 @@ from typing import Any
 
 from ..claims import is_held
 from ..paths import results_root
-from .folder import CellFolder
-from .throughput import Panel
+from ..runs.folder import CellFolder
+from ..runs.throughput import Panel
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class GridFolder:
     @classmethod
     def all_of(cls, profile: str) -> list[GridFolder]:
         """Those of grids that run, and of grids that were killed."""
-        return [cls(path) for path in sorted((results_root() / profile / ".grid").glob("*")) if path.is_dir()]
+        # of one that was killed at once there is nothing but the claim
+        found = {path.with_name(path.name.split(".")[0]) for path in (results_root() / profile / ".grid").glob("[!.]*")}
+        return [cls(path) for path in sorted(found)]
 
     @property
     def name(self) -> str:
@@ -57,7 +59,7 @@ class GridFolder:
 
     @property
     def plan_file(self) -> Path:
-        """What the grid runs, and how (docs/reference.md); all that its Snakefile reads."""
+        """What the grid runs, and how; all that its Snakefile reads."""
         return self.path / "plan.json"
 
     @property
@@ -87,10 +89,6 @@ class GridFolder:
     def figures_mark(self) -> Path:
         """The empty file that stands for the page with its figures."""
         return self.path / "marks" / "figures"
-
-    def shard_mark(self, cell_id: str, part: str) -> Path:
-        """The empty file that stands for one part of a cell, such as `1-of-4`."""
-        return self.path / "marks" / "shards" / cell_id / part
 
     def remove(self) -> None:
         """Take it away, and keep what Snakemake said."""

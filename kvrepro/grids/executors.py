@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterable, Mapping
@@ -17,7 +19,7 @@ from typing import Any
 from ..errors import KvreproError, UnknownNameError
 from ..files import read_yaml
 from ..paths import project_root, results_root
-from .grid_folder import GridFolder
+from .folder import GridFolder
 
 CONFIG, STATUS = "config.yaml", "status.sh"
 LIMIT_S = 20  # for a scheduler's answer
@@ -91,14 +93,25 @@ class Executor:
     @property
     def n_jobs(self) -> int:
         """Jobs at once, as the file says."""
-        return int(self.settings.get("jobs", 100))
+        jobs = self.settings.get("jobs", 100)
+        return int(jobs) if str(jobs).isdigit() else sys.maxsize
 
     def default(self, resource: str) -> int | None:
-        """What the file asks for where a cell's need is not known; None where it does not say."""
+        """What the file asks for where a cell's need is not known, minutes for `runtime`; None where it does not say.
+
+        Raises:
+            KvreproError: it says so in another way than this.
+        """
         given = self.settings.get("default-resources") or {}
-        if isinstance(given, list):
-            given = dict(str(item).split("=", 1) for item in given)
-        return int(given[resource]) if str(given.get(resource, "")).isdigit() else None
+        if not isinstance(given, dict):
+            given = dict(item.split("=", 1) for item in ([given] if isinstance(given, str) else given))
+        if (value := given.get(resource)) is None:
+            return None
+        if not (found := re.fullmatch(r"(\d+)([mhd]?)", str(value))):
+            raise KvreproError(
+                f"{self.folder / CONFIG}: {resource}={value!r}: a number, for minutes also 90m, 12h or 2d"
+            )
+        return int(found[1]) * {"": 1, "m": 1, "h": 60, "d": 1440}[found[2]]
 
     def flags(self) -> list[str]:
         """Flags of Snakemake that the file cannot know: where the program beside it lies."""
@@ -154,9 +167,8 @@ def _listed(profile: str) -> list[Job] | None:
     for line in listed.splitlines():
         number, state, host, name, comment = line.strip().split("|", 4)
         if name.startswith(begin) and state in _QUEUED + _RUNNING:
-            _, *wildcards = comment.split()
-            # as Snakemake writes them: cell=tiny-r1-llama/chain-12/full-none/2beff874 part=1-of-2
-            of = dict(wildcard.split("=", 1) for wildcard in wildcards if "=" in wildcard)
+            # as Snakemake writes them: shard cell=tiny-r1-llama/chain-12/full-none/2beff874 part=1-of-2
+            of = dict(re.findall(r"(cell|part)=(.*?)(?= part=|$)", comment))
             known = "queued" if state in _QUEUED else "running"
             found.append(Job(number, name.removeprefix(begin), of.get("cell"), of.get("part"), known, host))
     return found

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import write_json
 from ..paths import PACKAGE, committed_summary, project_root, results_root, working_root
+from ..runs.folder import MANIFEST
+from ..runs.profiles import Profile
+from ..runs.throughput import Panel
 from .executors import Executor
-from .folder import MANIFEST
-from .grid_folder import GridFolder
-from .profiles import Profile
-from .throughput import Panel
+from .folder import GridFolder
 
 if TYPE_CHECKING:
-    from .scheduling import Request
+    from ..runs.scheduling import Request
 
 _FIGURES = ("index.html", "summary.csv")
 
@@ -39,7 +39,7 @@ class GridSettings:
         gpus: devices of this host that cells may take, or on an executor how many GPUs at once (as many Nones);
             None: GPUs are not counted.
         executor: where jobs run; None: here.
-        requests: by cell what it asks for; cells that are not here ask for nothing but a GPU where those are counted.
+        requests: by cell what it asks for, GPUs as `given`; cells that are not here ask for GPUs alone.
         shards: by cell into how many parts it is split; cells that are not here are whole.
         measuring: by panel what measuring it asks for, as `requests`.
         more: flags for Snakemake, quoted as in a shell.
@@ -58,19 +58,19 @@ class GridSettings:
         ask = self.executor.asked(grid, profile, needs, is_alone=is_alone) if self.executor else ""
         return {**needs, "ask": ask}
 
+    def given(self, needed: int) -> int:
+        """GPUs that a cell gets: where they are counted one at least, for they are for every cell; of none, none."""
+        if self.gpus is None:
+            return needed if self.executor else 0
+        return max(1, needed) if self.gpus else 0
+
     def needs(self, request: Request | None) -> dict[str, int]:
-        """A request in numbers; 0 asks for nothing."""
-        known = {"mem_mb": 0, "runtime_min": 0, "gpus": 0} | (asdict(request) if request is not None else {})
+        """A request in numbers; 0 asks for nothing. Memory and time are counted by schedulers alone."""
+        known = asdict(request) if request is not None else {"gpus": self.given(0)}
         if self.executor is None:
-            known |= {"mem_mb": 0, "runtime_min": 0}
-        else:
-            known["runtime_min"] = known["runtime_min"] or self.executor.default("runtime") or 0
-        if self.gpus is not None:
-            # counted GPUs are for every cell; without any, cells run on processors
-            known["gpus"] = max(1, known["gpus"]) if self.gpus else 0
-        elif self.executor is None:
-            known["gpus"] = 0
-        return known
+            return {"gpus": known["gpus"], "mem_mb": 0, "runtime_min": 0}
+        minutes = known.get("runtime_min") or self.executor.default("runtime") or 0
+        return {"gpus": known["gpus"], "mem_mb": known.get("mem_mb", 0), "runtime_min": minutes}
 
 
 def prepare(grid: GridFolder, whole: Profile, part: Profile, panels: Sequence[Panel], settings: GridSettings) -> None:
@@ -90,7 +90,9 @@ def prepare(grid: GridFolder, whole: Profile, part: Profile, panels: Sequence[Pa
     order = random.sample(range(len(whole.cells)), len(whole.cells)) if others else [0] * len(whole.cells)
     cells = {}
     for config, folder, place in zip(whole.cells, whole.folders, order, strict=True):
-        n_parts = settings.shards.get(folder.cell_id, 1)
+        # what 0.2.0 left says nothing of its runs, so only a run with the model can put it together
+        is_older = (folder.partial / "completions.jsonl").is_file()
+        n_parts = 1 if is_older else settings.shards.get(folder.cell_id, 1)
         needs = settings.needs(settings.requests.get(folder.cell_id))
         cells[folder.cell_id] = {
             "config": config.resolved(),

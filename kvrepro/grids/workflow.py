@@ -11,27 +11,36 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ..errors import RunError
+from ..claims import held, is_held
+from ..errors import KvreproError, RunError
 from ..paths import project_root
+from ..runs.folder import CellFolder
+from ..runs.parts import part_claims
+from ..runs.processes import Stopped, afterwards, child_command
+from ..runs.profiles import Profile
+from ..runs.throughput import BUSY, Panel, was_machine_busy
 from .executors import Executor, cancel, grids_with_jobs
-from .folder import CellFolder
-from .grid_folder import GridFolder
-from .grid_plan import GridSettings
-from .processes import at_stop, child_command
-from .profiles import Profile
-from .throughput import BUSY, Panel, was_machine_busy
+from .folder import GridFolder
+from .plan import GridSettings
 
 POLL_S = 0.5
 POLL_SHARE = 0.05  # of the time at most is spent on looking at files, which may lie on a slow disk
 FAILED = "failed"  # how the line of a failed cell begins
 BEGUN = "== "  # how the line begins that stands before what one attempt wrote into a log
 # of Snakemake's, about an error that it named before
-_GENERAL = ("Exiting because a job execution failed", "WorkflowError:")
+_GENERAL = (
+    "Exiting because a job execution failed",
+    "WorkflowError:",
+    "Error in rule",
+    "message: Error",
+    "For further error details",
+)
 _QUIET = ("--quiet", "rules")
 
 
@@ -82,32 +91,44 @@ def run_snakemake(
                 began = time.monotonic()
                 _show(bar, grid, folders, panels)
                 time.sleep(max(POLL_S, (time.monotonic() - began) / POLL_SHARE))
-        finally:
-            # what a Snakemake that was killed left behind in its process group; Windows has none
-            if process.poll() is not None and hasattr(os, "killpg"):
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+        except Stopped:
+            # whoever handles the signal ends them, and gives them a moment
+            raise
+        except BaseException:
+            _kill_group(process.pid)
+            raise
+        _kill_group(process.pid)
         _show(bar, grid, folders, panels)
     return process.returncode
 
 
 def clear_up(profile: str, own: GridFolder, executor: Executor | None) -> None:
     """Take away what killed grids of the profile left, and say which others run."""
-    dead = []
     for grid in GridFolder.all_of(profile):
         if grid == own:
             continue
-        if grid.is_alive:
+        try:
+            # a claim that is taken over is a dead grid's, and is watched before where that cannot be seen
+            with held(grid.lock, f"what the grid {grid.name} left"):
+                _clear(profile, grid, executor)
+        except KvreproError:
             print(f"another grid of {profile} runs ({grid.name}): its cells are waited for", file=sys.stderr)
-        else:
-            dead.append(grid)
-    if dead and executor is not None and (n := cancel(profile, [g.name for g in dead], only_queued=True)):
+
+
+def _clear(profile: str, grid: GridFolder, executor: Executor | None) -> None:
+    if executor is not None and (n := cancel(profile, [grid.name], only_queued=True)):
         print(f"{n} queued jobs of a grid that was killed are cancelled; those that run go on", file=sys.stderr)
-    at_work = grids_with_jobs(profile) if dead else set()
-    for grid in dead:
-        # its jobs that run still need the folder
-        if at_work is not None and grid.name not in at_work:
-            grid.remove()
+    # jobs that run still need the folder; where they cannot be seen, they may be there
+    at_work = grids_with_jobs(profile) if grid.read_plan().get("executor") else set()
+    if at_work is not None and grid.name not in at_work:
+        grid.remove()
+
+
+def _kill_group(leader: int) -> None:
+    """End what Snakemake left behind, or itself; Windows has no groups."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader, signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -116,14 +137,8 @@ def jobs_end_here(profile: str, grid: GridFolder, settings: GridSettings) -> Ite
     if settings.executor is None:
         yield
         return
-
-    def end() -> None:
-        cancel(profile, [grid.name])
-
-    with at_stop(end):
+    with afterwards(partial(cancel, profile, [grid.name])):
         yield
-    # a Snakemake that was killed left them
-    end()
 
 
 def failures(profile: Profile, since: float) -> list[str]:
@@ -133,13 +148,12 @@ def failures(profile: Profile, since: float) -> list[str]:
         since: when the run began, in seconds since the epoch; older logs are of other runs.
     """
     left = [folder for folder in profile.folders if not folder.is_complete]
-    return [_failure(folder.cell_id, _newest_log(folder), since, "kvrepro run: ") for folder in left]
+    return [_failure(folder.cell_id, _logs(folder), since, "kvrepro run: ") for folder in left]
 
 
-def _newest_log(folder: CellFolder) -> Path:
-    """The cell's log, or that of one of its parts: where one fails, they are not put together."""
-    logs = [folder.log, *folder.log.parent.glob(f"{glob.escape(folder.log.stem)}.*-of-*.log")]
-    return max((log for log in logs if log.is_file()), key=lambda log: log.stat().st_mtime_ns, default=folder.log)
+def _logs(folder: CellFolder) -> list[Path]:
+    """The cell's log, and those of its parts: where one of them fails, they are not put together."""
+    return [folder.log, *folder.log.parent.glob(f"{glob.escape(folder.log.stem)}.*-of-*.log")]
 
 
 def unmeasured(panels: Sequence[Panel], since: float) -> list[str]:
@@ -148,7 +162,7 @@ def unmeasured(panels: Sequence[Panel], since: float) -> list[str]:
     return [
         f"not measured: {panel.lacks}"
         if panel.lacks
-        else _failure(f"throughput of {panel.name}", panel.log, since, "kvrepro throughput: ")
+        else _failure(f"throughput of {panel.name}", [panel.log], since, "kvrepro throughput: ")
         for panel in left
     ]
 
@@ -167,19 +181,23 @@ def noisy(panels: Sequence[Panel]) -> list[str]:
     return lines
 
 
-def _failure(what: str, log: Path, since: float, prefix: str) -> str:
-    """Why a process did not do `what`; the command line's message begins with `prefix` and is one line."""
-    if not log.is_file() or log.stat().st_mtime < since:
+def _failure(what: str, logs: Sequence[Path], since: float, prefix: str) -> str:
+    """Why processes did not do `what`; the command line's message begins with `prefix` and is one line."""
+    found = []
+    for log in logs:
+        if log.is_file() and (at := log.stat().st_mtime) >= since:
+            written = _lines(log)
+            began = max((i for i, line in enumerate(written) if line.startswith(BEGUN)), default=-1)
+            said = [line.removeprefix(prefix) for line in written[began + 1 :] if line.startswith(prefix)]
+            # without a message the last thing that was written
+            words = (said or written[began + 1 :] or ["its process was killed before it wrote anything"])[-1]
+            if words.startswith("{"):
+                # a command's last word is its result
+                words = "it was done, and its results were damaged or deleted since: run the grid again"
+            found.append((bool(said), at, words, log))
+    if not found:
         return f"not started: {what}"
-    written = _lines(log)
-    began = max((i for i, line in enumerate(written) if line.startswith(BEGUN)), default=-1)
-    written = written[began + 1 :]
-    # without a message the last thing that was written
-    said = [line.removeprefix(prefix) for line in written if line.startswith(prefix)]
-    reason = (said or written or ["its process was killed before it wrote anything"])[-1]
-    if reason.startswith("{"):
-        # a command's last word is its result
-        reason = "it was done, and its results were damaged or deleted since: run the grid again"
+    _, _, reason, log = max(found)
     return f"{FAILED}: {what}: {reason} (log: {log})"
 
 
@@ -202,7 +220,7 @@ def _lines(log: Path) -> list[str]:
 
 
 def _show(bar: tqdm, grid: GridFolder, folders: list[CellFolder], panels: list[Panel]) -> None:
-    states = [folder.state for folder in folders]
+    states = [_state(folder) for folder in folders]
     # marks, which Snakemake makes while it runs: whether a measurement fits its cells is not asked twice a second
     done, running = states.count("done") + sum(grid.mark(panel).is_file() for panel in panels), states.count("running")
     text = f"{running} running, {bar.total - done - running} left"
@@ -210,3 +228,11 @@ def _show(bar: tqdm, grid: GridFolder, folders: list[CellFolder], panels: list[P
         text += ", measuring throughput alone"
     bar.set_postfix_str(text, refresh=False)
     bar.update(done - bar.n)
+
+
+def _state(folder: CellFolder) -> str:
+    """As the cell's own, and running as well where parts of it are made."""
+    state = folder.state
+    if state not in ("done", "running") and any(map(is_held, part_claims(folder.partial))):
+        return "running"
+    return state

@@ -10,13 +10,13 @@ import pytest
 
 from kvrepro.cli import main
 from kvrepro.errors import RunError
-from kvrepro.runs import workflow
+from kvrepro.grids import workflow
+from kvrepro.grids.folder import GridFolder
+from kvrepro.grids.plan import GridSettings
+from kvrepro.grids.workflow import failures
 from kvrepro.runs.folder import MANIFEST, RECORDS, CellFolder
-from kvrepro.runs.grid_folder import GridFolder
-from kvrepro.runs.grid_plan import GridSettings
 from kvrepro.runs.profiles import load_profile
 from kvrepro.runs.throughput import Panel
-from kvrepro.runs.workflow import failures
 
 from ..panels import finish
 

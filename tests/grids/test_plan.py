@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from kvrepro.grids.folder import GridFolder
+from kvrepro.grids.plan import GridSettings, prepare, set_marks
 from kvrepro.paths import project_root
 from kvrepro.runs.folder import MANIFEST, CellFolder
-from kvrepro.runs.grid_folder import GridFolder
-from kvrepro.runs.grid_plan import GridSettings, prepare, set_marks
 from kvrepro.runs.profiles import load_profile
 from kvrepro.runs.scheduling import Request
 from kvrepro.runs.throughput import Panel
@@ -80,13 +80,11 @@ ASKED = Request(mem_mb=3000, runtime_min=20, gpus=0)
     [
         # here memory and time are not counted, and a GPU is one for every cell where they are
         (GridSettings(2), (0, 0, 0)),
-        (GridSettings(2, ["0", "1"], requests={FIRST: ASKED}), (1, 0, 0)),
+        (GridSettings(2, ["0", "1"]), (1, 0, 0)),
         (GridSettings(2, ["0", "1", "2"], requests={FIRST: Request(1, 1, 2)}), (2, 0, 0)),
-        (GridSettings(2, [], requests={FIRST: Request(1, 1, 2)}), (0, 0, 0)),
         # a scheduler is asked for what the cell needs; where no time is known, for what its file says
         (GridSettings(2, None, EXECUTOR, {FIRST: ASKED}), (0, 3000, 20)),
-        (GridSettings(2, [None], EXECUTOR, {FIRST: ASKED}), (1, 3000, 20)),
-        (GridSettings(2, [], EXECUTOR, {FIRST: Request(1, None, 1)}), (0, 1, 1440)),
+        (GridSettings(2, [], EXECUTOR, {FIRST: Request(1, None, 1)}), (1, 1, 1440)),
     ],
 )
 def test_what_a_cell_asks_for(settings, expected):
@@ -98,12 +96,37 @@ def test_what_a_cell_asks_for(settings, expected):
     assert (asked["ask"], panel["ask"]) == told
 
 
+@pytest.mark.parametrize(
+    ("gpus", "executor", "needed", "given"),
+    [
+        (None, None, 2, 0),
+        (["0"], None, 0, 1),
+        (["0", "1"], None, 2, 2),
+        ([], None, 2, 0),
+        (None, EXECUTOR, 0, 0),
+        (None, EXECUTOR, 2, 2),
+        ([None], EXECUTOR, 0, 1),
+        ([], EXECUTOR, 2, 0),
+    ],
+)
+def test_the_gpus_that_a_cell_gets(gpus, executor, needed, given):
+    assert GridSettings(2, gpus, executor).given(needed) == given
+
+
 def test_parts_ask_for_what_the_cell_asks_for_and_putting_them_together_for_no_gpu():
     _, plan = planned(GridSettings(2, ["0"], shards={FIRST: 3}))
     cell = plan["cells"][FIRST]
     assert cell["parts"] == ["1-of-3", "2-of-3", "3-of-3"]
     assert (cell["part"]["gpus"], cell["whole"]["gpus"]) == (1, 0)
     assert plan["cells"][SMOKE.cells[1].cell_id]["parts"] == []
+
+
+def test_replies_of_a_version_without_parts_are_put_together_by_a_run_with_the_model():
+    partial = SMOKE.folders[0].partial
+    partial.mkdir(parents=True)
+    (partial / "completions.jsonl").touch()
+    _, plan = planned(GridSettings(2, shards={FIRST: 3}))
+    assert plan["cells"][FIRST]["parts"] == []
 
 
 def test_a_killed_grid_s_folder_is_no_grid_that_runs(tmp_path):

@@ -11,12 +11,12 @@ import pytest
 
 from kvrepro.cli import main
 from kvrepro.files import write_rows
+from kvrepro.grids.folder import GridFolder
+from kvrepro.grids.plan import GridSettings, prepare, set_marks
+from kvrepro.grids.workflow import noisy, snakemake_command, unmeasured
 from kvrepro.runs.folder import MANIFEST, RECORDS
-from kvrepro.runs.grid_folder import GridFolder
-from kvrepro.runs.grid_plan import GridSettings, prepare, set_marks
 from kvrepro.runs.profiles import load_profile
 from kvrepro.runs.throughput import Panel
-from kvrepro.runs.workflow import noisy, snakemake_command, unmeasured
 
 from ..kill_grid import small_project
 from ..panels import finish, measured, profile

@@ -13,14 +13,14 @@ from pathlib import Path
 from ..benchmarks.table import benchmark_entry
 from ..claims import Holder, holder
 from ..paths import results_root
-from .config import CellConfig
+from ..runs.config import CellConfig
+from ..runs.folder import MANIFEST, CellFolder, read_manifest
+from ..runs.parts import part_claims
+from ..runs.past_cells import PastCell, expected_seconds, whole_s
+from ..runs.profiles import Profile
+from ..runs.scheduling import makespan
 from .executors import Job
-from .folder import MANIFEST, CellFolder, read_manifest
-from .grid_folder import GridFolder
-from .parts import part_claims
-from .past_cells import PastCell, expected_seconds, whole_s
-from .profiles import Profile
-from .scheduling import makespan
+from .folder import GridFolder
 
 DONE, RUNNING, FAILED, QUEUED, LEFT = STATES = ("done", "running", "failed", "queued", "left")
 
@@ -111,7 +111,7 @@ class LiveGrid:
         """From its plan."""
         plan = grid.read_plan()
         targets = set(plan["targets"])
-        slots = None if plan["executor"] else len(plan["gpus"] or ()) or plan["cores"]
+        slots = None if plan["executor"] else min(len(plan["gpus"] or ()) or plan["cores"], plan["cores"])
         cells = frozenset(name for name, cell in plan["cells"].items() if cell["mark"] in targets)
         return cls(cells, grid.plan_file.stat().st_mtime, slots)
 

@@ -1,0 +1,1 @@
+"""All cells of a profile: what a grid plans, where it runs them, and how far it has come."""
