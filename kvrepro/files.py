@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ from .errors import KvreproError, RunError
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A file beside `path`, to be written inside the block, that takes its place when the block ends well."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # pids of two hosts may be alike
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         yield beside
         with beside.open("ab") as file:

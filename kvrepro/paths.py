@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import platform
+import re
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,6 +19,8 @@ CHECKPOINTS = PACKAGE / "models" / "checkpoints"
 GENERATED_BENCHMARKS = PACKAGE / "benchmarks" / "generated"
 # of CUDA, and of HIP, which reads the first one too where its own is unset
 _VISIBLE_GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+# where all processes of a user on this host meet, whatever TMPDIR says; on disks of the host as a rule
+HOST_FOLDERS = ("/tmp", "/var/tmp") if os.name == "posix" else ()
 
 
 def _given(name: str) -> Path | None:
@@ -143,6 +147,11 @@ def visible_gpus() -> list[str] | None:
     return next(map(_names, found), None)
 
 
+def is_counted_by_bus() -> bool:
+    """Whether CUDA counts devices as `nvidia-smi` does: `CUDA_DEVICE_ORDER`; by itself it puts a fast one first."""
+    return os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+
+
 @contextlib.contextmanager
 def only_gpus(names: Sequence[str]) -> Iterator[None]:
     """Inside, this process and its children see these devices alone, and share none of them with other runs."""
@@ -169,27 +178,34 @@ def private_folder(longest: int | None = None) -> Path:
     """A folder of this user's on this host, for what ends with its processes: locks of devices, sockets of kernels.
 
     Args:
-        longest: bytes that its path may have; below `TMPDIR` where that allows, else where systems keep such files.
+        longest: bytes that its path may have.
 
     Raises:
-        KvreproError: it is somebody else's, or no place has so short a path.
+        KvreproError: it is somebody else's, or there is no place for it.
     """
     user = os.geteuid() if hasattr(os, "geteuid") else getpass.getuser()
-    places = [Path(place) / f"kvrepro-{user}" for place in (tempfile.gettempdir(), "/tmp", "/var/tmp")]
-    short = [place for place in places if longest is None or len(os.fsencode(place)) <= longest]
-    if not short:
-        raise KvreproError(
-            f"{places[0]}: longer than {longest} bytes, too long for a socket; set TMPDIR to a short path"
-        )
-    folder = short[0]
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    host = re.sub(r"[^A-Za-z0-9]+", "-", platform.node().partition(".")[0])[-24:]
+    places = [Path(place) / f"kvrepro-{user}-{host}" for place in (*HOST_FOLDERS, tempfile.gettempdir())]
+    folder = next((place for place in places if _is_made(place, longest)), None)
+    if folder is None:
+        limit = f", in a path of at most {longest} bytes, as sockets need" if longest else ""
+        raise KvreproError(f"none of {', '.join(map(str, places))} can be made{limit}: set TMPDIR to another folder")
     found = folder.lstat()
     if hasattr(os, "geteuid") and (found.st_uid != user or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077):
         raise KvreproError(
-            f"{folder} is no folder of yours alone (mode 700), so what lies there could be anyone's: "
-            "have it removed, or set TMPDIR to another folder"
+            f"{folder} is no folder of yours alone (mode 700), so what lies there could be anyone's: have it removed"
         )
     return folder
+
+
+def _is_made(folder: Path, longest: int | None) -> bool:
+    if longest is not None and len(os.fsencode(folder)) > longest:
+        return False
+    try:
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        return isinstance(error, FileExistsError)
+    return True
 
 
 def scheduler_job() -> str | None:

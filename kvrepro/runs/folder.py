@@ -60,8 +60,16 @@ class CellFolder(ResultFolder):
     def damage(self) -> str | None:
         """What is wrong with the results that lie here, in one line; None where they are whole or there are none.
 
-        Files are read once in a process, and again only where they have changed.
+        Files are read once in a process, and again only where they have changed. Results that cannot be read may be
+        whole: they do not count as complete, and are never set aside.
         """
+        try:
+            return self._look()
+        except OSError as error:
+            return f"{Path(error.filename or RECORDS).name} cannot be read ({error.strerror}); is it yours?"
+
+    def _look(self) -> str | None:
+        """As `damage`, but what cannot be read is an OSError."""
         found = {name: _stamp(self.path / name) for name in FILES}
         if not any(found.values()):
             return None
@@ -78,7 +86,8 @@ class CellFolder(ResultFolder):
     @property
     def is_complete(self) -> bool:
         """True where all three files lie here, of this cell and as its run wrote them."""
-        return (self.path / MANIFEST).is_file() and self.damage is None
+        # the damage first: a folder that may not be looked into is one
+        return self.damage is None and (self.path / MANIFEST).is_file()
 
     @property
     def is_running(self) -> bool:
@@ -96,15 +105,24 @@ class CellFolder(ResultFolder):
         """Put a finished run in its place, all of it in one step; damaged results that lie there are set aside.
 
         Raises:
-            RunError: a file of the run is missing, or another process has taken over or finished the cell.
+            RunError: a file of the run is missing, another process has taken over or finished the cell, or what lies
+                in its place cannot be read.
         """
         if missing := [name for name in FILES if not (self.partial / name).is_file()]:
             raise RunError(f"{self.partial} cannot be published: {' and '.join(missing)} missing; run the cell again")
         owner = holder(self.lock)
         if owner is not None and not owner.is_this_process:
             raise RunError(f"cell {self.cell_id}: {owner} took over from this process and goes on with it")
-        if not self.is_complete:
-            self._set_aside()
+        made = f"what this one made is in {self.partial}"
+        try:
+            damage = self._look()
+        except OSError as error:
+            raise RunError(
+                f"{self.path} holds results that may be whole and cannot be read ({error}); {made}: "
+                "have them made readable, or move them away, and run the cell again"
+            ) from error
+        if damage is not None or not (self.path / MANIFEST).is_file():
+            self._set_aside(damage or "holds something else")
             for path in self.partial.iterdir():
                 if path.name not in FILES:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -115,13 +133,10 @@ class CellFolder(ResultFolder):
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-        raise RunError(
-            f"{self.path} was finished by another process meanwhile; what this one made is in {self.partial}"
-        )
+        raise RunError(f"{self.path} was finished by another process meanwhile; {made}")
 
-    def _set_aside(self) -> None:
+    def _set_aside(self, damage: str) -> None:
         """Rename what lies in the cell's place, hidden and beside it; nothing is deleted."""
-        damage = self.damage or "holds something else"
         names = (self.path.with_name(f".{self.path.name}.damaged-{n}") for n in count(1))
         aside = next(path for path in names if not path.exists())
         try:
@@ -152,11 +167,15 @@ def _damage(path: Path, cell_id: str | None, stamps: tuple) -> str | None:
         return str(error)
     if cell_id not in (None, found := manifest.get("cell_id")):
         return f"{MANIFEST} is of cell {found}"
-    content = (path / RECORDS).read_bytes()
-    if (n_rows := content.count(b"\n")) != (expected := manifest.get("n_records")):
+    n_rows, digest = 0, hashlib.sha256()
+    with (path / RECORDS).open("rb") as file:
+        while chunk := file.read(2**20):
+            n_rows += chunk.count(b"\n")
+            digest.update(chunk)
+    if n_rows != (expected := manifest.get("n_records")):
         return f"{RECORDS} has {n_rows} rows, {MANIFEST} says {expected}"
     # manifests of older versions do not say it
-    if manifest.get("records_sha256") not in (None, hashlib.sha256(content).hexdigest()):
+    if manifest.get("records_sha256") not in (None, digest.hexdigest()):
         return f"{RECORDS} is not the one that the cell wrote: its SHA-256 differs from the manifest's"
     return None
 
@@ -207,7 +226,7 @@ def configs_beside(folder: Path) -> list[dict[str, Any]]:
     for path in sorted(folder.resolve().parent.parent.glob(f"[!.]*/[!.]*/{MANIFEST}")):
         try:
             found.append(read_manifest(path.parent)["config"])
-        except (RunError, KeyError):
+        except (RunError, KeyError, OSError):
             # a broken neighbour is no reason to stop this cell; whoever reads its numbers is told
             continue
     return found

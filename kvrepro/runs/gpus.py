@@ -1,7 +1,8 @@
 """Which GPUs of this host a run takes: one run per device, where several share a list of devices.
 
 Devices keep the names that CUDA knows: numbers, UUIDs, MIG names. HIP, which torch calls CUDA too, reads the same
-variables. The locks lie on a disk of this host and end with their process.
+variables. The locks are the user's, on a disk of this host, and end with their process: a run of another user, or in a
+container with a `/tmp` of its own, is not seen.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from urllib.parse import quote
 from filelock import FileLock, Timeout
 
 from ..errors import KvreproError
-from ..paths import listed_gpus, only_gpus, private_folder, visible_gpus
+from ..holders import Holder
+from ..paths import is_counted_by_bus, listed_gpus, only_gpus, private_folder, visible_gpus
 
 POLL_S = 0.5
 _NAME = re.compile(r"\d+|(GPU|MIG)-.+")
@@ -47,14 +49,14 @@ def claimed_gpus(n: int = 1) -> Iterator[list[str]]:
     Where the variable is unset nothing is held, and what a scheduler made visible stays so. Waits until `n` are free.
 
     Raises:
-        KvreproError: `n` is more than there are.
+        KvreproError: `n` is more than there are, or the folder of the locks is not this user's alone.
     """
     names = listed_gpus()
     if not names or n < 1:
         yield []
         return
-    numbers = _numbers() if any(not name.isdigit() for name in names) else {}
-    devices = {_number(name, numbers): name for name in names}
+    uuids = _uuids()
+    devices = {_device(name, uuids): name for name in names}
     if n > len(devices):
         raise KvreproError(
             f"{n} GPUs are needed, KVREPRO_GPUS={','.join(names)} has {len(devices)}: name more, or ask for fewer"
@@ -69,10 +71,11 @@ def _locks(devices: dict[str, str], n: int) -> Iterator[list[str]]:
     folder.mkdir(exist_ok=True)
     is_told = False
     with contextlib.ExitStack() as stack:
-        while len(held := _take(folder, list(devices), n, stack)) < n:
+        while not (held := _take(folder, list(devices), n, stack)):
             if not is_told:
-                listed = ", ".join(devices.values())
-                print(f"waiting for {n} of the GPUs {listed}: other runs have them", file=sys.stderr)
+                holders = {note.read_text() for device in devices if (note := _note(folder, device)).exists()}
+                listed = f"{', '.join(devices.values())}: other runs have them, last {' and '.join(sorted(holders))}"
+                print(f"waiting for {n} of the GPUs {listed}", file=sys.stderr, flush=True)
                 is_told = True
             time.sleep(POLL_S)
         yield held
@@ -91,22 +94,36 @@ def _take(folder: Path, devices: list[str], n: int, stack: contextlib.ExitStack)
                 held.append(device)
         if len(held) == n:
             stack.enter_context(taken.pop_all())
+            for device in held:
+                _note(folder, device).write_text(str(Holder.here()))
             return held
     return []
 
 
-def _numbers() -> dict[str, str]:
-    """UUID -> number of each NVIDIA device of this host; empty where nothing can tell."""
-    command = ["nvidia-smi", "--query-gpu=uuid,index", "--format=csv,noheader"]
+def _note(folder: Path, device: str) -> Path:
+    """Who took the device last; not in its lock, which is emptied by all who try it."""
+    return folder / f"{quote(device, safe='')}.by"
+
+
+def _uuids() -> dict[str, str]:
+    """UUID of each NVIDIA device of this host by UUID, and by number where that is certain; empty where none can tell.
+
+    `nvidia-smi` counts devices by their bus. CUDA does so where it is told to (`CUDA_DEVICE_ORDER=PCI_BUS_ID`), and is
+    taken to where all are alike; else a number means a device that only CUDA knows, and is locked as a number.
+    """
+    command = ["nvidia-smi", "--query-gpu=index,uuid,name", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return {}
-    pairs = (line.split(", ") for line in done.stdout.splitlines() if done.returncode == 0)
-    return dict(pair for pair in pairs if len(pair) == 2)
+    rows = [line.split(", ", 2) for line in done.stdout.splitlines() if line.count(", ") >= 2 and done.returncode == 0]
+    found = {uuid: uuid for _, uuid, _ in rows}
+    if is_counted_by_bus() or len({model for _, _, model in rows}) == 1:
+        found |= {number: uuid for number, uuid, _ in rows}
+    return found
 
 
-def _number(name: str, numbers: dict[str, str]) -> str:
-    """The device's number where it is known, so that a device with two names has one lock; else its name."""
+def _device(name: str, uuids: dict[str, str]) -> str:
+    """The device's UUID where it is known, so that a device with two names has one lock; else its name."""
     # CUDA takes the beginning of a UUID too
-    return next((number for uuid, number in numbers.items() if uuid.startswith(name)), name)
+    return uuids.get(name) or next((uuid for uuid in uuids if not name.isdigit() and uuid.startswith(name)), name)

@@ -119,19 +119,24 @@ def own_kernel() -> Iterator[dict[str, Any]]:
     What the kernel itself writes is passed on to the error output afterwards.
 
     Raises:
+        KvreproError: there is no folder of this user's alone for its sockets.
         RunError: no kernel answered within `START_LIMIT_S` seconds, or it died.
     """
     from nbclient.exceptions import DeadKernelError
 
-    with _kernel_folder() as folder, tempfile.TemporaryFile("a+") as log:
+    # what libraries in other languages write need not be UTF-8
+    with _kernel_folder() as folder, tempfile.TemporaryFile("a+", encoding="utf-8", errors="replace") as log:
         manager = type("OneKernelManager", (OwnKernelManager,), {"log_file": log, "folder": folder})
         try:
             yield {"kernel_name": KERNEL, "kernel_manager_class": manager, "start_timeout": START_LIMIT_S}
         except DeadKernelError as error:
             raise RunError(f"the kernel {manager.failure()}") from error
         finally:
-            log.seek(0)
-            sys.stderr.write(log.read())
+            # a full disk below the error output does not undo what the notebook has done
+            with contextlib.suppress(OSError):
+                log.seek(0)
+                shutil.copyfileobj(log, sys.stderr)
+                sys.stderr.flush()
 
 
 @contextlib.contextmanager
@@ -143,7 +148,8 @@ def _kernel_folder() -> Iterator[Path]:
     # whoever has a folder holds the lock in it
     with FileLock(kernels / "looking"):
         for left in filter(Path.is_dir, kernels.iterdir()):
-            with contextlib.suppress(Timeout):
+            # gone where its owner has just removed it
+            with contextlib.suppress(Timeout, FileNotFoundError):
                 FileLock(left / "lock").acquire(timeout=0).lock.release()
                 shutil.rmtree(left, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix="", dir=kernels))

@@ -63,7 +63,8 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
     """Execute a notebook with papermill in a kernel that runs this interpreter.
 
     Raises:
-        KvreproError: a parameter that the notebook does not have (papermill itself would only warn).
+        KvreproError: a parameter that the notebook does not have (papermill itself would only warn), or no folder of
+            this user's alone for the kernel's sockets.
         RunError: a cell of the notebook raised, or the kernel did not start, did not answer or died.
     """
     import papermill

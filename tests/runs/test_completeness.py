@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import pytest
 
 from kvrepro.claims import Holder, held
 from kvrepro.errors import RunError
+from kvrepro.files import replacing
 from kvrepro.runs import folder as results
 from kvrepro.runs.folder import FILES, MANIFEST, NOTEBOOK, RECORDS, CellFolder, configs_beside
 
@@ -178,11 +180,63 @@ def test_what_another_process_finished_meanwhile_stays(cell):
 
 def test_what_is_finished_between_the_look_and_the_step_stays(cell, monkeypatch):
     write(cell.partial, cell.cell_id)
-    monkeypatch.setattr(CellFolder, "_set_aside", lambda folder: write(folder.path, folder.cell_id, n_records=4))
+    monkeypatch.setattr(
+        CellFolder, "_set_aside", lambda folder, damage: write(folder.path, folder.cell_id, n_records=4)
+    )
     with pytest.raises(RunError, match="was finished by another process meanwhile"):
         cell.publish()
     assert json.loads((cell.path / MANIFEST).read_text())["n_records"] == 4
     assert set(contents(cell.partial)) == set(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_results_that_cannot_be_read_are_said_and_never_set_aside(cell, monkeypatch, name):
+    write(cell.path, cell.cell_id)
+    write(cell.partial, cell.cell_id)
+    before, refused = contents(cell.path), cell.path / name
+
+    def open_file(path, *args, original=Path.open, **named):
+        if path == refused:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path, *args, **named)
+
+    def stat(path, original=Path.stat, **named):
+        # nobody reads the notebook: a folder that may not be looked into
+        if path.parent == cell.path and name == NOTEBOOK:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", open_file)
+        patch.setattr(Path, "stat", stat)
+        assert cell.damage == f"{name} cannot be read (Permission denied); is it yours?"
+        assert (cell.is_complete, cell.state) == (False, "left")
+        with pytest.raises(RunError, match="may be whole and cannot be read .*what this one made is in .*partial"):
+            cell.publish()
+        assert configs_beside(cell.path) == []
+    assert contents(cell.path) == before and set(contents(cell.partial)) == set(FILES) and aside(cell) == []
+    # nothing of it is remembered
+    assert cell.is_complete
+
+
+def test_records_are_checked_whole_however_long(cell):
+    lines = [b'{"text": "%s"}\n' % (b"x" * 700_000) for _ in range(3)]
+    write(cell.path, cell.cell_id, lines)
+    assert cell.is_complete
+    with (cell.path / RECORDS).open("r+b") as file:
+        file.seek(-5, os.SEEK_END)
+        file.write(b"y")
+    assert "SHA-256 differs" in cell.damage
+
+
+def test_two_processes_with_one_pid_write_files_of_their_own(tmp_path):
+    path = tmp_path / "x"
+    with replacing(path) as one, replacing(path) as other:
+        assert one != other
+        one.write_text("one")
+        other.write_text("other")
+    assert path.read_text() == "one"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_who_lost_the_claim_publishes_nothing(cell):

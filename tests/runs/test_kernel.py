@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import signal
@@ -15,6 +17,7 @@ import nbformat
 import psutil
 import pytest
 
+from kvrepro import paths
 from kvrepro.errors import KvreproError, RunError
 from kvrepro.paths import private_folder
 from kvrepro.runs import kernel
@@ -29,7 +32,7 @@ on_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no si
 def _folders_in_tmp(monkeypatch):
     """Sockets lie in a folder of the test's own, with a short path, and are gone afterwards."""
     with tempfile.TemporaryDirectory(dir="/tmp" if os.name == "posix" else None) as folder:
-        monkeypatch.setattr(tempfile, "tempdir", folder)
+        monkeypatch.setattr(paths, "HOST_FOLDERS", (folder,))
         yield
         assert [path.name for path in Path(folder).glob("kvrepro-*/kernels/*")] in ([], ["looking"])
 
@@ -75,12 +78,13 @@ def test_a_kernel_takes_no_ports_and_its_sockets_fit_wherever_temporary_files_li
     code = "from ipykernel.connect import get_connection_info\nopen(target, 'w').write(get_connection_info())"
     notebook = write(tmp_path / "where.ipynb", code)
     found = json.loads(execute(notebook))
-    assert found["transport"] == "ipc" and found["ip"].startswith(f"{tempfile.gettempdir()}/")
+    (short,) = paths.HOST_FOLDERS
+    assert found["transport"] == "ipc" and found["ip"].startswith(f"{short}/")
     # no connection file with the kernel's key in the user's home either
     assert not Path(found["ip"]).parent.exists()
     far = tmp_path / ("far" * 40)
     far.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(far))
+    monkeypatch.setattr(paths, "HOST_FOLDERS", (str(far), short))
     assert len(json.loads(execute(notebook))["ip"]) < 100
     assert "eavesdropping" not in capfd.readouterr().err
 
@@ -156,6 +160,40 @@ def test_a_kernel_that_dies_in_the_middle_is_one_message_and_runs_no_code_twice(
     assert (tmp_path / "who").read_text() == "once\n"
 
 
+def test_what_is_no_text_and_a_full_disk_below_the_error_output_fail_no_notebook(tmp_path, monkeypatch, capsys):
+    code = "import os, sys\nos.write(sys.__stderr__.fileno(), b'caf\\xe9\\n')\nopen(target, 'w').write('done')"
+    notebook = write(tmp_path / "bytes.ipynb", code)
+    assert execute(notebook) == "done"
+    assert "caf\ufffd\n" in capsys.readouterr().err
+    full = []
+
+    class Full(io.StringIO):
+        def write(self, text):
+            full.append(text)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stderr", Full())
+    assert execute(notebook) == "done"
+    assert full == ["caf\ufffd\n"]
+
+
+def test_a_folder_that_its_owner_removes_just_then_is_no_error(notebook, monkeypatch):
+    (private_folder() / "kernels" / "left").mkdir(parents=True)
+    looked = []
+
+    class Lock(kernel.FileLock):
+        def acquire(self, *args, **named):
+            if Path(self.lock_file).parent.name == "left":
+                looked.append(Path(self.lock_file))
+                raise FileNotFoundError
+            return super().acquire(*args, **named)
+
+    monkeypatch.setattr(kernel, "FileLock", Lock)
+    assert execute(notebook) == sys.executable
+    assert len(looked) == 1
+    looked[0].parent.rmdir()
+
+
 def ends(pid):
     """One that has ended may stay in the table until whoever took its parent's place asks for it."""
     deadline = time.monotonic() + LIMIT_S
@@ -170,10 +208,11 @@ def ends(pid):
 
 
 EXECUTE = """
-import sys, tempfile
+import sys
 from pathlib import Path
+from kvrepro import paths
 from kvrepro.runs.notebooks import execute_notebook
-tempfile.tempdir, source, target = sys.argv[1:]
+*paths.HOST_FOLDERS, source, target = sys.argv[1:]
 execute_notebook(Path(source), Path(source + ".run"), {"target": target})
 """
 
@@ -182,7 +221,7 @@ execute_notebook(Path(source), Path(source + ".run"), {"target": target})
 def test_a_kernel_ends_with_its_process_and_a_later_one_removes_what_is_left(notebook, tmp_path):
     code = "import os, re\nprint(os.getpid(), file=open(target, 'w'))\nre.match(r'(a+)+$', 'a' * 60 + 'b')"
     busy, target = write(tmp_path / "busy.ipynb", code), tmp_path / "pid"
-    run = subprocess.Popen([sys.executable, "-c", EXECUTE, tempfile.gettempdir(), str(busy), str(target)])
+    run = subprocess.Popen([sys.executable, "-c", EXECUTE, *paths.HOST_FOLDERS, str(busy), str(target)])
     while not (target.is_file() and target.read_text()):
         assert run.poll() is None
         time.sleep(0.05)
@@ -198,5 +237,5 @@ def test_a_kernel_ends_with_its_process_and_a_later_one_removes_what_is_left(not
 @on_posix
 def test_a_folder_that_others_may_change_is_refused(notebook):
     private_folder().chmod(0o777)
-    with pytest.raises(KvreproError, match=r"kvrepro-\d+ is no folder of yours alone \(mode 700\)"):
+    with pytest.raises(KvreproError, match=r"kvrepro-\d+-[\w-]+ is no folder of yours alone \(mode 700\)"):
         execute(notebook)
