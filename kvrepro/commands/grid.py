@@ -108,7 +108,8 @@ def _settings(
             )
             for panel in panels
         }
-        _check_gpus(settings, [forecasts[cell.cell_id] for cell in left])
+        if not args.dry_run:
+            _check_gpus(settings, [forecasts[cell.cell_id] for cell in left])
         if args.cell_hours is not None:
             shards = {c.cell_id: shards_for(forecasts[c.cell_id], 3600 * args.cell_hours) for c in left}
         settings = replace(settings, requests=requests, measuring=measuring)
