@@ -86,6 +86,7 @@ def write_claim(path, silent_s=0.0, **changes):
 
 def test_a_claim_is_gone_after_its_block(path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "9")
+    n_threads = threading.active_count()
     with held(path, "x"):
         found = holder(path)
         assert (found.pid, found.host, found.job) == (os.getpid(), os.uname().nodename, "9")
@@ -93,6 +94,8 @@ def test_a_claim_is_gone_after_its_block(path, monkeypatch):
         assert found.is_this_process
     assert list(path.parent.iterdir()) == []
     assert holder(path) is None
+    # a beat after that could find the claim of another process
+    assert threading.active_count() == n_threads
 
 
 def test_a_claim_is_gone_after_a_block_that_fails(path):
