@@ -91,7 +91,9 @@ class Checks(Place):
         if grid.is_judged:
             return
         grid.is_judged = True
-        code, missing = grid.process.poll(), [cell for cell in grid.cells if cell not in self.finished()]
+        # of the profile as it was when the grid began
+        done = truth.finished(self.place, grid.cells)
+        code, missing = grid.process.poll(), [cell for cell in grid.cells if cell not in done]
         self._judge_words(grid.process)
         if grid.codes is not None and code not in grid.codes:
             self.say(CODE, f"exit code {code}, expected {sorted(grid.codes)}: {last_words(grid.process.err)}")
