@@ -137,7 +137,7 @@ def test_a_shard_runs_under_its_claim_and_asks_cuda_nothing_before(call, monkeyp
     claim = folder.path.with_name(f".{folder.path.name}.shard-2of3.lock")
     seen = []
 
-    def shard(given, working, part):
+    def shard(given, working, part, n_gpus):
         seen.append((given.cell_id, working, str(part), is_held(claim)))
         return {"replies": 5, "made": 3}
 

@@ -117,8 +117,8 @@ class Checks(Place):
         journal = self.journal()
         for text in truth.made_twice(journal, self.owed):
             self.say(TWICE, text)
-        # parts of a cell are made at once, and one that stood still notices late that it was taken over
-        whole = [] if self.shards else [row for row in journal if row["cell"] not in self.suspended]
+        # parts of a cell are made at once
+        whole = [] if self.shards else journal
         for text in truth.at_once(journal, "device") + truth.at_once(whole, "cell"):
             self.say(TWICE, text)
         if never := truth.never_made(journal, self.cells()):

@@ -50,7 +50,6 @@ class Place:
         self.more: dict[str, str] = {}  # environment
         self.flags: list[str] = []  # of every grid
         self.owed: Counter[str] = Counter()  # cells that may be made once more, for they were damaged
-        self.suspended: set[str] = set()  # cells that stood still for a while
         self.seen: dict[str, truth.Seen] = {}
         self.grids: list[Grid] = []
         self.has_ended = False

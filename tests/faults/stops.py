@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable
 from functools import partial
 
 import psutil
+
+from kvrepro.claims import LEASE_S
 
 from .lab import Lab
 from .processes import until, words, writing_below
@@ -82,20 +85,17 @@ def second_later(lab: Lab, name: str | None) -> None:
 
 
 def suspend_cell(lab: Lab) -> None:
-    """A cell stands still for longer than a lease, another grid takes it over, and then it goes on."""
+    """A cell stands still for longer than a lease: its process is there, so another grid waits until it goes on."""
     first = lab.grid()
     lab.until_running(first)
     still = [*lab.server.forks(), *(process for process in writing_below(lab.results) if "stand_in" in words(process))]
     still = [process for process in still if process.pid != first.process.pid]
-    lab.suspended.update(lab.kernels().values())
     _each(still, "suspend")
-    # what it makes after it has lost its claim nobody asked for
-    lab.owed.update(lab.suspended)
     second = lab.grid()
-    first.codes, second.codes = FAILED_OR_NOT, (0,)
-    lab.wait(second)
+    first.codes = second.codes = (0,)
+    time.sleep(LEASE_S + 5)
     _each(still, "resume")
-    lab.wait(first)
+    lab.wait()
 
 
 def gpus(lab: Lab) -> None:
