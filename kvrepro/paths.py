@@ -171,7 +171,8 @@ def only_gpus(names: Sequence[str]) -> Iterator[None]:
 
 
 def _names(text: str) -> list[str]:
-    return [name for part in text.split(",") if (name := part.strip())]
+    # by commas or blanks; one that is named twice is one
+    return list(dict.fromkeys(text.replace(",", " ").split()))
 
 
 def private_folder(longest: int | None = None) -> Path:

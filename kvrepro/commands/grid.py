@@ -157,12 +157,18 @@ def _show(
     to_run = len(states) - states.count("done")
     to_measure = sum(not panel.is_settled for panel in panels)
     print(
-        f"{part.name}: {len(states)} cells, {to_run} to run, {settings.cores} side by side; throughput of "
-        f"{len(panels)} panels, {to_measure} to measure, one alone; how long, and what they need: "
+        f"{part.name}: {len(states)} cells, {to_run} to run, {min(settings.cores, len(states))} side by side; "
+        f"throughput of {len(panels)} panels, {to_measure} to measure, one alone; how long, and what they need: "
         f"kvrepro plan --profile {part.name}"
     )
     print_table(
-        {"state": state, "cell": c.cell_id, "problems": c.n_problems or "all", "samples": c.n_samples}
+        {
+            "state": state,
+            "cell": c.cell_id,
+            "problems": c.n_problems or "all",
+            "samples": c.n_samples,
+            **(settings.asks(c.cell_id) if settings.executor else {}),
+        }
         for state, c in zip(states, part.cells, strict=True)
     )
     prepare(grid, whole, part, panels, settings)
@@ -187,6 +193,9 @@ def _run(
         from ..runs.preflight import check_cells
 
         is_here = settings.executor is None and not settings.gpus
+        for folder in part.folders:
+            if damage := folder.damage:
+                print(f"damaged: {folder.cell_id}: {damage}: made again, this is set aside", file=sys.stderr)
         check_cells(left, "cpu" if is_here and settings.gpus is not None else None, is_here=is_here)
         if is_here:
             _compile_once()

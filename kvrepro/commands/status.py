@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..grids.executors import queued_jobs
+from ..grids.folder import GridFolder
 from ..grids.progress import STATES, CellProgress, Estimate, LiveGrid, estimate, other_cells, progress, side_by_side
 from ..runs.profiles import load_profile
 from ..runs.throughput import Panel
@@ -23,7 +24,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Print the counts, the time left as far as finished cells tell it, and a line per cell and panel."""
     profile = load_profile(args.profile)
     grids = LiveGrid.all_of(profile.name)
-    cells = progress(profile, queued_jobs(profile.name), grids)
+    # a scheduler is asked only where a grid handed it something
+    is_elsewhere = any(grid.read_plan().get("executor") for grid in GridFolder.all_of(profile.name))
+    cells = progress(profile, queued_jobs(profile.name) if is_elsewhere else [], grids)
+    gone = frozenset().union(*(grid.cells for grid in grids)) - {cell.cell_id for cell in profile.cells}
     expected = estimate(cells, side_by_side(cells, grids))
     counts = {state: sum(cell.state == state for cell in cells) for state in STATES}
     panels = [{"panel": p.name, "state": _panel_state(p)} for p in Panel.all_of(profile)]
@@ -36,6 +40,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for cell in cells:
         if cell.damage:
             print(f"damaged: {cell.config.cell_id}: {cell.damage}")
+    if gone:
+        print(f"{len(gone)} cells of a grid that runs are no cells of the profile any more, {min(gone)} first")
     if others:
         print(
             f"{others} cells of other versions or of an edited profile lie beside: they stay as they are, not counted"

@@ -9,9 +9,9 @@ import shutil
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,8 @@ class Executor:
         """
         own = project_root() / "profiles"
         folder = own / name if (own / name / CONFIG).is_file() else Path(name)
+        if folder.is_dir() and not (folder / CONFIG).is_file():
+            raise KvreproError(f"executor {name}: the folder has no {CONFIG} for Snakemake; profiles/slurm has one")
         if not (folder / CONFIG).is_file():
             known = sorted(path.parent.name for path in own.glob(f"*/{CONFIG}"))
             raise UnknownNameError("executor", name, [*known, f"a folder with a {CONFIG}"])
@@ -83,6 +85,13 @@ class Executor:
         found = cls(folder.resolve(), plugin, settings)
         if found.is_slurm and shutil.which("sbatch") is None:
             raise KvreproError(f"executor {name}: there is no `sbatch` here: run it on a login node of the cluster")
+        if found.is_slurm and _ask("sinfo", "--noheader") is None:
+            raise KvreproError(f"executor {name}: SLURM does not answer: run it where `sinfo` lists its nodes")
+        if plugin == "kubernetes" and "container-image" not in settings:
+            raise KvreproError(
+                f"executor {name}: {folder / CONFIG} names no container-image: copy the folder, follow its comments, "
+                "and give its path"
+            )
         return found
 
     @property
@@ -151,7 +160,7 @@ class Executor:
 def queued_jobs(profile: str) -> list[Job]:
     """This user's jobs of the profile's grids that wait or run.
 
-    None where there is no SLURM here; where it does not answer, with a warning.
+    None where there is no SLURM here; where it does not answer, a line says so.
     """
     return _listed(profile) or []
 
@@ -201,8 +210,7 @@ def cancel(profile: str, grids: Iterable[str], *, only_queued: bool = False) -> 
         cancelled |= set(left)
         time.sleep(0.3)
     if n_empty < 2:
-        names = ", ".join(sorted(grids))
-        warnings.warn(f"jobs of {names} may be left: squeue --me shows them", RuntimeWarning, stacklevel=2)
+        _say(f"jobs of {', '.join(sorted(grids))} may be left: squeue --me shows them")
     return len(cancelled)
 
 
@@ -212,14 +220,19 @@ def _job_name(profile: str, grid: str) -> str:
 
 
 def _ask(*command: str) -> str | None:
-    """A scheduler's answer; None, with a warning, where it does not come."""
+    """A scheduler's answer; None where it does not come, and one line says why."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        warnings.warn(f"{command[0]} did not answer within {LIMIT_S} s", RuntimeWarning, stacklevel=2)
+        _say(f"{command[0]} did not answer within {LIMIT_S} s")
         return None
     if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        warnings.warn(f"{command[0]}: {said[-1]}", RuntimeWarning, stacklevel=2)
+        _say(f"{command[0]}: {(done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[-1]}")
         return None
     return done.stdout
+
+
+@cache
+def _say(text: str) -> None:
+    """Once: a scheduler that is away is asked again and again."""
+    print(text, file=sys.stderr)

@@ -58,6 +58,11 @@ class GridSettings:
         ask = self.executor.asked(grid, profile, needs, is_alone=is_alone) if self.executor else ""
         return {**needs, "ask": ask}
 
+    def asks(self, cell_id: str) -> dict[str, str | int]:
+        """What a scheduler is asked for, for people to read."""
+        needs = self.needs(self.requests.get(cell_id))
+        return {"memory": f"{needs['mem_mb']} MB", "limit": f"{needs['runtime_min']} min", "GPUs": needs["gpus"]}
+
     def given(self, needed: int) -> int:
         """GPUs that a cell gets: where they are counted one at least, for they are for every cell; of none, none."""
         if self.gpus is None:

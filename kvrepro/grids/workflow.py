@@ -134,7 +134,7 @@ def _kill_group(leader: int) -> None:
 @contextlib.contextmanager
 def jobs_end_here(profile: str, grid: GridFolder, settings: GridSettings) -> Iterator[None]:
     """No job of the grid outlives the block on a cluster, however it ends, but for a kill of this very process."""
-    if settings.executor is None:
+    if settings.executor is None or not settings.executor.is_slurm:
         yield
         return
     with afterwards(partial(cancel, profile, [grid.name])):

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ..paths import PACKAGE, project_root
+from ..paths import PACKAGE, project_root, visible_gpus
 
 PACKAGES = ("kvrepro", "torch", "transformers", "triton", "numpy", "papermill", "math-verify")
 
@@ -56,6 +56,8 @@ def hardware(device: str) -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        # of those that this process may see; None where nobody chose
+        "visible_gpus": visible_gpus(),
         "memory_bytes": psutil.virtual_memory().total,
     }
     if device.startswith("cuda"):

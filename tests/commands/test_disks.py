@@ -111,7 +111,7 @@ ERRORS = {
     "a full disk in a notebook": (RunError("cell.ipynb: OSError: [Errno 28] No space left on device"), FULL),
     "a disk to read from": (OSError(errno.EROFS, "Read-only file system", "{results}/x/y"), CLOSED),
     "somebody else's folder": (PermissionError(errno.EACCES, "Permission denied", "{results}"), CLOSED),
-    "a folder that is not for results": (PermissionError(errno.EACCES, "Permission denied", "/root/models"), ""),
+    "a folder that is not for results": (PermissionError(errno.EACCES, "Permission denied", "/srv/models"), ""),
     "another error": (FileNotFoundError(errno.ENOENT, "No such file", "{results}/x"), ""),
     "a run that failed": (RunError("the kernel died"), ""),
 }

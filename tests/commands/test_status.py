@@ -96,7 +96,9 @@ def submit(monkeypatch):
 
 def job(folder, number, state, host="", part=None, grid="a-grid"):
     """Of a grid that has left its folder, as one that was killed does."""
-    (results_root() / PROFILE / ".grid" / "a-grid").mkdir(parents=True, exist_ok=True)
+    left = results_root() / PROFILE / ".grid" / "a-grid"
+    left.mkdir(parents=True, exist_ok=True)
+    write_json(left / "plan.json", {"executor": "slurm"})
     return Job(str(number), grid, folder.cell_id, part, state, host)
 
 

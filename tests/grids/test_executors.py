@@ -30,14 +30,15 @@ QUEUE = f"""\
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
-    """Programs that read and change the file `queue`; accounting is off."""
+    """Programs that read and change the file `queue`."""
+    executors._say.cache_clear()
     queue = tmp_path / "queue"
     queue.write_text(QUEUE)
     programs = {
         "squeue": f"cat {queue}",
         "scancel": f'for id in "$@"; do sed -i "/^$id|/d" {queue}; done',
         "sbatch": "exit 1",
-        "sacct": "echo 'Slurm accounting storage is disabled' >&2; exit 1",
+        "sinfo": "echo node3",
     }
     (tmp_path / "bin").mkdir()
     for name, body in programs.items():
@@ -64,31 +65,31 @@ def test_the_jobs_of_one_grid_are_cancelled_and_no_others(slurm):
     assert cancel("tiny", ["box-12-abc"]) == 0
 
 
-def test_a_queue_that_cannot_be_seen_is_not_taken_for_an_empty_one(slurm, monkeypatch):
+def test_a_queue_that_cannot_be_seen_is_not_taken_for_an_empty_one(slurm, monkeypatch, capsys):
     program = slurm.parent / "bin" / "squeue"
     works = program.read_text()
     # it answers once more at its third time
     program.write_text(
         f"{works.splitlines()[0]}\necho >> {slurm}.asked\n[ $(wc -l < {slurm}.asked) -gt 2 ] || exit 1\n{works}"
     )
-    with pytest.warns(RuntimeWarning, match="squeue: exit code 1"):
-        assert cancel("tiny", ["box-12-abc"]) == 2
+    assert cancel("tiny", ["box-12-abc"]) == 2
+    assert capsys.readouterr().err == "squeue: exit code 1\n"
     program.write_text("#!/bin/sh\nexit 1\n")
     monkeypatch.setattr(executors, "CANCEL_S", 0.5)
-    with pytest.warns(RuntimeWarning, match="jobs of box-12-abc may be left: squeue --me shows them"):
-        cancel("tiny", ["box-12-abc"])
-    with pytest.warns(RuntimeWarning):
-        assert executors.grids_with_jobs("tiny") is None
+    cancel("tiny", ["box-12-abc"])
+    # what was said once is not said again
+    assert capsys.readouterr().err == "jobs of box-12-abc may be left: squeue --me shows them\n"
+    assert executors.grids_with_jobs("tiny") is None
 
 
-def test_a_scheduler_that_does_not_answer_is_a_warning(slurm, monkeypatch):
+def test_a_scheduler_that_does_not_answer_is_one_line(slurm, monkeypatch, capsys):
     (slurm.parent / "bin" / "squeue").write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2; exit 1\n")
-    with pytest.warns(RuntimeWarning, match="squeue: Unable to contact slurm controller"):
-        assert queued_jobs("tiny") == []
+    assert queued_jobs("tiny") == queued_jobs("tiny") == []
+    assert capsys.readouterr().err == "squeue: Unable to contact slurm controller\n"
     (slurm.parent / "bin" / "squeue").write_text("#!/bin/sh\nexec sleep 60\n")
     monkeypatch.setattr(executors, "LIMIT_S", 0.2)
-    with pytest.warns(RuntimeWarning, match=r"squeue did not answer within 0\.2 s"):
-        assert queued_jobs("tiny") == []
+    assert queued_jobs("tiny") == []
+    assert capsys.readouterr().err == "squeue did not answer within 0.2 s\n"
 
 
 def test_without_slurm_there_are_no_jobs(monkeypatch, tmp_path):
@@ -114,7 +115,6 @@ def test_what_the_shipped_profile_asks_slurm_for(slurm):
 def test_a_cluster_without_gpus_says_so_before_its_jobs_are_refused(slurm):
     sinfo = slurm.parent / "bin" / "sinfo"
     sinfo.write_text("#!/bin/sh\necho '(null)'\n")
-    sinfo.chmod(0o755)
     with pytest.raises(KvreproError, match=r"no node of this cluster has GPUs \(sinfo\): --gpus 0 runs on processors"):
         Executor.load("slurm").check_gpus()
     sinfo.write_text("#!/bin/sh\necho '(null)'; echo gpu:2\n")
@@ -187,6 +187,28 @@ def test_a_machine_without_slurm_is_no_login_node(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(KvreproError, match="there is no `sbatch` here: run it on a login node"):
         Executor.load("slurm")
+
+
+@needs_plugin
+def test_a_cluster_that_does_not_answer_is_said_before_anything_starts(slurm, capsys):
+    (slurm.parent / "bin" / "sinfo").write_text("#!/bin/sh\necho 'fatal: no configuration source' >&2; exit 1\n")
+    with pytest.raises(KvreproError, match="SLURM does not answer: run it where `sinfo` lists its nodes"):
+        Executor.load("slurm")
+    assert capsys.readouterr().err == "sinfo: fatal: no configuration source\n"
+
+
+@pytest.mark.skipif(
+    find_spec("snakemake_executor_plugin_kubernetes") is None,
+    reason="snakemake-executor-plugin-kubernetes is not installed",
+)
+def test_kubernetes_needs_an_image():
+    with pytest.raises(KvreproError, match="names no container-image: copy the folder, follow its comments"):
+        Executor.load("kubernetes")
+
+
+def test_a_folder_without_a_file_for_snakemake_says_what_is_missing(tmp_path):
+    with pytest.raises(KvreproError, match=r"the folder has no config\.yaml for Snakemake"):
+        Executor.load(str(tmp_path))
 
 
 def test_a_folder_of_one_s_own(tmp_path):

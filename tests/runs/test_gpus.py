@@ -59,7 +59,7 @@ def test_children_see_the_claimed_devices_alone_and_share_none(shared, monkeypat
 
 def test_more_than_there_are_is_refused_in_one_line(shared):
     shared("0,0")
-    expected = r"^2 GPUs are needed, KVREPRO_GPUS=0,0 has 1: name more, or ask for fewer$"
+    expected = r"^2 GPUs are needed, KVREPRO_GPUS=0 has 1: name more, or ask for fewer$"
     with pytest.raises(KvreproError, match=expected), claimed_gpus(2):
         pass
 
