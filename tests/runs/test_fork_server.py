@@ -198,7 +198,7 @@ def test_a_cell_has_the_same_records_as_without_the_server(forks, folder, tmp_pa
         path = tmp_path / name / "single" / config.cell_id
         assert CellFolder(path, path).is_complete
         manifest = json.loads((path / "manifest.json").read_text())
-        for measured in ("stats", "started", "ended", "wall_s"):
+        for measured in ("stats", "started", "ended", "wall_s", "runs"):
             del manifest[measured]
         notebook = json.loads((path / "run.ipynb").read_text())
         outputs = [out["data"] for cell in notebook["cells"] for out in cell.get("outputs", []) if "data" in out]

@@ -9,15 +9,15 @@ import pytest
 
 from kvrepro.benchmarks.problem import Problem
 from kvrepro.benchmarks.table import load_problems
+from kvrepro.runs.gathering import graded as graded_rows
 from kvrepro.runs.grading import stored_replies
-from kvrepro.runs.runner import _graded
 
 
 def test_the_text_of_an_option_counts_as_its_letter():
     options = {"A": "12 m", "B": "14 m", "C": "16 m", "D": "18 m"}
     problem = Problem("p", "How high?\nA) 12 m\nB) 14 m\nC) 16 m\nD) 18 m", "C", options)
     row = {"problem_id": "p", "sample_id": 0, "status": "ok", "text": "x</think>It is \\boxed{16\\text{ m}} high."}
-    [graded] = _graded([problem], [row], SimpleNamespace(benchmark="gpqa_d"))
+    [graded] = graded_rows([problem], [row], SimpleNamespace(benchmark="gpqa_d"))
     assert (graded["correct"], graded["answer"]) == (True, "C")
     assert "12 m" not in json.dumps(graded)
 
@@ -26,7 +26,7 @@ def test_the_text_of_an_option_counts_as_its_letter():
 def test_a_reply_that_has_no_answer_is_never_correct(status, is_right):
     """Whatever its text holds: a thought that mentions the closing tag and a box is still a thought."""
     row = {"problem_id": "p", "sample_id": 0, "status": status, "text": "x</think>It is \\boxed{7}.", "answer_start": 9}
-    [graded] = _graded([Problem("p", "?", "7")], [row], SimpleNamespace(benchmark="chain-12"))
+    [graded] = graded_rows([Problem("p", "?", "7")], [row], SimpleNamespace(benchmark="chain-12"))
     assert (graded["correct"], graded["answer"], graded["status"]) == (is_right, "7" if is_right else None, status)
 
 
@@ -36,7 +36,7 @@ def test_the_answer_is_graded_from_where_the_token_ids_say():
         {"problem_id": "p", "sample_id": i, "status": "ok", "text": text, "answer_start": start}
         for i, start in enumerate((9, text.index("after")))
     ]
-    first, second = _graded([Problem("p", "?", "7")], rows, SimpleNamespace(benchmark="chain-12"))
+    first, second = graded_rows([Problem("p", "?", "7")], rows, SimpleNamespace(benchmark="chain-12"))
     assert (first["answer"], first["correct"], first["answer_start"]) == ("7", True, 9)
     assert (second["answer"], second["correct"]) == (None, False)
 
