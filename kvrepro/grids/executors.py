@@ -184,8 +184,8 @@ def _listed(profile: str) -> list[Job] | None:
 
 
 def grids_with_jobs(profile: str) -> set[str] | None:
-    """Names of the grids of which jobs wait or run; None where that is not known."""
-    listed = _listed(profile)
+    """Names of the grids of which jobs wait or run; None where that is not known, as on a machine without SLURM."""
+    listed = _listed(profile) if shutil.which("squeue") else None
     return None if listed is None else {job.grid for job in listed}
 
 
