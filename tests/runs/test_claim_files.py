@@ -18,17 +18,6 @@ from kvrepro.errors import KvreproError
 from .test_claims import write_claim
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "new" / "lock"
-
-
-@pytest.fixture
-def short_lease(monkeypatch):
-    monkeypatch.setattr(claims, "LEASE_S", 0.8)
-    monkeypatch.setattr(claims, "PATIENCE_S", 0.2)
-
-
 @pytest.mark.parametrize("content", ["", "{", '{"pid": 12, "host": "node', "[1]", "filelock/2\n"])
 def test_a_file_that_was_cut_or_is_of_an_older_version_holds_nothing(path, short_lease, content):
     path.parent.mkdir()

@@ -50,18 +50,6 @@ while True:
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "new" / "lock"
-
-
-@pytest.fixture
-def short_lease(monkeypatch):
-    monkeypatch.setattr(claims, "LEASE_S", 0.8)
-    monkeypatch.setattr(claims, "BEAT_S", 0.1)
-    monkeypatch.setattr(claims, "PATIENCE_S", 0.2)
-
-
-@pytest.fixture
 def process(path, request):
     """A process that holds `path`, until its input is closed; on another machine where one is given."""
     path.parent.mkdir()
