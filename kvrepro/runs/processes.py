@@ -113,12 +113,13 @@ def stopped_by_signals() -> Iterator[None]:
 
 
 def descendants() -> list[psutil.Process]:
-    """Children, their children and so on, parents first; none where psutil is missing, as `gpu-check` allows."""
+    """Children, their children and so on that run, parents first; none without psutil, as `gpu-check` allows."""
     try:
         import psutil
     except ImportError:
         return []
-    return psutil.Process().children(recursive=True)
+    # one that has ended and that nobody has asked for yet is in the table still
+    return [process for process in psutil.Process().children(recursive=True) if _runs(process)]
 
 
 def end_descendants(grace_s: float = GRACE_S) -> None:
@@ -126,10 +127,15 @@ def end_descendants(grace_s: float = GRACE_S) -> None:
     found = descendants()
     # parents are asked first: a child that is gone before its parent knows would look like a failure to it
     _each(found, "terminate")
-    deadline = time.monotonic() + grace_s
-    while any(map(_runs, found)) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    _wait(found, grace_s)
     _kill(found)
+    _wait(found, GRACE_S)
+
+
+def _wait(processes: list[psutil.Process], limit_s: float) -> None:
+    deadline = time.monotonic() + limit_s
+    while any(map(_runs, processes)) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _runs(process: psutil.Process) -> bool:
