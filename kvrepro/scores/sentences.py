@@ -1,0 +1,31 @@
+"""What a paired comparison came to, in a sentence: who leads, by how much, and whether the problems can tell."""
+
+from __future__ import annotations
+
+from .statistics import PairedDifference
+
+SIGNIFICANCE = 0.05
+# with fewer problems a t interval rests on too few differences to be read
+FEW_PROBLEMS = 8
+
+
+def difference_sentence(name: str, other: str, found: PairedDifference, p_value: float | None = None) -> str:
+    """One sentence on `name` minus `other`, in points of Pass@1.
+
+    Args:
+        found: of the two, `name` first, from values in [0, 1].
+        p_value: adjusted for other comparisons; None takes the comparison's own.
+    """
+    p_value = found.p_value if p_value is None else p_value
+    points, lo, hi = (100 * value for value in (found.difference, found.lo, found.hi))
+    room = f"{points:+.1f} points [{lo:+.1f}, {hi:+.1f}], p {p_text(p_value)}, {found.n_problems} problems"
+    if found.n_problems < FEW_PROBLEMS:
+        return f"{name} minus {other}: {found.n_problems} problems say nothing ({room})."
+    if p_value >= SIGNIFICANCE:
+        return f"{name} and {other} cannot be told apart ({room})."
+    return f"{name} {'beats' if points > 0 else 'loses to'} {other} by {abs(points):.1f} points ({room})."
+
+
+def p_text(p_value: float) -> str:
+    """`= 0.03`, or `< 0.001` below that."""
+    return "< 0.001" if p_value < 0.001 else f"= {p_value:.3g}"

@@ -1,0 +1,37 @@
+"""What a comparison is said to have shown follows from its numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvrepro.scores.sentences import difference_sentence, p_text
+from kvrepro.scores.statistics import paired_comparison
+
+RIGHT, WRONG = [1.0] * 20, [0.0] * 20
+MIXED = [1.0, 0.0] * 10
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "begins"),
+    [
+        (RIGHT, WRONG, "dynts beats random by 100.0 points (+100.0 points ["),
+        (WRONG, RIGHT, "dynts loses to random by 100.0 points (-100.0 points ["),
+        (MIXED, MIXED, "dynts and random cannot be told apart (+0.0 points ["),
+        (RIGHT[:4], WRONG[:4], "dynts minus random: 4 problems say nothing (+100.0 points ["),
+    ],
+)
+def test_the_sentence_says_who_leads_or_that_nothing_can_be_said(first, second, begins):
+    found = paired_comparison(first, second)
+    sentence = difference_sentence("dynts", "random", found)
+    assert sentence.startswith(begins)
+    assert f"p {p_text(found.p_value)}, {len(first)} problems" in sentence
+
+
+def test_an_adjusted_p_value_decides():
+    found = paired_comparison(RIGHT, MIXED)
+    assert "beats" in difference_sentence("a", "b", found)
+    assert "cannot be told apart" in difference_sentence("a", "b", found, p_value=0.2)
+
+
+def test_small_p_values_are_not_printed_as_zero():
+    assert (p_text(1e-9), p_text(0.04321)) == ("< 0.001", "= 0.0432")
