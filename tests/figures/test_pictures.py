@@ -10,7 +10,7 @@ import pytest
 
 from kvrepro.errors import KvreproError
 from kvrepro.figures import reply_pictures as pictures
-from kvrepro.figures.page import write_index
+from kvrepro.pages.index import write_index
 from kvrepro.figures.reply_pictures import PictureSet, drawn_cells, reply_pictures
 from kvrepro.figures.token_picture import TokenPicture
 from kvrepro.models.loading import load_model
