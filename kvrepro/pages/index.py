@@ -55,7 +55,7 @@ def write_index(
         done=len(frame),
         of=len(profile.cells),
         notebook=profile.notebook,
-        figures=[_figure(path) for path in sorted((folder / "figures").glob("*.png"))],
+        figures=[_figure(path) for path in _figure_files(profile, folder)],
         sentences=_sentences(profile),
         cells=cell_table(profile, frame),
         differences=paired_differences(scored_cells(profile)),
@@ -67,6 +67,13 @@ def write_index(
     )
     write_page(folder / "index.html", html)
     return folder / "index.html"
+
+
+def _figure_files(profile: Profile, folder: Path) -> list[Path]:
+    """Figures in the folder: those of models in the order of the profile, then all others."""
+    models = list(dict.fromkeys(cell.cell_id.partition("/")[0] for cell in profile.cells))
+    found = sorted((folder / "figures").glob("*.png"))
+    return sorted(found, key=lambda path: models.index(path.stem) if path.stem in models else len(models))
 
 
 def _figure(path: Path) -> dict[str, Any]:

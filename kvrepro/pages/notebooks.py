@@ -58,5 +58,8 @@ def _exporter() -> HTMLExporter:
     from nbconvert import HTMLExporter
 
     return HTMLExporter(
-        template_name="notebook", extra_template_basedirs=[str(PACKAGE / "pages" / "templates")], anchor_link_text=""
+        template_name="notebook",
+        extra_template_basedirs=[str(PACKAGE / "pages" / "templates")],
+        # one block a stream, a progress bar as it was last
+        preprocessors=["nbconvert.preprocessors.CoalesceStreamsPreprocessor"],
     )

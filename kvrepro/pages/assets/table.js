@@ -73,7 +73,7 @@
           control.append(new Option("all", ""), ...values.map((value) => new Option(value, value)));
         } else {
           control.type = "search";
-          control.placeholder = kind === "number" ? "> 50" : "part of it";
+          control.placeholder = kind === "number" ? "> 50" : "text";
         }
         control.setAttribute("aria-label", `Filter ${name}`);
         control.addEventListener("input", filter);
