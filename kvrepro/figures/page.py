@@ -18,7 +18,8 @@ from ..runs.config import CellConfig
 from ..runs.notebooks import execute_notebook, notebook_parameters
 from ..runs.profiles import Profile
 from ..runs.summary import write_summary
-from .reply_pictures import PictureSet, reply_pictures
+from .reply_pictures import PictureSet, write_pictures
+from .token_picture import SCRIPT, STYLE, script_json
 
 _META = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
 _STYLE = (
@@ -60,7 +61,7 @@ def write_report(profile: Profile, n_pictures: int | None = None, out: Path | No
     """Write `summary.csv`, the executed figure notebook and the page; missing cells are drawn as missing.
 
     Args:
-        n_pictures: replies per model and method drawn as text; None leaves it to `reply_pictures`.
+        n_pictures: replies per model and method drawn as text; None leaves it to `write_pictures`.
         out: folder that all of it goes to, absolute, and results may be read-only; None writes it beside the results.
 
     Raises:
@@ -77,7 +78,7 @@ def write_report(profile: Profile, n_pictures: int | None = None, out: Path | No
     folder = results_root() / profile.name if out is None else out
     frame = write_summary(profile, folder)
     execute_notebook(source, folder / source.name, {name: value for name, value in wanted.items() if name in known})
-    pictures = reply_pictures(profile, set(frame.cell_id), n_pictures)
+    pictures = write_pictures(profile, set(frame.cell_id), folder, n_pictures)
     lines = verdict(profile, frame)
     index = write_index(profile, frame, pictures, lines, out)
     return Report(frame, index, lines, sum(len(found.pictures) for found in pictures))
@@ -94,7 +95,7 @@ def write_index(
 
     Args:
         frame: of `summary.summarise_profile`.
-        pictures: of `reply_pictures`; they are part of the page, which loads nothing for them.
+        pictures: of `write_pictures`; the page loads their files.
         lines: of `verdict`; the page begins with them.
     """
     results, title = results_root() / profile.name, escape(profile.title)
@@ -133,21 +134,22 @@ def _sentences(profile: Profile) -> list[str]:
 
 
 def _pictures(sets: Sequence[PictureSet]) -> list[str]:
-    """Replies as text, their tokens shaded and struck; folded but for the first two of each model."""
+    """Replies as text, their tokens shaded and struck, question by question."""
     if not sets:
         return []
     body = [
+        f"<style>{STYLE.read_text()}</style><script>{SCRIPT.read_text()}</script>"
         "<h2>What was kept, token by token</h2><p>Replies as text. The darker a thinking token, the more important it "
-        "is, by rank within the thought; a struck one was lost at the eviction whose number follows it. Hover for "
-        "positions and values.</p>"
+        "is, by rank within the thought; a struck one was lost at the eviction whose number stands below it.</p>"
     ]
     for found in sets:
         note = f'<p class="missing">{escape(found.note)}</p>' if found.note else ""
         body.append(f"<h3>{escape(found.model)}</h3>{note}")
-        for number, drawn in enumerate(found.pictures):
+        for row in found.rows:
+            sources = script_json([picture.src for picture in row])
             body.append(
-                f"<details{' open' if number < 2 else ''}><summary>{escape(drawn.title)}</summary>"
-                f"{drawn.html()}<p>{escape(drawn.caption)}</p></details>"
+                "<div></div><script>kvrepro.load(document.currentScript.previousElementSibling, "
+                f'{sources}, "Not drawn.")</script>'
             )
     return body
 
