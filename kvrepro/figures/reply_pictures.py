@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..benchmarks.table import load_problems
 from ..errors import KvreproError
 from ..files import write_atomic
 from ..methods.table import method_class
@@ -198,8 +199,6 @@ def write_pictures(
 
 def _written(profile: Profile, config: CellConfig, done, folder: Path, n: int, maker: PictureMaker):
     """Files of the first sample of the cell's first problems."""
-    from ..benchmarks.table import load_problems
-
     keys = [(p.problem_id, 0) for p in load_problems(config.benchmark, config.n_problems, config.prompt_style)[:n]]
     is_done = config.cell_id in done
     known = _texts(CellFolder.of(profile.name, config).path) if is_done else None

@@ -1,5 +1,5 @@
 // Draws replies token by token: shaded by importance, struck where an eviction took them, with a slider over the
-// steps of decoding. A classic script, so that it also works from a disk. Text of a model only ever goes into textContent.
+// steps of decoding. A classic script, so that it also works from a disk. Text of a model only goes into textContent.
 (function () {
   "use strict";
   const ROLES = { q: "question", t: "thought", a: "answer" };
@@ -262,8 +262,8 @@
     return loaded.get(src);
   }
 
-  // sources: a picture file, or a list of them, drawn side by side; whenMissing: what to say where there is none, a text
-  // or a function of the element
+  // sources: a picture file, or a list of them, drawn side by side; whenMissing: what to say where there is none, a
+  // text or a function of the element
   function load(element, sources, whenMissing) {
     const waiting = "Loading; a reply that was not drawn yet is generated again first.";
     element.replaceChildren(make("p", "kvr-waiting", waiting));
