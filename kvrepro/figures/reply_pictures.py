@@ -114,8 +114,10 @@ class PictureMaker:
         self._lock = threading.Lock()
         self._loaded: tuple[tuple, tuple] | None = None
 
-    def pictures(self, config: CellConfig, keys: Sequence[Key], known: Mapping[Key, str] | None) -> list[TokenPicture]:
-        """The pictures of these replies; the caption says whether the text came out as in the records.
+    def pictures(
+        self, config: CellConfig, keys: Sequence[Key], known: Mapping[Key, str] | None
+    ) -> list[tuple[TokenPicture, dict[str, Any]]]:
+        """These replies as pictures, with their records; a caption says whether the text is that of the cell's records.
 
         Args:
             known: texts of the cell's records; None where it has not run.
@@ -128,7 +130,7 @@ class PictureMaker:
         with self._lock:
             model, tokenizer, head = self._models(config)
             replies = replay_cell(config, model, tokenizer, keys)
-            return [_pictured(config, model, tokenizer, head, *reply, known) for reply in replies]
+            return [(_pictured(config, model, tokenizer, head, *reply, known), reply[1]) for reply in replies]
 
     def _models(self, config: CellConfig) -> tuple:
         """Model, tokenizer and importance head of a cell."""
@@ -157,12 +159,12 @@ def cell_picture(folder: Path, name: str, maker: PictureMaker) -> str | None:
         KvreproError: the reply cannot be generated here.
         RunError: the cell's files cannot be read.
     """
-    known = _texts(folder)
+    known = reply_texts(folder)
     key = next((key for key in known if picture_file(*key) == name), None)
     if key is None:
         return None
     manifest = read_manifest(folder)
-    [picture] = maker.pictures(CellConfig.from_mapping(manifest["config"]), [key], known)
+    [(picture, _)] = maker.pictures(CellConfig.from_mapping(manifest["config"]), [key], known)
     return picture_script(manifest["cell_id"], key, picture.data())
 
 
@@ -201,19 +203,19 @@ def _written(profile: Profile, config: CellConfig, done, folder: Path, n: int, m
     """Files of the first sample of the cell's first problems."""
     keys = [(p.problem_id, 0) for p in load_problems(config.benchmark, config.n_problems, config.prompt_style)[:n]]
     is_done = config.cell_id in done
-    known = _texts(CellFolder.of(profile.name, config).path) if is_done else None
+    known = reply_texts(CellFolder.of(profile.name, config).path) if is_done else None
     place = f"{config.cell_id}/{PICTURES}" if is_done else f"{PICTURES}/{config.cell_id}"
     (folder / place).mkdir(parents=True, exist_ok=True)
     files = []
-    for key, picture in zip(keys, maker.pictures(config, keys, known), strict=True):
+    for key, (picture, _) in zip(keys, maker.pictures(config, keys, known), strict=True):
         src = f"{place}/{picture_file(*key)}"
         write_atomic(folder / src, picture_script(config.cell_id, key, picture.data()))
         files.append(PictureFile(config.cell_id, *key, src, picture.title, picture.caption))
     return files
 
 
-def _texts(folder: Path) -> dict[Key, str]:
-    """The texts that a cell's records hold."""
+def reply_texts(folder: Path) -> dict[Key, str]:
+    """The texts that a finished cell's records hold, by problem and sample."""
     return {(record["problem_id"], record["sample_id"]): record["text"] for record in read_records(folder)}
 
 

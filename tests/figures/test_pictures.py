@@ -146,8 +146,9 @@ def test_a_reply_is_repeated_whatever_its_batch_was(profile):
 
 
 def test_per_head_decisions_are_named_in_the_caption():
-    [drawn] = PictureMaker().pictures(cell("rkv", ratio=None, protocol="fair"), [("chain-12-000", 0)], None)
+    [(drawn, record)] = PictureMaker().pictures(cell("rkv", ratio=None, protocol="fair"), [("chain-12-000", 0)], None)
     assert "Slots are those of the first layer and KV head." in drawn.caption
+    assert drawn.caption.startswith(f"Answered {record['answer'] or 'nothing'}, ")
 
 
 def test_long_replies_are_drawn_on_request_only_and_failures_are_named(monkeypatch, tmp_path):
