@@ -31,6 +31,7 @@ COMMANDS = {
     "status": "show which cells of a profile are done, running, queued, failed or left, where, and how long yet",
     "throughput": "measure how fast the finished cells of a profile decode, in turn and alone",
     "summary": "write summary.csv, the executed figure notebook and index.html of a profile",
+    "view": "show the pages of the results in a browser, with pictures of any reply",
     "traces": "generate full-cache training traces, checked against every benchmark",
     "labels": "label traces with the answer's attention and cache their hidden states",
     "train": "train the importance predictor of a model on its own full-cache traces",

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
 
 from ..analysis.budget_findings import budget_findings
 from ..analysis.method_table import scored_cells
@@ -44,7 +43,7 @@ def write_index(
 
     Args:
         frame: of `summary.summarise_profile`.
-        pictures: of `reply_pictures`; they are part of the page.
+        pictures: of `write_pictures`; the page loads their files.
         lines: of `verdict`; the page begins with them.
         has_overview: whether a page over all profiles lies one folder up.
     """
@@ -59,7 +58,7 @@ def write_index(
         sentences=_sentences(profile),
         cells=cell_table(profile, frame),
         differences=paired_differences(scored_cells(profile)),
-        pictures=[_drawn(found) for found in pictures],
+        pictures=pictures,
         overview="../index.html" if has_overview else "",
         root="",
         stamp=stamp_of(profile.title.encode()),
@@ -83,11 +82,6 @@ def _figure(path: Path) -> dict[str, Any]:
     svg = path.with_suffix(".svg")
     alt = f"Figure {path.stem}; its numbers are in the table below"
     return dict(name=path.name, stem=path.stem, alt=alt, width=width, height=height, svg=svg.is_file() and svg.name)
-
-
-def _drawn(found: PictureSet) -> dict[str, Any]:
-    pictures = [dict(title=p.title, caption=p.caption, markup=Markup(p.html())) for p in found.pictures]
-    return dict(model=found.model, note=found.note, pictures=pictures)
 
 
 def _sentences(profile: Profile) -> list[str]:
@@ -120,7 +114,9 @@ def _row(config: CellConfig, done: Any) -> Row:
         Field.number(done.truncated_share, ".1f"),
         Field.number(done.mean_new_tokens, ",.0f"),
         speed,
-        speed if speed.key is None else Field(f"{done.decode_tps_lo:,.0f} to {done.decode_tps_hi:,.0f}", is_number=True),
+        speed
+        if speed.key is None
+        else Field(f"{done.decode_tps_lo:,.0f} to {done.decode_tps_hi:,.0f}", is_number=True),
         Field.number(done.kv_tokens_peak, ","),
         Field.number(done.kv_bytes_peak, ","),
         Field.number(done.evictions, ","),

@@ -18,9 +18,7 @@ from .site import SELF_CONTAINED, asset_text, digest, render, write_page
 SUMMARY = "page.json"
 
 
-def write_page_summary(
-    folder: Path, title: str, verdict: Sequence[str], done: int, of: int, ended: str | None
-) -> None:
+def write_page_summary(folder: Path, title: str, verdict: Sequence[str], done: int, of: int, ended: str | None) -> None:
     """Write `page.json`, what the page over all profiles says of one.
 
     Args:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmarks.table import is_local, load_problems
+from ..figures.reply_pictures import PICTURES, picture_file
 from ..models.table import model_entry
 from ..runs.config import CellConfig
 from ..runs.folder import MANIFEST, RECORDS, CellFolder, read_manifest, read_records
@@ -98,6 +99,7 @@ def _reply(record: Mapping[str, Any], questions: Mapping[str, str]) -> dict[str,
         facts.append(("pinned, did not fit", f"{overflow:,}"))
     return {
         "anchor": anchor_of(record["problem_id"], record["sample_id"]),
+        "picture": f"{PICTURES}/{picture_file(record['problem_id'], record['sample_id'])}",
         "problem_id": record["problem_id"],
         "sample_id": record["sample_id"],
         "verdict": RIGHT if record["correct"] else WRONG,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..analysis.verdict import verdict
 from ..errors import KvreproError
-from ..figures.reply_pictures import reply_pictures
+from ..figures.reply_pictures import write_pictures
 from ..paths import project_root, results_root
 from ..runs.folder import NOTEBOOK, CellFolder, read_manifest
 from ..runs.notebooks import execute_notebook, notebook_parameters
@@ -39,7 +39,7 @@ def write_report(profile: Profile, n_pictures: int | None = None, out: Path | No
     Pages of cells that have not changed are left as they are.
 
     Args:
-        n_pictures: replies per model and method drawn as text; None leaves it to `reply_pictures`.
+        n_pictures: replies per model and method drawn as text; None leaves it to `write_pictures`.
         out: folder that all of it goes to, absolute, and results may be read-only; None writes it beside the results,
             and the page over all profiles with it.
 
@@ -61,7 +61,7 @@ def write_report(profile: Profile, n_pictures: int | None = None, out: Path | No
     write_assets(folder)
     write_notebook(executed, executed.with_suffix(".html"), f"{profile.title}: {profile.notebook}", back=profile.title)
     write_cells(profile, set(frame.cell_id), folder)
-    pictures = reply_pictures(profile, set(frame.cell_id), n_pictures)
+    pictures = write_pictures(profile, set(frame.cell_id), folder, n_pictures)
     lines = verdict(profile, frame)
     index = write_index(profile, frame, folder, pictures, lines, has_overview=out is None)
     ended = [read_manifest(CellFolder.of(profile.name, cell).path).get("ended") for cell in _done(profile, frame)]

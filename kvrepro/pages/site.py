@@ -109,6 +109,6 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def anchor_of(problem_id: str, sample_id: int) -> str:
-    """A reply's place on its cell's page, and the name of its picture's file without the suffix."""
+    """A reply's place on its cell's page."""
     name = re.sub(r"[^A-Za-z0-9._-]", "_", problem_id)
     return f"{name}-{sample_id}"

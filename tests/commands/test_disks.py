@@ -13,8 +13,8 @@ import sys
 import pytest
 
 from kvrepro.errors import RunError
-from kvrepro.pages.report import Report
 from kvrepro.files import write_rows
+from kvrepro.pages.report import Report
 from kvrepro.paths import project_root, results_root
 from kvrepro.runs.folder import MANIFEST, RECORD_FIELDS, RECORDS
 from kvrepro.runs.profiles import load_profile
