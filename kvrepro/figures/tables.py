@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -106,3 +106,22 @@ def p_values(values: pd.Series) -> pd.Series:
     """`<0.001`, or three digits; a dash where nothing was compared."""
     texts = [DASH if pd.isna(p) else "<0.001" if p < 0.001 else f"{p:.3f}" for p in values]
     return pd.Series(texts, values.index, dtype=object)
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """What a notebook concludes, a list item each: HTML, or text where there is none."""
+
+    lines: tuple[str, ...]
+
+    def _repr_html_(self) -> str:
+        items = "".join(f'<li style="margin:.4em 0">{escape(line)}</li>' for line in self.lines)
+        return f'<ul style="max-width:60em">{items}</ul>'
+
+    def __repr__(self) -> str:
+        return "\n".join(f"- {line}" for line in self.lines)
+
+
+def conclude(lines: Sequence[str]) -> Sentences:
+    """Computed sentences for readers, to be the last line of a notebook's cell."""
+    return Sentences(tuple(lines))
