@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
@@ -12,32 +12,37 @@ from ..scores.statistics import paired_comparison
 from .method_table import FULL, REFERENCE, ScoredCell, method_table
 
 RIVALS = (FULL, "random")
+# the reference without a part of it
+ABLATIONS = (FULL, "dynts_noque", "dynts_nothink", "dynts_random", "dynts_bottom", "dynts_nolocal")
 N_NAMED = 4  # rows that a sentence names, the rest is counted
 
 
-def method_findings(cells: Sequence[ScoredCell], rivals: Sequence[str] = RIVALS) -> list[str]:
-    """By model, benchmark and budget: the best compressed method, who is as good, the reference against its rivals.
+def method_findings(cells: Sequence[ScoredCell], rivals: Sequence[str] = RIVALS) -> dict[str, list[str]]:
+    """The best compressed method, who is as good, and the reference against its rivals, in sentences.
 
     Differences are paired over problems, p-values Holm-adjusted as in `method_table`, within the budget.
 
     Args:
         rivals: labels that the reference is compared with, beside the best; those without a cell are passed over.
+
+    Returns:
+        By `model, benchmark, budget`.
     """
-    found = []
-    for model, benchmark, budget, panel in _panels(cells):
+    found = {}
+    for title, panel in _panels(cells):
         table = method_table(panel)
-        sentences = [best_sentence(table), *_reference_sentences(panel, table, rivals)]
-        found.append(f"{model_entry(model).title}, {benchmark}, {budget:,} slots: {' '.join(sentences)}")
+        found[title] = [best_sentence(table), *_reference_sentences(panel, table, rivals)]
     return found
 
 
-def _panels(cells: Sequence[ScoredCell]):
-    """Model, benchmark, budget, and the cells of it with the full cache's."""
+def _panels(cells: Sequence[ScoredCell]) -> Iterator[tuple[str, list[ScoredCell]]]:
+    """By model, benchmark and budget a title, and the cells of it with the full cache's."""
     keys = dict.fromkeys((c.config.model, c.config.benchmark, c.config.budget) for c in cells)
     for model, benchmark, budget in keys:
         if budget is not None:
             mine = [c for c in cells if (c.config.model, c.config.benchmark) == (model, benchmark)]
-            yield model, benchmark, budget, [c for c in mine if c.config.budget in (None, budget)]
+            title = f"{model_entry(model).title}, {benchmark}, {budget:,} slots"
+            yield title, [c for c in mine if c.config.budget in (None, budget)]
 
 
 def best_sentence(table: pd.DataFrame, what: str = "methods") -> str:
@@ -54,7 +59,7 @@ def best_sentence(table: pd.DataFrame, what: str = "methods") -> str:
     if best.n_problems < FEW_PROBLEMS:
         return f"{best.n_problems} problems say nothing about the order of {len(rows)} {what}."
     as_good = rows[rows.is_as_good & ~rows.is_best].sort_values("pass_at_1", ascending=False, kind="stable")
-    text = f"of {len(rows)} {what} the highest is {best.label} with {_score(best)}"
+    text = f"Of {len(rows)} {what} the highest is {best.label} with {_score(best)}"
     if as_good.empty:
         return f"{text}; all others are significantly below it."
     return (
@@ -116,14 +121,22 @@ def pinning_finding(pairs: pd.DataFrame) -> str:
     return text + (f"; it lowers {_named([f'{s} by {-g:.1f}' for s, g in down.items()])}." if len(down) else ".")
 
 
-def setting_findings(cells: Sequence[ScoredCell], method: str = REFERENCE) -> list[str]:
-    """By model, benchmark and budget: the best local window and ratio of a method, and which are as good."""
-    found = []
-    for model, benchmark, budget, panel in _panels(cells):
-        mine = [cell for cell in panel if cell.config.label == method and cell.config.ratio is not None]
-        if len(mine) > 1:
-            names = [f"window {cell.config.window}, ratio {cell.config.ratio:g}" for cell in mine]
-            table = method_table(mine).assign(label=[f"({name})" for name in names])
-            sentence = best_sentence(table, f"settings of {method}")
-            found.append(f"{model_entry(model).title}, {benchmark}, {budget:,} slots: {sentence}")
+def setting_findings(cells: Sequence[ScoredCell]) -> dict[str, list[str]]:
+    """The best local window and ratio of the reference, and which are as good, by `model, benchmark, budget`."""
+    found = {}
+    for title, panel in _panels(cells):
+        if len(mine := _with_ratio(panel)) > 1:
+            names = [f"(window {cell.config.window}, ratio {cell.config.ratio:g})" for cell in mine]
+            found[title] = [best_sentence(method_table(mine).assign(label=names), f"settings of {REFERENCE}")]
     return found
+
+
+def setting_table(cells: Sequence[ScoredCell]) -> pd.DataFrame:
+    """Summary rows of the reference's cells that have a ratio: what its local window and ratio do."""
+    names = ["model", "benchmark", "budget_tokens", "window", "ratio", "kv_tokens_peak"]
+    columns = [*names, "pass_at_1", "pass_at_1_lo", "pass_at_1_hi"]
+    return pd.DataFrame([cell.row for cell in _with_ratio(cells)], columns=columns)
+
+
+def _with_ratio(cells: Sequence[ScoredCell]) -> list[ScoredCell]:
+    return [cell for cell in cells if cell.config.label == REFERENCE and cell.config.ratio is not None]

@@ -5,7 +5,7 @@ Source: the paper's method table (arXiv 2601.18383, table 1); differences and Ho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -53,6 +53,12 @@ def run_missing_cells(profile: Profile) -> None:
 
     for config, folder in zip(profile.cells, profile.folders, strict=True):
         run_cell(config, folder.path)
+
+
+def first_of_each_label(cells: Sequence[ScoredCell]) -> list[ScoredCell]:
+    """Of cells that share model, benchmark, label and budget, and differ in sizes that a label does not name, one."""
+    keys = {(c.config.model, c.config.benchmark, c.config.label, c.config.budget): c for c in reversed(cells)}
+    return [cell for cell in cells if cell in keys.values()]
 
 
 def explain_protocol(frame: pd.DataFrame) -> str:

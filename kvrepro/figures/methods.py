@@ -94,6 +94,22 @@ def pinning_map(pairs: pd.DataFrame, *, title: str) -> Figure:
     return figure
 
 
+def window_ratio_maps(frame: pd.DataFrame, *, title: str) -> Figure:
+    """A `window_ratio_map` per model, benchmark and budget of a `method_findings.setting_table`, two in a row."""
+    panels = list(frame.groupby(["model", "benchmark", "budget_tokens"], sort=False))
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(PAGE / 2 * columns, 2.6 * rows + 0.4), squeeze=False, layout="constrained"
+    )
+    for ax in axes.ravel()[len(panels) :]:
+        ax.remove()
+    for ax, ((model, benchmark, budget), panel) in zip(axes.ravel(), panels, strict=False):
+        window_ratio_map(panel, title=f"{model}\n{benchmark}, {int(budget)} slots", ax=ax)
+    figure.suptitle(title, size=10)
+    return figure
+
+
 def window_ratio_map(frame: pd.DataFrame, *, title: str, ax: Axes) -> Axes:
     """Pass@1 of one method over local window and ratio, as in the paper's heat maps (missing cells stay grey).
 

@@ -56,7 +56,8 @@ def interval_lines(
 def spread(frame: pd.DataFrame, y: str, lo: str = "lo", hi: str = "hi") -> np.ndarray:
     """Distances of an interval's ends from its estimate as `errorbar` takes them, `[2, rows]`."""
     # rounded tables may hold an end a little inside its estimate
-    return np.clip([frame[y] - frame[lo], frame[hi] - frame[y]], 0, None)
+    middle, low, high = (frame[name].to_numpy(float) for name in (y, lo, hi))
+    return np.array([middle - low, high - middle]).clip(0, None)
 
 
 def finish(ax: Axes, legend: str | None = None, **settings) -> Axes:
