@@ -9,6 +9,8 @@ from kvrepro.analysis.grader_review import (
     case_replies,
     compare_graders,
     filterable,
+    grader_scores,
+    grader_sentences,
     metric_frame,
     run_replies,
 )
@@ -44,6 +46,24 @@ def test_disagreements_come_first():
     assert list(frame.problem_id) == ["c", "a", "b"]
     assert list(frame.strict) == [False, True, False]
     assert list(frame.compat) == [True, True, False]
+
+
+def test_the_graders_are_told_apart_in_replies_and_points():
+    frame = compare_graders(REPLIES * 4).assign(problem_id=range(12))
+    [text] = grader_sentences(frame)
+    assert text.startswith(
+        "integer: the graders disagree on 4 of 12 replies (right under compat alone: 4; under strict alone: 0). "
+        "compat beats strict by 33.3 points (+33.3 points ["
+    )
+    scores = grader_scores(frame).set_index("grader")
+    assert scores.pass_at_1.round(1).to_dict() == {"strict": 33.3, "compat": 66.7}
+    assert set(scores.n_problems) == {12} and set(scores.n_samples) == {1}
+
+
+def test_graders_that_agree_move_nothing():
+    frame = compare_graders(REPLIES[:2] * 5).assign(problem_id=range(10))
+    [text] = grader_sentences(frame)
+    assert text.startswith("integer: the graders disagree on 0 of 10 replies. compat and strict cannot be told apart")
 
 
 def test_the_table_escapes_what_models_write_and_has_a_filter_per_column():
