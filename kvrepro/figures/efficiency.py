@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..bench.settings import SPLIT_PARTS
-from .theme import BAR_EDGE, BEST, FULL, LINE, PAGE, finish, not_measured
+from .theme import BEST, FULL, LINE, PAGE, finish, not_measured
 
 COLOURS = {"generate": FULL, "window": BEST, "dynts": LINE}
 COLOURS |= {"reference": "#8a6bb8", "kvpress": "#3f8f4f", "dynts_torch": "#d9a066"}

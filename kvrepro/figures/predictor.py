@@ -132,8 +132,7 @@ def recipe_comparison(frame: pd.DataFrame, *, metric: str, ax: Axes) -> Axes:
     ax.errorbar(part["mean"], places, xerr=spread(part, "mean"), fmt="o", capsize=3, color=COLOURS["head"])
     ax.set_yticks(places, part.recipe)
     ax.grid(axis="x", color="0.9")
-    label = _METRIC_LABELS.get(metric, metric) + ", held-out traces"
-    return finish(ax, xlabel=label, ylim=(-0.6, len(part) - 0.4))
+    return finish(ax, xlabel=_METRIC_LABELS.get(metric, metric), ylim=(-0.6, len(part) - 0.4))
 
 
 def cost_of_the_head(costs: pd.DataFrame, even: dict[str, float | None], *, ax: Axes) -> Axes:
