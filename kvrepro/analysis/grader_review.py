@@ -121,6 +121,16 @@ def grader_sentences(frame: pd.DataFrame) -> list[str]:
     return found
 
 
+def coverage_sentence(coverage: pd.DataFrame) -> str:
+    """How often each kind of interval held the true score, least and most over the true scores.
+
+    Args:
+        coverage: a column of fractions per kind of interval, a row per true score.
+    """
+    spans = (f"{name} {100 * values.min():.0f} to {100 * values.max():.0f} %" for name, values in coverage.items())
+    return f"Of the simulated cells these 95 % intervals hold the true score: {', '.join(spans)}."
+
+
 def metric_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """Every metric per kind under the strict grader, in percent, with n, k and intervals; votes are over answers.
 

@@ -11,11 +11,17 @@ from torch import Tensor
 
 from ..errors import KvreproError
 from ..methods.learned.importance import load_predictor_for
+from ..models.tokens import ThinkTags
 from ..scores.sentences import FEW_PROBLEMS
 from ..training.dataset import Example, LabelledTraces
 from ..training.importance.ranking import bootstrap, top_count
 from ..training.trace_attention import label_sequence
 from ..training.traces import Trace
+
+
+def part_names(think: ThinkTags) -> tuple[str, str]:
+    """What the tokens before the answer, and their part of the reply, are called: a model may not think."""
+    return ("thinking tokens", "thought") if think.end else ("tokens before the answer", "reply before the answer")
 
 
 def sorted_share_curve(examples: Sequence[Example], shares: Sequence[float] | None = None) -> pd.DataFrame:

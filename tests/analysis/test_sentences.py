@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 from kvrepro.analysis.kept_thoughts import part_sentences
-from kvrepro.analysis.observations import share_sentence
+from kvrepro.analysis.observations import part_names, share_sentence
 from kvrepro.analysis.predictor_effect import SHIPPED, effect_sentences, fidelity_sentences
+from kvrepro.models.tokens import ThinkTags
 from kvrepro.training.importance.ranking import ranking_sentences
 
 
@@ -43,6 +44,11 @@ def test_the_share_of_attention_is_told_with_how_many_times_its_part_it_is():
         "2.1 times their share (16 traces)."
     )
     assert share_sentence(curve.assign(n_traces=7), 0.2, "tokens").endswith("(7 traces; so few say little).")
+
+
+def test_a_model_that_does_not_think_has_no_thinking_tokens():
+    assert part_names(ThinkTags((7,), "</think>")) == ("thinking tokens", "thought")
+    assert part_names(ThinkTags((), None)) == ("tokens before the answer", "reply before the answer")
 
 
 def effect(values):

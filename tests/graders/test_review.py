@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
+
 from kvrepro.analysis.grader_review import (
     against_published,
     case_replies,
     compare_graders,
+    coverage_sentence,
     filterable,
     grader_scores,
     grader_sentences,
@@ -64,6 +67,11 @@ def test_graders_that_agree_move_nothing():
     frame = compare_graders(REPLIES[:2] * 5).assign(problem_id=range(10))
     [text] = grader_sentences(frame)
     assert text.startswith("integer: the graders disagree on 0 of 10 replies. compat and strict cannot be told apart")
+
+
+def test_coverage_is_told_by_kind_of_interval():
+    text = coverage_sentence(pd.DataFrame({"ours": [0.951, 0.962], "naive": [0.71, 0.76]}))
+    assert text.endswith("hold the true score: ours 95 to 96 %, naive 71 to 76 %.")
 
 
 def test_the_table_escapes_what_models_write_and_has_a_filter_per_column():
