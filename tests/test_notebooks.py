@@ -203,5 +203,5 @@ def test_every_figure_follows_a_table_of_what_it_draws(path):
     for i in drawing:
         before = code[max(0, i - 2) : i]
         assert any(
-            re.search(r"(\.head\(|\.round\(|\.to_frame\(|DataFrame\(|\]\]|\bshow\()", text) for text in before
+            re.search(r"(\.head\(|\.round\(|\.to_frame\(|DataFrame\(|\]\]|\bshow\w*\()", text) for text in before
         ), code[i]

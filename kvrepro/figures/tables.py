@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -15,7 +15,7 @@ _GROUND, _TEXT = "var(--jp-layout-color0, Canvas)", "var(--jp-content-font-color
 _NUMBER = re.compile(rf"[-+<\d{DASH}]")  # how the text of a number begins
 _STYLES = [
     {"selector": "", "props": f"border-collapse:collapse;margin:0;color:{_TEXT};background:{_GROUND}"},
-    {"selector": "th, td", "props": "padding:.2em .6em;text-align:right;vertical-align:top;white-space:nowrap"},
+    {"selector": "th, td", "props": "padding:.2em .5em;text-align:right;vertical-align:top;white-space:nowrap"},
     {"selector": "th", "props": f"position:sticky;top:0;background:{_GROUND};white-space:normal;vertical-align:bottom"},
     {"selector": "caption", "props": "caption-side:top;text-align:left;padding:.3em .6em;font-size:1em"},
 ]
@@ -106,3 +106,56 @@ def p_values(values: pd.Series) -> pd.Series:
     """`<0.001`, or three digits; a dash where nothing was compared."""
     texts = [DASH if pd.isna(p) else "<0.001" if p < 0.001 else f"{p:.3f}" for p in values]
     return pd.Series(texts, values.index, dtype=object)
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """What a notebook concludes, a list item each, under headings or none: HTML, or text where there is none."""
+
+    lines: Mapping[str, Sequence[str]]
+
+    def _repr_html_(self) -> str:
+        lists = []
+        for heading, lines in self.lines.items():
+            items = "".join(f'<li style="margin:.3em 0">{escape(line)}</li>' for line in lines)
+            head = f'<p style="margin:.8em 0 .2em"><b>{escape(heading)}</b></p>' if heading else ""
+            lists.append(f'{head}<ul style="margin-top:0">{items}</ul>')
+        return f'<div style="max-width:60em">{"".join(lists)}</div>'
+
+    def __repr__(self) -> str:
+        parts = [[heading, *(f"- {line}" for line in lines)] for heading, lines in self.lines.items()]
+        return "\n".join(text for part in parts for text in part if text)
+
+
+def conclude(lines: Sequence[str] | Mapping[str, Sequence[str]]) -> Sentences:
+    """Computed sentences for readers, or such by heading, to be the last line of a notebook's cell."""
+    return Sentences(lines if isinstance(lines, Mapping) else {"": list(lines)})
+
+
+# column of `method_table` -> heading
+_METHOD_COLUMNS = {
+    "model": "model",
+    "benchmark": "benchmark",
+    "label": "method",
+    "budget_tokens": "budget (slots)",
+    "score": "Pass@1 (%)",
+    "mark": "best",
+    "to_full": "minus full (points)",
+    "minus_full_p": "p, full",
+    "to_dynts": "minus dynts (points)",
+    "minus_dynts_p": "p, dynts",
+    "n_problems": "problems",
+    "n_samples": "samples",
+    "kv_tokens_peak": "most slots held",
+}
+
+
+def show_methods(table: pd.DataFrame, caption: str = "") -> Table:
+    """A table of `method_table.method_table` for readers: scores and differences with their 95 % intervals."""
+    marks = table.is_as_good.map({True: "as good", False: ""}).mask(table.is_best, "best")
+    words = table.assign(score=with_interval(table, "pass_at_1", 0), mark=marks)
+    for name in ("full", "dynts"):
+        if f"minus_{name}" in table:
+            words[f"to_{name}"] = with_interval(table, f"minus_{name}", 0)
+            words[f"minus_{name}_p"] = p_values(table[f"minus_{name}_p"])
+    return show(words, _METHOD_COLUMNS, bold=table.is_best, caption=caption)

@@ -10,6 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.optimize import isotonic_regression
 
 # those that words have too (LINE, FULL, BEST, RANDOM, NOTE) have a contrast of 4.5 and more on white
 BAR, BAR_EDGE, LINE, FULL = "#aed4ee", "#5b9cc9", "#b85c00", "#4d4d4d"
@@ -55,7 +56,8 @@ def interval_lines(
 def spread(frame: pd.DataFrame, y: str, lo: str = "lo", hi: str = "hi") -> np.ndarray:
     """Distances of an interval's ends from its estimate as `errorbar` takes them, `[2, rows]`."""
     # rounded tables may hold an end a little inside its estimate
-    return np.clip([frame[y] - frame[lo], frame[hi] - frame[y]], 0, None)
+    middle, low, high = (frame[name].to_numpy(float) for name in (y, lo, hi))
+    return np.array([middle - low, high - middle]).clip(0, None)
 
 
 def finish(ax: Axes, legend: str | None = None, **settings) -> Axes:
@@ -83,18 +85,16 @@ def end_labels(ax: Axes, labels: Mapping[str, tuple[float, float, str]], *, size
     apart, edge = 1.25 * size * pixels, ax.get_window_extent()
     ends = {name: ax.transData.transform((x, y)) for name, (x, y, _) in labels.items()}
     order = sorted(ends, key=lambda name: ends[name][1])
-    # from the foot up, then as far down as the top demands
-    places = np.array([ends[name][1] for name in order])
-    for i in range(1, len(places)):
-        places[i] = max(places[i], places[i - 1] + apart)
-    limit = max(edge.y1, edge.y0 + apart * (len(places) - 1))
-    for i in reversed(range(len(places))):
-        places[i] = min(places[i], limit - apart * (len(places) - 1 - i))
+    # as near to their lines as they can be without touching, and inside the panel where there is room
+    steps = apart * np.arange(len(order))
+    places = isotonic_regression([ends[name][1] for name in order] - steps).x
+    places = np.clip(places, edge.y0, max(edge.y0, edge.y1 - steps[-1])) + steps
     for name, place in zip(order, places, strict=True):
         (x, y, colour), at = labels[name], ax.transAxes.inverted().transform((edge.x1, place))
         ax.annotate(
             name, (x, y), xytext=(1.05, at[1]), textcoords="axes fraction", color=colour, size=size, va="center",
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2},
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2,
+                        "relpos": (0, 0.5)},
             annotation_clip=False,
         )  # fmt: skip
 

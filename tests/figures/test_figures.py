@@ -96,7 +96,7 @@ def test_budget_curves_draw_cells_paper_and_what_is_missing(ax):
     hollow = [line for line in left.get_lines() if line.get_marker() == "D"]
     assert [line.get_ydata().tolist() for line in hollow] == [[70.0, pytest.approx(np.nan, nan_ok=True)]]
     assert hollow[0].get_markerfacecolor() == "none"
-    assert len(figure.legends[0].get_texts()) == 5
+    assert len(figure.legends[0].get_texts()) == 6
     plt.close(figure)
 
 
