@@ -223,8 +223,8 @@ def _run(
         write_report(whole)
     from ..analysis.verdict import verdict
 
-    if not missing:
-        print(f"{n_cells} cells done; open {index}")
+    where = f"; open {index}" if index.is_file() else ""
+    print(f"{n_done} of {n_cells} cells done{where}")
     lines = verdict(whole)
     print(*lines, sep="\n")
     return {

@@ -62,6 +62,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         is_checked = args.dry_run or part is None
         row |= _looked_at(args.dry_run, config, folder, profile.cells if profile else (), is_checked)
     if args.dry_run:
+        state = "complete, a run would only read it" if folder.is_complete else "not run yet"
+        print(f"{config.cell_id}: {state}")
         return row
     if part is not None and not folder.is_complete and (made := _run_part(config, folder, part, args.gpus)) is not None:
         return {**row, "shard": str(part), **made}
@@ -76,7 +78,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     print(
         f"{config.cell_id}: Pass@1 {100 * score['pass_at_1']:.1f} % "
         f"[{100 * score['pass_at_1_lo']:.1f}, {100 * score['pass_at_1_hi']:.1f}], n={score['n_problems']}, "
-        f"k={score['n_samples']}, {manifest['stats']['decode_tps']:.0f} tokens/s"
+        f"k={score['n_samples']}, {manifest['stats']['decode_tps']:.0f} tokens/s; in {folder.path}"
     )
     return {**row, "score": score, "decode_tps": manifest["stats"]["decode_tps"]}
 

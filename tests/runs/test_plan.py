@@ -204,9 +204,10 @@ def test_the_command_prints_totals_and_one_object(capsys):
 
 
 def test_the_command_says_how_long_a_machine_with_several_gpus_takes(call):
-    code, out, err = call("plan", "--profile", "paper", "--gpu", "h100", "--gpus", "8")
+    command = ("plan", "--profile", "paper", "--gpu", "h100", "--gpus", "8")
+    code, out, err = call(*command)
     assert code == 0, err
-    result = json.loads(out.splitlines()[-1])
+    result = json.loads(call(*command, "--json")[1])
     box = result["box"]
     assert box["gpus"] == 8 and box["longest_s"] == max(c["seconds"] for c in result["cells"])
     assert box["one_gpu_s"] == pytest.approx(3600 * (result["hours"] + result["throughput_hours"]), abs=4)
@@ -221,9 +222,10 @@ def test_the_command_says_how_long_a_machine_with_several_gpus_takes(call):
 def test_a_cell_that_holds_up_the_others_is_named_with_the_way_out(call):
     from kvrepro.cli import build_parser
 
-    code, out, err = call("plan", "--profile", "paper-methods", "--gpu", "h100", "--gpus", "300")
+    command = ("plan", "--profile", "paper-methods", "--gpu", "h100", "--gpus", "300")
+    code, out, err = call(*command)
     assert code == 0, err
-    result, line = json.loads(out.splitlines()[-1]), out.splitlines()[1]
+    result, line = json.loads(call(*command, "--json")[1]), out.splitlines()[1]
     assert f"limited by its longest cell, {result['box']['longest_cell']} (" in line
     assert result["box"]["split_s"] < result["box"]["cells_s"]
     asked = build_parser().parse_args(line.split("`kvrepro ")[1].split("`")[0].split())
