@@ -18,10 +18,11 @@ from ..models.table import generation_defaults
 from ..paths import listed_gpus
 from ..runs.config import CellConfig
 from ..runs.folder import CellFolder, read_manifest
+from ..runs.gpus import host_gpus
 from ..runs.parts import Part, claimed_part
 from ..runs.processes import CELL_ENVIRONMENT
 from ..runs.profiles import Profile, load_profile
-from .arguments import set_values
+from .arguments import compile_once, set_values
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +72,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         print("complete")
     else:
         from ..runs.notebooks import run_cell_notebook
+
+        if not args.checked and not host_gpus():
+            # in the kernel nobody would see why the cell takes so long to begin
+            compile_once()
 
         run_cell_notebook(args.profile or "single", config, args.gpus)
     manifest = read_manifest(folder.path)
