@@ -16,10 +16,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ...bars import progress_bar
 from ...errors import KvreproError, RunError
 from ...files import write_atomic
 from ...methods.learned.importance import ImportancePredictor, PredictorShape
-from ...progress import progress
 from ..dataset import Example, LabelledTraces
 from ..questions import HELD_OUT, TRAIN
 from ..stages import TrainingState
@@ -75,7 +75,7 @@ class PredictorTraining:
     def run(self) -> ImportancePredictor:
         """Train to the end and return the head: the best epoch's with early stopping, else the last."""
         patience = self.recipe.patience
-        with progress(total=self.recipe.epochs, initial=self.epoch, title="epochs of a head") as bar:
+        with progress_bar(total=self.recipe.epochs, initial=self.epoch, desc="head") as bar:
             # without a better held-out ranking for `patience` epochs no better one is expected
             while self.epoch < self.recipe.epochs and (
                 patience is None or not self.best or self.epoch - self.best["epoch"] < patience

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from ...benchmarks.chains.language import BOS, EOS, NAMES, PAD, build_tokenizer, vocabulary
@@ -24,7 +25,6 @@ from ...benchmarks.chains.problems import MOST_PASSES
 from ...errors import KvreproError
 from ...files import write_json
 from ...paths import CHECKPOINTS
-from ...progress import progress
 from ..stages import TrainingState
 from .batches import IGNORED, problem_batch, repeat_batch, sight
 
@@ -182,7 +182,7 @@ def train(
     if first > total:
         raise KvreproError(f"{state_file} has done {first} of {total} steps: give more long steps")
     started = saved = time.monotonic()
-    for step in progress(range(first, total), initial=first, total=total, title=recipe.model, mininterval=5):
+    for step in tqdm(range(first, total), initial=first, total=total, desc=recipe.model, mininterval=5):
         if step == recipe.long_from:
             for optimizer in optimizers:
                 optimizer.state.clear()
