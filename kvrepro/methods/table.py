@@ -101,7 +101,9 @@ METHODS: dict[str, MethodEntry] = {
     "random_attention": MethodEntry("random:RandomAttentionMethod", buffer_on_top),
     "vase_attnv": MethodEntry("vase:VaSEAttnVMethod", remains(None, 64)),
     "vase_dkv": MethodEntry("vase:VaSEDKVMethod", remains(None, 64)),
-    "triattention": MethodEntry("triattention:TriAttentionMethod", remains(0, 128), learned=("calibration",), revision=2),
+    "triattention": MethodEntry(
+        "triattention:TriAttentionMethod", remains(0, 128), learned=("calibration",), revision=2
+    ),
     "gkv": MethodEntry("gkv:GKVMethod", remains(16, 128)),
     "lazy_eviction": MethodEntry("lazy_eviction:LazyEvictionMethod", remains(None, 175)),
     "foresight_kv": MethodEntry("foresight_kv:ForesightKVMethod", remains(None, 128), learned=("judge",)),
@@ -159,7 +161,9 @@ def cell_options(method: str, options: Mapping[str, object]) -> dict[str, object
     if method == FULL:
         _refuse_for_full(options)
     known = own_method(method).options if is_reference(method) else declared_options(METHODS[method].target)
-    return checked_options(method_name(method), options, {n: k for n, k in known.items() if k.removesuffix(" | None") in SCALARS})
+    return checked_options(
+        method_name(method), options, {n: k for n, k in known.items() if k.removesuffix(" | None") in SCALARS}
+    )
 
 
 def idle_sizes(method: str, protocol: str | None, window: int | None) -> tuple[str, ...]:

@@ -171,7 +171,7 @@ def _make_replies(
     wanted = set(keys)
     mine = requests if part is None else part.take(requests)
     waiting = [r for r in mine if (r.problem_id, r.sample_id) in wanted]
-    title = f"{config.method}-{config.budget}" + (f" {part}" if part else "")
+    title = f"{config.method_name}-{config.budget}" + (f" {part}" if part else "")
     with tqdm(total=len(mine), initial=len(mine) - len(waiting), desc=title, file=sys.stderr) as bar:
         for completion in engine.run(waiting):
             # a killed run leaves its times with its last reply
