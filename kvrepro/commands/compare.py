@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         KvreproError: nothing was started: a method, a budget or sizes that cannot be.
         RunError: the grid itself failed.
     """
-    from ..analysis.comparison import write_comparison
+    from ..runs.comparisons import write_comparison
 
     profile = write_comparison(
         [_entry(text) for text in args.methods],
@@ -92,16 +92,14 @@ def _told(profile: Any) -> dict[str, Any]:
         return {"table": rows, "sentences": lines}
     for found in Comparison.of(profile):
         mine = found.table.astype(object).where(found.table.notna(), None).to_dict("records")
-        config, row = found.cells[0].config, mine[0]
-        samples = "sample" if row["n_samples"] == 1 else "samples"
         print(
-            f"\n{config.model}, {config.benchmark}: {row['n_problems']} problems x {row['n_samples']} {samples}, the same "
-            "for every method; the budget is what remains after an eviction"
+            f"\n{found.model}, {found.benchmark}: {found.n_problems} problems x {mine[0]['n_samples']}, the same for "
+            "every method; the budget is what remains after an eviction"
         )
-        print_table(_shown(row, found.first) for row in mine)
+        print_table(found.shown.to_dict("records"))
         print(
-            "Pass@1 in percent, differences in points, brackets 95 % by problem, p Holm-adjusted per column; "
-            "tokens/s of the run, with what ran beside it."
+            "Pass@1 in percent, differences in points, brackets 95 % by problem, p Holm-adjusted within the column; "
+            "tokens/s of the run, with what ran beside it"
         )
         print(*found.sentences, sep="\n")
         rows += mine
@@ -109,23 +107,3 @@ def _told(profile: Any) -> dict[str, Any]:
     folder = profile.folders[0].root
     print(f"page: {folder / 'index.html'}\nnotebook: {folder / (profile.notebook + '.ipynb')}")
     return {"table": rows, "sentences": lines, "notebook": str(folder / f"{profile.notebook}.ipynb")}
-
-
-def _shown(row: dict[str, Any], first: str) -> dict[str, str]:
-    """A row of the table for people to read."""
-    from ..scores.sentences import p_text
-
-    def difference(name: str) -> str:
-        if row[name] is None:
-            return "-"
-        return f"{row[name]:+.1f} [{row[f'{name}_lo']:+.1f}, {row[f'{name}_hi']:+.1f}] p {p_text(row[f'{name}_p'])}"
-
-    return {
-        "method": row["label"],
-        "budget": "-" if row["budget_tokens"] is None else str(row["budget_tokens"]),
-        "Pass@1": f"{row['pass_at_1']:.1f} [{row['pass_at_1_lo']:.1f}, {row['pass_at_1_hi']:.1f}]",
-        "most slots": str(row["kv_tokens_peak"]),
-        f"{first} minus it": difference("first_minus"),
-        "minus full": difference("minus_full"),
-        "tokens/s": f"{row['run_tps']:,.0f}",
-    }
