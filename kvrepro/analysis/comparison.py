@@ -172,10 +172,9 @@ class Comparison:
         budgets = list(dict.fromkeys(d.budget for d in (*self.to_others, *self.to_full)))
         lines = []
         for budget in budgets:
-            mine = [d for d in (*self.to_others, *self.to_full) if d.budget == budget]
-            start = f"Budget {budget}: " if len(budgets) > 1 else ""
-            lines += [start + d.sentence for d in mine]
-            lines += [start + d.power_sentence for d in mine if d in self.to_others and not d.is_told]
+            others, full = ([d for d in found if d.budget == budget] for found in (self.to_others, self.to_full))
+            told = [*(d.sentence for d in others), *(d.power_sentence for d in others), *(d.sentence for d in full)]
+            lines += [f"Budget {budget}: {line}" if len(budgets) > 1 else line for line in told if line]
         return lines
 
 
