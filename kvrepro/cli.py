@@ -74,7 +74,7 @@ def build_parser(named: Iterable[str] = COMMANDS) -> argparse.ArgumentParser:
         if name in named:
             module = import_module(f".commands.{name.replace('-', '_')}", __package__)
             module.add_arguments(sub)
-            sub.add_argument("--json", action="store_true", help="print nothing but one JSON object")
+            sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
             sub.set_defaults(module=module, parser=sub)
     return parser
 
@@ -89,7 +89,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; the last line of output is one JSON object.
+    """Run one command; with `--json` its output is one JSON object, else what is meant for people.
 
     A reader that has seen enough (`kvrepro list methods | head`) ends the program without a word.
     """
@@ -134,7 +134,8 @@ def _run(args: argparse.Namespace) -> int:
             os._exit(error.exit_code)
         return INTERRUPTED
     exit_code = int(result.pop("exit_code", 0))
-    print(json.dumps(result))
+    if args.json:
+        print(json.dumps(result))
     return exit_code
 
 

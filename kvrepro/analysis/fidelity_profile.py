@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
+from ..bars import progress_bar
 from ..benchmarks.table import load_problems
 from ..engine.generate import generate
 from ..errors import KvreproError
@@ -71,7 +71,7 @@ def measure_cells(cells: Sequence[CellConfig], folder: Path) -> pd.DataFrame:
     for cell in compressed:
         if not files[cell.cell_id].is_file():
             missing.setdefault(repr(full_cell(cell)), []).append(cell)
-    with tqdm(total=sum(map(len, missing.values())), desc="fidelity") as bar:
+    with progress_bar(total=sum(map(len, missing.values())), desc="fidelity") as bar:
         for shared in missing.values():
             for cell, frame in _measured(shared):
                 write_atomic(files[cell.cell_id], frame.to_csv(index=False))

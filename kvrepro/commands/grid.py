@@ -17,8 +17,7 @@ from ..grids import workflow
 from ..grids.executors import Executor
 from ..grids.folder import GridFolder
 from ..grids.plan import GridSettings, prepare
-from ..kernels.native.library import NativeUnavailableError, ensure_library
-from ..paths import gpus_environment, native_folder, results_root
+from ..paths import gpus_environment, results_root
 from ..runs.config import CellConfig
 from ..runs.fork_server import fork_server
 from ..runs.gpus import host_gpus
@@ -28,6 +27,7 @@ from ..runs.processes import afterwards
 from ..runs.profiles import Profile, load_profile
 from ..runs.scheduling import panel_request, shards_for
 from ..runs.throughput import Panel
+from .arguments import compile_once
 from .printing import print_table
 
 if TYPE_CHECKING:
@@ -198,7 +198,8 @@ def _run(
                 print(f"damaged: {folder.cell_id}: {damage}: made again, this is set aside", file=sys.stderr)
         check_cells(left, "cpu" if is_here and settings.gpus is not None else None, is_here=is_here)
         if is_here:
-            _compile_once()
+            # before the first cells would all want it at once, inside their times
+            compile_once()
     prepare(grid, whole, part, panels, settings)
     command = workflow.snakemake_command(grid, settings)
     with (
@@ -223,8 +224,8 @@ def _run(
         write_report(whole)
     from ..analysis.verdict import verdict
 
-    if not missing:
-        print(f"{n_cells} cells done; open {index}")
+    where = f"; open {index}" if index.is_file() else ""
+    print(f"{n_done} of {n_cells} cells done{where}")
     lines = verdict(whole)
     print(*lines, sep="\n")
     return {
@@ -255,14 +256,6 @@ def _forks(args: argparse.Namespace, profile: str, n_cells: int, settings: GridS
     else:
         with fork_server(results_root() / profile / "fork_server.log") as environment:
             yield {**environment, **chosen}
-
-
-def _compile_once() -> None:
-    """Build the decode step of a CPU before the first cells would all do it at once, inside their times."""
-    try:
-        ensure_library(native_folder())
-    except NativeUnavailableError as error:
-        print(f"no compiled decode step ({error}): on a CPU torch's products decode instead, slower", file=sys.stderr)
 
 
 def _panels(whole: Profile, part: Profile) -> tuple[list[Panel], list[Panel]]:
