@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 
 from ..errors import KvreproError
-from . import grid
+from ..runs.comparisons import write_comparison
 from .printing import print_table
+from .running import GridOptions, run_grid
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +42,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         KvreproError: nothing was started: a method, a budget or sizes that cannot be.
         RunError: the grid itself failed.
     """
-    from ..runs.comparisons import write_comparison
-
     profile = write_comparison(
         [_entry(text) for text in args.methods],
         args.model,
@@ -56,12 +55,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         batch_rows=args.batch_rows,
         seed=args.seed,
     )
-    if any(not folder.is_complete for folder in profile.folders):
-        from ..runs.resolution import resolve_cell
-
-        for cell in profile.cells:
-            resolve_cell(cell)
-    ran = grid.run(_grid_arguments(args, profile.name))
+    ran = run_grid(profile, GridOptions(cores=args.cores, dry_run=args.dry_run))
     return ran if args.dry_run else {**ran, **_told(profile)}
 
 
@@ -73,14 +67,6 @@ def _entry(text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise KvreproError(f"{text}: not valid YAML: {' '.join(str(error).split())}") from error
-
-
-def _grid_arguments(args: argparse.Namespace, name: str) -> argparse.Namespace:
-    """As if `kvrepro grid` were called."""
-    parser = argparse.ArgumentParser()
-    grid.add_arguments(parser)
-    cores = [] if args.cores is None else ["--cores", str(args.cores)]
-    return parser.parse_args([name, *cores, *(["--dry-run"] if args.dry_run else [])])
 
 
 def _told(profile: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ..methods.own import absolute_method
 from ..methods.table import FULL, check_method_name
 from ..models.table import model_entry
 from ..paths import results_root
+from .folder import CellFolder
 from .profiles import COMPARISON, COMPARISON_FILE, Profile, load_profile, panel_cells
 
 N_NAMED = 4  # methods in the name of a comparison's folder
@@ -60,6 +61,11 @@ def write_comparison(
     labels = list(dict.fromkeys(cell.label for cell in cells[1:]))
     content["title"] = f"{', '.join(labels)} on {cells[0].model.rsplit('/', 1)[-1]}, {benchmark}"
     name = name or _name(labels, cells[0].model, benchmark, budgets)
+    if not all(CellFolder.of(name, cell).is_complete for cell in cells):
+        from .resolution import resolve_cell
+
+        for cell in cells:
+            resolve_cell(cell)
     file, text = results_root() / name / COMPARISON_FILE, yaml.safe_dump(content, sort_keys=False)
     # what is as it was stays, or its figures would count as older
     if not file.is_file() or file.read_text() != text:
