@@ -27,6 +27,7 @@ COMMANDS = {
     "plan": "what every cell of a profile costs: weights, KV cache, batch, tokens, time, disk",
     "rehearse": "run all code paths of a GPU profile here, on random stand-in models laid out like the real ones",
     "run": "run one cell: of a profile, from a parameter file, or from --set values",
+    "compare": "compare methods at equal budget on the same problems, your own among them, with p-values",
     "grid": "run every cell of a profile that is not done, then its figures",
     "status": "show which cells of a profile are done, running, queued, failed or left, where, and how long yet",
     "throughput": "measure how fast the finished cells of a profile decode, in turn and alone",

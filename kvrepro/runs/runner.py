@@ -170,7 +170,7 @@ def _make_replies(
     wanted = set(keys)
     mine = requests if part is None else part.take(requests)
     waiting = [r for r in mine if (r.problem_id, r.sample_id) in wanted]
-    title = "-".join(map(str, filter(None, (config.method, config.budget)))) + (f" {part}" if part else "")
+    title = "-".join(map(str, filter(None, (config.method_name, config.budget)))) + (f" {part}" if part else "")
     with progress_bar(total=len(mine), initial=len(mine) - len(waiting), desc=title) as bar:
         for completion in engine.run(waiting):
             # a killed run leaves its times with its last reply
