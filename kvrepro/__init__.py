@@ -30,6 +30,7 @@ _load_kernels_of_the_checkout()
 
 _MODULES = {
     "engine.generate": ("generate",),
+    "engine.compressing": ("compressing",),
     "models.loading": ("load_model",),
     "models.table": ("model_entry",),
     "benchmarks.table": ("load_problems", "benchmark_entry"),
