@@ -47,6 +47,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "use_cache": ((True,), _CACHE),
     "cache_implementation": ((), _CACHE),
     "prefill_chunk_size": ((), "a prompt comes in one call; its prefill is cut into chunks in any case"),
+    "token_healing": ((False,), "it generates once more, inside, on the same cache"),
     "inputs_embeds": ((), "methods look at token ids; pass input_ids"),
     "labels": ((), "there are no gradients through a step of the engine"),
     "return_dict": ((True,), "the output has names"),
@@ -153,6 +154,10 @@ class _Calls:
 
     def __call__(self, ids: Tensor, mask: Tensor | None, positions: Tensor | None) -> CausalLMOutputWithPast:
         cache = self.state.cache
+        # a mask of bools knows no differences
+        mask = None if mask is None else mask.long()
+        if ids is None or ids.ndim != 2:
+            raise KvreproError(f"input_ids={ids!r}: expected token ids [sequences, tokens]")
         with torch.inference_mode():
             logits = self._step(ids, mask, positions) if cache.lengths else self._prefill(ids, mask, positions)
         # a copy: a decoder's next step may write where this one did, and no caller should hold an inference tensor
@@ -162,7 +167,9 @@ class _Calls:
         """Logits `[B, V]` after the prompts, each run alone and without its padding."""
         engine, state = self.engine, self.state
         if len(ids) > engine.batch_rows:
-            raise KvreproError(f"{len(ids)} sequences, room for rows={engine.batch_rows}: kvrepro.compressing(rows=...)")
+            raise KvreproError(
+                f"{len(ids)} sequences, room for rows={engine.batch_rows}: kvrepro.compressing(rows=...)"
+            )
         if mask is not None and (mask.shape != ids.shape or (mask.diff(dim=1) < 0).any()):
             raise KvreproError(
                 f"attention_mask {list(mask.shape)} for tokens {list(ids.shape)}: prompts are padded on the left, "
@@ -206,7 +213,9 @@ class _Calls:
         """
         longest, config = max(lengths), self.engine.model.config
         if longest > self.engine.max_new_tokens:
-            raise KvreproError(f"{longest} tokens, room for max_tokens={self.engine.max_new_tokens} of prompt and reply")
+            raise KvreproError(
+                f"{longest} tokens, room for max_tokens={self.engine.max_new_tokens} of prompt and reply"
+            )
         check_length(config, self.state.cache.capacity if self.state.cache.reindexed else longest)
         counted = {}
         if mask is not None:
@@ -217,6 +226,6 @@ class _Calls:
         for what, tokens in counted.items():
             if tokens != lengths:
                 raise KvreproError(
-                    f"{what} {tokens} tokens, the cache has seen {lengths}: positions count every token of a sequence, "
-                    "evicted ones too, and no padding; call cache.reset() before other prompts"
+                    f"{what} {tokens} tokens, the cache {lengths}, these included: positions count every token of a "
+                    "sequence, evicted ones too, and no padding; call cache.reset() before other prompts"
                 )

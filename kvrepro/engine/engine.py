@@ -108,7 +108,7 @@ class Engine:
         return state
 
     def check_prompts(self, lengths: Collection[int]) -> int:
-        """The largest of the prompts' `lengths`; `KvreproError` for an empty one, or one that the budget cannot serve."""
+        """The largest of the prompts' `lengths`; `KvreproError` for an empty prompt, or one beyond the budget."""
         for length in sorted(lengths, reverse=True):
             if not length:
                 raise KvreproError("a prompt is empty: every request needs at least one token")
