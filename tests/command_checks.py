@@ -30,6 +30,7 @@ PART = CELL.cell_id.rsplit("/", 1)[0]
 PLACEHOLDERS = {
     "PROFILE": "smoke",
     "[PROFILE]": "paper-rehearsal",
+    "METHODS": "dynts",
     "PLAN": "tiny-r1-llama",
     "MODEL": "tiny-r1-llama",
     "RECORDS": "results/smoke",
