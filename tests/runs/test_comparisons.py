@@ -75,7 +75,7 @@ def test_many_methods_and_odd_names_make_a_name_that_a_folder_can_have(mine):
         (["dynts"], [176, 176], "two of the methods, or budgets, are 'dynts'"),
         (["full"], [176], "only the full cache was named"),
         (["oracle_answer"], [176], "oracle_answer looks into the future"),
-        (["window"], [20], "problem chain-12-000: the prompt has 68 tokens|leaves nothing|budget=20"),
+        (["window"], [20], "the prompt has 68 tokens, more than budget=20; raise the budget"),
         ([{"options": {}}], [176], "a method must be a name, FILE.py:CLASS or a mapping with `method`"),
         (["nowhere.py:Mine"], [176], "nowhere.py cannot be read"),
     ],
