@@ -78,8 +78,8 @@ def measure_cells(cells: Sequence[CellConfig], folder: Path) -> pd.DataFrame:
         if not files[cell.cell_id].is_file():
             missing.setdefault(repr(full_cell(cell)), []).append(cell)
     total = sum(map(len, missing.values()))
-    # to stdout: a notebook shows the other stream as an error
-    with tqdm(total=total, desc="fidelity", unit="cell", file=sys.stdout, disable=not total) as bar:
+    # to stdout and seldom: a notebook shows the other stream as an error, and every update on a line
+    with tqdm(total=total, desc="fidelity", unit="cell", mininterval=10, file=sys.stdout, disable=not total) as bar:
         for shared in missing.values():
             for cell, frame in _measured(shared):
                 write_atomic(files[cell.cell_id], frame.to_csv(index=False))
@@ -158,7 +158,7 @@ def fidelity_findings(table: pd.DataFrame) -> dict[str, list[str]]:
         found[f"{model}, {benchmark}, {budget:,} slots"] = [
             *_closest(ranked),
             *_own_place(ranked),
-            *(_oracle(row, ranked) for row in rows[is_oracle].itertuples()),
+            *_oracles(rows[is_oracle]),
         ]
     return found
 
@@ -189,9 +189,9 @@ def _own_place(ranked: pd.DataFrame) -> list[str]:
     return [f"{place} KL {_nats(own)}, {agrees}."]
 
 
-def _oracle(row, ranked: pd.DataFrame) -> str:
-    beside = f", the closest method at {_number(ranked.kl.iloc[0])}" if len(ranked) else ""
-    return f"{row.label}, which no method can generate with: KL {_nats(row)}{beside}."
+def _oracles(rows: pd.DataFrame) -> list[str]:
+    texts = [f"{row.label} {_nats(row)}" for row in rows.itertuples()]
+    return [f"With what no method can know while it generates: {', '.join(texts)}."] if texts else []
 
 
 def _nats(row) -> str:
