@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import re
 import runpy
@@ -86,7 +85,8 @@ class Workspace:
         code, out, err = self._done[key]
         assert code == 0, f"{' '.join(words)}: exit code {code}\n{err[-3000:]}"
         if words[0] == "kvrepro":
-            assert isinstance(json.loads(out.splitlines()[-1]), dict)
+            # for people, unless a program asks
+            assert out.strip() and ("--json" in words) == out.startswith("{")
 
 
 def _program(words: list[str]) -> tuple[int, str, str]:

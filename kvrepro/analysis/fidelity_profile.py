@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
+from ..bars import progress_bar
 from ..benchmarks.table import load_problems
 from ..engine.generate import generate
 from ..errors import KvreproError
@@ -77,9 +76,7 @@ def measure_cells(cells: Sequence[CellConfig], folder: Path) -> pd.DataFrame:
     for cell in compressed:
         if not files[cell.cell_id].is_file():
             missing.setdefault(repr(full_cell(cell)), []).append(cell)
-    total = sum(map(len, missing.values()))
-    # to stdout and seldom: a notebook shows the other stream as an error, and every update on a line
-    with tqdm(total=total, desc="fidelity", unit="cell", mininterval=10, file=sys.stdout, disable=not total) as bar:
+    with progress_bar(total=sum(map(len, missing.values())), desc="fidelity") as bar:
         for shared in missing.values():
             for cell, frame in _measured(shared):
                 write_atomic(files[cell.cell_id], frame.to_csv(index=False))

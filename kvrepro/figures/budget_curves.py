@@ -161,14 +161,18 @@ def _scale(highest: float, full_tps: float, full_pass_at_1: float) -> float:
 
 
 def reply_lengths(records: pd.DataFrame, *, max_new_tokens: int, ax: Axes) -> Axes:
-    """Histogram of reply lengths, right and wrong replies stacked, the token limit as a dashed line."""
+    """Histogram of reply lengths, thought and answer together, right and wrong replies stacked; the limit is dashed."""
     shown = records.assign(
         new_tokens=records.n_thinking_tokens + records.n_answer_tokens,
         verdict=np.where(records.correct.astype(bool), "right", "wrong"),
     )
-    palette = {"right": BAR_EDGE, "wrong": LINE}
+    # of a cell that is right or wrong throughout, the legend names what there is
+    palette = {name: colour for name, colour in (("right", BAR), ("wrong", LINE)) if name in set(shown.verdict)}
     sns.histplot(
-        shown, x="new_tokens", hue="verdict", hue_order=list(palette), palette=palette, multiple="stack", ax=ax
+        shown, x="new_tokens", hue="verdict", hue_order=list(palette), palette=palette, alpha=1, multiple="stack", ax=ax
     )
     ax.axvline(max_new_tokens, color=FULL, linestyle="--", linewidth=1)
+    ax.yaxis.get_major_locator().set_params(integer=True)
+    # beside the bars, which it would cover
+    sns.move_legend(ax, "center left", bbox_to_anchor=(1.0, 0.5), title=None)
     return finish(ax, xlabel="reply length (tokens; dashed: the limit)", ylabel="replies")
