@@ -110,7 +110,8 @@ def settings_of(measured: Measurement | None, batch: int, budget: int) -> pd.Dat
         return pd.DataFrame(columns=["new_tokens", "title", "tps", "tps_lo", "tps_hi", "kv_mib", "rss_mib"])
     mib = {"kv_mib": frame.kv_bytes_peak / 2**20, "rss_mib": frame.peak_rss_bytes / 2**20}
     frame = frame.assign(title=frame.variant.map(TITLES), **mib)
-    return frame[(frame["rows"] == batch) & (frame.budget == budget)].reset_index(drop=True)
+    chosen = frame[(frame["rows"] == batch) & (frame.budget == budget)]
+    return chosen.sort_values("new_tokens", kind="stable", ignore_index=True)
 
 
 def cost_by_step(measured: Measurement | None, batch: int, budget: int, tokens: int, points: int = 400) -> pd.DataFrame:
