@@ -80,6 +80,7 @@ TABLE = (
         instead("kvrepro summary smoke --pictures 0"),
         "the notebook is what takes time, so once; pictures have tests of their own",
     ),
+    Row(r"kvrepro view.*", parsed, "serves until it is stopped; its tests ask it for pages"),
     Row(r"kvrepro grade results/tiny.*|kvrepro grade RECORDS", as_it_stands),
     Row(r"kvrepro power .*", as_it_stands),
     Row(r"kvrepro (traces|labels|train) \S+ --dry-run", as_it_stands),

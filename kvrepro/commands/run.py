@@ -129,7 +129,13 @@ def _looked_at(
 
 
 def _planned(args: argparse.Namespace) -> CellConfig:
-    return CellConfig.from_mapping(json.loads(args.planned.read_text())["cells"][args.cell]["config"])
+    config = CellConfig.from_mapping(json.loads(args.planned.read_text())["cells"][args.cell]["config"])
+    if config.cell_id != args.cell:
+        raise KvreproError(
+            f"{args.cell} is {config.cell_id} now: a file of its method, weights or rows changed since the grid began; "
+            "start it again"
+        )
+    return config
 
 
 def _config(args: argparse.Namespace, profile: Profile | None) -> CellConfig:

@@ -88,7 +88,7 @@ def show(
         places = digits if isinstance(digits, int) else digits.get(name, 1)
         if pd.api.types.is_float_dtype(frame[name]):
             # budgets beside a row without one are whole numbers all the same
-            is_whole = (frame[name].dropna() % 1 == 0).all() and not (isinstance(digits, Mapping) and name in digits)
+            is_whole = frame[name].hasnans and (frame[name].dropna() % 1 == 0).all()
             forms[heading] = "{:,.0f}" if is_whole else f"{{:,.{places}f}}"
         elif pd.api.types.is_integer_dtype(frame[name]):
             forms[heading] = "{:,}"
@@ -114,16 +114,20 @@ class Sentences:
 
     lines: Mapping[str, Sequence[str]]
 
+    @property
+    def _told(self) -> list[tuple[str, Sequence[str]]]:
+        return [(heading, lines) for heading, lines in self.lines.items() if lines]
+
     def _repr_html_(self) -> str:
         lists = []
-        for heading, lines in self.lines.items():
+        for heading, lines in self._told:
             items = "".join(f'<li style="margin:.3em 0">{escape(line)}</li>' for line in lines)
             head = f'<p style="margin:.8em 0 .2em"><b>{escape(heading)}</b></p>' if heading else ""
             lists.append(f'{head}<ul style="margin-top:0">{items}</ul>')
         return f'<div style="max-width:60em">{"".join(lists)}</div>'
 
     def __repr__(self) -> str:
-        parts = [[heading, *(f"- {line}" for line in lines)] for heading, lines in self.lines.items()]
+        parts = [[heading, *(f"- {line}" for line in lines)] for heading, lines in self._told]
         return "\n".join(text for part in parts for text in part if text)
 
 
@@ -134,8 +138,6 @@ def conclude(lines: Sequence[str] | Mapping[str, Sequence[str]]) -> Sentences:
 
 # column of `method_table` -> heading
 _METHOD_COLUMNS = {
-    "model": "model",
-    "benchmark": "benchmark",
     "label": "method",
     "budget_tokens": "budget (slots)",
     "score": "Pass@1 (%)",
@@ -144,18 +146,38 @@ _METHOD_COLUMNS = {
     "minus_full_p": "p, full",
     "to_dynts": "minus dynts (points)",
     "minus_dynts_p": "p, dynts",
-    "n_problems": "problems",
-    "n_samples": "samples",
     "kv_tokens_peak": "most slots held",
 }
 
 
-def show_methods(table: pd.DataFrame, caption: str = "") -> Table:
-    """A table of `method_table.method_table` for readers: scores and differences with their 95 % intervals."""
+@dataclass(frozen=True)
+class Tables:
+    """Several tables, one under the other."""
+
+    tables: tuple[Table, ...]
+
+    def _repr_html_(self) -> str:
+        return "<br>".join(table._repr_html_() for table in self.tables)
+
+    def __repr__(self) -> str:
+        return "\n\n".join(map(repr, self.tables))
+
+
+def show_methods(table: pd.DataFrame, height: float = 17.0) -> Tables:
+    """What `method_table.method_table` found, a table per model and benchmark, the highest score first.
+
+    Scores and differences have their 95 % intervals.
+    """
     marks = table.is_as_good.map({True: "as good", False: ""}).mask(table.is_best, "best")
     words = table.assign(score=with_interval(table, "pass_at_1", 0), mark=marks)
     for name in ("full", "dynts"):
         if f"minus_{name}" in table:
             words[f"to_{name}"] = with_interval(table, f"minus_{name}", 0)
             words[f"minus_{name}_p"] = p_values(table[f"minus_{name}_p"])
-    return show(words, _METHOD_COLUMNS, bold=table.is_best, caption=caption)
+    found = []
+    for (model, benchmark), part in words.groupby(["model", "benchmark"], sort=False):
+        part = part.sort_values("pass_at_1", ascending=False, kind="stable")
+        size = f"{part.n_problems.max()} problems x {part.n_samples.max()} sample(s)"
+        caption = f"{model}, {benchmark}, {size}"
+        found.append(show(part, _METHOD_COLUMNS, bold=part.is_best, caption=caption, height=height))
+    return Tables(tuple(found))

@@ -1,24 +1,34 @@
-"""A trace as text, each token shaded by its importance, with a mark where an eviction took it away.
+"""A trace as text, each token shaded by its importance, struck where an eviction took it away, step by step.
 
-Model text is untrusted: the HTML form escapes it, the matplotlib form draws it without mathtext.
+Model text is untrusted: in a page it is data of a script that knows text only, matplotlib draws it without mathtext.
 """
 
 from __future__ import annotations
 
+import json
+import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 
 from ..errors import KvreproError
 
+# what a page needs beside the data of a picture
+ASSETS = Path(__file__).parent / "assets"
+SCRIPT, STYLE = ASSETS / "token_picture.js", ASSETS / "token_picture.css"
 QUESTION, THOUGHT, ANSWER = "question", "thought", "answer"
-# shades from pale to strong; the number of steps is what an eye can tell apart
-SHADES = ("#fff7ec", "#fee8c8", "#fdd49e", "#fdbb84", "#fc8d59", "#ef6548", "#d7301f")
-_ROLE_COLOURS = {QUESTION: "#dbe9f6", ANSWER: "#e2f0d9"}
+# shades from pale to strong; the number of steps is what an eye can tell apart. Dark text is read on each of them
+SHADES = ("#fff7ec", "#fee8c8", "#fdd49e", "#fdbb84", "#fca069", "#fb8858", "#f3714a")
+ROLE_COLOURS = {QUESTION: "#dbe9f6", ANSWER: "#e2f0d9"}
+TEXT, FADED_TEXT = "#1a1a1a", "#55534f"
+_KEPT_OF_A_FADED_SHADE = 0.45
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,7 @@ class TokenPicture:
         importance: a score per token, None where none was made; only thinking tokens are shaded.
         kept: per eviction the positions it kept, ascending; empty for a full cache.
         title: what stands above. caption: what is said below, where the picture stands on a page.
+        budget: KV slots per row that the method was given; None for a full cache, or where nothing was decoded.
     """
 
     tokens: Sequence[str]
@@ -39,6 +50,7 @@ class TokenPicture:
     kept: Sequence[Sequence[int]] = ()
     title: str = ""
     caption: str = ""
+    budget: int | None = None
 
     def __post_init__(self) -> None:
         n_tokens = len(self.tokens)
@@ -53,10 +65,13 @@ class TokenPicture:
     def lost_at(self) -> list[int | None]:
         """Per token the number (from 1) of the eviction that took it away; None for tokens that stayed."""
         lost: list[int | None] = [None] * len(self.tokens)
+        held, newest = set(), -1
         for number, kept in enumerate(self.kept, start=1):
             # the window is always kept, so the last kept position is the newest token at that eviction
-            for position in set(range(max(kept) + 1)) - set(kept):
-                lost[position] = lost[position] or number
+            held.update(range(newest + 1, max(kept) + 1))
+            for position in held.difference(kept):
+                lost[position] = number
+            held, newest = set(kept), max(kept)
         return lost
 
     @property
@@ -71,36 +86,59 @@ class TokenPicture:
         return [None if score is None else step(score) for score in thought]
 
     def colours(self) -> Iterator[tuple[str, str]]:
-        """Per token the colour behind it and its own."""
-        for role, shade in zip(self.roles, self.shades, strict=True):
-            fill = _ROLE_COLOURS.get(role, "#fff") if shade is None else SHADES[shade]
-            yield fill, "#222" if shade is None or shade < len(SHADES) - 2 else "#fff"
+        """Per token the colour behind it and its own, as they stand on white; of lost ones the faded shade."""
+        for role, shade, lost in zip(self.roles, self.shades, self.lost_at, strict=True):
+            fill = ROLE_COLOURS.get(role, "#ffffff") if shade is None else SHADES[shade]
+            yield (fill, TEXT) if lost is None else (_faded(fill), FADED_TEXT)
+
+    def data(self) -> dict[str, Any]:
+        """What `kvrepro.draw` of the script takes.
+
+        `roles` has a letter per token; `sizes` are the tokens of the sequence at each eviction.
+        """
+        return {
+            "title": self.title,
+            "caption": self.caption,
+            "budget": self.budget,
+            "tokens": [_visible(token) for token in self.tokens],
+            "roles": "".join(role[0] for role in self.roles),
+            "shades": self.shades,
+            "importance": [
+                None if score is None or not math.isfinite(score) else float(f"{score:.4g}")
+                for score in self.importance
+            ],
+            "lost_at": self.lost_at,
+            # the window is always kept, so the last kept position is the newest token at that eviction
+            "sizes": [max(kept) + 1 for kept in self.kept],
+        }
 
     def html(self) -> str:
-        """A block of HTML with its own styles: no script, no outside file, every token escaped."""
-        spans = []
-        drawn = zip(self.tokens, self.roles, self.importance, self.lost_at, self.colours(), strict=True)
-        for position, (token, role, score, lost, (fill, colour)) in enumerate(drawn):
-            hint = f"position {position}, {role}" + ("" if score is None else f", importance {score:.4g}")
-            inner, opacity = escape(_visible(token), quote=True), ""
-            if lost is not None:
-                hint += f", lost at eviction {lost}"
-                inner, opacity = f"<s>{inner}</s><sub>{lost}</sub>", ";opacity:.55"
-            style = f"background:{fill};color:{colour}{opacity}"
-            spans.append(f'<span title="{escape(hint, quote=True)}" style="{style}">{inner}</span>')
-            spans.append("<br>" if "\n" in token else "")
-        return (
-            f'<div style="font:13px/1.9 ui-monospace,monospace;max-width:70rem;color:#222;background:#fff;'
-            f'padding:.6rem;overflow-wrap:anywhere;white-space:pre-wrap"><div style="font:600 14px system-ui">'
-            f"{escape(self.title)}</div>{self._legend()}{''.join(spans)}</div>"
-        )
+        """A block that holds its script and styles and loads nothing; several may stand in a document."""
+        return pictures_html([self])
 
-    def _legend(self) -> str:
-        steps = "".join(f'<span style="background:{c};padding:0 .5em">&nbsp;</span>' for c in SHADES)
-        question, answer = (f'<span style="background:{c}">{role}</span>' for role, c in _ROLE_COLOURS.items())
-        parts = [question, f"thought, least {steps} most important", answer]
-        parts += ["<s>struck</s><sub>n</sub>: lost at eviction n"] if self.kept else []
-        return f'<div style="font:12px system-ui;margin:.2rem 0 .5rem">{" &ensp; ".join(parts)}</div>'
+
+def pictures_html(pictures: Sequence[TokenPicture]) -> str:
+    """As `TokenPicture.html`, of pictures side by side that share one slider."""
+    call = f"kvrepro.draw(document.currentScript.previousElementSibling, {script_json([p.data() for p in pictures])})"
+    return (
+        f"<div><style>{_asset(STYLE)}</style><div>Drawn by a script: in JupyterLab, trust the notebook to see it.</div>"
+        f"<script>{_asset(SCRIPT)}\n{call}</script></div>"
+    )
+
+
+def script_json(content: Mapping | Sequence) -> str:
+    """JSON that may stand in a script, in a file or inside a page, whatever its texts hold."""
+    # `</script>` and `<!--` would end or change an inline script; json.dumps leaves no character beyond ASCII
+    return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+@cache
+def _asset(path: Path) -> str:
+    return path.read_text()
+
+
+def _faded(colour: str) -> str:
+    return to_hex([1 - _KEPT_OF_A_FADED_SHADE * (1 - channel) for channel in to_rgb(colour)])
 
 
 def picture_of(
@@ -111,6 +149,7 @@ def picture_of(
     importance: Sequence[float] | None = None,
     kept: Sequence[Sequence[int]] = (),
     title: str = "",
+    budget: int | None = None,
 ) -> TokenPicture:
     """The picture of one record.
 
@@ -120,11 +159,12 @@ def picture_of(
         answer_from: index of the think-end tag; the length of the sequence where the thought never closed.
         importance: a score per token of the whole sequence, predicted or true; None shades nothing.
         kept: `Completion.kept_positions` of a run with `keep_positions=True`.
+        budget: of the method that decoded it.
     """
     n = len(token_ids)
     roles = [QUESTION if i < n_prompt else THOUGHT if i < answer_from else ANSWER for i in range(n)]
     scores = [None] * n if importance is None else [float(s) for s in importance]
-    return TokenPicture([tokenizer.decode([i]) for i in token_ids], roles, scores, kept or (), title)
+    return TokenPicture([tokenizer.decode([i]) for i in token_ids], roles, scores, kept or (), title, budget=budget)
 
 
 def draw_tokens(picture: TokenPicture, *, columns: int = 100, max_lines: int = 60) -> Axes:
@@ -144,12 +184,10 @@ def draw_tokens(picture: TokenPicture, *, columns: int = 100, max_lines: int = 6
     for row, line in enumerate(lines[:max_lines]):
         for position, column, text in line:
             (fill, colour), is_lost = colours[position], lost[position] is not None
-            # what was evicted fades, so that what stayed stands out
-            box = {"color": fill, "alpha": 0.35 if is_lost else 1, "linewidth": 0, "zorder": 1}
-            ax.add_patch(plt.Rectangle((column, row - 0.42), len(text), 0.84, **box))
-            ax.text(column, row, text, color="0.45" if is_lost else colour, zorder=3, **font)
+            ax.add_patch(plt.Rectangle((column, row - 0.42), len(text), 0.84, color=fill, linewidth=0, zorder=1))
+            ax.text(column, row, text, color=colour, zorder=3, **font)
             if is_lost:
-                ax.plot([column, column + len(text)], [row, row], color="0.2", linewidth=0.9, zorder=4)
+                ax.plot([column, column + len(text)], [row, row], color=FADED_TEXT, linewidth=0.9, zorder=4)
     if n_left:
         ax.text(0, n_shown + 0.4, f"... {n_left} more lines", color="0.4", zorder=3, **font)
     _draw_legend(ax, picture)
@@ -159,7 +197,7 @@ def draw_tokens(picture: TokenPicture, *, columns: int = 100, max_lines: int = 6
 def _draw_legend(ax: Axes, picture: TokenPicture) -> None:
     ax.text(0, -1.75, picture.title, size=9, weight="bold", va="center", parse_math=False)
     small, after_shades = {"size": 7.5, "va": "center"}, 34.5 + 2 * len(SHADES)
-    for x, (role, colour) in zip((0, 12), _ROLE_COLOURS.items(), strict=True):
+    for x, (role, colour) in zip((0, 12), ROLE_COLOURS.items(), strict=True):
         ax.add_patch(plt.Rectangle((x, -1.15), 2, 0.6, color=colour, linewidth=0))
         ax.text(x + 2.5, -0.85, role, **small)
     ax.text(24, -0.85, "thought: least", **small)

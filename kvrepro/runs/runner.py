@@ -170,7 +170,7 @@ def _make_replies(
     wanted = set(keys)
     mine = requests if part is None else part.take(requests)
     waiting = [r for r in mine if (r.problem_id, r.sample_id) in wanted]
-    title = "-".join(map(str, filter(None, (config.method, config.budget)))) + (f" {part}" if part else "")
+    title = "-".join(map(str, filter(None, (config.method_name, config.budget)))) + (f" {part}" if part else "")
     with progress_bar(total=len(mine), initial=len(mine) - len(waiting), desc=title) as bar:
         for completion in engine.run(waiting):
             # a killed run leaves its times with its last reply
@@ -214,23 +214,28 @@ def prepare_cell(
     return engine, requests
 
 
-def replay_cell(config: CellConfig, model, tokenizer, n_problems: int) -> list[tuple[Completion, dict[str, Any]]]:
-    """The first replies of a cell again, with the positions that each eviction kept, and their records.
+def replay_cell(config: CellConfig, model, tokenizer, keys: Sequence[Key]) -> list[tuple[Completion, dict[str, Any]]]:
+    """Some replies of a cell again, with the positions that each eviction kept, and their records.
 
     Noise is keyed by seed, problem and sample, so these are the replies of the cell where its manifest says
     `batch_invariant`; elsewhere they may part where two tokens are nearly as likely, for the batch is another one.
 
     Args:
-        n_problems: replies: the first sample of each of the first so many problems.
+        keys: `(problem_id, sample_id)` of the replies, each once.
 
     Returns:
-        `(completion, record)` in the order of the problems.
+        `(completion, record)` in the order of the keys; `KvreproError` where the cell has no such reply.
     """
     problems, _ = load_with_origin(config.benchmark, config.n_problems, config.prompt_style)
-    problems = problems[:n_problems]
-    engine, requests = prepare_cell(config, model, tokenizer, problems, observer=KeptPositions())
-    done = {c.request.problem_id: c for c in engine.run([r for r in requests if r.sample_id == 0])}
-    completions = [done[p.problem_id] for p in problems]
+    known = {p.problem_id: p for p in problems}
+    if wrong := [(name, sample) for name, sample in keys if name not in known or not 0 <= sample < config.n_samples]:
+        names = f"{problems[0].problem_id} to {problems[-1].problem_id}"
+        raise KvreproError(f"no reply {wrong[0]}: the cell has problems {names}, samples 0 to {config.n_samples - 1}")
+    asked = [known[name] for name in dict.fromkeys(name for name, _ in keys)]
+    engine, requests = prepare_cell(config, model, tokenizer, asked, observer=KeptPositions())
+    wanted = [r for r in requests if (r.problem_id, r.sample_id) in set(keys)]
+    done = {(c.request.problem_id, c.request.sample_id): c for c in engine.run(wanted)}
+    completions = [done[key] for key in keys]
     rows = [_completion_row(completion, tokenizer, engine.think) for completion in completions]
     return list(zip(completions, graded(problems, rows, config), strict=True))
 

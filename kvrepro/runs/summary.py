@@ -51,7 +51,8 @@ def summary_row(
     known |= {name: None if measured is None else measured[name] for name in MEASURED} | {
         "run_tps": stats["decode_tps"]
     }
-    known |= {"label": config.label, "budget_tokens": config.budget, "kv_bytes_peak": stats["kv_bytes"]}
+    known |= {"method": config.method_name, "label": config.label}
+    known |= {"budget_tokens": config.budget, "kv_bytes_peak": stats["kv_bytes"]}
     known["slack_tokens"] = manifest["method"].get("slack_tokens", 0)
     return {name: known[name] for name in COLUMNS}
 

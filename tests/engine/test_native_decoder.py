@@ -120,7 +120,7 @@ def test_a_grid_compiles_once_before_its_cells(monkeypatch, capsys):
     order: list[str] = []
     monkeypatch.setattr("kvrepro.commands.arguments.ensure_library", built.append)
     monkeypatch.setattr(workflow, "run_snakemake", lambda *_: order.append(f"cells after {len(built)} builds") or 0)
-    monkeypatch.setattr("kvrepro.commands.grid.prepare", lambda *_: None)
+    monkeypatch.setattr("kvrepro.commands.running.prepare", lambda *_: None)
     cli.main(["grid", "smoke"])
     assert order == ["cells after 1 builds"]
     assert built == [native_decoder.native_folder()]

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
-from html.parser import HTMLParser
 
 import pytest
 
 from kvrepro.errors import KvreproError
 from kvrepro.figures import reply_pictures as pictures
-from kvrepro.figures.page import write_index
-from kvrepro.figures.reply_pictures import PictureSet, drawn_cells, reply_pictures
-from kvrepro.figures.token_picture import TokenPicture
+from kvrepro.figures.reply_pictures import (
+    PictureMaker,
+    cell_picture,
+    drawn_cells,
+    picture_file,
+    picture_script,
+    write_pictures,
+)
 from kvrepro.models.loading import load_model
 from kvrepro.models.table import model_entry
-from kvrepro.paths import results_root
+from kvrepro.pages.index import write_index
 from kvrepro.runs.config import CellConfig
 from kvrepro.runs.folder import CellFolder, read_records
 from kvrepro.runs.profiles import Profile
@@ -61,80 +66,103 @@ def profile(tmp_path):
     return made
 
 
-def test_pictures_are_the_replies_of_the_records(profile):
+def content(text):
+    """What a picture file calls: cell, problem, sample and data."""
+    return json.loads(f"[{re.fullmatch(r'kvrepro.picture[(](.*)[)];', text.strip())[1]}]")
+
+
+def test_pictures_are_the_replies_of_the_records(profile, tmp_path):
     frame = summarise_profile(profile)
-    [found] = reply_pictures(profile, set(frame.cell_id), 2)
-    assert [p.title.split(" | ")[2:] for p in found.pictures] == [
-        [f"{method} 140", f"chain-12-00{i}"] for i in range(2) for method in ("dynts", "random")
+    [found] = write_pictures(profile, set(frame.cell_id), tmp_path, 2)
+    assert [[p.title.split(" | ")[2:] for p in row] for row in found.rows] == [
+        [[f"{method} 140", f"chain-12-00{i}"] for method in ("dynts", "random")] for i in range(2)
     ]
-    for drawn in found.pictures[::2]:
-        assert drawn.caption.endswith("The reply in records.jsonl.")
-        assert any(number is not None for number in drawn.lost_at)
-        assert any(shade is not None for shade in drawn.shades)
-    assert all(p.caption.endswith("generated for this page.") for p in found.pictures[1::2])
+    for ours, beside in found.rows:
+        assert ours.caption.endswith("The reply in records.jsonl.")
+        assert beside.caption.endswith("generated for this picture.")
+        assert ours.src == f"{profile.cells[0].cell_id}/pictures/{ours.problem_id}-0.js"
+        assert beside.src.startswith("pictures/"), "the place of a cell that has not run stays free"
+        *names, data = content((tmp_path / ours.src).read_text())
+        assert names == [ours.cell_id, ours.problem_id, 0]
+        assert (data["title"], data["caption"], data["budget"]) == (ours.title, ours.caption, 140)
+        assert any(number is not None for number in data["lost_at"])
+        assert any(shade is not None for shade in data["shades"])
     page = write_index(profile, frame, [found]).read_text()
-    assert page.count("<details") == 4
-    assert page.count("<details open") == 2
-    assert "<script" not in page
-    lost = sum(sum(n is not None for n in p.lost_at) for p in found.pictures)
-    assert page.count("<s>") == lost + 4, "each token lost, and one in each legend"
+    assert page.count("kvrepro.load(document") == 2
+    assert all(picture.src in page for picture in found.pictures)
+
+
+def test_a_picture_counts_the_slots_of_the_record(profile):
+    folder = CellFolder.of("p", profile.cells[0]).path
+    for record in read_records(folder):
+        name = picture_file(record["problem_id"], 0)
+        data = content(cell_picture(folder, name, PictureMaker()))[3]
+        assert len(data["sizes"]) == record["evictions"] > 0
+        # the last token of a reply is never put into the cache
+        sizes = [*data["sizes"], len(data["tokens"]) - 1]
+        taken = [sum(n is not None and n <= e for n in data["lost_at"]) for e in range(len(sizes))]
+        assert max(size - gone for size, gone in zip(sizes, taken, strict=True)) == record["peak_tokens"]
+
+
+def test_any_reply_of_a_finished_cell_has_a_picture_and_no_other(profile):
+    folder = CellFolder.of("p", profile.cells[0]).path
+    *names, data = content(cell_picture(folder, "chain-12-001-0.js", PictureMaker()))
+    assert names == [profile.cells[0].cell_id, "chain-12-001", 0]
+    assert data["caption"].endswith("The reply in records.jsonl.")
+    for name in ("chain-12-001-1.js", "chain-12-099-0.js", "../records.jsonl"):
+        assert cell_picture(folder, name, PictureMaker()) is None
+
+
+def test_the_name_of_a_picture_file_is_plain_and_its_own():
+    assert picture_file("aime24-3", 12) == "aime24-3-12.js"
+    strange = ["a/../b", "a:..:b", "../b", "..", "", "<s>", "CON ", "x" * 300, "\u2028"]
+    names = [picture_file(problem_id, 0) for problem_id in strange]
+    assert len(set(names)) == len(strange)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,110}\.js", name) for name in names)
+
+
+def test_a_picture_file_is_a_script_whatever_it_says():
+    hostile = "</script>\u2028\u2029<!--"
+    text = picture_script("c", (hostile, 0), {"error": hostile})
+    assert content(text) == ["c", hostile, 0, {"error": hostile}]
+    assert text.isascii()
+    assert "<" not in text
 
 
 def test_a_reply_is_repeated_whatever_its_batch_was(profile):
     model, tokenizer = load_model(model_entry("tiny-r1-llama"), "cpu")
     records = read_records(CellFolder.of("p", profile.cells[0]).path)
-    replies = replay_cell(profile.cells[0], model, tokenizer, 1)
-    assert [record["text"] for _, record in replies] == [records[0]["text"]]
+    replies = replay_cell(profile.cells[0], model, tokenizer, [("chain-12-001", 0), ("chain-12-000", 0)])
+    assert [record["text"] for _, record in replies] == [records[1]["text"], records[0]["text"]]
     assert len(replies[0][0].kept_positions) == replies[0][0].evictions > 0
     # another seed gives another text, and the caption must say so
     other = {("chain-12-000", 0): "something else"}
-    drawn = pictures._pictured(profile.cells[0], model, tokenizer, None, *replies[0], other)
+    drawn = pictures._pictured(profile.cells[0], model, tokenizer, None, *replies[1], other)
     assert drawn.caption.endswith("records.jsonl holds another text.")
     assert "for want of a head" in drawn.caption
+    for key in (("chain-12-002", 0), ("chain-12-000", 1), ("chain-12-000", -1)):
+        with pytest.raises(KvreproError, match="problems chain-12-000 to chain-12-001, samples 0 to 0"):
+            replay_cell(profile.cells[0], model, tokenizer, [key])
 
 
-def test_long_replies_are_drawn_on_request_only_and_failures_are_named(monkeypatch):
+def test_per_head_decisions_are_named_in_the_caption():
+    [(drawn, record)] = PictureMaker().pictures(cell("rkv", ratio=None, protocol="fair"), [("chain-12-000", 0)], None)
+    assert "Slots are those of the first layer and KV head." in drawn.caption
+    assert drawn.caption.startswith(f"Answered {record['answer'] or 'nothing'}, ")
+
+
+def test_long_replies_are_drawn_on_request_only_and_failures_are_named(monkeypatch, tmp_path):
     long = cell(max_new_tokens=9999)
-    [found] = reply_pictures(Profile("p", "P", (long,)), ids(long))
+    [found] = write_pictures(Profile("p", "P", (long,)), ids(long), tmp_path)
     assert found.pictures == ()
     assert "`kvrepro summary p --pictures 2`" in found.note
 
     def broken(*args):
         raise KvreproError("no weights here")
 
-    monkeypatch.setattr(pictures, "_drawn", broken)
-    [found] = reply_pictures(Profile("p", "P", (long,)), ids(long), 1)
+    monkeypatch.setattr(pictures, "_written", broken)
+    [found] = write_pictures(Profile("p", "P", (long,)), ids(long), tmp_path, 1)
     assert found.note == "Not drawn: no weights here"
-
-
-class Tags(HTMLParser):
-    """Tags and whether they close in order."""
-
-    def __init__(self):
-        super().__init__()
-        self.tags, self.open = set(), []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        if tag not in ("br", "img", "meta"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-
-def test_text_on_the_page_cannot_become_markup():
-    hostile = '<script>alert("x")</script>'
-    picture = TokenPicture([hostile, "b"], ["thought", "thought"], [0.1, 0.2], [[1]], hostile, hostile)
-    sets = [PictureSet(hostile, (picture,)), PictureSet("m", note=hostile)]
-    (results_root() / "p").mkdir(parents=True)
-    empty = Profile("p", "P", ())
-    page = write_index(empty, summarise_profile(empty), sets).read_text()
-    parsed = Tags()
-    parsed.feed(page)
-    assert "script" not in parsed.tags
-    assert {"details", "summary", "s", "sub"} <= parsed.tags
-    assert page.count("&lt;script&gt;") == 6
 
 
 def test_scores_of_an_older_grader_are_named(profile):
