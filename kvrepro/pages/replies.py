@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmarks.table import is_local, load_problems
-from ..figures.reply_pictures import PICTURES, picture_file
+from ..figures.reply_pictures import PICTURES
 from ..models.table import model_entry
 from ..runs.config import CellConfig
 from ..runs.folder import MANIFEST, RECORDS, CellFolder, read_manifest, read_records
 from ..runs.profiles import Profile
-from .site import SELF_CONTAINED, anchor_of, asset_files, has_stamp, render, stamp_of, write_page
+from .site import SELF_CONTAINED, anchor_of, has_stamp, render, stamp_of, write_page
 
 PAGE = "replies.html"
 WRONG, RIGHT = "wrong", "right"
@@ -64,7 +64,7 @@ def _html(
         n_right=n_right,
         n_wrong=len(replies) - n_right,
         statuses=Counter(reply["status"] for reply in replies).most_common(),
-        has_pictures=any(path.name == "token_picture.js" for path in asset_files()),
+        pictures=PICTURES,
         root="../" * (config.cell_id.count("/") + 1),
         stamp=stamp,
         policy=SELF_CONTAINED,
@@ -99,7 +99,6 @@ def _reply(record: Mapping[str, Any], questions: Mapping[str, str]) -> dict[str,
         facts.append(("pinned, did not fit", f"{overflow:,}"))
     return {
         "anchor": anchor_of(record["problem_id"], record["sample_id"]),
-        "picture": f"{PICTURES}/{picture_file(record['problem_id'], record['sample_id'])}",
         "problem_id": record["problem_id"],
         "sample_id": record["sample_id"],
         "verdict": RIGHT if record["correct"] else WRONG,
