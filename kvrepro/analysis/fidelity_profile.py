@@ -155,7 +155,7 @@ def fidelity_findings(table: pd.DataFrame) -> dict[str, list[str]]:
         found[f"{model}, {benchmark}, {budget:,} slots"] = [
             *_closest(ranked),
             *_own_place(ranked),
-            *(_oracle(row, ranked) for row in rows[is_oracle].itertuples()),
+            *_oracles(rows[is_oracle]),
         ]
     return found
 
@@ -181,14 +181,16 @@ def _own_place(ranked: pd.DataFrame) -> list[str]:
     if places.empty or (places[0] == 0 and len(ranked) > 1 and ranked.n_traces[0] >= FEW_PROBLEMS):
         return []
     own = ranked.loc[places[0]]
-    place = f"{REFERENCE} is number {places[0] + 1} of {len(ranked)}:" if own.n_traces >= FEW_PROBLEMS else REFERENCE
+    place = (
+        f"{REFERENCE} is number {places[0] + 1} of {len(ranked)}:" if own.n_traces >= FEW_PROBLEMS else f"{REFERENCE}:"
+    )
     agrees = f"the same most likely token at {100 * own.agrees:.1f} % of the positions"
     return [f"{place} KL {_nats(own)}, {agrees}."]
 
 
-def _oracle(row, ranked: pd.DataFrame) -> str:
-    beside = f", the closest method at {_number(ranked.kl.iloc[0])}" if len(ranked) else ""
-    return f"{row.label}, which no method can generate with: KL {_nats(row)}{beside}."
+def _oracles(rows: pd.DataFrame) -> list[str]:
+    texts = [f"{row.label} {_nats(row)}" for row in rows.itertuples()]
+    return [f"With what no method can know while it generates: {', '.join(texts)}."] if texts else []
 
 
 def _nats(row) -> str:

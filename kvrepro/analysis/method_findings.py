@@ -92,30 +92,34 @@ def _reference_sentences(panel: Sequence[ScoredCell], table: pd.DataFrame, rival
     return found
 
 
-def average_finding(averages: pd.DataFrame) -> str:
-    """The best means over models and benchmarks, and the reference's; intervals are not paired.
+def average_findings(averages: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
+    """The best means over several models and benchmarks and the reference's, and what a pinned question changes.
+
+    Means are compared by their own intervals, which are not paired.
 
     Args:
         averages: of `method_table.average_table`.
+        pairs: of `method_table.pinning_table`.
     """
-    rows = averages[averages.method != FULL].sort_values("pass_at_1", ascending=False, kind="stable")
-    top = [f"{r.label} {_score(r)}" for r in rows[:3].itertuples()]
-    text = f"Mean of {averages.n_sets.max()} models and benchmarks: the highest of {len(rows)} are {', '.join(top)}"
-    ranks = {label: i for i, label in enumerate(rows.label, start=1)}
-    if ranks.get(REFERENCE, 0) > len(top):
-        own = rows[rows.label == REFERENCE].iloc[0]
-        text += f"; {REFERENCE} is number {ranks[REFERENCE]} with {_score(own)}"
-    return text + "."
+    found = []
+    if (n_sets := averages.n_sets.max()) > 1:
+        rows = averages[averages.method != FULL].sort_values("pass_at_1", ascending=False, kind="stable")
+        top = [f"{r.label} {_score(r)}" for r in rows[:3].itertuples()]
+        text = f"Mean of {n_sets} models and benchmarks: the highest of {len(rows)} are {', '.join(top)}"
+        ranks = {label: i for i, label in enumerate(rows.label, start=1)}
+        if ranks.get(REFERENCE, 0) > len(top):
+            own = rows[rows.label == REFERENCE].iloc[0]
+            text += f"; {REFERENCE} is number {ranks[REFERENCE]} with {_score(own)}"
+        found.append(f"{text}.")
+    if len(pairs):
+        found.append(_pinning(pairs.groupby("score", sort=False).gain.mean()))
+    return found
 
 
-def pinning_finding(pairs: pd.DataFrame) -> str:
-    """Which scores gain and lose most by a pinned question, in the mean over panels.
-
-    Args:
-        pairs: of `method_table.pinning_table`, not empty.
-    """
-    gains = pairs.groupby("score", sort=False).gain.mean().sort_values(ascending=False, kind="stable")
-    up, down = gains[gains > 0], gains[gains < 0][::-1]
+def _pinning(gains: pd.Series) -> str:
+    """Which scores gain and lose most, in the mean over panels."""
+    up = gains[gains > 0].sort_values(ascending=False, kind="stable")
+    down = gains[gains < 0].sort_values(kind="stable")
     text = f"Pinning the question raises the mean of {len(up)} of {len(gains)} scores"
     text += f", most {_named([f'{s} by {g:.1f} points' for s, g in up[:3].items()])}" if len(up) else ""
     return text + (f"; it lowers {_named([f'{s} by {-g:.1f}' for s, g in down.items()])}." if len(down) else ".")

@@ -59,6 +59,7 @@ def budget_curves(
     rows_of = -(-len(panels) // columns)
     size = (3.5 * columns + 0.4, 3.0 * rows_of + 0.6)
     figure, grid = plt.subplots(rows_of, columns, figsize=size, squeeze=False, layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.08)
     axes = grid.ravel()
     for unused in axes[len(panels) :]:
         unused.remove()

@@ -88,7 +88,7 @@ def show(
         places = digits if isinstance(digits, int) else digits.get(name, 1)
         if pd.api.types.is_float_dtype(frame[name]):
             # budgets beside a row without one are whole numbers all the same
-            is_whole = (frame[name].dropna() % 1 == 0).all() and not (isinstance(digits, Mapping) and name in digits)
+            is_whole = frame[name].hasnans and (frame[name].dropna() % 1 == 0).all()
             forms[heading] = "{:,.0f}" if is_whole else f"{{:,.{places}f}}"
         elif pd.api.types.is_integer_dtype(frame[name]):
             forms[heading] = "{:,}"
@@ -114,16 +114,20 @@ class Sentences:
 
     lines: Mapping[str, Sequence[str]]
 
+    @property
+    def _told(self) -> list[tuple[str, Sequence[str]]]:
+        return [(heading, lines) for heading, lines in self.lines.items() if lines]
+
     def _repr_html_(self) -> str:
         lists = []
-        for heading, lines in self.lines.items():
+        for heading, lines in self._told:
             items = "".join(f'<li style="margin:.3em 0">{escape(line)}</li>' for line in lines)
             head = f'<p style="margin:.8em 0 .2em"><b>{escape(heading)}</b></p>' if heading else ""
             lists.append(f'{head}<ul style="margin-top:0">{items}</ul>')
         return f'<div style="max-width:60em">{"".join(lists)}</div>'
 
     def __repr__(self) -> str:
-        parts = [[heading, *(f"- {line}" for line in lines)] for heading, lines in self.lines.items()]
+        parts = [[heading, *(f"- {line}" for line in lines)] for heading, lines in self._told]
         return "\n".join(text for part in parts for text in part if text)
 
 

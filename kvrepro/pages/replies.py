@@ -123,7 +123,7 @@ def _score(manifest: Mapping[str, Any]) -> str:
 
 
 def held_sentence(config: CellConfig, manifest: Mapping[str, Any]) -> str:
-    """Whether any reply held more slots than its budget allows, slack for what is decoded between evictions included."""
+    """Whether any reply held more slots than its budget allows, with the slack until the next eviction."""
     peak = manifest["kv_tokens_peak"]
     if config.budget is None:
         return f"No budget: a reply held {peak:,} slots at most."
