@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ def write_notebook(source: Path, page: Path, title: str, root: str = "", back: s
     html = render(
         "notebook.html.j2",
         title=title,
-        body=_body(content.decode()),
+        body=_body(source, content),
         back=back,
         source=source.name,
         root=root,
@@ -46,13 +47,18 @@ def write_notebook(source: Path, page: Path, title: str, root: str = "", back: s
     return True
 
 
-def _body(content: str):
-    """The cells of a notebook as markup of nbconvert's."""
+def _body(source: Path, content: bytes) -> str:
+    """The cells of a notebook as markup of nbconvert's; of a damaged one what is wrong with it, with a warning."""
     import nbformat
     from markupsafe import Markup
     from nbconvert.exporters import TemplateExporter
 
-    notebook = nbformat.reads(content, as_version=4)
+    try:
+        notebook = nbformat.reads(content.decode(), as_version=4)
+    except (nbformat.ValidationError, ValueError, AttributeError) as error:
+        line = str(error).partition("\n")[0]
+        warnings.warn(f"{source} is no notebook, so its page is empty: {line}", RuntimeWarning, stacklevel=4)
+        return f"{source.name} is no notebook: {line}"
     # HTMLExporter's own parses all of the result once more, which takes twice as long as making it
     body, _ = TemplateExporter.from_notebook_node(_exporter(), notebook)
     # the corners of pandas' tables are heads of nothing

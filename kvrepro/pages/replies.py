@@ -92,11 +92,11 @@ def _reply(record: Mapping[str, Any], questions: Mapping[str, str]) -> dict[str,
         ("rule", record.get("rule") or "none"),
         ("status", record["status"]),
         ("tokens", ", ".join(f"{name} {record[key]:,}" for name, key in sizes)),
-        ("evictions", f"{record['evictions']:,}"),
-        ("most slots held", f"{record['peak_tokens']:,}"),
     ]
-    if overflow := record.get("pin_overflow_tokens"):
-        facts.append(("pinned, did not fit", f"{overflow:,}"))
+    counts = {"evictions": "evictions", "peak_tokens": "most slots held", "pin_overflow_tokens": "pinned, did not fit"}
+    # records of earlier versions have fewer of them; what did not fit is told where something did not
+    known = {name: record.get(key) for key, name in counts.items()}
+    facts += [(name, f"{count:,}") for name, count in known.items() if count or (count == 0 and name == "evictions")]
     return {
         "anchor": anchor_of(record["problem_id"], record["sample_id"]),
         "problem_id": record["problem_id"],
