@@ -144,7 +144,8 @@ class Explorer:
     def curve(self, choice: Choice) -> pd.DataFrame:
         """Pass@1 of the full cache and of both methods by budget, from the results here or else the committed table.
 
-        Columns label, budget_tokens, pass_at_1, pass_at_1_lo, pass_at_1_hi, n_problems, n_samples; `attrs["source"]` says which.
+        Columns label, budget_tokens, pass_at_1, pass_at_1_lo, pass_at_1_hi, n_problems, n_samples; `attrs["source"]`
+        says which table it is.
         """
         panel = [c for c in self.profile.cells if (c.model, c.benchmark) == (choice.model, choice.benchmark)]
         rows = summarise_profile(replace(self.profile, cells=tuple(panel)))

@@ -4,6 +4,7 @@
   "use strict";
   const ROLES = { q: "question", t: "thought", a: "answer" };
   const STEPS_PER_S = 30;
+  const OWN_KEYS = "ArrowLeft ArrowRight ArrowUp ArrowDown Home End PageUp PageDown Enter".split(" ").concat(" ");
   const loaded = new Map(); // source of a picture file -> promise of what it gives
 
   function make(tag, name, text) {
@@ -275,5 +276,14 @@
     });
   }
 
+  function keepKeys(event) {
+    const isPlain = !(event.ctrlKey || event.metaKey || event.altKey);
+    const isOurs = event.target instanceof Element && event.target.closest(".kvr-view");
+    if (isPlain && isOurs && OWN_KEYS.includes(event.key)) event.stopPropagation();
+  }
+
+  // a key that moves the slider or presses a button must not also be a shortcut of JupyterLab, which listens at the
+  // document; a page may hold this script several times
+  if (!window.kvrepro) window.addEventListener("keydown", keepKeys, true);
   window.kvrepro = { draw, picture, load };
 })();
