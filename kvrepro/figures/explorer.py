@@ -203,7 +203,8 @@ def comparison_table(left: Side, right: Side) -> pd.DataFrame:
 
 def comparison_html(left: Side, right: Side) -> str:
     """The table and both pictures with one slider, as a block that loads nothing."""
-    table = comparison_table(left, right).to_html(border=0)
+    # the other way round it would not fit a phone
+    table = comparison_table(left, right).T.to_html(border=0)
     return f"{table}{pictures_html([left.picture, right.picture])}"
 
 
