@@ -13,7 +13,7 @@ BEGUN = "== $(date -u +%Y-%m-%dT%H:%M:%SZ) $(uname -n) ${{SLURM_JOB_ID:+SLURM jo
 # in the shell's place, so that the process' parent is Snakemake and it ends with it
 KVREPRO = f"cd {{PLAN[directory]:q}} && echo {BEGUN} >> {{params.log:q}} && exec {{PLAN[python]:q}} -m kvrepro.runs."
 RUN = (
-    KVREPRO + "stand_in $PPID kvrepro run --profile {PLAN[profile]} --cell {wildcards.cell:q} --checked"
+    KVREPRO + "stand_in $PPID kvrepro run --profile {PLAN[profile]} --cell {wildcards.cell:q} --checked --json"
     " --planned {config[plan]:q}"
 )
 
@@ -70,7 +70,7 @@ rule throughput:
         mem_mb=lambda wildcards: PANELS[wildcards.panel]["mem_mb"],
         runtime=lambda wildcards: PANELS[wildcards.panel]["runtime_min"],
     shell:
-        KVREPRO + "processes $PPID kvrepro throughput {PLAN[profile]} --panel {wildcards.panel:q}"
+        KVREPRO + "processes $PPID kvrepro throughput {PLAN[profile]} --panel {wildcards.panel:q} --json"
         " --gpus {resources.gpu} >> {params.log:q} 2>&1"
 
 rule figures:

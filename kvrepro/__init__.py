@@ -30,6 +30,7 @@ _load_kernels_of_the_checkout()
 
 _MODULES = {
     "engine.generate": ("generate",),
+    "engine.compressing": ("compressing",),
     "models.loading": ("load_model",),
     "models.table": ("model_entry",),
     "benchmarks.table": ("load_problems", "benchmark_entry"),
@@ -38,8 +39,10 @@ _MODULES = {
     "runs.folder": ("CellFolder", "read_records"),
     "methods.table": ("create_method",),
     "methods.base": ("EvictionMethod",),
-    "methods.views": ("EvictionView",),
+    "methods.views": ("EvictionView", "RowNumbers", "StepView"),
     "methods.budgets": ("Schedule",),
+    "cache.attention": ("slot_attention",),
+    "cache.prefill": ("prefill_prompt",),
     "cache.slots": ("CompressedCache",),
     "engine.engine": ("Engine",),
     "graders.grading": ("grade", "grade_many"),

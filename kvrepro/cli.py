@@ -27,6 +27,7 @@ COMMANDS = {
     "plan": "what every cell of a profile costs: weights, KV cache, batch, tokens, time, disk",
     "rehearse": "run all code paths of a GPU profile here, on random stand-in models laid out like the real ones",
     "run": "run one cell: of a profile, from a parameter file, or from --set values",
+    "compare": "compare methods at equal budget on the same problems, your own among them, with p-values",
     "grid": "run every cell of a profile that is not done, then its figures",
     "status": "show which cells of a profile are done, running, queued, failed or left, where, and how long yet",
     "throughput": "measure how fast the finished cells of a profile decode, in turn and alone",
@@ -74,7 +75,7 @@ def build_parser(named: Iterable[str] = COMMANDS) -> argparse.ArgumentParser:
         if name in named:
             module = import_module(f".commands.{name.replace('-', '_')}", __package__)
             module.add_arguments(sub)
-            sub.add_argument("--json", action="store_true", help="print nothing but one JSON object")
+            sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
             sub.set_defaults(module=module, parser=sub)
     return parser
 
@@ -89,7 +90,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; the last line of output is one JSON object.
+    """Run one command; with `--json` its output is one JSON object, else what is meant for people.
 
     A reader that has seen enough (`kvrepro list methods | head`) ends the program without a word.
     """
@@ -134,7 +135,8 @@ def _run(args: argparse.Namespace) -> int:
             os._exit(error.exit_code)
         return INTERRUPTED
     exit_code = int(result.pop("exit_code", 0))
-    print(json.dumps(result))
+    if args.json:
+        print(json.dumps(result))
     return exit_code
 
 

@@ -17,7 +17,7 @@ from kvrepro.paths import PACKAGE
 
 # the whole rule: a package imports from those before it, and packages that stand together do not know each other
 ORDER = (
-    "kernels < errors < paths < holders < claims < files checks < benchmarks cache graders scores < models methods"
+    "kernels < errors < paths < holders < claims < files checks bars < benchmarks cache graders scores < models methods"
     " < engine < runs < grids < training < analysis bench < figures < pages < commands cli < __main__"
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(ORDER.split(" < ")) for name in names.split()}
@@ -150,7 +150,7 @@ LIGHT = (
     "figures.methods",
     "figures.efficiency",
     "figures.predictor",
-    "figures.page",
+    "pages.report",
     "runs.config",
     "runs.profiles",
     "runs.folder",

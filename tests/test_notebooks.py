@@ -202,4 +202,6 @@ def test_every_figure_follows_a_table_of_what_it_draws(path):
     drawing = [i for i, text in enumerate(code) if "plt.show()" in text or "plt.subplots" in text]
     for i in drawing:
         before = code[max(0, i - 2) : i]
-        assert any(re.search(r"(\.head\(|\.round\(|\.to_frame\(|DataFrame\(|\]\])", text) for text in before), code[i]
+        assert any(
+            re.search(r"(\.head\(|\.round\(|\.to_frame\(|DataFrame\(|\]\]|\bshow\w*\()", text) for text in before
+        ), code[i]

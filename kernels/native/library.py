@@ -6,6 +6,7 @@ and kept under a name that changes with sources, flags, compiler and processor, 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -13,9 +14,14 @@ import platform
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 SOURCES = Path(__file__).resolve().parent
 MAIN = "decode_step.cpp"
@@ -24,6 +30,7 @@ COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++17", "-O3", "-fopenmp", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
 NATIVE = "native"
 TIMEOUT_S = 300
+PATIENCE_S = 5.0  # how long another process that compiles is waited for without a word
 
 
 class NativeUnavailableError(Exception):
@@ -31,7 +38,9 @@ class NativeUnavailableError(Exception):
 
 
 def ensure_library(folder: Path, processor: str = NATIVE) -> Path:
-    """The compiled decode step, built into `folder` where it is not there yet (about eight seconds).
+    """The compiled decode step, built into `folder` where it is not there yet (about eight seconds), which is said.
+
+    Processes that need it at once wait for the first of them.
 
     Args:
         folder: where libraries are kept.
@@ -43,7 +52,13 @@ def ensure_library(folder: Path, processor: str = NATIVE) -> Path:
     command = [*find_compiler(), *FLAGS, f"-march={processor}"]
     target = folder / f"decode_step-{fingerprint(command)}.so"
     if not target.is_file():
-        _build(command, target)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(target):
+                if not target.is_file():
+                    _build(command, target)
+        except OSError as error:
+            raise NativeUnavailableError(f"cannot write {target}: {error}") from error
     return target
 
 
@@ -94,16 +109,43 @@ def _processor() -> str:
     return "\n".join(line for line in lines if line.startswith(("model name", "flags", "CPU part", "Features")))
 
 
-def _build(command: list[str], target: Path) -> None:
+@contextlib.contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Only one process at a time builds `target`; where that cannot be had, several do, which harms nothing."""
+    lock, builder = FileLock(target.with_suffix(".lock")), target.with_suffix(".builder")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # several processes may build at once: each into a folder of its own, the last rename wins
-        with tempfile.TemporaryDirectory(dir=target.parent) as name:
-            made = Path(name) / target.name
-            _run([*command, str(SOURCES / MAIN), "-o", str(made)])
-            made.replace(target)
-    except OSError as error:
-        raise NativeUnavailableError(f"cannot write {target}: {error}") from error
+        try:
+            lock.acquire(timeout=PATIENCE_S)
+        except Timeout:
+            with contextlib.suppress(OSError):
+                _say(f"{builder.read_text()} compiles the decode step for this processor: waiting for it")
+            lock.acquire(timeout=TIMEOUT_S)
+    except (Timeout, NotImplementedError):
+        # it hangs, or the disk knows no locks
+        yield
+        return
+    try:
+        builder.write_text(f"process {os.getpid()} on {platform.node()}")
+        yield
+    finally:
+        builder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _build(command: list[str], target: Path) -> None:
+    _say("compiling the decode step for this processor, once ...")
+    began = time.monotonic()
+    # into a folder of its own: several may build at once after all, and the last rename wins
+    with tempfile.TemporaryDirectory(dir=target.parent) as name:
+        made = Path(name) / target.name
+        _run([*command, str(SOURCES / MAIN), "-o", str(made)])
+        made.replace(target)
+    _say(f"compiled the decode step in {time.monotonic() - began:.0f} s; it is kept in {target.parent}")
+
+
+def _say(text: str) -> None:
+    """To the error output; in a notebook, which shows that in red, to the other one."""
+    print(text, file=sys.stdout if type(sys.stderr).__module__.startswith("ipykernel") else sys.stderr, flush=True)
 
 
 def _run(command: list[str]) -> str:

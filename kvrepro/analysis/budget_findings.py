@@ -44,7 +44,7 @@ class PanelFinding:
 
 def drawn_method(profile: Profile, model: str) -> str:
     """The method whose budgets the figure of a model shows: `dynts`, else the profile's first with a budget."""
-    methods = [cell.method for cell in profile.cells if cell.model == model and cell.method != FULL]
+    methods = [cell.method_name for cell in profile.cells if cell.model == model and cell.method != FULL]
     return REFERENCE if REFERENCE in methods else methods[0]
 
 
@@ -57,7 +57,7 @@ def drawn_panels(profile: Profile) -> dict[tuple[str, str], tuple[CellConfig, ..
     methods = {model: drawn_method(profile, model) for model in {cell.model for cell in cells}}
     panels: dict[tuple[str, str], list[CellConfig]] = {}
     for cell in cells:
-        if cell.method == methods[cell.model]:
+        if cell.method_name == methods[cell.model]:
             panels.setdefault((cell.model, cell.benchmark), []).append(cell)
     return {key: _first_of_each_budget(found) for key, found in panels.items()}
 
@@ -77,7 +77,7 @@ def drawn_throughput(profile: Profile) -> dict[tuple[str, str], Mapping[str, Any
     for key, cells in drawn_panels(profile).items():
         if key in panels:
             measured = panels[key].read() if panels[key].is_measured else None
-            found[key] = measured and {**method_finding(measured, cells[0].method), "load": measured["load"]}
+            found[key] = measured and {**method_finding(measured, cells[0].method_name), "load": measured["load"]}
     return found
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
+from ..bars import progress_bar
 from ..benchmarks.table import load_problems
 from ..engine.generate import generate
 from ..errors import KvreproError
@@ -18,10 +18,15 @@ from ..methods.learned.folder import LEARNED
 from ..methods.table import method_class
 from ..models.loading import load_model
 from ..models.table import model_entry
+from ..paths import project_root
 from ..runs.config import CellConfig
 from ..runs.resolution import loaded_method
+from ..scores.sentences import FEW_PROBLEMS
 from ..training.importance.ranking import bootstrap
 from .fidelity import MEASURES, KnownTrace, measure_fidelity, oracle_traces, reference_hidden, summarise_fidelity
+
+REFERENCE, ORACLE = "dynts", "oracle"  # the method that is told of, and what oracles are called first
+N_NAMED = 4
 
 
 def full_cell(config: CellConfig) -> CellConfig:
@@ -71,7 +76,7 @@ def measure_cells(cells: Sequence[CellConfig], folder: Path) -> pd.DataFrame:
     for cell in compressed:
         if not files[cell.cell_id].is_file():
             missing.setdefault(repr(full_cell(cell)), []).append(cell)
-    with tqdm(total=sum(map(len, missing.values())), desc="fidelity") as bar:
+    with progress_bar(total=sum(map(len, missing.values())), desc="fidelity") as bar:
         for shared in missing.values():
             for cell, frame in _measured(shared):
                 write_atomic(files[cell.cell_id], frame.to_csv(index=False))
@@ -117,3 +122,80 @@ def fidelity_table(frame: pd.DataFrame) -> pd.DataFrame:
             row |= {measure: found["mean"], f"{measure}_lo": found["lo"], f"{measure}_hi": found["hi"]}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def committed_fidelity(name: str) -> pd.DataFrame:
+    """A table as of `fidelity_table` that the repository holds, `notebooks/images/<name>.csv`.
+
+    Raises:
+        KvreproError: there is none of this name; those that are there are listed.
+    """
+    folder = project_root() / "notebooks" / "images"
+    known = sorted(path.stem for path in folder.glob("*-fidelity.csv"))
+    if name not in known:
+        raise KvreproError(f"{name!r} is no committed table of fidelity; expected {' or '.join(known)}, or none")
+    return pd.read_csv(folder / f"{name}.csv")
+
+
+def fidelity_findings(table: pd.DataFrame) -> dict[str, list[str]]:
+    """Which method stays closest to the full cache, where dynts stands, and what an oracle would gain, in sentences.
+
+    Means over the same replies are compared by their own intervals, which is stricter than a paired test.
+
+    Args:
+        table: of `fidelity_table`.
+
+    Returns:
+        By `model, benchmark, budget`.
+    """
+    found = {}
+    for (model, benchmark, budget), rows in table.groupby(["model", "benchmark", "budget_tokens"], sort=False):
+        is_oracle = rows.label.str.startswith(ORACLE)
+        ranked = rows[~is_oracle].sort_values("kl", kind="stable", ignore_index=True)
+        found[f"{model}, {benchmark}, {budget:,} slots"] = [
+            *_closest(ranked),
+            *_own_place(ranked),
+            *_oracles(rows[is_oracle]),
+        ]
+    return found
+
+
+def _closest(ranked: pd.DataFrame) -> list[str]:
+    if len(ranked) < 2:
+        return []
+    first = ranked.iloc[0]
+    if first.n_traces < FEW_PROBLEMS:
+        return [f"{first.n_traces} replies say nothing about the order of {len(ranked)} methods."]
+    text = f"Of {len(ranked)} methods {first.label} is closest to the full cache, KL {_nats(first)}"
+    near = ranked.label[1:][ranked.kl_lo[1:] <= first.kl_hi].to_list()
+    rest = f" and {len(near) - N_NAMED} more" if len(near) > N_NAMED else ""
+    return [
+        f"{text}; "
+        + (f"intervals overlap with {', '.join(near[:N_NAMED])}{rest}." if near else "no interval overlaps.")
+    ]
+
+
+def _own_place(ranked: pd.DataFrame) -> list[str]:
+    """Where the reference stands; the closest has been told of."""
+    places = ranked.index[ranked.label == REFERENCE]
+    if places.empty or (places[0] == 0 and len(ranked) > 1 and ranked.n_traces[0] >= FEW_PROBLEMS):
+        return []
+    own = ranked.loc[places[0]]
+    place = (
+        f"{REFERENCE} is number {places[0] + 1} of {len(ranked)}:" if own.n_traces >= FEW_PROBLEMS else f"{REFERENCE}:"
+    )
+    agrees = f"the same most likely token at {100 * own.agrees:.1f} % of the positions"
+    return [f"{place} KL {_nats(own)}, {agrees}."]
+
+
+def _oracles(rows: pd.DataFrame) -> list[str]:
+    texts = [f"{row.label} {_nats(row)}" for row in rows.itertuples()]
+    return [f"With what no method can know while it generates: {', '.join(texts)}."] if texts else []
+
+
+def _nats(row) -> str:
+    return f"{_number(row.kl)} nats [{_number(row.kl_lo)}, {_number(row.kl_hi)}]"
+
+
+def _number(nats: float) -> str:
+    return "<0.0001" if nats < 1e-4 else f"{nats:.2g}"

@@ -1,4 +1,4 @@
-"""Replies under both graders: verdicts, metrics beside published scores, and a table to filter in a notebook."""
+"""Replies under both graders: verdicts, what they come to, published scores, and a table to filter in a notebook."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from ..graders.score import KINDS, THOUGHT_END
 from ..runs.grading import config_beside, grading_item, stored_replies
 from ..scores.known_scores import is_far, known_scores
 from ..scores.metrics import LIMIT_STATUSES, metric_rows
-from ..scores.statistics import interval
+from ..scores.sentences import difference_sentence
+from ..scores.statistics import interval, paired_comparison
 
 TAIL_CHARACTERS = 160
+STRICT, COMPAT = "strict", "compat"
 
 
 def case_replies(folder: Path, n_each: int) -> list[dict[str, Any]]:
@@ -80,6 +82,55 @@ def compare_graders(replies: Sequence[dict[str, Any]], workers: int = 1) -> pd.D
     return frame.loc[order].reset_index(drop=True)
 
 
+def grader_scores(frame: pd.DataFrame) -> pd.DataFrame:
+    """Pass@1 per kind under both graders: columns kind, grader, pass_at_1, pass_at_1_lo, pass_at_1_hi (percent,
+    95 %, clustered by problem), n_problems, n_samples.
+
+    Args:
+        frame: what `compare_graders` returned.
+    """
+    rows = []
+    for kind, part in frame.groupby("kind"):
+        for grader in (STRICT, COMPAT):
+            score = interval(_by_problem(part, grader))
+            points = {"": score.estimate, "_lo": score.lo, "_hi": score.hi}
+            row = {"kind": kind, "grader": grader, **{f"pass_at_1{end}": 100 * v for end, v in points.items()}}
+            rows.append({**row, "n_problems": score.n_problems, "n_samples": len(part) / score.n_problems})
+    return pd.DataFrame(rows)
+
+
+def _by_problem(part: pd.DataFrame, grader: str) -> pd.Series:
+    return part.groupby("problem_id")[grader].mean().astype(float)
+
+
+def grader_sentences(frame: pd.DataFrame) -> list[str]:
+    """Per kind on how many replies the graders disagree, who is milder, and what that does to the score.
+
+    Args:
+        frame: what `compare_graders` returned.
+    """
+    found = []
+    for kind, part in frame.groupby("kind"):
+        only_compat, only_strict = (part.compat & ~part.strict).sum(), (part.strict & ~part.compat).sum()
+        text = f"{kind}: the graders disagree on {only_compat + only_strict:,} of {len(part):,} replies"
+        if only_compat + only_strict:
+            text += f" (right under compat alone: {only_compat:,}; under strict alone: {only_strict:,})"
+        scores = [_by_problem(part, grader) for grader in (COMPAT, STRICT)]
+        moved = difference_sentence(COMPAT, STRICT, paired_comparison(*scores)) if len(scores[0]) > 1 else ""
+        found.append(f"{text}. {moved}".rstrip())
+    return found
+
+
+def coverage_sentence(coverage: pd.DataFrame) -> str:
+    """How often each kind of interval held the true score, least and most over the true scores.
+
+    Args:
+        coverage: a column of fractions per kind of interval, a row per true score.
+    """
+    spans = (f"{name} {100 * values.min():.0f} to {100 * values.max():.0f} %" for name, values in coverage.items())
+    return f"Of the simulated cells these 95 % intervals hold the true score: {', '.join(spans)}."
+
+
 def metric_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """Every metric per kind under the strict grader, in percent, with n, k and intervals; votes are over answers.
 
@@ -120,13 +171,18 @@ def against_published(path: Path | None, frame: pd.DataFrame) -> pd.DataFrame:
 
 def filterable(frame: pd.DataFrame, height_px: int = 420) -> str:
     """HTML of a frame with one filter box per column; model text is escaped, and nothing is loaded from elsewhere."""
+    left = "text-align:left;vertical-align:top;padding:.2em .5em"
+    ground = "position:sticky;top:0;background:var(--jp-layout-color0, Canvas)"
     head = "".join(
-        f"<th style='text-align:left'>{html.escape(str(name))}<br><input size='9' oninput='kvFilter(this)'></th>"
+        f"<th style='{left};{ground}'>{html.escape(str(name))}<br><input size='7' "
+        f"aria-label='filter {html.escape(str(name), quote=True)}' oninput='kvFilter(this)'></th>"
         for name in frame.columns
     )
     # pandas' own table would write line breaks as text and round numbers
     body = "".join(
-        "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(str(value))}</td>" for value in row) + "</tr>"
+        "<tr>"
+        + "".join(f"<td style='{left};max-width:22em;overflow-wrap:anywhere'>{_text(v)}</td>" for v in row)
+        + "</tr>"
         for row in frame.itertuples(index=False)
     )
     script = (
@@ -137,6 +193,10 @@ def filterable(frame: pd.DataFrame, height_px: int = 420) -> str:
     )
     style = f"max-height:{height_px}px;overflow:auto;font-size:85%"
     return (
-        f"<script>{script}</script><div style='{style}'><table><thead><tr>{head}</tr></thead>"
-        f"<tbody>{body}</tbody></table></div>"
+        f"<script>{script}</script><div tabindex='0' style='{style}'><table style='margin:0'><thead><tr>{head}</tr>"
+        f"</thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def _text(value: Any) -> str:
+    return "\N{EN DASH}" if value is None or value != value else html.escape(str(value))

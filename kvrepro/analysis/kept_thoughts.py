@@ -24,7 +24,8 @@ from ..errors import KvreproError, check_known
 from ..graders import grade
 from ..kernels.reference.sampling import NOT_FINITE, where_finite
 from ..models.tokens import ThinkTags, reply_parts
-from ..scores.statistics import interval
+from ..scores.sentences import difference_sentence
+from ..scores.statistics import holm, interval, paired_comparison
 from ..training.importance.ranking import keyed_noise, top_count
 from ..training.traces import Trace
 
@@ -160,8 +161,35 @@ def accuracy_by_part(answers: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (name, selection, share), part in answers.groupby(["scores", "selection", "share"]):
         score = interval(part.correct.astype(float).tolist())
-        choice = selection if name == "label" else f"{name} {selection}"
-        row = {"choice": choice, "scores": name, "selection": selection, "share": share}
+        row = {"choice": _choice(name, selection), "scores": name, "selection": selection, "share": share}
         row |= {"accuracy": 100 * score.estimate, "lo": 100 * score.lo, "hi": 100 * score.hi}
         rows.append({**row, "n_problems": score.n_problems, "mean_kept_tokens": part.n_kept.mean()})
     return pd.DataFrame(rows)
+
+
+def _choice(scores: str, selection: str) -> str:
+    return selection if scores == "label" else f"{scores} {selection}"
+
+
+def part_sentences(answers: pd.DataFrame, share: float) -> list[str]:
+    """What is right from this part of the thought by its most attended tokens, and whether others do as well.
+
+    Args:
+        answers: of `answers_from_parts`.
+        share: one that was answered from.
+    """
+    right = {
+        _choice(*names): part.set_index("problem_id").correct.astype(float)
+        for names, part in answers[answers.share == share].groupby(["scores", "selection"])
+    }
+    top, part = right.pop("top"), f"{100 * share:.0f} % of the thought"
+    found = interval(top)
+    first = (
+        f"From the most attended {part} {100 * found.estimate:.1f} % [{100 * found.lo:.1f}, {100 * found.hi:.1f}] of "
+        f"{found.n_problems} answers are right; with the whole thought all were when they were sampled."
+    )
+    if len(top) < 2 or not right:
+        return [first]
+    differences = {f"{name} {part}": paired_comparison(top, values) for name, values in right.items()}
+    p_values = holm({name: difference.p_value for name, difference in differences.items()})
+    return [first, *(difference_sentence(f"top {part}", n, d, p_values[n]) for n, d in differences.items())]

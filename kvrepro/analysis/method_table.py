@@ -5,7 +5,7 @@ Source: the paper's method table (arXiv 2601.18383, table 1); differences and Ho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -13,13 +13,13 @@ import pandas as pd
 from ..errors import KvreproError
 from ..methods.budgets import AS_PUBLISHED, FAIR
 from ..runs.config import CellConfig
-from ..runs.folder import MANIFEST, read_manifest, read_records
+from ..runs.folder import MANIFEST, read_manifest
 from ..runs.profiles import Profile
-from ..runs.summary import summary_row
+from ..runs.summary import problem_means, summary_row
+from ..scores.sentences import SIGNIFICANCE
 from ..scores.statistics import holm, interval, mean_over_sets, paired_comparison
 
 FULL, REFERENCE = "full", "dynts"
-SIGNIFICANCE = 0.05
 _MEANINGS = {
     FAIR: "the budget is what remains after an eviction, question and window included, the same for every method",
     AS_PUBLISHED: "the budget means what each method's paper or code means, so rows may hold different numbers of "
@@ -43,9 +43,7 @@ def scored_cells(profile: Profile) -> list[ScoredCell]:
     for config, folder in zip(profile.cells, (f.path for f in profile.folders), strict=True):
         # the manifest comes last, whether a grid or a notebook ran the cell
         if (folder / MANIFEST).is_file():
-            records = pd.DataFrame(read_records(folder))
-            by_problem = records.groupby("problem_id", sort=False).correct.mean().to_dict()
-            found.append(ScoredCell(config, summary_row(config, read_manifest(folder)), by_problem))
+            found.append(ScoredCell(config, summary_row(config, read_manifest(folder)), problem_means(folder)))
     return found
 
 
@@ -55,6 +53,12 @@ def run_missing_cells(profile: Profile) -> None:
 
     for config, folder in zip(profile.cells, profile.folders, strict=True):
         run_cell(config, folder.path)
+
+
+def first_of_each_label(cells: Sequence[ScoredCell]) -> list[ScoredCell]:
+    """Of cells that share model, benchmark, label and budget, and differ in sizes that a label does not name, one."""
+    keys = {(c.config.model, c.config.benchmark, c.config.label, c.config.budget): c for c in reversed(cells)}
+    return [cell for cell in cells if cell in keys.values()]
 
 
 def explain_protocol(frame: pd.DataFrame) -> str:

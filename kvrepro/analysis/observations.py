@@ -11,10 +11,17 @@ from torch import Tensor
 
 from ..errors import KvreproError
 from ..methods.learned.importance import load_predictor_for
+from ..models.tokens import ThinkTags
+from ..scores.sentences import FEW_PROBLEMS
 from ..training.dataset import Example, LabelledTraces
 from ..training.importance.ranking import bootstrap, top_count
 from ..training.trace_attention import label_sequence
 from ..training.traces import Trace
+
+
+def part_names(think: ThinkTags) -> tuple[str, str]:
+    """What the tokens before the answer, and their part of the reply, are called: a model may not think."""
+    return ("thinking tokens", "thought") if think.end else ("tokens before the answer", "reply before the answer")
 
 
 def sorted_share_curve(examples: Sequence[Example], shares: Sequence[float] | None = None) -> pd.DataFrame:
@@ -38,6 +45,23 @@ def sorted_share_curve(examples: Sequence[Example], shares: Sequence[float] | No
     return pd.DataFrame(rows).rename(columns={name: f"mass_{name}" for name in ("mean", "lo", "hi")})
 
 
+def share_sentence(curve: pd.DataFrame, share: float, tokens: str = "thinking tokens") -> str:
+    """How much of the answer's attention the most attended part carries.
+
+    Args:
+        curve: of `sorted_share_curve`.
+        share: one of its shares.
+        tokens: what the part is of.
+    """
+    [row] = curve[np.isclose(curve.share, share)].itertuples()
+    mean, lo, hi = (100 * value for value in (row.mass_mean, row.mass_lo, row.mass_hi))
+    few = "" if row.n_traces >= FEW_PROBLEMS else "; so few say little"
+    return (
+        f"The most attended {100 * share:.0f} % of the {tokens} carry {mean:.1f} % [{lo:.1f}, {hi:.1f}] of the "
+        f"answer's attention to them, {mean / (100 * share):.1f} times their share ({row.n_traces} traces{few})."
+    )
+
+
 def attention_by_part(data: LabelledTraces, split: str) -> pd.DataFrame:
     """Where the answer looks: percent of its attention on question, thought, tag and answer, and percent per token.
 
@@ -51,7 +75,9 @@ def attention_by_part(data: LabelledTraces, split: str) -> pd.DataFrame:
     rows = [{"part": name, **bootstrap([mass for mass, _ in values])} for name, values in parts.items()]
     frame = pd.DataFrame(rows).rename(columns={"mean": "attention_percent"}).drop(columns="n_traces")
     tokens = [np.mean([n for _, n in values]) for values in parts.values()]
-    return frame.assign(tokens_mean=tokens, percent_per_token=frame.attention_percent / tokens)
+    frame = frame.assign(tokens_mean=tokens, percent_per_token=frame.attention_percent / np.maximum(tokens, 1))
+    # a model that does not think has no tag
+    return frame[frame.tokens_mean > 0].reset_index(drop=True)
 
 
 def head_shares(model, traces: Sequence[Trace]) -> Tensor:

@@ -16,7 +16,8 @@ from ..methods.learned.importance import ImportancePredictor
 from ..methods.table import create_method
 from ..models.tokens import ThinkTags
 from ..runs.grading import grading_item
-from ..scores.statistics import interval
+from ..scores.sentences import FEW_PROBLEMS, difference_sentence
+from ..scores.statistics import holm, interval, paired_comparison
 from ..training.importance.ranking import bootstrap
 from ..training.questions import Question
 from .fidelity import KnownTrace, measure_fidelity, oracle_traces, reference_hidden, summarise_fidelity
@@ -62,7 +63,8 @@ def generate_by_score(
 
     Returns:
         Columns kind, budget_tokens (missing for the full cache), pass_at_1, lo, hi (percent, 95 %, clustered by
-        problem), truncated (percent), n_problems, n_samples; and the replies of the full cache.
+        problem), truncated (percent), n_problems, n_samples, by_problem (problem id -> mean); and the replies of the
+        full cache.
     """
     common = {"n_samples": n_samples, "max_new_tokens": max_new_tokens, "seed": seed}
     prompts = [q.text for q in questions]
@@ -82,7 +84,8 @@ def _pass_at_1(questions: Sequence[Question], replies: list[Completion]) -> dict
     per_reply = (question for question in questions for _ in range(n_samples))
     items = [grading_item({**vars(r), "gold": q.gold}, q.kind) for q, r in zip(per_reply, replies, strict=True)]
     correct = [verdict.correct for verdict in grade_many(items, workers=1)]
-    score = interval(np.reshape(correct, (-1, n_samples)).mean(axis=1))
+    means = np.reshape(correct, (-1, n_samples)).mean(axis=1)
+    score = interval(means)
     return {
         "pass_at_1": 100 * score.estimate,
         "lo": 100 * score.lo,
@@ -90,7 +93,51 @@ def _pass_at_1(questions: Sequence[Question], replies: list[Completion]) -> dict
         "truncated": 100 * sum(r.status != OK for r in replies) / len(replies),
         "n_problems": len(questions),
         "n_samples": n_samples,
+        "by_problem": dict(zip([q.problem_id for q in questions], means.tolist(), strict=True)),
     }
+
+
+def effect_sentences(effect: pd.DataFrame) -> list[str]:
+    """Per budget whether the trained head does better than each score that knows less, on the same problems.
+
+    P-values are Holm-adjusted over all comparisons.
+
+    Args:
+        effect: of `generate_by_score`.
+    """
+    budgets = effect.dropna(subset="budget_tokens")
+    values = {(row.kind, int(row.budget_tokens)): row.by_problem for row in budgets.itertuples()}
+    pairs = {
+        (f"{SHIPPED} at {budget:,} tokens", kind): paired_comparison(values[SHIPPED, budget], own)
+        for (kind, budget), own in values.items()
+        if kind != SHIPPED and len(own) > 1
+    }
+    if not pairs:
+        return ["A single problem says nothing."]
+    p_values = holm({repr(names): found.p_value for names, found in pairs.items()})
+    return [difference_sentence(*names, found, p_values[repr(names)]) for names, found in pairs.items()]
+
+
+def fidelity_sentences(bent: pd.DataFrame) -> list[str]:
+    """Per budget how often the compressed model's most likely token is the full cache's, by the quality of the scores.
+
+    Args:
+        bent: of `fidelity_by_score`.
+    """
+    agrees = bent[bent.measure == "agrees"]
+    found = []
+    for budget, part in agrees.groupby("budget_tokens", sort=True):
+        n_traces = part.n_traces.min()
+        each = [
+            f"{100 * row.mean:.1f} % [{100 * row.lo:.1f}, {100 * row.hi:.1f}] ({row.kind})"
+            for row in part.sort_values("mean", ascending=False).itertuples(index=False)
+        ]
+        few = "" if n_traces >= FEW_PROBLEMS else "; so few say little"
+        found.append(
+            f"At {budget:,} tokens the most likely token is the full cache's in {', '.join(each)}: {n_traces} known "
+            f"replies{few}."
+        )
+    return found
 
 
 def finished_traces(replies: Iterable[Completion]) -> list[KnownTrace]:

@@ -125,3 +125,26 @@ def break_even(config, head_weights: int, rows: int, bytes_per_weight: int, cost
         slope, _ = np.polyfit(costs.slots, costs.step_s, 1)
         measured = float(costs.head_s.iloc[0] / slope) if slope > 0 else None
     return BreakEven(measured, operations, bytes_moved)
+
+
+def cost_sentences(costs: pd.DataFrame, even: BreakEven, saved: pd.DataFrame) -> list[str]:
+    """What the head adds to a step, and the reply length after which the evictions have paid for it.
+
+    Args:
+        costs: of `step_costs`. even: of `break_even`. saved: of `saved_slots`.
+    """
+    last = costs.iloc[-1]
+    step_ms, head_ms = 1e3 * last.step_s, 1e3 * last.head_s
+    found = [
+        f"With {last.slots:,.0f} slots in each of {last.rows:,.0f} rows a step takes {step_ms:.2f} ms and the head "
+        f"{head_ms:.2f} ms, {100 * head_ms / step_ms:.0f} % of it."
+    ]
+    if even.measured is None:
+        return [*found, "Here a step does not become slower with more slots, so no eviction pays for the head."]
+    length = break_even_length(saved, even.measured)
+    paid = f"not in {len(saved):,} tokens" if length is None else f"after {length:,} tokens"
+    return [
+        *found,
+        f"As timed, {even.measured:,.0f} evicted slots per row save as much as the head costs; over a whole reply the "
+        f"evictions have paid for it {paid}.",
+    ]

@@ -77,9 +77,20 @@ def slots_attention(
     return out[:, None].to(home), None
 
 
+def no_mask(*args, attention_mask: Tensor | None = None, **kwargs) -> None:
+    """The cache knows which slots are in use; a mask over positions would be wrong after an eviction.
+
+    Raises `KvreproError` for a mask that hides something.
+    """
+    if attention_mask is not None and not attention_mask.all():
+        raise KvreproError(
+            "slot attention knows no padding, and attention_mask hides some: prefill each prompt alone "
+            "(`kvrepro.prefill_prompt`), or call the model inside `kvrepro.compressing`"
+        )
+
+
 AttentionInterface.register(SLOTS, slots_attention)
-# the cache knows which slots are in use; a mask over positions would be wrong after an eviction
-AttentionMaskInterface.register(SLOTS, lambda *args, **kwargs: None)
+AttentionMaskInterface.register(SLOTS, no_mask)
 
 
 @contextmanager

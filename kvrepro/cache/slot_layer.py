@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
+from ..errors import KvreproError
+
 if TYPE_CHECKING:
     from .slots import CompressedCache
 
@@ -38,7 +40,15 @@ class SlotLayer(CacheLayerMixin):
         return self.cache.uniform_count(self.cache.seen, "tokens seen")
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Slots that the next attention covers, for models that run without slot attention."""
+        """Slots that the next attention covers, for models that run without slot attention.
+
+        Raises `KvreproError` where such a model would take slots for positions, which they no longer are.
+        """
+        if not self.cache.in_slot_attention and self.cache.lengths != self.cache.seen:
+            raise KvreproError(
+                "the cache has evicted, so the place of a key is no longer its position, and a mask would hide the "
+                "wrong ones: call the model inside `kvrepro.compressing` or `kvrepro.slot_attention`"
+            )
         return self.cache.uniform_count(self.cache.lengths, "slots in use") + query_length, 0
 
     def get_max_length(self) -> int:
@@ -48,3 +58,23 @@ class SlotLayer(CacheLayerMixin):
     def reset(self) -> None:
         """Empty the whole cache."""
         self.cache.reset()
+
+    def crop(self, *args) -> None:
+        """Take back tokens; see `_refuse`."""
+        self._refuse("take back tokens (speculative decoding)")
+
+    def reorder_cache(self, *args) -> None:
+        """Exchange rows; see `_refuse`."""
+        self._refuse("exchange its rows (beam search)")
+
+    def batch_repeat_interleave(self, *args) -> None:
+        """Copy rows; see `_refuse`."""
+        self._refuse("copy its rows (contrastive search)")
+
+    def batch_select_indices(self, *args) -> None:
+        """Pick rows; see `_refuse`."""
+        self._refuse("pick among its rows (contrastive search)")
+
+    @staticmethod
+    def _refuse(what: str) -> None:
+        raise KvreproError(f"a compressed cache cannot {what}: use greedy decoding or sampling")

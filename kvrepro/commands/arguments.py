@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ..errors import KvreproError
+from ..kernels.native.library import NativeUnavailableError, ensure_library
 from ..methods.learned.folder import LEARNED
 from ..models.table import ModelEntry, model_entry
+from ..paths import native_folder
 
 if TYPE_CHECKING:
     from ..training.importance.settings import TrainingSettings
@@ -69,6 +72,14 @@ def shown_plan(plan: TrainingSettings) -> dict[str, Any]:
     resolved = json.loads(json.dumps({"model": plan.model, **parts}))
     print(yaml.safe_dump(resolved, sort_keys=False).rstrip())
     return {"plan": resolved}
+
+
+def compile_once() -> None:
+    """Build the decode step of a CPU where it is not there yet, and say so."""
+    try:
+        ensure_library(native_folder())
+    except NativeUnavailableError as error:
+        print(f"no compiled decode step ({error}): on a CPU torch's products decode instead, slower", file=sys.stderr)
 
 
 def set_threads(n_threads: int) -> None:

@@ -66,7 +66,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     print(render(report))
     result = final_line(report["settings"]) | {"bars": report["bars"], "confirm": report["confirmed"]}
     result |= {name: data[name] for name in ("skipped", "seconds")}
-    return result if args.out is None else result | {"file": str(_write(report, args.out))}
+    if args.out is None:
+        return result
+    file = _write(report, args.out)
+    print(f"every measured point: {file}")
+    return result | {"file": str(file)}
 
 
 def _plan(args: argparse.Namespace) -> BenchSettings:

@@ -34,5 +34,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     save_statistics(statistics, folder, card)
     # near 1: the heads' queries point the same way whatever the token, which is what the method relies on
     share = (statistics.mean.abs().sum() / statistics.mean_size.sum()).item()
-    print(f"{n_tokens} tokens of {len(sequences)} sequences; |E q| / E|q| = {share:.3f}")
+    print(f"{n_tokens} tokens of {len(sequences)} sequences; |E q| / E|q| = {share:.3f}; statistics in {folder}")
     return {"folder": str(folder), "n_tokens": n_tokens, "concentration": round(share, 4)}

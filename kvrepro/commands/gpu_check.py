@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Folder, time limit, and what to leave out; the device and the small sizes are for tests."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parts = "\n".join(f"  {name:14} {text} (at most {seconds} s a process)" for name, (seconds, text) in PARTS.items())
-    parser.epilog = f"parts, in their order:\n{parts}\n\nexit code 0: the last line before the JSON says RIGHT"
+    parser.epilog = f"parts, in their order:\n{parts}\n\nexit code 0: the last line says RIGHT"
     parser.add_argument("--out", required=True, type=Path, help="folder for the JSON file")
     seconds = "end after this many seconds, whatever is left (default: %(default).0f)"
     parser.add_argument("--limit-s", type=float, default=540.0, help=seconds)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..bars import duration
 from ..errors import KvreproError
 from .arguments import add_plan_arguments, plan_of, set_threads, shown_plan
 
@@ -38,4 +39,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         return {"rank": workers.rank}
     for split, counts in manifest["counts"].items():
         print(f"{split}: " + ", ".join(f"{name} {n}" for name, n in counts.items() if n or name == "labelled"))
+    print(f"labels in {manifest['folder']}, after {duration(manifest['wall_s'])}")
     return {"folder": manifest["folder"], "counts": manifest["counts"], "wall_s": manifest["wall_s"]}

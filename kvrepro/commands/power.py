@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     print(f"  found with {100 * args.power:.0f} % chance: {result['detectable_points']} points and more")
     print(f"  samples per problem for {args.points:g} points: {enough}")
     print(f"  problems for {args.points:g} points at {args.samples} samples: {result['problems_needed']}")
+    print(f"  variance between problems {result['between']}, within {result['within']}, from {result['spread_from']}")
     return result
 
 

@@ -2,34 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
-def print_table(rows: Iterable[Mapping[str, Any]]) -> None:
-    """Rows in columns below their names, numbers with or without a unit to the right."""
-    rows = list(rows)
-    if not rows:
+def print_table(rows: Iterable[Mapping[str, Any]] | Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Rows in columns below their names, numbers with or without a unit to the right.
+
+    Args:
+        rows: or groups of them by title; each stands below its own, and all share the columns.
+    """
+    if isinstance(rows, Mapping):
+        groups = {
+            title: [{**row, (first := next(iter(row))): f"  {row[first]}"} for row in rows[title]] for title in rows
+        }
+    else:
+        groups = {"": list(rows)}
+    every = [row for group in groups.values() for row in group]
+    if not every:
         return
-    columns = []
-    for name in rows[0]:
-        texts = [str(row[name]) for row in rows]
-        width = max(map(len, (name, *texts)))
-        is_number = all(text[:1].isdigit() or text == "-" for text in texts)
-        columns.append([text.rjust(width) if is_number else text.ljust(width) for text in (name, *texts)])
-    for line in zip(*columns, strict=True):
-        print("  ".join(line).rstrip())
+    columns = [_column(name, [str(row[name]) for row in every]) for name in every[0]]
+    head, *lines = ("  ".join(line).rstrip() for line in zip(*columns, strict=True))
+    print(head)
+    for title, group in groups.items():
+        if title:
+            print(title)
+        for _ in group:
+            print(lines.pop(0))
+
+
+def _column(name: str, texts: list[str]) -> list[str]:
+    """Head and texts at one width."""
+    width = max(map(len, (name, *texts)))
+    is_number = all(text[:1].isdigit() or text == "-" for text in texts)
+    return [text.rjust(width) if is_number else text.ljust(width) for text in (name, *texts)]
 
 
 def size(n_bytes: int) -> str:
-    """Bytes in MiB or GiB."""
-    return f"{n_bytes / 2**30:.1f}G" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.1f}M"
+    """Bytes in the unit that reads best."""
+    unit, one = size_unit(n_bytes)
+    return f"{n_bytes / one:.1f} {unit}"
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds in the unit that reads best; `-` where they are not known."""
-    if seconds is None:
-        return "-"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def size_unit(largest: int) -> tuple[str, int]:
+    """MiB or GiB, for sizes up to this one, and its bytes."""
+    return ("GiB", 2**30) if largest >= 2**30 else ("MiB", 2**20)
+
+
+def time_unit(longest: float) -> tuple[str, int]:
+    """s, min or h, for times up to this one in seconds, and its seconds."""
+    return ("s", 1) if longest < 600 else ("min", 60) if longest < 5400 else ("h", 3600)

@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     cpu = (used.children_user + used.children_system) / 60
     print(
         f"{result.get('done', 0)} of {len(profile.cells)} cells of {profile.rehearses} rehearsed in {minutes:.1f} min "
-        f"({cpu:.1f} min of processor time)"
+        f"({cpu:.1f} min of processor time)" + (f"; open {result['index']}" if "index" in result else "")
     )
+    print(*result.get("verdict", ()), sep="\n")
     took = {"minutes": round(minutes, 2), "cpu_minutes": round(cpu, 2)}
     return {**result, "rehearses": profile.rehearses, **took, "exit_code": int(done.returncode != 0)}

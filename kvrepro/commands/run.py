@@ -18,10 +18,11 @@ from ..models.table import generation_defaults
 from ..paths import listed_gpus
 from ..runs.config import CellConfig
 from ..runs.folder import CellFolder, read_manifest
+from ..runs.gpus import host_gpus
 from ..runs.parts import Part, claimed_part
 from ..runs.processes import CELL_ENVIRONMENT
 from ..runs.profiles import Profile, load_profile
-from .arguments import set_values
+from .arguments import compile_once, set_values
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +63,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         is_checked = args.dry_run or part is None
         row |= _looked_at(args.dry_run, config, folder, profile.cells if profile else (), is_checked)
     if args.dry_run:
+        state = "complete, a run would only read it" if folder.is_complete else "not run yet"
+        print(f"{config.cell_id}: {state}")
         return row
     if part is not None and not folder.is_complete and (made := _run_part(config, folder, part, args.gpus)) is not None:
         return {**row, "shard": str(part), **made}
@@ -70,13 +73,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     else:
         from ..runs.notebooks import run_cell_notebook
 
+        if not args.checked and not host_gpus():
+            # in the kernel nobody would see why the cell takes so long to begin
+            compile_once()
+
         run_cell_notebook(args.profile or "single", config, args.gpus)
     manifest = read_manifest(folder.path)
     score = manifest["score"]
     print(
         f"{config.cell_id}: Pass@1 {100 * score['pass_at_1']:.1f} % "
         f"[{100 * score['pass_at_1_lo']:.1f}, {100 * score['pass_at_1_hi']:.1f}], n={score['n_problems']}, "
-        f"k={score['n_samples']}, {manifest['stats']['decode_tps']:.0f} tokens/s"
+        f"k={score['n_samples']}, {manifest['stats']['decode_tps']:.0f} tokens/s; in {folder.path}"
     )
     return {**row, "score": score, "decode_tps": manifest["stats"]["decode_tps"]}
 
@@ -122,7 +129,13 @@ def _looked_at(
 
 
 def _planned(args: argparse.Namespace) -> CellConfig:
-    return CellConfig.from_mapping(json.loads(args.planned.read_text())["cells"][args.cell]["config"])
+    config = CellConfig.from_mapping(json.loads(args.planned.read_text())["cells"][args.cell]["config"])
+    if config.cell_id != args.cell:
+        raise KvreproError(
+            f"{args.cell} is {config.cell_id} now: a file of its method, weights or rows changed since the grid began; "
+            "start it again"
+        )
+    return config
 
 
 def _config(args: argparse.Namespace, profile: Profile | None) -> CellConfig:

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Draw from what is finished; missing cells are drawn as missing."""
-    from ..figures.page import write_report
+    from ..pages.report import write_report
 
     if args.pictures is not None and args.pictures < 0:
         raise KvreproError(f"--pictures={args.pictures}: a number of replies, 0 for none")

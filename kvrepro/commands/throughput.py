@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 incomplete.append(name)
             else:
                 verdicts[name] = _measured(panel, args.again)["verdict"]
+    if not verdicts:
+        print(f"{profile.name}: no panel is complete, so none was measured")
     return {"profile": profile.name, "verdicts": verdicts, "incomplete": incomplete}
 
 

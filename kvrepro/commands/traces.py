@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..bars import duration
 from .arguments import add_plan_arguments, plan_of, set_threads, shown_plan
 
 
@@ -31,4 +32,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     print(f"no question is in {', '.join(leakage['checked'])}")
     for name, reason in leakage["unchecked"].items():
         print(f"NOT checked against {name}: {reason}")
+    print(f"traces in {manifest['folder']}, after {duration(manifest['wall_s'])}")
     return {name: manifest[name] for name in ("folder", "counts", "leakage", "wall_s")}

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..bars import duration
 from .arguments import add_plan_arguments, plan_of, set_threads, shown_plan
 
 
@@ -41,5 +42,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for name, scores in card["scores"].items():
         cells = (f"{metric} {v['mean']:.3f} [{v['lo']:.3f}, {v['hi']:.3f}]" for metric, v in scores.items())
         print(f"{name:9} " + ", ".join(cells))
+    print(f"head in {card['folder']}, after {duration(card['wall_s'])}; labels in {labels}")
     shown = {name: card[name] for name in ("lead", "train_s", "wall_s")}
     return {"folder": card["folder"], "labels": str(labels), **card["held_out"], **shown}

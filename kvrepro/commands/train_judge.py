@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..bars import duration
 from ..models.identity import weights_fingerprint
 from .arguments import add_source_arguments, collect, opened
 
@@ -38,4 +39,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     save_judge(judge, folder, card)
     for name, value in card["held_out"]["pairwise_accuracy"].items():
         print(f"held out, pairwise accuracy: {name} {value:.3f}")
+    print(f"judge in {folder}, after {duration(card['train_s'])} of training")
     return {"folder": str(folder), **card["held_out"], "train_s": card["train_s"]}

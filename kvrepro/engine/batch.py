@@ -19,6 +19,7 @@ from ..cache.slots import CompressedCache
 from ..kernels.reference.sampling import NOT_FINITE
 from ..methods.base import EvictionMethod
 from ..methods.views import NEVER
+from ..models.tokens import ThinkTags
 from .async_tokens import AsyncTokens
 from .requests import NAN_LOGITS, Completion, Request, RunStats
 from .stage_timer import StageTimer
@@ -72,6 +73,14 @@ class Row:
     def limit(self, max_new_tokens: int) -> int:
         """Tokens after which the reply ends, whatever they are."""
         return max_new_tokens if self.forced is None else min(len(self.forced), max_new_tokens)
+
+    def append(self, token: int, think: ThinkTags) -> None:
+        """Take the reply's next token, and see whether it completes the think-end tag."""
+        reply = self.completion.token_ids
+        reply.append(token)
+        if self.answer_from == NEVER and (n_tag := think.closes(reply)):
+            self.completion.has_closed, self.completion.n_thinking_tokens = True, len(reply)
+            self.answer_from = self.n_prompt + len(reply) - n_tag
 
 
 class ActiveBatch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -100,16 +100,20 @@ class Engine:
     def begin(self, requests: Iterable[Request]) -> RunState:
         """Check requests, at least one, as `run` does, and make a state in which they wait for `advance`."""
         waiting = deque(requests)
-        longest = max(len(r.prompt_ids) for r in waiting)
-        for length in sorted({len(r.prompt_ids) for r in waiting}, reverse=True):
-            if not length:
-                raise KvreproError("a prompt is empty: every request needs at least one token")
-            self.method.check_prompt(length)
+        longest = self.check_prompts({len(r.prompt_ids) for r in waiting})
         capacity = self.method.capacity_slots(longest, self.max_new_tokens)
         state = self.open(min(self.batch_rows, len(waiting)), capacity, waiting)
         check_length(self.model.config, capacity if state.cache.reindexed else longest + self.max_new_tokens)
         state.waiting = waiting
         return state
+
+    def check_prompts(self, lengths: Collection[int]) -> int:
+        """The largest of the prompts' `lengths`; `KvreproError` for an empty prompt, or one beyond the budget."""
+        for length in sorted(lengths, reverse=True):
+            if not length:
+                raise KvreproError("a prompt is empty: every request needs at least one token")
+            self.method.check_prompt(length)
+        return max(lengths)
 
     def advance(self, state: RunState, steps: float = math.inf) -> Iterator[Completion]:
         """Go on for so many steps, at most until all replies have ended, and yield those that do."""
@@ -146,28 +150,31 @@ class Engine:
     @torch.inference_mode()
     def _admit(self, state: RunState, request: Request) -> list[Completion]:
         """Prefill a prompt, put it into a free row and draw its first token."""
-        cache, batch, prefilled = state.cache, state.batch, state.prefilled
         with state.timer.section("prefill_s"):
-            # samples of one problem come together and share their prompt's prefill
-            if request.prompt_ids not in prefilled:
-                prefilled.clear()
-                sizes = self.method.probe_sizes
-                prefilled[request.prompt_ids] = prefill_prompt(
-                    self.model, request.prompt_ids, *sizes, chunk=PREFILL_CHUNK
-                )
-                self.stats.prefill_tokens += len(request.prompt_ids)
-            prefill = prefilled[request.prompt_ids]
-            cache.scaling = prefill.scaling
-            row = Row(request, self.seed)
-            self.method.admit(cache, cache.admit(prefill.keys, prefill.values), prefill, request)
-            row.completion.peak_tokens = row.n_prompt
-            self.observer.logits([row], prefill.logits[None])
+            row, logits = self.prefill(state, request)
+            self.observer.logits([row], logits[None])
             keys, steps = self._tensor([row.sampling_key]), self._tensor([0])
             first = None if row.forced is None else self._tensor([row.forced[0]])
-            token = int(next_tokens(prefill.logits[None], self.sampling, first, keys, steps)[0])
-            batch.admit(row, token)
+            token = int(next_tokens(logits[None], self.sampling, first, keys, steps)[0])
+            state.batch.admit(row, token)
             state.sync_step = self._next_sync(state)
             return self._append_tokens(state, [row], [token])
+
+    def prefill(self, state: RunState, request: Request) -> tuple[Row, Tensor]:
+        """Prefill a prompt into a free row of the cache; the row, not yet in the batch, and the next logits `[V]`."""
+        cache, prefilled = state.cache, state.prefilled
+        # samples of one problem come together and share their prompt's prefill
+        if request.prompt_ids not in prefilled:
+            prefilled.clear()
+            sizes = self.method.probe_sizes
+            prefilled[request.prompt_ids] = prefill_prompt(self.model, request.prompt_ids, *sizes, chunk=PREFILL_CHUNK)
+            self.stats.prefill_tokens += len(request.prompt_ids)
+        prefill = prefilled[request.prompt_ids]
+        cache.scaling = prefill.scaling
+        row = Row(request, self.seed)
+        self.method.admit(cache, cache.admit(prefill.keys, prefill.values), prefill, request)
+        row.completion.peak_tokens = row.n_prompt
+        return row, prefill.logits
 
     @torch.inference_mode()
     def step(self, state: RunState) -> list[Completion]:
@@ -259,10 +266,7 @@ class Engine:
                 continue
             reply = row.completion.token_ids
             self.stats.decoded_tokens += bool(reply)
-            reply.append(token)
-            if row.answer_from == NEVER and (n_tag := self.think.closes(reply)):
-                row.completion.has_closed, row.completion.n_thinking_tokens = True, len(reply)
-                row.answer_from = row.n_prompt + len(reply) - n_tag
+            row.append(token, self.think)
             is_last = len(reply) == row.limit(self.max_new_tokens)
             is_ok = token in self.eos_ids if row.forced is None else is_last and len(reply) == len(row.forced)
             if is_ok or is_last:

@@ -98,12 +98,12 @@ def generate(
         KvreproError: an argument of the wrong type or out of range, a prompt of no known form, a budget beside a built
             method; names what was given and what was expected.
     """
-    _check_loaded(model, tokenizer)
+    check_loaded(model, tokenizer)
     settings = _typed_settings(locals())
     if not isinstance(engine, list | None):
         raise KvreproError(f"engine={engine!r}: expected an empty list, which receives the Engine")
     sampling = SamplingConfig(*(settings[name] for name in ("temperature", "top_p", "top_k", "sampling_order")))
-    chosen = _chosen_method(method, settings["budget"], options, model, tokenizer)
+    chosen = chosen_method(method, settings["budget"], options, model, tokenizer)
     vocab_size = model.get_input_embeddings().num_embeddings
     think = ThinkTags.of(tokenizer, *(settings[name] for name in ("think_end", "think_start", "open_thought")))
     prompts_ids = prompt_ids(prompts, lambda prompt: render_prompt(tokenizer, prompt, think), vocab_size)
@@ -125,7 +125,8 @@ def generate(
     return [done[request] for request in requests]
 
 
-def _check_loaded(model: object, tokenizer: object) -> None:
+def check_loaded(model: object, tokenizer: object) -> None:
+    """Raise `KvreproError` for anything but a loaded model and its tokenizer."""
     loading = "model, tokenizer = kvrepro.load_model(NAME)"
     if not isinstance(model, nn.Module):
         raise KvreproError(f"model={model!r} is {type(model).__name__}, expected a loaded model: {loading}")
@@ -143,7 +144,7 @@ def _typed_settings(given: dict[str, object]) -> dict[str, Any]:
     return settings
 
 
-def _chosen_method(method: object, budget: int | None, options: dict[str, object], model, tokenizer) -> EvictionMethod:
+def chosen_method(method: object, budget: int | None, options: dict[str, object], model, tokenizer) -> EvictionMethod:
     """The method that runs; one that is built already takes nothing more."""
     if isinstance(method, EvictionMethod):
         beside = {name: value for name, value in {"budget": budget, **options}.items() if value is not None}

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ..analysis.budget_findings import NOT_MEASURED
 from ..scores.known_scores import PAPER_BUDGET_CURVES
-from .theme import BAR, BAR_EDGE, FULL, LINE, finish, spread
+from .theme import BAR, BAR_EDGE, FULL, LINE, NOTE, finish, spread
 
 # hollow: values from the paper are never drawn as our result
 _PAPER_MARKS = {"linestyle": "none", "markerfacecolor": "none", "markersize": 6.5, "zorder": 5}
@@ -42,7 +42,7 @@ def budget_curves(
     without: Mapping[str, str] | None = None,
     paper: Mapping[str, pd.DataFrame] | None = None,
 ) -> Figure:
-    """One row of panels for one model: Pass@1 bars and a throughput line against the KV budget, both with intervals.
+    """Panels for one model, two in a row: Pass@1 bars and a throughput line against the KV budget, both with intervals.
 
     The number above a column is its Pass@1.
 
@@ -55,11 +55,18 @@ def budget_curves(
         without: by benchmark what is said where no throughput is drawn, `PanelFinding.throughput`.
         paper: `paper_values` by benchmark, drawn as hollow marks.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.9 * len(panels), 3.6), squeeze=False, layout="constrained")
+    columns = min(2, len(panels))
+    rows_of = -(-len(panels) // columns)
+    size = (3.5 * columns + 0.4, 3.0 * rows_of + 0.6)
+    figure, grid = plt.subplots(rows_of, columns, figsize=size, squeeze=False, layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.08)
+    axes = grid.ravel()
+    for unused in axes[len(panels) :]:
+        unused.remove()
     none = pd.DataFrame(columns=["budget_tokens", "pass_at_1", "decode_tps"])
     known = {benchmark: (paper or {}).get(benchmark, none) for benchmark, _, _ in panels}
-    scaled = None
-    for ax, (benchmark, title, budgets) in zip(axes[0], panels, strict=True):
+    scaled: dict[int, Axes] = {}
+    for number, (ax, (benchmark, title, budgets)) in enumerate(zip(axes, panels, strict=False)):
         rows = frame[(frame.benchmark == benchmark) & frame.method.isin([method, "full"])]
         full = rows[rows.method == "full"][:1]
         # of a method with switches the first row of a budget
@@ -68,17 +75,18 @@ def budget_curves(
         marks = known[benchmark].set_index("budget_tokens").reindex(list(budgets))
         _pass_at_1(ax, cells, full, marks)
         right = _throughput(ax, cells, full, marks)
-        scaled = right if right.get_yticks().size else scaled
+        if right.get_yticks().size:
+            scaled[number // columns] = right
         if cells.decode_tps.isna().all():
             why = (without or {}).get(benchmark, NOT_MEASURED)
             right.text(0.5, 0.995, why, transform=ax.transAxes, color=LINE, ha="center", va="top", size=8)
         ax.set_title(f"{model_title} | {title}")
-    axes[0][0].set_ylabel("Pass@1 (%)")
-    if scaled is not None:
-        scaled.set_ylabel("Throughput (tokens/s)", color=LINE)
+    for ax in grid[:, 0]:
+        ax.set_ylabel("Pass@1 (%)")
+    for right in scaled.values():
+        right.set_ylabel("Throughput (tokens/s)", color=LINE)
     handles = _legend_handles(method, any(map(len, known.values())))
-    columns = len(handles) if len(panels) > 3 else len(panels)
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns)
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns, fontsize=9)
     return figure
 
 
@@ -93,8 +101,9 @@ def _legend_handles(method: str, with_paper: bool) -> dict[str, object]:
         "throughput of the full cache": plt.Line2D([], [], color=LINE, linestyle="--"),
     }
     if with_paper:
-        label = "read from the paper's figure (D Pass@1, s TPS)"
-        handles[label] = plt.Line2D([], [], marker="D", markeredgecolor=FULL, **_PAPER_MARKS)
+        for what, mark, colour in (("Pass@1", "D", BAR_EDGE), ("throughput", "s", LINE)):
+            marks = plt.Line2D([], [], marker=mark, markeredgecolor=colour, **_PAPER_MARKS)
+            handles[f"{what} read from the paper's figure"] = marks
     return handles
 
 
@@ -105,7 +114,7 @@ def _pass_at_1(ax: Axes, cells: pd.DataFrame, full: pd.DataFrame, paper: pd.Data
     bars = spread(cells, "pass_at_1", "pass_at_1_lo", "pass_at_1_hi")
     ax.errorbar(places, cells.pass_at_1, bars, fmt="none", ecolor=FULL, elinewidth=0.9, capsize=2, zorder=3)
     for place, value in zip(places, cells.pass_at_1, strict=True):
-        text, look = ("missing", {"size": 7, "color": "0.55"}) if np.isnan(value) else (f"{value:.1f}", {"size": 8})
+        text, look = ("missing", {"size": 7, "color": NOTE}) if np.isnan(value) else (f"{value:.1f}", {"size": 8})
         ax.annotate(text, (place, _NUMBERS), ha="center", va="bottom", **look)
     for level in full.pass_at_1:
         ax.axhline(level, color=FULL, linestyle="--", linewidth=1.1, zorder=2)
@@ -134,6 +143,7 @@ def _throughput(ax: Axes, cells: pd.DataFrame, full: pd.DataFrame, paper: pd.Dat
     shown = [*cells.decode_tps_hi[tps.notna()], *levels, *paper.decode_tps.dropna()]
     right.set_ylim(0, _scale(max(shown, default=0.0), levels.max(), full.pass_at_1.max()))
     right.tick_params(axis="y", colors=LINE)
+    right.yaxis.set_major_formatter("{x:,.0f}")
     if not shown:
         right.set_yticks([])
     ax.set_zorder(right.get_zorder() - 1)
@@ -151,14 +161,18 @@ def _scale(highest: float, full_tps: float, full_pass_at_1: float) -> float:
 
 
 def reply_lengths(records: pd.DataFrame, *, max_new_tokens: int, ax: Axes) -> Axes:
-    """Histogram of reply lengths, right and wrong replies stacked, the token limit as a dashed line."""
+    """Histogram of reply lengths, thought and answer together, right and wrong replies stacked; the limit is dashed."""
     shown = records.assign(
         new_tokens=records.n_thinking_tokens + records.n_answer_tokens,
         verdict=np.where(records.correct.astype(bool), "right", "wrong"),
     )
-    palette = {"right": BAR_EDGE, "wrong": LINE}
+    # of a cell that is right or wrong throughout, the legend names what there is
+    palette = {name: colour for name, colour in (("right", BAR), ("wrong", LINE)) if name in set(shown.verdict)}
     sns.histplot(
-        shown, x="new_tokens", hue="verdict", hue_order=list(palette), palette=palette, multiple="stack", ax=ax
+        shown, x="new_tokens", hue="verdict", hue_order=list(palette), palette=palette, alpha=1, multiple="stack", ax=ax
     )
     ax.axvline(max_new_tokens, color=FULL, linestyle="--", linewidth=1)
+    ax.yaxis.get_major_locator().set_params(integer=True)
+    # beside the bars, which it would cover
+    sns.move_legend(ax, "center left", bbox_to_anchor=(1.0, 0.5), title=None)
     return finish(ax, xlabel="reply length (tokens; dashed: the limit)", ylabel="replies")

@@ -9,14 +9,14 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from .theme import BAR_EDGE, FULL, LINE, finish, interval_lines, spread
+from .theme import BAR_EDGE, BEST, FULL, LINE, NOTE, PAGE, finish, interval_lines, spread
 
-_OURS, _OTHER = "#1f6fb4", "#4a9c5d"
+_OURS, _OTHER = BEST, "#3f8f4f"
 COLOURS = (
     dict.fromkeys(("head", "dynts", "top"), _OURS)
     | dict.fromkeys(("identity", "predicted top", "dynts, oracle labels"), _OTHER)
     | dict.fromkeys(("bottom", "dynts, untrained head"), LINE)
-    | {"position": "#8a6bb8", "random": "#8c8c8c"}
+    | {"position": "#8a6bb8", "random": NOTE}
 )
 _NAMES = {"identity": "token identity", "position": "position in the thought", "head": "predictor"}
 _FIDELITY_LABELS = {
@@ -29,8 +29,12 @@ _METRIC_LABELS = {"kendall_tau": "Kendall tau", "top20_overlap": "top-20 % overl
 _ACCOUNT_STYLES = ("--", "-.", ":")
 
 
-def sorted_curve(frame: pd.DataFrame, *, share: float = 0.2, ax: Axes) -> Axes:
-    """Attention on the most attended thinking tokens, cumulated (`observations.sorted_share_curve`)."""
+def sorted_curve(frame: pd.DataFrame, *, share: float = 0.2, tokens: str = "thinking tokens", ax: Axes) -> Axes:
+    """Attention on the most attended thinking tokens, cumulated (`observations.sorted_share_curve`).
+
+    Args:
+        tokens: what stands in for the thought, where a model does not think.
+    """
     # nothing of the thought holds nothing of the attention
     percent = 100 * pd.concat([frame.iloc[:1] * 0, frame], ignore_index=True)
     ax.fill_between(percent.share, percent.mass_lo, percent.mass_hi, color=BAR_EDGE, alpha=0.35, linewidth=0)
@@ -42,13 +46,17 @@ def sorted_curve(frame: pd.DataFrame, *, share: float = 0.2, ax: Axes) -> Axes:
     outlined = {"size": 9, "color": LINE, "path_effects": [withStroke(linewidth=3, foreground="white")]}
     beside = {"xytext": (8, -11), "textcoords": "offset points"}
     ax.annotate(f"top {round(top)} %: {mass:.1f} %", (top, mass), **beside, **outlined)
-    names = {"xlabel": "thinking tokens, most attended first (%)", "ylabel": "attention on them (%)"}
+    names = {"xlabel": f"{tokens}, most attended first (%)", "ylabel": "attention on them (%)"}
     return finish(ax, "lower right", **names, xlim=(0, 100), ylim=(0, 100))
 
 
-def head_map(shares, *, ax: Axes) -> Axes:
-    """Percent of every head's answer attention that lies on the thought (`observations.head_shares`, `[L, Hq]`)."""
-    values, bar = 100 * np.asarray(shares), {"label": "on the thought (%)"}
+def head_map(shares, *, part: str = "thought", ax: Axes) -> Axes:
+    """Percent of every head's answer attention that lies on the thought (`observations.head_shares`, `[L, Hq]`).
+
+    Args:
+        part: what stands in for the thought, where a model does not think.
+    """
+    values, bar = 100 * np.asarray(shares), {"label": f"on the {part} (%)"}
     sns.heatmap(values, annot=values.size <= 60, fmt=".0f", cmap="OrRd", vmin=0, vmax=100, ax=ax, cbar_kws=bar)
     ax.set(xlabel="query head", ylabel="layer")
     return ax
@@ -72,13 +80,13 @@ def kept_part_accuracy(frame: pd.DataFrame, *, full: float, ax: Axes) -> Axes:
 
 def training_curves(log: pd.DataFrame) -> tuple[Axes, Axes]:
     """Loss on training and held-out traces, and held-out ranking, by epoch (`log.csv` of a head)."""
-    _, (loss, ranking) = plt.subplots(1, 2, figsize=(8.4, 3), layout="constrained")
+    _, (loss, ranking) = plt.subplots(1, 2, figsize=(PAGE, 2.9), layout="constrained")
     loss.plot(log.epoch, log.train_mse, color=COLOURS["head"], marker=".", label="training")
     loss.plot(log.epoch, log.held_out_mse, color=LINE, marker=".", label="held out")
     ranking.plot(log.epoch, log.held_out_kendall_tau, color=COLOURS["head"], marker=".", label="Kendall tau")
     ranking.plot(log.epoch, log.held_out_top20_overlap, color=LINE, marker=".", label="top-20 % overlap")
     finish(loss, "best", xlabel="epoch", ylabel="squared error (mapped label²)", yscale="log")
-    finish(ranking, "lower right", xlabel="epoch", ylabel="held-out traces (fraction)", ylim=(0, 1))
+    finish(ranking, "lower right", xlabel="epoch", ylabel="on held-out traces", ylim=(0, 1))
     for ax in (loss, ranking):
         ax.xaxis.get_major_locator().set_params(integer=True)
     return loss, ranking
@@ -124,8 +132,7 @@ def recipe_comparison(frame: pd.DataFrame, *, metric: str, ax: Axes) -> Axes:
     ax.errorbar(part["mean"], places, xerr=spread(part, "mean"), fmt="o", capsize=3, color=COLOURS["head"])
     ax.set_yticks(places, part.recipe)
     ax.grid(axis="x", color="0.9")
-    label = _METRIC_LABELS.get(metric, metric) + ", held-out traces"
-    return finish(ax, xlabel=label, ylim=(-0.6, len(part) - 0.4))
+    return finish(ax, xlabel=_METRIC_LABELS.get(metric, metric), ylim=(-0.6, len(part) - 0.4))
 
 
 def cost_of_the_head(costs: pd.DataFrame, even: dict[str, float | None], *, ax: Axes) -> Axes:

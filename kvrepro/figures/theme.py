@@ -10,8 +10,14 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.optimize import isotonic_regression
 
-BAR, BAR_EDGE, LINE, FULL = "#aed4ee", "#5b9cc9", "#e8821e", "#4d4d4d"
+# those that words have too (LINE, FULL, BEST, RANDOM, NOTE) have a contrast of 4.5 and more on white
+BAR, BAR_EDGE, LINE, FULL = "#aed4ee", "#5b9cc9", "#b85c00", "#4d4d4d"
+# of many series a few stand out, told apart by colour-blind readers as well; the rest is grey, its names darker
+BEST, RANDOM, REST, NOTE = "#0068a8", "#98307a", "#b4b4b4", "#666666"
+# inches that a figure may be wide: shrunk to a phone's 390 px, text of 10 points still has 8 px
+PAGE = 6.4
 
 
 def set_theme() -> None:
@@ -50,7 +56,8 @@ def interval_lines(
 def spread(frame: pd.DataFrame, y: str, lo: str = "lo", hi: str = "hi") -> np.ndarray:
     """Distances of an interval's ends from its estimate as `errorbar` takes them, `[2, rows]`."""
     # rounded tables may hold an end a little inside its estimate
-    return np.clip([frame[y] - frame[lo], frame[hi] - frame[y]], 0, None)
+    middle, low, high = (frame[name].to_numpy(float) for name in (y, lo, hi))
+    return np.array([middle - low, high - middle]).clip(0, None)
 
 
 def finish(ax: Axes, legend: str | None = None, **settings) -> Axes:
@@ -67,6 +74,31 @@ def finish(ax: Axes, legend: str | None = None, **settings) -> Axes:
     return ax
 
 
+def end_labels(ax: Axes, labels: Mapping[str, tuple[float, float, str]], *, size: float = 9) -> None:
+    """Name lines at their right ends, instead of a legend; names that would touch are moved apart, with a thin line.
+
+    Args:
+        labels: name -> x and y of the line's end, as data, and its colour. Call it when limits and scales are set.
+    """
+    ax.figure.canvas.draw()
+    pixels = ax.figure.dpi / 72
+    apart, edge = 1.25 * size * pixels, ax.get_window_extent()
+    ends = {name: ax.transData.transform((x, y)) for name, (x, y, _) in labels.items()}
+    order = sorted(ends, key=lambda name: ends[name][1])
+    # as near to their lines as they can be without touching, and inside the panel where there is room
+    steps = apart * np.arange(len(order))
+    places = isotonic_regression([ends[name][1] for name in order] - steps).x
+    places = np.clip(places, edge.y0, max(edge.y0, edge.y1 - steps[-1])) + steps
+    for name, place in zip(order, places, strict=True):
+        (x, y, colour), at = labels[name], ax.transAxes.inverted().transform((edge.x1, place))
+        ax.annotate(
+            name, (x, y), xytext=(1.05, at[1]), textcoords="axes fraction", color=colour, size=size, va="center",
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2,
+                        "relpos": (0, 0.5)},
+            annotation_clip=False,
+        )  # fmt: skip
+
+
 def legend_below(figure: Figure, ax: Axes, size: float = 8) -> None:
     """One legend for all panels in a row under the figure, of what one of them holds."""
     handles, names = ax.get_legend_handles_labels()
@@ -75,6 +107,6 @@ def legend_below(figure: Figure, ax: Axes, size: float = 8) -> None:
 
 def not_measured(ax: Axes) -> Axes:
     """An empty panel that says why."""
-    ax.text(0.5, 0.5, "not measured", ha="center", va="center", color="0.5", transform=ax.transAxes)
+    ax.text(0.5, 0.5, "not measured", ha="center", va="center", color=NOTE, transform=ax.transAxes)
     ax.set(xticks=[], yticks=[])
     return ax

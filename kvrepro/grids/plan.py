@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import write_json
+from ..methods.own import is_reference
 from ..paths import PACKAGE, committed_summary, project_root, results_root, working_root
 from ..runs.folder import MANIFEST
-from ..runs.profiles import Profile
+from ..runs.profiles import Profile, profile_file
 from ..runs.throughput import Panel
 from .executors import Executor
 from .folder import GridFolder
@@ -149,9 +150,12 @@ def _figure_code(profile: Profile) -> list[str]:
     """What the figures are drawn with: a change of it draws them again, and runs no cell."""
     parts = [
         *(PACKAGE / "figures").glob("*.py"),
-        *(PACKAGE / "analysis" / f"{name}.py" for name in ("budget_findings", "method_table", "verdict")),
+        *(PACKAGE / "analysis" / f"{name}.py" for name in ("budget_findings", "comparison", "method_table", "verdict")),
         *(PACKAGE / "runs" / f"{name}.py" for name in ("summary", "throughput")),
         project_root() / "notebooks" / f"{profile.notebook}.ipynb",
+        # which cells there are, for a comparison is written again, and a method's file may be what it was before
+        profile_file(profile.name),
+        *{cell.method.rpartition(":")[0] for cell in profile.cells if is_reference(cell.method)},
         *filter(None, [committed_summary(profile.name)]),
     ]
     return sorted(map(str, parts))

@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ ATTENTION = ("none", "queries", "step")
 SCALARS = {t.__name__: t for t in (bool, int, float, str)}
 # hooks of version 0.1 that are called otherwise now: under the old name nobody would call them
 RENAMED = {"moved": "after_compact"}
+# names are parts of folders
+NAME_FORM = r"[\w-]+"
+_HERE = "kvrepro.methods"
 
 
 def declare(cls: type) -> None:
@@ -32,10 +35,10 @@ def declare(cls: type) -> None:
     """
     own = vars(cls)
     if "name" not in own:
-        cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower().removesuffix("_method")
+        cls.name = default_name(cls.__name__)
     if "source" not in own:
         cls.source = f"{cls.__module__}.{cls.__qualname__}"
-    for what, form in (("name", r"[\w-]+"), ("source", r".+"), ("state", r".+")):
+    for what, form in (("name", NAME_FORM), ("source", r".+"), ("state", r".+")):
         value = getattr(cls, what)
         if not isinstance(value, str) or not re.fullmatch(form, value):
             hint = " of letters, digits, _ and -" if what == "name" else ""
@@ -53,6 +56,11 @@ def declare(cls: type) -> None:
             f"class {cls.__name__}: {bare[0]} = {own[bare[0]]!r} has no type, so the dataclass ignores it; write "
             f"`{bare[0]}: {type(own[bare[0]]).__name__} = {own[bare[0]]!r}`"
         )
+
+
+def default_name(class_name: str) -> str:
+    """What a method class is called that states no name: `KeyNormMethod` is `key_norm`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).lower().removesuffix("_method")
 
 
 def _check_limits_declared(cls: type) -> None:
@@ -97,23 +105,103 @@ def option_types(cls: type) -> dict[str, str]:
     return {n: k if isinstance(k, str) else k.__name__ if isinstance(k, type) else str(k) for n, k in kinds.items()}
 
 
+@dataclass(frozen=True)
+class Declared:
+    """What the source of a method class says.
+
+    Attributes:
+        name: the class's own; None where it states none.
+        needs: its own, else those of its base.
+        options: as `option_types`, those of its bases first.
+        bases: classes of the package that it is or derives from, as in `METHODS`; none for what is no method.
+    """
+
+    name: str | None
+    needs: tuple[str, ...]
+    options: dict[str, str]
+    bases: tuple[str, ...]
+
+
 @cache
 def declared_options(target: str) -> dict[str, str]:
     """`option_types` of a method of the package (`target` as in `METHODS`), read from its source, so without torch."""
+    return _read_target(target).options
+
+
+@cache
+def _read_target(target: str) -> Declared:
     module, name = target.split(":")
-    tree = ast.parse((Path(__file__).parent / f"{module}.py").read_text())
+    found = read_class(Path(__file__).parent / f"{module}.py", name)
+    return Declared(found.name, found.needs, found.options, (target, *found.bases))
+
+
+def read_class(path: Path, name: str) -> Declared:
+    """Read a method class from a file's source; its bases lie in the same file or in this package.
+
+    Raises:
+        SyntaxError: the file is no Python.
+        KvreproError: it has no such class at its top level, a base lies elsewhere, or `name` or `needs` is no literal.
+    """
+    tree = ast.parse(path.read_bytes())
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    imported = {
-        alias.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
-    }
+    if name not in classes:
+        raise UnknownNameError(f"class of {path}", name, classes)
+    needs: tuple[str, ...] = ()
     options: dict[str, str] = {}
-    for base in map(ast.unparse, classes[name].bases):
-        options |= declared_options(f"{module if base in classes else imported[base]}:{base}")
+    bases: tuple[str, ...] = ()
+    # as Python asks them: the first one has the last word
+    for base in reversed(classes[name].bases):
+        text = ast.unparse(base)
+        if text == "object":
+            continue
+        # a class of the file is a base of those below it
+        is_near = text in classes and classes[text].lineno < classes[name].lineno
+        if is_near and path.parent != Path(__file__).parent:
+            parent = read_class(path, text)
+        else:
+            parent = _read_target(f"{path.stem}:{text}" if is_near else _target(path, name, text, tree))
+        needs, bases = parent.needs or needs, parent.bases + bases
+        options |= parent.options
+    stated: dict[str, Any] = {}
     for line in classes[name].body:
         if isinstance(line, ast.AnnAssign) and "ClassVar" not in (kind := ast.unparse(line.annotation)):
             options[line.target.id] = kind
+        for target in line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]:
+            if isinstance(target, ast.Name) and target.id in ("name", "needs"):
+                stated[target.id] = _literal(path, name, target.id, line.value)
     options.pop("schedule", None)
-    return options
+    return Declared(stated.get("name"), tuple(stated.get("needs", needs)), options, bases)
+
+
+def _literal(path: Path, cls: str, what: str, value: ast.expr | None) -> Any:
+    try:
+        return ast.literal_eval(value)
+    except ValueError as error:
+        raise KvreproError(
+            f"{path}: class {cls}: `{what}` must be written out, so that it can be read without running the file; "
+            f"given {ast.unparse(value)}"
+        ) from error
+
+
+def _target(path: Path, cls: str, base: str, tree: ast.Module) -> str:
+    """A base class as in `METHODS`, from the name that the file calls it by."""
+    full = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            full |= {a.asname or a.name.split(".")[0]: a.name if a.asname else a.name.split(".")[0] for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            # the package's own files say `from .base`
+            module = f"{_HERE}.{node.module}" if node.level else node.module
+            full |= {a.asname or a.name: f"{module}.{a.name}" for a in node.names}
+    first, dot, rest = base.partition(".")
+    dotted = full.get(first, first) + dot + rest
+    module, _, found = dotted.replace("kvrepro.EvictionMethod", f"{_HERE}.base.EvictionMethod").rpartition(".")
+    if not module.startswith(f"{_HERE}.") or not (Path(__file__).parent / f"{module.rpartition('.')[2]}.py").is_file():
+        raise KvreproError(
+            f"{path}: class {cls}: its base {base} is neither in this file nor a method of kvrepro (a method derives "
+            "from kvrepro.EvictionMethod); the file alone says what its cells are"
+        )
+    return f"{module.removeprefix(f'{_HERE}.')}:{found}"
 
 
 def checked_options(method: str, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:

@@ -28,6 +28,8 @@ from .budgets import (
     window_only,
 )
 from .declaration import SCALARS, checked_options, declared_options, option_types
+from .learned.folder import LEARNED
+from .own import is_reference, own_class, own_method
 
 if TYPE_CHECKING:
     from .base import EvictionMethod
@@ -41,20 +43,22 @@ class MethodEntry:
         target: module and class.
         published: what the method's own paper means by a budget.
         only_window: the window that defines the method, if one does.
-        learned: the field of a cell that names the trained folder which the method reads; what is in it counts in the
+        learned: fields of a cell that name the trained folders which the method reads; what is in them counts in the
             cell's hash.
         reads_separators: the method reads the model's separators, which count too.
         revision: raised when the method's own scores change, so that its older cells are not taken for new ones.
         switch_revisions: of a switch's scores, where it is on.
+        content: of a user's own class what it is and what its file holds, which counts too.
     """
 
     target: str
     published: Rule = dynts_rule
     only_window: int | None = None
-    learned: str | None = None
+    learned: tuple[str, ...] = ()
     reads_separators: bool = False
     revision: int = 1
     switch_revisions: tuple[tuple[str, int], ...] = ()
+    content: str | None = None
 
     def revision_of(self, options: dict | None) -> int:
         """The revision that counts under a cell's options."""
@@ -83,24 +87,26 @@ METHODS: dict[str, MethodEntry] = {
     "snapkv": MethodEntry("snapkv:SnapKVMethod", remains(8, 128)),
     "rkv": MethodEntry("rkv:RKVMethod", remains(8, 128)),
     # DynTS and its ablations as published
-    "dynts": MethodEntry("dynts:DynTSMethod", learned="predictor"),
+    "dynts": MethodEntry("dynts:DynTSMethod", learned=("predictor",)),
     "dynts_random": MethodEntry("ablations:DynTSRandomMethod"),
-    "dynts_bottom": MethodEntry("ablations:DynTSBottomMethod", learned="predictor"),
-    "dynts_noque": MethodEntry("ablations:DynTSNoQuestionMethod", learned="predictor"),
+    "dynts_bottom": MethodEntry("ablations:DynTSBottomMethod", learned=("predictor",)),
+    "dynts_noque": MethodEntry("ablations:DynTSNoQuestionMethod", learned=("predictor",)),
     "dynts_nothink": MethodEntry("ablations:DynTSNoThinkingMethod", window_only(fills_ratio=False)),
-    "dynts_nolocal": MethodEntry("ablations:DynTSNoLocalMethod", only_window=1, learned="predictor"),
+    "dynts_nolocal": MethodEntry("ablations:DynTSNoLocalMethod", only_window=1, learned=("predictor",)),
     # the fair ablations: the question always stays
     "random": MethodEntry("random:RandomMethod"),
-    "bottom": MethodEntry("ablations:BottomMethod", learned="predictor"),
+    "bottom": MethodEntry("ablations:BottomMethod", learned=("predictor",)),
     "question_window": MethodEntry("recency:QuestionWindowMethod"),
     # successors
     "random_attention": MethodEntry("random:RandomAttentionMethod", buffer_on_top),
     "vase_attnv": MethodEntry("vase:VaSEAttnVMethod", remains(None, 64)),
     "vase_dkv": MethodEntry("vase:VaSEDKVMethod", remains(None, 64)),
-    "triattention": MethodEntry("triattention:TriAttentionMethod", remains(0, 128), learned="calibration", revision=2),
+    "triattention": MethodEntry(
+        "triattention:TriAttentionMethod", remains(0, 128), learned=("calibration",), revision=2
+    ),
     "gkv": MethodEntry("gkv:GKVMethod", remains(16, 128)),
     "lazy_eviction": MethodEntry("lazy_eviction:LazyEvictionMethod", remains(None, 175)),
-    "foresight_kv": MethodEntry("foresight_kv:ForesightKVMethod", remains(None, 128), learned="judge"),
+    "foresight_kv": MethodEntry("foresight_kv:ForesightKVMethod", remains(None, 128), learned=("judge",)),
     "rpc": MethodEntry("rpc:RPCMethod", growing),
     "raas": MethodEntry("raas:RaaSMethod", remains(1, 1)),
     "tova": MethodEntry("tova:TOVAMethod", remains(0, 1)),
@@ -113,9 +119,37 @@ METHODS: dict[str, MethodEntry] = {
 }
 
 
-def check_method_name(name: str) -> None:
-    """Raise `UnknownNameError`, which lists the known methods, unless `name` is one of them."""
-    check_known("method", METHODS, name)
+def check_method_name(method: str) -> None:
+    """Raise `KvreproError` unless `method` is a known name, or names a class in a file, `FILE.py:CLASS`."""
+    if not is_reference(method):
+        check_known("method", METHODS, method)
+    elif (name := own_method(method).name) in METHODS:
+        _refuse_taken(method.rpartition(":")[2], name)
+
+
+def method_name(method: str) -> str:
+    """What tables and folders call a method: its name, for a reference the name that its class states."""
+    return own_method(method).name if is_reference(method) else method
+
+
+def method_entry(method: str) -> MethodEntry:
+    """The row of a method; a user's own class has what its source says, and the revision of the class it derives from.
+
+    Raises `KvreproError` as `check_method_name`.
+    """
+    check_method_name(method)
+    if not is_reference(method):
+        return METHODS[method]
+    own = own_method(method)
+    parents = [row for row in METHODS.values() if row.target in own.bases]
+    return MethodEntry(
+        "",
+        learned=tuple(need for need in own.needs if need in LEARNED),
+        reads_separators="separators" in own.needs,
+        revision=max([1, *(row.revision for row in parents)]),
+        switch_revisions=tuple(pair for row in parents for pair in row.switch_revisions),
+        content=own.content,
+    )
 
 
 def cell_options(method: str, options: Mapping[str, object]) -> dict[str, object]:
@@ -126,8 +160,10 @@ def cell_options(method: str, options: Mapping[str, object]) -> dict[str, object
     """
     if method == FULL:
         _refuse_for_full(options)
-    known = declared_options(METHODS[method].target)
-    return checked_options(method, options, {n: k for n, k in known.items() if k.removesuffix(" | None") in SCALARS})
+    known = own_method(method).options if is_reference(method) else declared_options(METHODS[method].target)
+    return checked_options(
+        method_name(method), options, {n: k for n, k in known.items() if k.removesuffix(" | None") in SCALARS}
+    )
 
 
 def idle_sizes(method: str, protocol: str | None, window: int | None) -> tuple[str, ...]:
@@ -136,7 +172,7 @@ def idle_sizes(method: str, protocol: str | None, window: int | None) -> tuple[s
     """
     if method == FULL:
         return ("budget", "window", "ratio", "evict_every", "protocol", "options")
-    entry = METHODS[method]
+    entry = method_entry(method)
     idle = [] if entry.only_window is None or window == entry.only_window else ["window"]
     if protocol == AS_PUBLISHED:
         probes = {"ratio": (0.5, None), "evict_every": (None, 1)}
@@ -159,12 +195,14 @@ def _refuse_for_full(given: Mapping[str, object]) -> None:
 
 
 def method_class(method: str | type[EvictionMethod]) -> type[EvictionMethod]:
-    """The class behind a name; a class of a caller's own is checked and stays what it is.
+    """The class behind a name or a reference, whose file is executed; a class is checked and stays what it is.
 
     Raises `KvreproError` for an unknown name, for what is no subclass of `EvictionMethod`, or has another method's
     name.
     """
-    if isinstance(method, str):
+    if isinstance(method, str) and is_reference(method):
+        method = own_class(method)
+    elif isinstance(method, str):
         check_method_name(method)
         module, cls = METHODS[method].target.split(":")
         return getattr(import_module(f".{module}", __package__), cls)
@@ -173,11 +211,12 @@ def method_class(method: str | type[EvictionMethod]) -> type[EvictionMethod]:
         raise KvreproError(f"method={method!r}: expected a name (kvrepro list methods) or a subclass of EvictionMethod")
     # a name of the table would bring that row's published schedule, and its name in every table
     if method.name in METHODS and not method.__module__.startswith(f"{__package__}."):
-        raise KvreproError(
-            f"class {method.__name__} is named {method.name!r}, which is a method of the package: give it another "
-            "`name`"
-        )
+        _refuse_taken(method.__name__, method.name)
     return method
+
+
+def _refuse_taken(cls: str, name: str) -> None:
+    raise KvreproError(f"class {cls} is named {name!r}, which is a method of the package: give it another `name`")
 
 
 def create_schedule(
@@ -225,7 +264,7 @@ def create_method(
     """Build a method under a budget.
 
     Args:
-        method: a name of `METHODS`, or a subclass of `EvictionMethod` of your own.
+        method: a name of `METHODS`, or a subclass of `EvictionMethod` of your own, also as `FILE.py:CLASS`.
         budget: slots per row; must be None for `full` and given for every other method.
         window: local window, slots; default 40 % of the budget.
         ratio: DynTS' share of candidates kept.

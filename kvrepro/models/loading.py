@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from ..bars import quiet_loading
 from ..errors import KvreproError
 from .failures import check_folder, explained
 from .memory import check_fits
@@ -41,7 +42,8 @@ def load_model(model: str | Path | ModelEntry, device: str | None = None):
         tokenizer = AutoTokenizer.from_pretrained(entry.source, **common)
         dtype = entry.dtype if entry.dtype == "auto" else getattr(torch, entry.dtype)
         common |= {"dtype": dtype, "use_safetensors": True}
-        loaded = AutoModelForCausalLM.from_pretrained(entry.source, **_placement(entry, device), **common)
+        with quiet_loading():
+            loaded = AutoModelForCausalLM.from_pretrained(entry.source, **_placement(entry, device), **common)
     except (OSError, SafetensorError, ImportError) as error:
         raise KvreproError(explained(entry, error)) from error
     if not hasattr(loaded, "hf_device_map"):

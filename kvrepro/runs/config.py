@@ -13,7 +13,8 @@ from ..engine.requests import SamplingConfig
 from ..errors import KvreproError, check_known
 from ..methods.budgets import PIN_OVERFLOW, resolve_protocol
 from ..methods.learned.folder import LEARNED
-from ..methods.table import cell_options, check_method_name, create_schedule, idle_sizes
+from ..methods.own import absolute_method
+from ..methods.table import cell_options, check_method_name, create_schedule, idle_sizes, method_name
 from ..models.identity import absolute_source
 from ..models.table import model_entry
 from .identity import cell_hash
@@ -31,6 +32,7 @@ class CellConfig:
     """One model on one benchmark with one method at one budget. Every field changes a number.
 
     Attributes:
+        method: a name, or a class of your own as `FILE.py:CLASS`, whose file is executed when the cell runs.
         budget: KV slots per row, tokens; None for `full`.
         window: local window, tokens; None takes the method's default share of the budget.
         ratio: share of candidates kept at an eviction (DynTS); None takes the default.
@@ -78,6 +80,7 @@ class CellConfig:
             self._set(name, typed(f"parameter {name}", getattr(self, name), expected))
         # a folder or a Hub id: notebooks run elsewhere, so a path must not depend on where the caller stands
         self._set("model", model_entry(self.model).reference)
+        self._set("method", absolute_method(self.method))
         for name in LEARNED:
             if (folder := getattr(self, name)) is not None:
                 self._set(name, absolute_source(folder))
@@ -100,7 +103,7 @@ class CellConfig:
     def _check_method(self) -> None:
         """Build the schedule once, so that sizes that do not fit fail before a model is loaded; type the options."""
         check_method_name(self.method)
-        create_schedule(self.method, self.budget, self.window, self.ratio, self.evict_every, self.protocol)
+        create_schedule(self.method_name, self.budget, self.window, self.ratio, self.evict_every, self.protocol)
         for name, value in (self.options or {}).items():
             if name in FIELD_NAMES:
                 raise KvreproError(f"options may not hold {name}={value!r}: it is a parameter of the cell itself")
@@ -142,6 +145,11 @@ class CellConfig:
         """The sampling part; checks its own ranges."""
         return SamplingConfig(self.temperature, self.top_p, self.top_k, self.sampling_order)
 
+    @property
+    def method_name(self) -> str:
+        """The method's name; of a class in a file the one that it states."""
+        return method_name(self.method)
+
     def method_options(self) -> dict[str, Any]:
         """Arguments for `create_method`."""
         names = ("budget", "window", "ratio", "evict_every", "protocol", "pin_overflow")
@@ -153,7 +161,7 @@ class CellConfig:
         switches = [
             _SWITCH_LABELS.get((name, value), f"{name}={value}") for name, value in sorted((self.options or {}).items())
         ]
-        return " + ".join([self.method, *switches])
+        return " + ".join([self.method_name, *switches])
 
     def resolved(self) -> dict[str, Any]:
         """All fields, defaults included, in the order of definition."""
@@ -172,7 +180,7 @@ class CellConfig:
         """`model/benchmark/method-budget/hash8`, the cell's folder below its profile."""
         budget = "none" if self.budget is None else self.budget
         model = self.model.rstrip("/").rsplit("/", 1)[-1]
-        return f"{model}/{self.benchmark}/{self.method}-{budget}/{self.hash8}"
+        return f"{model}/{self.benchmark}/{self.method_name}-{budget}/{self.hash8}"
 
 
 FIELD_NAMES = tuple(f.name for f in fields(CellConfig))

@@ -39,10 +39,10 @@ _OF_EACH = (
 
 
 def graded(problems: Sequence[Problem], rows: list[dict[str, Any]], config: CellConfig) -> list[dict[str, Any]]:
-    """Rows with gold, extracted answer, verdict and the rule that decided."""
-    golds = {p.problem_id: p.gold for p in problems}
+    """Rows with question, gold, extracted answer, verdict and the rule that decided."""
+    asked = {p.problem_id: {"question": p.question, "gold": p.gold} for p in problems}
     options = {p.problem_id: p.options for p in problems}
-    rows = [{**row, "gold": golds[row["problem_id"]]} for row in rows]
+    rows = [{**row, **asked[row["problem_id"]]} for row in rows]
     found = regrade(rows, benchmark_entry(config.benchmark).kind, workers=1, options=options)
     return [{name: value for name, value in row.items() if name != "grader"} for row in found]
 

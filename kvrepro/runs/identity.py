@@ -10,7 +10,7 @@ from typing import Any
 
 from ..benchmarks.table import rows_identity
 from ..methods.learned.folder import LEARNED
-from ..methods.table import METHODS
+from ..methods.table import method_entry, method_name
 from ..models.identity import folder_fingerprint, model_identity, predictor_fingerprint
 from ..models.table import ModelEntry, model_entry, predictor_source
 
@@ -22,20 +22,27 @@ def cell_hash(values: Mapping[str, Any]) -> str:
     """First eight hex digits over a cell's identity.
 
     Every parameter; weights, files and row of the model; rows of the benchmark; the trained folder that the method
-    reads; the method's revision and the protocol's version.
+    reads; the method's revision, the file of a user's own, and the protocol's version.
 
     Args:
         values: all parameters of the cell by name.
     """
-    entry, method = model_entry(values["model"]), METHODS[values["method"]]
+    entry, method = model_entry(values["model"]), method_entry(values["method"])
     identity = {
-        # folders count by what is in them, not by where they are
-        "config": {**values, "model": entry.name, **dict.fromkeys(LEARNED)},
+        # folders and files count by what is in them, not by where they are
+        "config": {
+            **values,
+            "model": entry.name,
+            "method": method_name(values["method"]),
+            **dict.fromkeys(LEARNED),
+        },
         "protocol": ENGINE_REVISION,
         "rows": rows_identity(values["benchmark"]),
         **model_identity(entry, reads_separators=method.reads_separators),
     }
-    if name := method.learned:
+    if method.content is not None:
+        identity["method"] = method.content
+    for name in method.learned:
         source = learned_source(entry, name, values[name])
         # a head may lie on the Hub, or nowhere
         is_head = name == "predictor"

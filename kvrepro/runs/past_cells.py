@@ -65,7 +65,7 @@ class PastCell:
             score, tps = manifest["score"], manifest["stats"]["decode_tps"]
             total = score["mean_new_tokens"] * score["n_problems"] * score["n_samples"]
             overhead = None if (whole := whole_s(manifest)) is None else _outside_decoding(whole, total, tps)
-            cell = (config.model, config.benchmark, config.method, config.budget)
+            cell = (config.model, config.benchmark, config.method_name, config.budget)
             return cls(*cell, score["mean_new_tokens"], tps, overhead, MEASURED)
         except KeyError:
             return None
@@ -147,9 +147,9 @@ def expected_speed(config: CellConfig, known: list[PastCell]) -> tuple[float, fl
     mine = [m for m in known if m.model == config.model and m.tps > 0]
     tokens, _ = expected_tokens(config, known)
     for fits in (
-        lambda m: (m.benchmark, m.method) == (config.benchmark, config.method),
+        lambda m: (m.benchmark, m.method) == (config.benchmark, config.method_name),
         lambda m: m.benchmark == config.benchmark and (m.budget is None) == (config.budget is None),
-        lambda m: m.method == config.method,
+        lambda m: m.method == config.method_name,
         lambda m: (m.budget is None) == (config.budget is None),
     ):
         found = _ranked(config, [m for m in mine if fits(m)], config.budget or tokens)
@@ -193,7 +193,7 @@ def _ranked(config: CellConfig, known: list[PastCell], size: float) -> list[Past
     order = (MEASURED, GIVEN, ELSEWHERE)
 
     def distance(m: PastCell) -> tuple[bool, int, float]:
-        return m.method != config.method, order.index(m.source), abs(m.size_tokens - size)
+        return m.method != config.method_name, order.index(m.source), abs(m.size_tokens - size)
 
     ranked = sorted(known, key=distance)
     return [m for m in ranked if (m.method, m.source) == (ranked[0].method, ranked[0].source)]

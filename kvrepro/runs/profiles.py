@@ -1,4 +1,7 @@
-"""Profiles: YAML files under `nbs_params/` that name a set of cells and the figures drawn from them."""
+"""Profiles: YAML files that name a set of cells and the figures drawn from them.
+
+They lie under `nbs_params/`; that of a comparison beside its results.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,17 @@ from typing import Any
 from ..errors import KvreproError, UnknownNameError, check_known
 from ..files import read_yaml
 from ..methods.learned.folder import LEARNED
+from ..methods.own import absolute_method
 from ..models.table import generation_defaults
-from ..paths import profiles_folder, project_root
+from ..paths import profiles_folder, project_root, results_root, working_root
 from .config import CellConfig
 from .folder import CellFolder
 from .throughput import Panel, ThroughputSettings
 
 _KEYS = {"title", "notebook", "methods", "defaults", "panels", "paper_marks", "throughput"}
 _REHEARSAL_KEYS = {"title", "rehearses", "scale_tokens", "set", "throughput"}
+# a comparison's own profile, below the results: its name begins with the one and its file is called the other
+COMPARISON, COMPARISON_FILE = "compare-", "profile.yaml"
 # what `scale_tokens` shrinks
 _TOKEN_FIELDS = ("budget", "window", "evict_every", "max_new_tokens")
 
@@ -66,6 +72,23 @@ def profile_names() -> list[str]:
     return sorted(p.stem for p in profiles_folder().glob("*.yaml"))
 
 
+def comparison_names() -> list[str]:
+    """Names of the comparisons whose profiles lie in the results."""
+    return sorted(path.parent.name for path in results_root().glob(f"{COMPARISON}*/{COMPARISON_FILE}"))
+
+
+def profile_file(name: str) -> Path:
+    """The YAML file of a profile or of a comparison.
+
+    Raises:
+        UnknownNameError: no such profile.
+    """
+    if name in comparison_names():
+        return results_root() / name / COMPARISON_FILE
+    check_known("profile", [*profile_names(), *comparison_names()], name)
+    return profiles_folder() / f"{name}.yaml"
+
+
 def load_profile(name: str) -> Profile:
     """Read and validate a profile; every cell is built, so a mistake anywhere in it is found here.
 
@@ -73,8 +96,7 @@ def load_profile(name: str) -> Profile:
         UnknownNameError: no such profile, or a key that does not belong.
         KvreproError: a cell that cannot exist; names the panel.
     """
-    check_known("profile", profile_names(), name)
-    return parse_profile(name, profiles_folder() / f"{name}.yaml")
+    return parse_profile(name, profile_file(name))
 
 
 def parse_profile(name: str, path: Path) -> Profile:
@@ -92,9 +114,9 @@ def parse_profile(name: str, path: Path) -> Profile:
     cells: dict[str, CellConfig] = {}
     for number, panel in enumerate(panels, start=1):
         try:
-            for cell in _panel_cells(content, panel):
+            for cell in panel_cells(content, panel):
                 if cells.setdefault(json.dumps(cell.resolved(), sort_keys=True), cell) is not cell:
-                    raise KvreproError(f"{cell.method} at budget {cell.budget} is listed twice")
+                    raise KvreproError(f"{cell.label} at budget {cell.budget} is listed twice")
         except KvreproError as error:
             raise KvreproError(f"{path.name}, panel {number}: {error}") from error
     notebook = content.get("notebook", Profile.notebook)
@@ -155,8 +177,14 @@ def _rehearsal(name: str, path: Path, content: dict[str, Any]) -> Profile:
     )
 
 
-def _panel_cells(content: dict[str, Any], panel: Any) -> list[CellConfig]:
-    """`full` once and every other method at every budget; the panel's values go before the defaults."""
+def panel_cells(content: Mapping[str, Any], panel: Any) -> list[CellConfig]:
+    """`full` once and every other method at every budget; the panel's values go before the defaults.
+
+    A file of a method is looked for from the checkout, or without one from the current folder, as every job does.
+
+    Raises:
+        KvreproError: a cell that cannot exist.
+    """
     defaults = {} if content.get("defaults") is None else content["defaults"]
     for what, mapping in (("defaults", defaults), ("the panel", panel)):
         if not isinstance(mapping, dict):
@@ -181,6 +209,8 @@ def _panel_cells(content: dict[str, Any], panel: Any) -> list[CellConfig]:
         method = own["method"]
         for budget in [None] if method == "full" else budgets:
             chosen = {**values, "budget": budget, **own}
+            if isinstance(method, str):
+                chosen["method"] = absolute_method(method, working_root())
             if method == "full":
                 # shared defaults of the compressed cells mean nothing for the full cache
                 chosen.update(dict.fromkeys(("window", "ratio", "evict_every", "protocol", "options", *LEARNED)))

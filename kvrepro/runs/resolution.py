@@ -147,7 +147,7 @@ class ResolvedCell:
     def lines(self, left_out: Iterable[str], beside: Iterable[Mapping[str, Any]]) -> list[str]:
         """What a reader of the cell's numbers must know: `budget_line`, sizes that were left out, `protocol_note`."""
         left = ", ".join(left_out)
-        idle = f"{self.config.method} takes no {left} here: left out" if left else None
+        idle = f"{self.config.method_name} takes no {left} here: left out" if left else None
         return [line for line in (self.budget_line, idle, self.protocol_note(beside)) if line]
 
     def protocol_note(self, others: Iterable[Mapping[str, Any]]) -> str | None:
@@ -159,7 +159,7 @@ class ResolvedCell:
         mine = self.config
         beside = [o for o in others if (o["model"], o["benchmark"]) == (mine.model, mine.benchmark)]
         apart = [
-            f"{o['method']} at {o['budget']} ({o['protocol']})"
+            f"{o['method'].rpartition(':')[2]} at {o['budget']} ({o['protocol']})"
             for o in beside
             if None not in (o["protocol"], mine.protocol) and o["protocol"] != mine.protocol
         ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
+from ..bars import in_notebook, progress_bar
 from ..benchmarks.problem import Problem
 from ..benchmarks.prompts import prompt_hash
 from ..benchmarks.table import load_with_origin
@@ -171,13 +170,15 @@ def _make_replies(
     wanted = set(keys)
     mine = requests if part is None else part.take(requests)
     waiting = [r for r in mine if (r.problem_id, r.sample_id) in wanted]
-    title = f"{config.method}-{config.budget}" + (f" {part}" if part else "")
-    with tqdm(total=len(mine), initial=len(mine) - len(waiting), desc=title, file=sys.stderr) as bar:
+    title = "-".join(map(str, filter(None, (config.method_name, config.budget)))) + (f" {part}" if part else "")
+    with progress_bar(total=len(mine), initial=len(mine) - len(waiting), desc=title) as bar:
         for completion in engine.run(waiting):
             # a killed run leaves its times with its last reply
             own.append(_completion_row(completion, tokenizer, engine.think), progress())
             bar.update()
     own.end(progress())
+    if in_notebook():
+        print(f"{title}: {len(waiting)} replies in {own.facts['wall_s']:.0f} s")
     return own.facts
 
 

@@ -1,4 +1,4 @@
-"""One tidy row per cell of a profile, and its CSV."""
+"""One tidy row per cell of a profile, the scores of its problems, and both as CSV."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..engine.requests import NAN_LOGITS
@@ -14,7 +15,7 @@ from ..files import write_atomic
 from ..graders import REVISION
 from ..paths import results_root
 from .config import CellConfig
-from .folder import read_manifest
+from .folder import read_manifest, read_records
 from .profiles import Profile
 from .throughput import BUSY, Panel
 
@@ -50,7 +51,8 @@ def summary_row(
     known |= {name: None if measured is None else measured[name] for name in MEASURED} | {
         "run_tps": stats["decode_tps"]
     }
-    known |= {"label": config.label, "budget_tokens": config.budget, "kv_bytes_peak": stats["kv_bytes"]}
+    known |= {"method": config.method_name, "label": config.label}
+    known |= {"budget_tokens": config.budget, "kv_bytes_peak": stats["kv_bytes"]}
     known["slack_tokens"] = manifest["method"].get("slack_tokens", 0)
     return {name: known[name] for name in COLUMNS}
 
@@ -100,9 +102,30 @@ def _warn(text: str) -> None:
     warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
+def problem_means(folder: Path) -> dict[str, float]:
+    """Mean score of every problem of a finished cell, by problem id, in the order of its records."""
+    records = pd.DataFrame(read_records(folder), columns=["problem_id", "correct"])
+    return records.groupby("problem_id", sort=False).correct.mean().to_dict()
+
+
 def write_summary(profile: Profile, folder: Path) -> pd.DataFrame:
-    """Write `summary.csv` into the folder and return the frame."""
+    """Write `summary.csv` and `problems.csv` into the folder and return the frame of the first.
+
+    `problems.csv` has a row per finished cell and a column per problem: its mean score in [0, 1], without rounding;
+    empty where the cell's benchmark does not have it. Paired differences need no more than that.
+    """
     frame = summarise_profile(profile)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "summary.csv", frame.round(4).to_csv(index=False))
+    means = {f.cell_id: problem_means(f.path) for f in profile.folders if f.is_complete}
+    problems = pd.DataFrame.from_dict(means, orient="index").rename_axis("cell_id")
+    texts = problems.map(lambda mean: "" if np.isnan(mean) else np.format_float_positional(mean, trim="-"))
+    write_atomic(folder / "problems.csv", texts.to_csv())
     return frame
+
+
+def read_problem_means(path: Path) -> dict[str, dict[str, float]]:
+    """By cell id what `problem_means` found, from a `problems.csv`."""
+    # as text, because not every version of pandas reads a number to its last digit
+    frame = pd.read_csv(path, index_col="cell_id", dtype=str)
+    return {str(cell_id): means.dropna().map(float).to_dict() for cell_id, means in frame.iterrows()}

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
+from ..bars import progress_bar
 from ..errors import KvreproError
 from ..files import replacing, write_atomic
 from .trace_attention import label_sequence
@@ -78,7 +78,7 @@ def label_traces(
     for name in (PARTS, HIDDEN, *([HEADS] if options.keep_heads else [])):
         (folder / name).mkdir(exist_ok=True)
     share = range(workers.rank, len(traces), workers.count)
-    for index in tqdm(share, desc="labels", disable=not workers.is_main):
+    for index in progress_bar(share, desc="labels", is_shown=workers.is_main):
         if not (folder / PARTS / f"{index:05d}.json").is_file():
             _label_one(model, traces[index], think_end, folder, index, options)
 

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from ..bars import progress_bar
 from ..benchmarks.chains.language import NAMES
 from ..benchmarks.chains.problems import MOST_PASSES
 from ..engine.engine import Engine
@@ -155,7 +154,7 @@ def generate_traces(
         max_new_tokens=options.max_new_tokens,
         seed=options.seed,
     )
-    for completion in tqdm(engine.run(requests), total=len(requests), desc="traces"):
+    for completion in progress_bar(engine.run(requests), total=len(requests), desc="traces"):
         question = by_id[completion.request.problem_id]
         outcome = trace_outcome(completion, question, think, tokenizer)
         append_row(path, _row(completion, question, outcome, think, options.answer_share))

@@ -165,11 +165,13 @@ def test_a_run_in_small_ends_in_one_json_line_and_names_what_is_missing(monkeypa
     monkeypatch.setattr(command, "run_bench", run_small)
     monkeypatch.setattr(command, "_plan", lambda args: SMALL)
     monkeypatch.setattr("kvrepro.commands.bench.bench_shape", small_shape)
-    arguments = ["bench", "--variants", WINDOW, DYNTS, KVPRESS, "--threads", "1", "--out", str(tmp_path)]
-    assert main(arguments) == 0
+    arguments = ["bench", "--variants", WINDOW, DYNTS, KVPRESS, "--threads", "1"]
+    assert main([*arguments, "--out", str(tmp_path / "people")]) == 0
     shown = capsys.readouterr().out
     assert "left out: variant kvpress, why kvpress could not be installed: ERROR: no network" in shown
-    result = json.loads(shown.splitlines()[-1])
+    assert shown.splitlines()[-1].startswith(f"every measured point: {tmp_path}")
+    assert main([*arguments, "--out", str(tmp_path), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
     assert set(result) >= {"tps", "peak_rss_bytes", "kv_bytes_peak", "ratios", "bars", "confirm", "skipped", "file"}
     assert result["kv_bytes_peak"]["B2-C24-n48"][WINDOW] == 2 * 36 * (2 * 2 * 2 * 8 * 4)
     assert result["skipped"] == [{"variant": KVPRESS, "why": no_kvpress()[1]}]

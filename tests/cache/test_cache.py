@@ -205,3 +205,36 @@ def test_a_cache_that_nobody_holds_is_gone_at_once(random_model, method):
         assert held() is None
     finally:
         gc.enable()
+
+
+def test_beam_search_and_crops_outside_of_a_block_are_refused(random_model):
+    prompt = torch.tensor([[5, 6, 7, 8]])
+    cache = CompressedCache(random_model.config, 2, 40)
+    with pytest.raises(KvreproError, match=r"cannot exchange its rows \(beam search\)"):
+        random_model.generate(prompt, past_key_values=cache, num_beams=2, max_new_tokens=8)
+    for what in (
+        lambda: cache.crop(-1),
+        lambda: cache.batch_repeat_interleave(2),
+        lambda: cache.batch_select_indices(torch.tensor([0])),
+    ):
+        with pytest.raises(KvreproError, match="a compressed cache cannot"):
+            what()
+
+
+def test_outside_of_slot_attention_a_cache_that_has_evicted_is_refused(random_model):
+    cache = CompressedCache(random_model.config, 1, 12)
+    random_model(torch.tensor([[5, 6, 7, 8]]), past_key_values=cache)
+    cache.compact(KeepPlan(torch.tensor([0]), torch.tensor([[[[0, 2, 3]]]])))
+    with pytest.raises(KvreproError, match="its position, and a mask would hide the wrong ones"):
+        random_model(torch.tensor([[9]]), past_key_values=cache)
+    assert step(random_model, cache, [9]).isfinite().all()
+    assert (cache.lengths, cache.seen) == ([4], [5])
+
+
+def test_slot_attention_refuses_a_mask_that_hides_something(random_model):
+    ids = torch.tensor([[0, 5, 6, 7]])
+    with slot_attention(random_model), torch.inference_mode():
+        plain = random_model(ids).logits
+        assert torch.equal(random_model(ids, attention_mask=torch.ones(1, 4, dtype=torch.int64)).logits, plain)
+        with pytest.raises(KvreproError, match="slot attention knows no padding"):
+            random_model(ids, attention_mask=torch.tensor([[0, 1, 1, 1]]))

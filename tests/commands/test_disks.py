@@ -13,8 +13,8 @@ import sys
 import pytest
 
 from kvrepro.errors import RunError
-from kvrepro.figures.page import Report
 from kvrepro.files import write_rows
+from kvrepro.pages.report import Report
 from kvrepro.paths import project_root, results_root
 from kvrepro.runs.folder import MANIFEST, RECORD_FIELDS, RECORDS
 from kvrepro.runs.profiles import load_profile
@@ -136,7 +136,7 @@ def test_damage_is_named_where_it_counts_as_missing(call, monkeypatch, tmp_path)
     panels.finish(SMOKE.cells[:2], "smoke")
     (SMOKE.folders[0].path / RECORDS).write_text("{}\n{}\n")
     report = Report(summarise_profile(SMOKE), tmp_path / "index.html", [], 0)
-    monkeypatch.setattr("kvrepro.figures.page.write_report", lambda *_: report)
+    monkeypatch.setattr("kvrepro.pages.report.write_report", lambda *_: report)
     code, out, err = call("summary", "smoke", "--json")
     assert code == 0 and json.loads(out)["cells"] == 1
     said = "records.jsonl has 2 rows, manifest.json says 0; run the grid again"

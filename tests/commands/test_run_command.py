@@ -20,8 +20,9 @@ CELL = ["--set", "model=tiny-r1-llama", "--set", "benchmark=chain-12"]
 
 
 def test_dry_run_prints_the_resolved_cell_and_runs_nothing(call):
-    code, out, _ = call("run", *CELL, "--set", "method=window", "--set", "budget=192", "--dry-run")
-    shown = json.loads(out.splitlines()[-1])
+    command = ("run", *CELL, "--set", "method=window", "--set", "budget=192", "--dry-run")
+    code, out, _ = call(*command)
+    shown = json.loads(call(*command, "--json")[1])
     config = CellConfig("tiny-r1-llama", "chain-12", method="window", budget=192)
     assert code == 0
     assert shown["config"] == config.resolved()
@@ -74,7 +75,7 @@ def test_a_finished_cell_is_reported_and_not_run_again(call, monkeypatch):
     assert code == 0
     assert out.splitlines()[0] == "complete"
     assert "Pass@1 50.0 % [25.0, 75.0], n=4, k=1, 100 tokens/s" in out
-    assert json.loads(out.splitlines()[-1])["folder"] == str(folder.path)
+    assert out.rstrip().endswith(f"; in {folder.path}")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_a_shard_of_a_finished_cell_is_complete(call, monkeypatch):
     code, out, _ = call("run", *CELL, "--shard", "1/2")
     assert code == 0
     assert out.splitlines()[0] == "complete"
-    assert json.loads(out.splitlines()[-1])["score"]["pass_at_1"] == 0.5
+    assert json.loads(call("run", *CELL, "--shard", "1/2", "--json")[1])["score"]["pass_at_1"] == 0.5
 
 
 def test_a_shard_of_a_cell_that_is_finished_while_it_waits_is_complete(call, monkeypatch):
@@ -148,8 +149,8 @@ def test_a_shard_runs_under_its_claim_and_asks_cuda_nothing_before(call, monkeyp
     code, out, _ = call("run", *CELL, "--shard", "2/3")
     assert code == 0
     assert seen == [(config.cell_id, folder.partial, "2/3", True)]
-    assert f"{config.cell_id}: part 2/3: 3 replies made, 2 were there" in out
-    shown = json.loads(out.splitlines()[-1])
+    assert out == f"{config.cell_id}: part 2/3: 3 replies made, 2 were there\n"
+    shown = json.loads(call("run", *CELL, "--shard", "2/3", "--json")[1])
     assert (shown["shard"], shown["replies"], shown["made"]) == ("2/3", 5, 3)
     assert not claim.exists()
 

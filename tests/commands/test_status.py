@@ -30,13 +30,12 @@ def folders() -> list[CellFolder]:
 
 @pytest.fixture
 def status(call):
-    """Run the command: its lines, and its JSON object."""
+    """Run the command for people and for programs: its lines, and its JSON object."""
 
     def run():
         code, out, err = call("status", PROFILE)
         assert code == 0, err
-        *lines, last = out.splitlines()
-        return lines, json.loads(last)
+        return out.splitlines(), json.loads(call("status", PROFILE, "--json")[1])
 
     return run
 
@@ -264,7 +263,7 @@ def test_models_of_which_no_cell_is_finished_are_left_out_and_said(call):
     others = sum(cell.model != cells[0].model for cell in cells)
     assert 0 < others < len(cells)
     _, out, _ = call("status", "tiny")
-    found = json.loads(out.splitlines()[-1])
+    found = json.loads(call("status", "tiny", "--json")[1])
     assert found["estimate"]["untold"] == others and found["remaining_s"] > 0
     assert f"without {others} cells, of whose models none is finished" in out.splitlines()[1]
 

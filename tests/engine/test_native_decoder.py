@@ -118,9 +118,9 @@ def test_a_grid_compiles_once_before_its_cells(monkeypatch, capsys):
 
     built: list = []
     order: list[str] = []
-    monkeypatch.setattr("kvrepro.commands.grid.ensure_library", built.append)
+    monkeypatch.setattr("kvrepro.commands.arguments.ensure_library", built.append)
     monkeypatch.setattr(workflow, "run_snakemake", lambda *_: order.append(f"cells after {len(built)} builds") or 0)
-    monkeypatch.setattr("kvrepro.commands.grid.prepare", lambda *_: None)
+    monkeypatch.setattr("kvrepro.commands.running.prepare", lambda *_: None)
     cli.main(["grid", "smoke"])
     assert order == ["cells after 1 builds"]
     assert built == [native_decoder.native_folder()]
@@ -128,7 +128,7 @@ def test_a_grid_compiles_once_before_its_cells(monkeypatch, capsys):
     def nothing(folder):
         raise library.NativeUnavailableError("no compiler")
 
-    monkeypatch.setattr("kvrepro.commands.grid.ensure_library", nothing)
+    monkeypatch.setattr("kvrepro.commands.arguments.ensure_library", nothing)
     cli.main(["grid", "smoke"])
     assert "no compiled decode step (no compiler): on a CPU torch's products decode" in capsys.readouterr().err
     # where nothing is left to run, nothing is compiled either

@@ -96,7 +96,7 @@ def test_budget_curves_draw_cells_paper_and_what_is_missing(ax):
     hollow = [line for line in left.get_lines() if line.get_marker() == "D"]
     assert [line.get_ydata().tolist() for line in hollow] == [[70.0, pytest.approx(np.nan, nan_ok=True)]]
     assert hollow[0].get_markerfacecolor() == "none"
-    assert len(figure.legends[0].get_texts()) == 5
+    assert len(figure.legends[0].get_texts()) == 6
     plt.close(figure)
 
 
@@ -214,3 +214,12 @@ def test_reply_lengths_are_stacked_by_verdict(ax):
     reply_lengths(records, max_new_tokens=64, ax=ax)
     assert sum(bar.get_height() for bar in ax.patches) == 3
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["right", "wrong"]
+    legend, frame = ax.get_legend().get_window_extent(), ax.get_window_extent()
+    assert legend.xmin >= frame.xmax
+
+
+def test_reply_lengths_of_a_model_that_does_not_think_name_what_there_is(ax):
+    records = pd.DataFrame({"n_thinking_tokens": 0, "n_answer_tokens": [5, 9], "correct": False})
+    reply_lengths(records, max_new_tokens=64, ax=ax)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["wrong"]
+    assert sum(bar.get_height() for bar in ax.patches) == 2

@@ -10,7 +10,6 @@ import pytest
 
 from kvrepro.errors import KvreproError
 from kvrepro.figures import reply_pictures as pictures
-from kvrepro.figures.page import write_index
 from kvrepro.figures.reply_pictures import (
     PictureMaker,
     cell_picture,
@@ -21,6 +20,7 @@ from kvrepro.figures.reply_pictures import (
 )
 from kvrepro.models.loading import load_model
 from kvrepro.models.table import model_entry
+from kvrepro.pages.index import write_index
 from kvrepro.runs.config import CellConfig
 from kvrepro.runs.folder import CellFolder, read_records
 from kvrepro.runs.profiles import Profile

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
+
 from kvrepro.analysis.grader_review import (
     against_published,
     case_replies,
     compare_graders,
+    coverage_sentence,
     filterable,
+    grader_scores,
+    grader_sentences,
     metric_frame,
     run_replies,
 )
@@ -44,6 +49,29 @@ def test_disagreements_come_first():
     assert list(frame.problem_id) == ["c", "a", "b"]
     assert list(frame.strict) == [False, True, False]
     assert list(frame.compat) == [True, True, False]
+
+
+def test_the_graders_are_told_apart_in_replies_and_points():
+    frame = compare_graders(REPLIES * 4).assign(problem_id=range(12))
+    [text] = grader_sentences(frame)
+    assert text.startswith(
+        "integer: the graders disagree on 4 of 12 replies (right under compat alone: 4; under strict alone: 0). "
+        "compat beats strict by 33.3 points (+33.3 points ["
+    )
+    scores = grader_scores(frame).set_index("grader")
+    assert scores.pass_at_1.round(1).to_dict() == {"strict": 33.3, "compat": 66.7}
+    assert set(scores.n_problems) == {12} and set(scores.n_samples) == {1}
+
+
+def test_graders_that_agree_move_nothing():
+    frame = compare_graders(REPLIES[:2] * 5).assign(problem_id=range(10))
+    [text] = grader_sentences(frame)
+    assert text.startswith("integer: the graders disagree on 0 of 10 replies. compat and strict cannot be told apart")
+
+
+def test_coverage_is_told_by_kind_of_interval():
+    text = coverage_sentence(pd.DataFrame({"ours": [0.951, 0.962], "naive": [0.71, 0.76]}))
+    assert text.endswith("hold the true score: ours 95 to 96 %, naive 71 to 76 %.")
 
 
 def test_the_table_escapes_what_models_write_and_has_a_filter_per_column():

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import platform
+import re
 import shutil
+import subprocess
+import sys
+import time
 from ctypes import sizeof
 
 import pytest
@@ -207,13 +211,14 @@ def test_a_library_is_built_once_and_anew_when_something_changed(tmp_path, monke
         assert builds == 1 == sum("-o" in command for command in commands)
         (sources / library.MAIN).write_text('extern "C" int kvrepro_answer() { return 43; }\n')
         assert load().kvrepro_answer() == 43
-        assert len(list((tmp_path / "built").iterdir())) == 2, "something half-written was left"
+        left = sorted(path.suffix for path in (tmp_path / "built").iterdir())
+        assert left == [".lock", ".lock", ".so", ".so"], "something half-written was left"
         (sources / library.MAIN).write_text("this is no C++\n")
         with pytest.raises(library.NativeUnavailableError, match="ended with code 1: .*error"):
             load()
         (sources / library.MAIN).write_text('extern "C" int kvrepro_answer() { return 44; }\n')
         load()
-        newest = max((tmp_path / "built").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        newest = max((tmp_path / "built").glob("*.so"), key=lambda path: path.stat().st_mtime_ns)
         copy = tmp_path / "other" / newest.name
         copy.parent.mkdir()
         copy.write_bytes(b"not a library")
@@ -221,6 +226,49 @@ def test_a_library_is_built_once_and_anew_when_something_changed(tmp_path, monke
             library.load_library(copy.parent)
     finally:
         library.load_library.cache_clear()
+
+
+BUILD = """
+import sys, time
+from pathlib import Path
+from kvrepro.kernels.native import library
+library.SOURCES, library.PATIENCE_S = Path(sys.argv[1]), 0.2
+build, mark = library._build, Path(sys.argv[1]) / "begun"
+def slow(*arguments):
+    mark.touch()
+    while not (mark.parent / "go").exists():
+        time.sleep(0.02)
+    build(*arguments)
+library._build = slow
+print(library.load_library(Path(sys.argv[2])).kvrepro_answer())
+"""
+
+
+def test_only_the_process_that_compiles_says_so_and_others_say_whom_they_wait_for(tmp_path):
+    (tmp_path / library.MAIN).write_text('extern "C" int kvrepro_answer() { return 42; }\n')
+    command = [sys.executable, "-c", BUILD, str(tmp_path), str(tmp_path / "built")]
+
+    def start():
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    first = start()
+    while not (tmp_path / "begun").exists():
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.02)
+    second = start()
+    said = second.stderr.readline()
+    (tmp_path / "go").touch()
+    (shown, told), (other, more) = first.communicate(), second.communicate()
+    assert (shown, other) == ("42\n", "42\n")
+    begun, ended = told.splitlines()
+    assert begun == "compiling the decode step for this processor, once ..."
+    assert re.fullmatch(rf"compiled the decode step in \d+ s; it is kept in {tmp_path / 'built'}", ended)
+    assert (
+        said.startswith(f"process {first.pid} on ") and said.endswith("this processor: waiting for it\n") and not more
+    )
+    # and once it is there nobody says anything
+    third = start().communicate()
+    assert third == ("42\n", "")
 
 
 def test_without_a_compiler_the_message_says_what_to_do(tmp_path, monkeypatch):

@@ -176,7 +176,7 @@ def test_a_fork_has_loaded_whatever_of_the_package_a_cell_or_a_page_uses(forks):
         from kvrepro.methods.table import METHODS, method_class
         for name in METHODS:
             method_class(name)
-        for name in ("cli", "commands.run", "commands.summary", "runs.runner", "figures.page", "bench.throughput"):
+        for name in ("cli", "commands.run", "commands.summary", "runs.runner", "pages.report", "bench.throughput"):
             import_module(f"kvrepro.{name}")
         print(len(METHODS), *sorted(name for name in set(sys.modules) - before if name.startswith("kvrepro")))
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -204,26 +205,44 @@ def test_the_command_prints_totals_and_one_object(capsys):
 
 
 def test_the_command_says_how_long_a_machine_with_several_gpus_takes(call):
-    code, out, err = call("plan", "--profile", "paper", "--gpu", "h100", "--gpus", "8")
+    command = ("plan", "--profile", "paper", "--gpu", "h100", "--gpus", "8")
+    code, out, err = call(*command)
     assert code == 0, err
-    result = json.loads(out.splitlines()[-1])
+    result = json.loads(call(*command, "--json")[1])
     box = result["box"]
     assert box["gpus"] == 8 and box["longest_s"] == max(c["seconds"] for c in result["cells"])
     assert box["one_gpu_s"] == pytest.approx(3600 * (result["hours"] + result["throughput_hours"]), abs=4)
     assert box["one_gpu_s"] / 8 < box["seconds"] < box["one_gpu_s"]
     lines = out.splitlines()
     speedup = f"{box['one_gpu_s'] / box['seconds']:.1f} times as fast as one; limited by throughput"
-    assert lines[1].startswith("8 x h100: ") and speedup in lines[1]
+    assert lines[2].startswith("8 x h100: ") and speedup in lines[2]
     fits = sorted(c["largest_batch"] for c in result["cells"] if c["cell_id"].startswith("r1-llama/"))
-    assert f"batch of r1-llama: 20 rows; {fits[0]} to {fits[-1]} fit (column `fits`)" in lines
+    assert any(line.endswith(f"20 rows are decoded together, {fits[0]} to {fits[-1]} would fit") for line in lines)
+
+
+@pytest.mark.parametrize("profile", ["tiny", "tiny-methods", "paper-methods"])
+def test_the_table_has_a_line_per_cell_that_fits_a_terminal_and_ends_without_an_object(call, profile):
+    code, out, err = call("plan", "--profile", profile, "--gpu", "h100")
+    assert code == 0, err
+    totals, table, sources = out.split("\n\n")
+    cells = load_profile(profile).cells
+    panels = {cell.cell_id.rsplit("/", 2)[0] for cell in cells}
+    head, *lines = table.splitlines()
+    rows = [line for line in lines if line.startswith("  ")]
+    assert len(rows) == len(cells) and {line.split(", ")[0] for line in lines if line not in rows} == panels
+    assert max(map(len, (head, *lines))) <= 120
+    assert {"KV GiB", "KV MiB"} & set(re.findall(r"KV \w+", head)) and re.search(r"time (s|min|h)", head)
+    assert totals.startswith(f"{profile}: {len(cells)} cells, all fit on h100 (74.5 GiB)\ntime: ")
+    assert re.match(r"(a: )?tokens [\w ]+, time bound", sources) and "{" not in out
 
 
 def test_a_cell_that_holds_up_the_others_is_named_with_the_way_out(call):
     from kvrepro.cli import build_parser
 
-    code, out, err = call("plan", "--profile", "paper-methods", "--gpu", "h100", "--gpus", "300")
+    command = ("plan", "--profile", "paper-methods", "--gpu", "h100", "--gpus", "300")
+    code, out, err = call(*command)
     assert code == 0, err
-    result, line = json.loads(out.splitlines()[-1]), out.splitlines()[1]
+    result, line = json.loads(call(*command, "--json")[1]), out.splitlines()[2]
     assert f"limited by its longest cell, {result['box']['longest_cell']} (" in line
     assert result["box"]["split_s"] < result["box"]["cells_s"]
     asked = build_parser().parse_args(line.split("`kvrepro ")[1].split("`")[0].split())

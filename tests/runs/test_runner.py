@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from kvrepro.benchmarks.table import load_problems
 from kvrepro.errors import KvreproError, RunError
 from kvrepro.files import read_rows
 from kvrepro.paths import CHECKPOINTS
@@ -46,6 +47,8 @@ def test_records_have_every_field_and_one_row_per_sample_in_order(finished):
         assert isinstance(record["correct"], bool)
         assert record["gold"].isdigit()
         assert record["n_prompt_tokens"] > 60
+    asked = {p.problem_id: p.question for p in load_problems(config.benchmark, 3)}
+    assert [r["question"] for r in records] == [asked[r["problem_id"]] for r in records]
 
 
 def test_a_reply_that_the_limit_cut_is_no_plain_failure(finished):

@@ -75,8 +75,8 @@ def test_one_process_at_a_time_works_in_a_folder(tmp_path):
 def test_the_commands_chain_through_their_default_folders(capsys, tmp_path):
     settings = ["--set", "traces.n_train=3", "--set", "traces.n_held_out=3", "--set", "traces.sizes=[4, 4]"]
     for command, extra in (("traces", []), ("labels", []), ("train", ["--epochs", "1", "--out", str(tmp_path / "h")])):
-        assert main([command, "tiny-r1-llama", *settings, *extra, "--threads", "1"]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+        assert main([command, "tiny-r1-llama", *settings, *extra, "--threads", "1", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["folder"].rsplit("/")[-1].split("-")[0] for line in lines] == ["traces", "labels", "h"]
     assert lines[2]["labels"] == lines[1]["folder"]
 

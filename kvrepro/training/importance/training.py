@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from ...bars import progress_bar
 from ...errors import KvreproError, RunError
 from ...files import write_atomic
 from ...methods.learned.importance import ImportancePredictor, PredictorShape
@@ -75,7 +75,7 @@ class PredictorTraining:
     def run(self) -> ImportancePredictor:
         """Train to the end and return the head: the best epoch's with early stopping, else the last."""
         patience = self.recipe.patience
-        with tqdm(total=self.recipe.epochs, initial=self.epoch, desc="head") as bar:
+        with progress_bar(total=self.recipe.epochs, initial=self.epoch, desc="head") as bar:
             # without a better held-out ranking for `patience` epochs no better one is expected
             while self.epoch < self.recipe.epochs and (
                 patience is None or not self.best or self.epoch - self.best["epoch"] < patience

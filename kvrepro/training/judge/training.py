@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from ...bars import progress_bar
 from ...cache.shape import CacheShape
 from ...errors import KvreproError
 from ...methods.learned.judge import FEATURES, EvictionJudge
@@ -77,7 +77,11 @@ def collect_examples(
         KvreproError: no sequence is long enough for an eviction.
     """
     rng = random.Random(seed)
-    found = [m for sequence in tqdm(sequences, desc="evictions") for m in drawn_examples(model, sequence, recipe, rng)]
+    found = [
+        m
+        for sequence in progress_bar(sequences, desc="evictions")
+        for m in drawn_examples(model, sequence, recipe, rng)
+    ]
     if not found:
         raise KvreproError(
             f"none of {len(sequences)} sequences is long enough for an eviction: it needs its prompt, or "
@@ -106,7 +110,7 @@ def train_judge(
     optimizer = torch.optim.Adam(judge.parameters(), lr=recipe.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps)
     rng, curve = random.Random(recipe.seed), []
-    for step in tqdm(range(recipe.steps), desc="judge"):
+    for step in progress_bar(range(recipe.steps), desc="judge"):
         total = 0.0
         for example in rng.choices(examples, k=recipe.batch_examples):
             scores = judge(example.features[:, None], slice(None))[:, 0]

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from kvrepro.figures.page import write_index, write_report
+from kvrepro.pages.index import write_index
+from kvrepro.pages.report import write_report
 from kvrepro.paths import project_root, results_root
 from kvrepro.runs.profiles import load_profile
 from kvrepro.runs.summary import COLUMNS
