@@ -54,9 +54,12 @@ bench: $(READY)  ## the engine beside transformers.generate, a reference-style l
 gpu-check:  ## correctness, kernels and decoding on one GPU, under 10 minutes; JSON into OUT
 	env -u OMP_NUM_THREADS $(PYTHON) -m kvrepro gpu-check --out $(OUT) $(GPU_CHECK)
 
-# Jupyter refuses to start for root, the only user of most containers, unless told that it is meant
-lab: $(READY)  ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab --notebook-dir notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
+# Jupyter refuses to start for root, the only user of most containers, unless told that it is meant. A container has no
+# browser, and its loopback is not that of its host; whoever comes needs the token. LAB_ARGS: more flags of Jupyter
+CONTAINER := $(or $(wildcard /.dockerenv /run/.containerenv),$(KUBERNETES_SERVICE_HOST))
+lab: $(READY)  ## JupyterLab on the notebooks; in a container for its host's browser
+	$(if $(CONTAINER),@echo "in a container: publish its port (docker run -p 8888:8888, kubectl port-forward POD 8888) and open the line with 127.0.0.1")
+	$(BIN)/jupyter lab --notebook-dir notebooks $(if $(filter 0,$(shell id -u)),--allow-root) $(if $(CONTAINER),--ip=0.0.0.0 --no-browser) $(LAB_ARGS)
 
 clean:
 	rm -rf $(VENV) $(LOWEST) results logs .snakemake .pytest_cache .ruff_cache *.egg-info build

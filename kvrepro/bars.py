@@ -1,4 +1,4 @@
-"""How far a long piece of work is: a bar on the error output, and nothing in a notebook, which shows it all in red."""
+"""How far a long piece of work is: bars on the error output, none in a notebook, which shows it in red; and times."""
 
 from __future__ import annotations
 
@@ -34,3 +34,14 @@ def quiet_loading() -> Iterator[None]:
         yield
     finally:
         logging.enable_progress_bar()
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the unit that reads best; `-` where they are not known."""
+    if seconds is None:
+        return "-"
+    if 0 < seconds < 1:
+        return f"{seconds:.1g} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -120,3 +120,22 @@ def test_make_lab_lets_root_in_and_no_flag_weakens_it_for_others(tmp_path, user,
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     (lab,) = [line for line in done.stdout.splitlines() if "jupyter lab" in line]
     assert ("--allow-root" in lab) == allowed
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(
+    ("variables", "environment", "is_container"),
+    [
+        (["CONTAINER="], {}, False),
+        (["CONTAINER=/run/.containerenv"], {}, True),
+        ([], {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, True),
+    ],
+    ids=["none", "file", "kubernetes"],
+)
+def test_make_lab_is_reached_from_outside_a_container_and_only_there(variables, environment, is_container):
+    command = ["make", "--dry-run", "--directory", str(ROOT), "lab", "LAB_ARGS=--port 9", *variables]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
+    (lab,) = [line for line in done.stdout.splitlines() if "jupyter lab" in line]
+    assert lab.endswith("--port 9") and "token" not in lab
+    assert ("--ip=0.0.0.0 --no-browser" in lab) == is_container
+    assert ("docker run -p" in done.stdout) == is_container

@@ -20,6 +20,17 @@ from .settings import DYNTS, GENERATE, SPLIT_PARTS, TITLES, VARIANTS, BenchSetti
 from .table import Points
 
 CPU, GPU = "bench", "gpu-check"
+# columns of `settings_of`, as a notebook heads them; `shown` is added there
+SETTING_HEADINGS = {
+    "new_tokens": "reply (tokens)",
+    "title": "loop",
+    "shown": "tokens/s",
+    "ratio_to_generate": "times transformers",
+    "ratio_to_reference": "times reference",
+    "ratio_to_kvpress": "times kvpress",
+    "kv_mib": "K and V (MiB)",
+    "rss_mib": "process (MiB)",
+}
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,21 @@ def table_of(measured: Measurement | None, name: str) -> pd.DataFrame:
     """One of a CPU measurement's tables: `settings`, `bars` or `confirmed`; a line that says so where it is empty."""
     rows = [] if measured is None else measured.data[name]
     return pd.DataFrame(rows or [{name: "not measured"}])
+
+
+def settings_of(measured: Measurement | None, batch: int, budget: int) -> pd.DataFrame:
+    """What was measured at one batch and budget: tokens per second with their spread over rounds, ratios, memory.
+
+    Returns:
+        Columns new_tokens, title, tps, tps_lo, tps_hi, kv_mib, rss_mib, and the ratios of those that have them.
+    """
+    frame = pd.DataFrame([] if measured is None else measured.data["settings"])
+    if frame.empty:
+        return pd.DataFrame(columns=["new_tokens", "title", "tps", "tps_lo", "tps_hi", "kv_mib", "rss_mib"])
+    mib = {"kv_mib": frame.kv_bytes_peak / 2**20, "rss_mib": frame.peak_rss_bytes / 2**20}
+    frame = frame.assign(title=frame.variant.map(TITLES), **mib)
+    chosen = frame[(frame["rows"] == batch) & (frame.budget == budget)]
+    return chosen.sort_values("new_tokens", kind="stable", ignore_index=True)
 
 
 def cost_by_step(measured: Measurement | None, batch: int, budget: int, tokens: int, points: int = 400) -> pd.DataFrame:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 
 from ..errors import KvreproError
-from .attention import slot_attention
 from .probes import PrefillProbe, Probe
 from .rotary import check_length
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,9 @@ def observe_sequence(model: PreTrainedModel, token_ids: Sequence[int], probe: Pr
     Its logits are of the last token only. Raises `KvreproError` for a sequence beyond the model's fixed frequencies, or
     attention that slots do not offer.
     """
+    # loads what a model is made of, for which commands that only look at methods would wait
+    from .attention import slot_attention
+
     check_length(model.config, len(token_ids))
     ids = torch.tensor([list(token_ids)], device=model.device)
     with slot_attention(model):

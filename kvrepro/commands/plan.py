@@ -9,12 +9,13 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from ..bars import duration
 from ..errors import KvreproError
 from ..runs.machines import GPUS, machine
 from ..runs.past_cells import past_cells
 from ..runs.profiles import load_profile
 from ..runs.scheduling import CELL, PANELS, Box
-from .printing import duration, print_table, size, size_unit, time_unit
+from .printing import print_table, size, size_unit, time_unit
 
 if TYPE_CHECKING:
     from ..runs.forecast import CellForecast

@@ -52,14 +52,3 @@ def size_unit(largest: int) -> tuple[str, int]:
 def time_unit(longest: float) -> tuple[str, int]:
     """s, min or h, for times up to this one in seconds, and its seconds."""
     return ("s", 1) if longest < 600 else ("min", 60) if longest < 5400 else ("h", 3600)
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds in the unit that reads best; `-` where they are not known."""
-    if seconds is None:
-        return "-"
-    if 0 < seconds < 1:
-        return f"{seconds:.1g} s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

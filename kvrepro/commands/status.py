@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ..bars import duration
 from ..grids.executors import queued_jobs
 from ..grids.folder import GridFolder
 from ..grids.progress import STATES, CellProgress, Estimate, LiveGrid, estimate, other_cells, progress, side_by_side
 from ..runs.profiles import load_profile
 from ..runs.throughput import Panel
-from .printing import duration, print_table
+from .printing import print_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..bars import duration
 from .arguments import add_plan_arguments, plan_of, set_threads, shown_plan
-from .printing import duration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..bars import duration
 from ..models.identity import weights_fingerprint
 from .arguments import add_source_arguments, collect, opened
-from .printing import duration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

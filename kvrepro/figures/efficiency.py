@@ -19,6 +19,7 @@ _PART_COLOURS = ["#7fa8d1", "#b5d4ee", "#f2a65a", "#ffd3a1", "#cfc8c3", "#7fbf77
 MODEL_COLOURS = {"R1-Llama": BEST, "R1-Qwen": LINE}
 _DASHED = {"kvpress", "dynts"}
 MIB = 2**20
+_TOLD_BY = ("variant", "batch")
 
 
 def cost_by_step(frame: pd.DataFrame, *, title: str) -> Figure:
@@ -98,8 +99,9 @@ def roofline(frame: pd.DataFrame, bytes_per_s: float, flops: float, *, title: st
     roof = np.minimum(flops, x * bytes_per_s) / 1e9
     ax.plot(x, roof, color="0.3", linewidth=1.4, label="roof: memory and product")
     colours = {part.title.iloc[0]: COLOURS[variant] for variant, part in frame.groupby("variant", sort=False)}
-    shown = frame.assign(variant=frame.title, gflops=frame.flops / 1e9, batch=frame["rows"])
-    marks = dict(zip(sorted(shown.batch.unique()), "osD^v", strict=False))
+    batches = frame["rows"].sort_values().unique()
+    marks = dict(zip((f"batch {rows}" for rows in batches), "osD^v", strict=False))
+    shown = frame.assign(variant=frame.title, gflops=frame.flops / 1e9, batch="batch " + frame["rows"].astype(str))
     sns.scatterplot(
         shown, x="intensity", y="gflops", hue="variant", palette=colours, style="batch", markers=marks, s=40, ax=ax
     )
@@ -131,5 +133,8 @@ def sizes_on_a_gpu(even: pd.DataFrame, batches: pd.DataFrame) -> Figure:
 
 def _legend_below(figure: Figure, ax: Axes, columns: int = 2) -> None:
     """What one panel holds, named under the figure in so many columns that a phone can show it."""
-    handles, names = ax.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=9)
+    # seaborn names the columns that it told things apart by among them
+    shown = [
+        (handle, name) for handle, name in zip(*ax.get_legend_handles_labels(), strict=True) if name not in _TOLD_BY
+    ]
+    figure.legend(*zip(*shown, strict=True), loc="outside lower center", ncols=columns, fontsize=9)

@@ -15,16 +15,14 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from tqdm import tqdm
-
-from ..claims import held, is_held
+from ..claims import held
 from ..errors import KvreproError, RunError
 from ..paths import project_root
 from ..runs.folder import CellFolder
-from ..runs.parts import part_claims
 from ..runs.processes import Stopped, afterwards, child_command
 from ..runs.profiles import Profile
 from ..runs.throughput import BUSY, Panel, was_machine_busy
+from .display import Display
 from .executors import Executor, cancel, grids_with_jobs
 from .folder import GridFolder
 from .plan import GridSettings
@@ -76,20 +74,18 @@ def show_plan(command: Sequence[str]) -> int:
 def run_snakemake(
     command: Sequence[str], grid: GridFolder, profile: Profile, environment: Mapping[str, str] | None = None
 ) -> int:
-    """Run it below a progress bar over cells and panels; returns its exit code, its words are in `grid.log`.
+    """Run it while `Display` says how far it is; returns its exit code, its words are in `grid.log`.
 
     Args:
         environment: of its processes; None for this process' own.
     """
-    folders, panels = profile.folders, Panel.all_of(profile)
-    total = len(folders) + len(panels)
-    with grid.log.open("w") as out, tqdm(total=total, desc=f"{profile.name} cells", file=sys.stderr) as bar:
+    with grid.log.open("w") as out, Display(grid, profile) as display:
         # a group of its own: Ctrl-C reaches this process alone, which ends the others
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
         try:
             while process.poll() is None:
                 began = time.monotonic()
-                _show(bar, grid, folders, panels)
+                display.look()
                 time.sleep(max(POLL_S, (time.monotonic() - began) / POLL_SHARE))
         except Stopped:
             # whoever handles the signal ends them, and gives them a moment
@@ -98,7 +94,7 @@ def run_snakemake(
             _kill_group(process.pid)
             raise
         _kill_group(process.pid)
-        _show(bar, grid, folders, panels)
+        display.look()
     return process.returncode
 
 
@@ -217,22 +213,3 @@ def _is_error(line: str) -> bool:
 
 def _lines(log: Path) -> list[str]:
     return [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-
-
-def _show(bar: tqdm, grid: GridFolder, folders: list[CellFolder], panels: list[Panel]) -> None:
-    states = [_state(folder) for folder in folders]
-    # marks, which Snakemake makes while it runs: whether a measurement fits its cells is not asked twice a second
-    done, running = states.count("done") + sum(grid.mark(panel).is_file() for panel in panels), states.count("running")
-    text = f"{running} running, {bar.total - done - running} left"
-    if states.count("done") == len(folders) and done < bar.total:
-        text += ", measuring throughput alone"
-    bar.set_postfix_str(text, refresh=False)
-    bar.update(done - bar.n)
-
-
-def _state(folder: CellFolder) -> str:
-    """As the cell's own, and running as well where parts of it are made."""
-    state = folder.state
-    if state not in ("done", "running") and any(map(is_held, part_claims(folder.partial))):
-        return "running"
-    return state

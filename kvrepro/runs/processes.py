@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     import psutil
 
 # one thread per cell: the grid runs as many cells side by side as there are cores
-CELL_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+CELL_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # nobody debugs a cell, so what a debugger would miss of Python's own modules is no news
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+}
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # those that this system has
 GRACE_S = 1.0  # what processes get to end by themselves
 UNWIND_S = 3.0  # what this process gets to end its own clean-up

@@ -9,7 +9,7 @@ from kvrepro.analysis.kept_thoughts import part_sentences
 from kvrepro.analysis.observations import part_names, share_sentence
 from kvrepro.analysis.predictor_effect import SHIPPED, effect_sentences, fidelity_sentences
 from kvrepro.models.tokens import ThinkTags
-from kvrepro.training.importance.ranking import ranking_sentences
+from kvrepro.training.importance.ranking import ranking_sentences, recipe_sentence
 
 
 def answers(right, share=0.2, n=12):
@@ -111,3 +111,12 @@ def test_a_ranking_is_told_in_pairs_and_beside_the_best_that_sees_nothing(best, 
     assert texts[1].startswith("It finds 60.0 [60.0, 60.0] % of the true top 20 %")
     assert texts[2] == f"It {end}"
     assert len(ranking_sentences(ranked(head=0.7), "head")) == 2
+
+
+def test_recipes_whose_intervals_overlap_are_named():
+    taus = {"a": (0.5, 0.49, 0.51), "b": (0.7, 0.68, 0.72), "c": (0.67, 0.65, 0.69)}
+    frame = pd.DataFrame([(n, *v) for n, v in taus.items()], columns=["recipe", "mean", "lo", "hi"])
+    assert recipe_sentence(frame.assign(metric="kendall_tau")) == (
+        "Of 3 recipes b has the highest Kendall tau, 0.700 [0.680, 0.720]; intervals overlap with c; a has the lowest, "
+        "0.500 [0.490, 0.510]."
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from kvrepro.bench import bounds, findings
+from kvrepro.bench import bounds, findings, measurements
 from kvrepro.bench.head_cost import BreakEven, cost_sentences, saved_slots
 from kvrepro.bench.settings import DYNTS
 
@@ -67,3 +67,11 @@ def test_the_price_of_the_head_is_told_with_the_length_that_pays():
     assert paid.endswith("the evictions have paid for it after 6 tokens.")
     assert cost_sentences(costs, BreakEven(100.0, 1.0, 1.0), saved)[1].endswith("have paid for it not in 7 tokens.")
     assert "no eviction pays" in cost_sentences(costs, BreakEven(None, 1.0, 1.0), saved)[1]
+
+
+def test_settings_of_one_batch_and_budget_are_named_in_mib(tmp_path):
+    row = SETTING | {"kv_bytes_peak": 2**21, "peak_rss_bytes": 2**30}
+    [found] = written(tmp_path, settings=[row, row | {"budget": 8}, row | {"rows": 1}])
+    [setting] = measurements.settings_of(found, 2, 16).to_dict("records")
+    assert (setting["title"], setting["kv_mib"], setting["rss_mib"]) == ("kvrepro dynts (untrained head)", 2.0, 1024.0)
+    assert measurements.settings_of(None, 2, 16).empty

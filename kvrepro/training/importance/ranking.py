@@ -165,6 +165,22 @@ def ranking_sentences(frame: pd.DataFrame, ours: str) -> list[str]:
     return [*found, f"It is not told from the best score without a hidden state ({best}): {_spread(lead)} in tau."]
 
 
+def recipe_sentence(compared: pd.DataFrame) -> str:
+    """Which recipe orders held-out tokens best, and which others its interval does not leave behind.
+
+    Args:
+        compared: of `pipeline.compare_recipes`.
+    """
+    taus = compared[compared.metric == METRICS[0]].sort_values("mean", ascending=False)
+    best, last = taus.iloc[0], taus.iloc[-1]
+    near = taus.recipe[1:][taus.hi[1:] >= best.lo]
+    others = f"; intervals overlap with {', '.join(near)}" if len(near) else ""
+    return (
+        f"Of {len(taus)} recipes {best.recipe} has the highest Kendall tau, {_spread(best)}{others}; {last.recipe} has "
+        f"the lowest, {_spread(last)}."
+    )
+
+
 def _spread(values, factor: float = 1.0) -> str:
     mean, lo, hi = (factor * values[name] for name in ("mean", "lo", "hi"))
     digits = 1 if factor == 100 else 3
