@@ -22,7 +22,7 @@ from kvrepro.files import read_yaml
 from kvrepro.models.table import MODELS
 from kvrepro.runs.profiles import load_profile, profile_names
 
-from .documents import ROOT, Command
+from .documents import ROOT, Command, blocks
 
 CELL = next(c for c in load_profile("smoke").cells if c.method == "window")
 PART = CELL.cell_id.rsplit("/", 1)[0]
@@ -30,6 +30,7 @@ PART = CELL.cell_id.rsplit("/", 1)[0]
 PLACEHOLDERS = {
     "PROFILE": "smoke",
     "[PROFILE]": "paper-rehearsal",
+    "METHODS": "dynts",
     "PLAN": "tiny-r1-llama",
     "MODEL": "tiny-r1-llama",
     "RECORDS": "results/smoke",
@@ -64,6 +65,9 @@ class Workspace:
         for name in ("notebooks", "environment.yml", "Makefile"):
             (folder / name).symlink_to(ROOT / name)
         (folder / "rows").mkdir()
+        # what README and docs call a file of the reader's own
+        [own] = [b.text for b in blocks("python") if b.page == "README.md" and "class KeyNorm" in b.text]
+        (folder / "my_method.py").write_text(own.split("kvrepro.generate(")[0])
         (folder / "text.txt").write_text(" ".join(f"A m:={i % 10}; B y:={(3 * i) % 10};" for i in range(120)))
 
     def run(self, words: list[str], environment: tuple[tuple[str, str], ...] = ()) -> None:
@@ -80,7 +84,7 @@ class Workspace:
                     patch.setenv("KVREPRO_GPUS", ",".join(map(str, range(8))))
                 for name, value in environment:
                     patch.setenv(name, value)
-                outside = words[0] != "kvrepro" or words[1] == "grid"
+                outside = words[0] != "kvrepro" or words[1] in ("grid", "compare")
                 self._done[key] = _program(words) if outside else _in_this_process(words[1:])
         code, out, err = self._done[key]
         assert code == 0, f"{' '.join(words)}: exit code {code}\n{err[-3000:]}"

@@ -69,6 +69,7 @@ TABLE = (
     ),
     Row(r"kvrepro grid smollm2", parsed, "needs the fetched model and benchmark rows"),
     Row(r"kvrepro grid paper( .*--(only|gpus).*)?", with_more("--dry-run"), "needs GPUs and the paper's models"),
+    Row(r"kvrepro compare .*", with_more("--dry-run"), "minutes; its tests run a small one"),
     Row(r"kvrepro status \S+", as_it_stands),
     Row(
         r"kvrepro throughput \S+.*",

@@ -181,7 +181,9 @@ def _own_place(ranked: pd.DataFrame) -> list[str]:
     if places.empty or (places[0] == 0 and len(ranked) > 1 and ranked.n_traces[0] >= FEW_PROBLEMS):
         return []
     own = ranked.loc[places[0]]
-    place = f"{REFERENCE} is number {places[0] + 1} of {len(ranked)}:" if own.n_traces >= FEW_PROBLEMS else REFERENCE
+    place = (
+        f"{REFERENCE} is number {places[0] + 1} of {len(ranked)}:" if own.n_traces >= FEW_PROBLEMS else f"{REFERENCE}:"
+    )
     agrees = f"the same most likely token at {100 * own.agrees:.1f} % of the positions"
     return [f"{place} KL {_nats(own)}, {agrees}."]
 

@@ -158,6 +158,7 @@ class _Calls:
         mask = None if mask is None else mask.long()
         if ids is None or ids.ndim != 2:
             raise KvreproError(f"input_ids={ids!r}: expected token ids [sequences, tokens]")
+        ids = ids.to(self.engine.model.device)
         with torch.inference_mode():
             logits = self._step(ids, mask, positions) if cache.lengths else self._prefill(ids, mask, positions)
         # a copy: a decoder's next step may write where this one did, and no caller should hold an inference tensor

@@ -17,7 +17,7 @@ from .theme import BEST, FULL, LINE, NOTE, PAGE, RANDOM, REST, end_labels, finis
 
 _SMALL = 9  # points, of labels of many rows
 # share of a colour map that is used, so that dark text can be read on all of it
-_PALE = 1.6
+_PALE = 1.7
 
 
 def short_labels(labels: Sequence[str]) -> list[str]:

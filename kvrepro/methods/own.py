@@ -105,6 +105,8 @@ def _read(path: Path, cls: str, stamp: tuple[int, int]) -> OwnMethod:
         found: Declared = read_class(path, cls)
     except SyntaxError as error:
         raise KvreproError(f"{path}, line {error.lineno}: {type(error).__name__}: {error.msg}") from error
+    except KvreproError:
+        raise
     except ValueError as error:
         raise KvreproError(f"{path}: {error}") from error
     if not found.bases:

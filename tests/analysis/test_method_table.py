@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
-from kvrepro.analysis.method_table import ScoredCell, average_table, explain_protocol, method_table, pinning_table
+from kvrepro.analysis.method_table import (
+    ScoredCell,
+    average_table,
+    explain_protocol,
+    first_of_each_label,
+    method_table,
+    pinning_table,
+)
 from kvrepro.errors import KvreproError
-from kvrepro.figures.methods import average_bars, fidelity_curves, pinning_dumbbells, window_ratio_map
 from kvrepro.paths import PACKAGE
 from kvrepro.runs.config import CellConfig
 
@@ -126,30 +130,9 @@ def test_a_pair_stands_once_where_labels_do_not_name_every_size():
     assert pinning_table(method_table(cells)).gain.to_list() == [25.0]
 
 
-def test_figures_show_every_row():
-    cells = [make_cell("full", 20), make_cell("h2o", 4), make_cell("h2o", 9, options={"pin_question": True})]
-    ax = average_bars(average_table(cells), title="t")
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["full", "h2o + question", "h2o"]
-    assert [p.get_width() for p in ax.patches] == [100.0, 45.0, 20.0]
-    figure = pinning_dumbbells(pinning_table(method_table(cells)), title="t")
-    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["h2o"]
-    frame = pd.DataFrame({"window": [8, 8, 16], "ratio": [0.5, 0.75, 0.5], "pass_at_1": [10.0, 20.0, 30.0]})
-    heat = window_ratio_map(frame, title="t", ax=plt.figure().gca())
-    assert [t.get_text() for t in heat.texts] == ["30", "10", "20"]
-    assert [t.get_text() for t in heat.get_yticklabels()] == ["16", "8"]
-    table = pd.DataFrame(
-        {
-            "label": ["h2o", "h2o", "oracle_future"],
-            "budget_tokens": [96, 128, 96],
-            "kl": [0.5, 0.1, 0.01],
-            "kl_lo": [0.4, 0.0, 0.0],
-            "kl_hi": [0.6, 0.2, 0.02],
-        }
-    )
-    curves = fidelity_curves(table, "kl", ["h2o", "oracle_future"], title="t", ax=plt.figure().gca())
-    assert [line.get_label() for line in curves.get_lines()] == ["h2o", "oracle_future"]
-    assert curves.get_yscale() == "log"
-    plt.close("all")
+def test_of_cells_that_differ_in_sizes_alone_the_first_stands():
+    cells = [make_cell("full", 20), make_cell("dynts", 16), make_cell("dynts", 9), make_cell("h2o", 4)]
+    assert first_of_each_label(cells) == [cells[0], cells[1], cells[3]]
 
 
 def test_labels_name_the_switches():

@@ -11,8 +11,12 @@ import torch
 from transformers import LogitsProcessor, TextStreamer, pipeline
 
 import kvrepro
+from kvrepro.engine import engine
 from kvrepro.engine.batch import SAMPLING, row_key
-from kvrepro.engine.requests import SamplingConfig
+from kvrepro.engine.decoders.fused import FusedDecoder
+from kvrepro.engine.decoders.graph import GraphDecoder
+from kvrepro.engine.decoders.module import ModuleDecoder
+from kvrepro.engine.requests import Completion, SamplingConfig
 from kvrepro.engine.sampling import sample_tokens
 from kvrepro.errors import KvreproError
 from kvrepro.methods.table import METHODS
@@ -46,7 +50,7 @@ class Loaded:
     def inputs(self):
         return self.tokenizer.pad({"input_ids": self.prompts}, return_tensors="pt")
 
-    def expected(self, method, budget, **options) -> list[kvrepro.engine.requests.Completion]:
+    def expected(self, method, budget, **options) -> list[Completion]:
         settings = {"max_new_tokens": N_NEW, "temperature": 0, **options}
         return kvrepro.generate(self.model, self.tokenizer, self.prompts, method, budget, **settings)
 
@@ -90,6 +94,19 @@ def test_generate_gives_the_replies_of_the_engine(loaded, name, method):
 def test_every_other_method_gives_the_replies_of_the_engine(loaded, method):
     name = MODELS[sorted(METHODS).index(method) % 2]
     check_equal(loaded[name], method, 192, {"protocol": "fair"})
+
+
+@pytest.mark.parametrize("decoder", [ModuleDecoder, FusedDecoder, GraphDecoder])
+def test_every_decoder_serves(loaded, monkeypatch, decoder):
+    """`auto` is the compiled step here, the graph decoder on a GPU, the model's own forward for other layouts."""
+    made = []
+    monkeypatch.setattr(engine, "make_decoder", lambda model, kind: made.append(decoder(model)) or made[-1])
+    check_equal(loaded["tiny-r1-qwen"], "h2o", 128, {"window": 32}, n_evictions=2)
+    assert len(made) == 2
+
+
+def test_positions_that_a_method_takes_from_slots_are_the_engines(loaded):
+    check_equal(loaded["tiny-r1-llama"], "streaming_llm", 128, {"reindex": True}, n_evictions=2)
 
 
 def test_noise_is_that_of_the_engine_and_follows_the_seed(loaded):

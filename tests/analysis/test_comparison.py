@@ -1,0 +1,149 @@
+"""What a comparison comes to, from hand-made cells: who is compared with whom, adjusted how, and said how."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from scipy import stats
+
+from kvrepro.analysis import comparison
+from kvrepro.analysis.comparison import Comparison
+from kvrepro.errors import KvreproError
+from kvrepro.figures.comparison import comparison_points
+from kvrepro.runs.profiles import Profile
+from kvrepro.scores.power import PowerModel
+
+from .test_method_table import PROBLEMS, make_cell
+
+
+def at_budget(cell, budget):
+    config = dataclasses.replace(cell.config, budget=budget)
+    return dataclasses.replace(cell, config=config, row={**cell.row, "budget_tokens": budget})
+
+
+@pytest.fixture
+def compare(monkeypatch):
+    """`Comparison.of` a profile whose finished cells are given; the profile may hold more."""
+
+    def of(cells, profile_cells=None):
+        done = [dataclasses.replace(cell, row={**cell.row, "run_tps": 1234.4}) for cell in cells]
+        monkeypatch.setattr(comparison, "scored_cells", lambda profile: done)
+        return Comparison.of(Profile("p", "P", tuple(profile_cells or [cell.config for cell in cells])))
+
+    return of
+
+
+@pytest.fixture
+def cells():
+    full, first = make_cell("full", 20), make_cell("dynts", 12)
+    return [full, first, make_cell("h2o", 3), make_cell("window", 11, shift=4)]
+
+
+def p_of(one, other):
+    return stats.ttest_1samp([one.by_problem[p] - other.by_problem[p] for p in PROBLEMS], 0).pvalue
+
+
+def test_the_first_is_compared_with_every_other_and_all_with_the_full_cache(compare, cells):
+    [found] = compare(cells)
+    assert found.first == "dynts"
+    assert [(d.name, d.other) for d in found.to_others] == [("dynts", "h2o"), ("dynts", "window")]
+    assert [(d.name, d.other) for d in found.to_full] == [("dynts", "full"), ("h2o", "full"), ("window", "full")]
+    assert [d.found.difference for d in found.to_others] == pytest.approx([0.45, 0.05])
+    # Holm by hand, over the differences to the others alone
+    raw = [p_of(cells[1], cells[2]), p_of(cells[1], cells[3])]
+    assert raw[0] < raw[1]
+    assert [d.p_value for d in found.to_others] == pytest.approx([2 * raw[0], raw[1]])
+
+
+def test_the_table_holds_the_differences_of_its_rows(compare, cells):
+    [found] = compare(cells)
+    table = found.table.set_index("label")
+    assert np.isnan(table.loc[["full", "dynts"], "first_minus"]).all()
+    assert table.loc["h2o", "first_minus"] == pytest.approx(45)
+    assert table.loc["h2o", "minus_full"] == pytest.approx(-85)
+    assert table.loc["window", "first_minus_p"] == found.to_others[1].p_value
+    shown = found.shown.set_index("method")
+    assert shown.loc["h2o", "dynts minus it"].startswith("+45.0 [")
+    assert (shown.loc["full", "budget"], shown.loc["full", "minus full"]) == ("-", "-")
+    assert shown.loc["h2o", "tokens/s"] == "1,234"
+
+
+def test_sentences_say_who_leads_and_what_it_would_take_where_nobody_does(compare, cells):
+    [found] = compare(cells)
+    lines = found.sentences
+    assert len(lines) == 6
+    assert lines[0].startswith("dynts beats h2o by 45.0 points")
+    assert lines[1].startswith("dynts and window cannot be told apart")
+    assert lines[2].startswith("If 5.0 points is the true difference of dynts and window, some ")
+    assert "1 sample each" in lines[2]
+    assert lines[3].startswith("dynts loses to full by 40.0 points")
+
+
+def test_the_problems_that_it_would_take_find_such_a_difference_with_80_percent(compare, cells):
+    [found] = compare(cells)
+    told, open_one = found.to_others
+    assert told.power_sentence == ""
+    differences = [cells[1].by_problem[p] - cells[3].by_problem[p] for p in PROBLEMS]
+    model = PowerModel(float(np.var(differences, ddof=1)), 0.0)
+    n = open_one.problems_needed
+    assert model.power(0.05, n, 1) >= 0.8 > model.power(0.05, n - 1, 1)
+    assert f"some {n:,} problems" in open_one.power_sentence
+    assert "chain-12 has 100, so more samples or another benchmark" in open_one.power_sentence
+
+
+def test_equal_methods_promise_no_number_of_problems(compare):
+    [found] = compare([make_cell("full", 20), make_cell("dynts", 5), make_cell("window", 5)])
+    assert found.to_others[0].problems_needed is None
+    assert found.sentences[1] == "How many problems would tell dynts and window apart, these 20 do not say."
+
+
+def test_budgets_are_compared_one_by_one_and_adjusted_together(compare, cells):
+    both = [cells[0], *(at_budget(cell, b) for cell in cells[1:] for b in (160, 200))]
+    [found] = compare(both)
+    assert [(d.other, d.budget) for d in found.to_others] == [(m, b) for m in ("h2o", "window") for b in (160, 200)]
+    raw = p_of(cells[1], cells[2])
+    assert found.to_others[0].p_value == pytest.approx(4 * raw)
+    assert found.sentences[0].startswith("Budget 160: dynts beats h2o")
+    assert found.sentences[6].startswith("Budget 200: dynts beats h2o")
+
+
+def test_models_and_benchmarks_are_comparisons_of_their_own(compare, cells):
+    found = compare([*cells, make_cell("full", 20, benchmark="sum-16"), make_cell("window", 9, benchmark="sum-16")])
+    assert [(f.benchmark, f.first, len(f.to_others)) for f in found] == [
+        ("chain-12", "dynts", 2),
+        ("sum-16", "window", 0),
+    ]
+
+
+def test_without_the_first_methods_cell_the_others_still_stand_beside_the_full_cache(compare, cells):
+    [found] = compare([cells[0], *cells[2:]], [cell.config for cell in cells])
+    assert (found.first, found.to_others) == ("dynts", ())
+    assert len(found.sentences) == len(found.to_full) == 2
+
+
+def test_nothing_finished_and_two_protocols_are_refused(compare, cells):
+    with pytest.raises(KvreproError, match="p has no finished cell to compare: run `kvrepro grid p`"):
+        compare([], [cell.config for cell in cells])
+    with pytest.raises(KvreproError, match="mixes the protocols"):
+        compare([*cells, make_cell("random", 3, protocol="as_published")])
+
+
+def test_the_figure_draws_every_score_and_every_difference(compare, cells):
+    [found] = compare(cells)
+    scores, differences = comparison_points(found.table, found.first, title="T").axes
+    assert [t.get_text() for t in scores.get_yticklabels()] == ["full", "dynts", "window", "h2o"]
+    assert [t.get_text() for t in scores.texts] == ["100.0", "60.0", "55.0", "15.0"]
+    assert [t.get_text() for t in differences.texts] == ["+5.0", "+45.0"]
+    assert differences.get_xlabel().startswith("dynts minus it")
+    plt.close("all")
+
+
+def test_the_figure_of_one_method_says_that_there_is_nothing_beside_it(compare, cells):
+    [found] = compare([at_budget(cells[1], b) for b in (160, 200)])
+    scores, differences = comparison_points(found.table, found.first, title="T").axes
+    assert [t.get_text() for t in scores.get_yticklabels()] == ["dynts, 160", "dynts, 200"]
+    assert [t.get_text() for t in differences.texts] == ["nothing to compare with"]
+    plt.close("all")
