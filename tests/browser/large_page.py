@@ -44,7 +44,7 @@ RESULTS = {"records.jsonl", "manifest.json", "run.ipynb"}
 
 def write_profile(results: Path, name: str, panels: list[dict], n_problems: int, n_samples: int) -> Profile:
     """A profile of its own below the results."""
-    defaults = {"n_problems": n_problems, "n_samples": n_samples, "max_new_tokens": 600, "window": 32, "ratio": 0.75}
+    defaults = {"n_problems": n_problems, "n_samples": n_samples, "max_new_tokens": 600, "protocol": "fair"}
     content = {"title": name, "methods": list(METHODS), "defaults": defaults, "panels": panels}
     (results / name).mkdir(parents=True)
     write_atomic(results / name / COMPARISON_FILE, json.dumps(content))
