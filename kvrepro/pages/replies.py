@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..benchmarks.table import is_local, load_problems
+from ..benchmarks.table import benchmark_entry, is_local, load_problems
 from ..figures.reply_pictures import PICTURES
 from ..models.table import model_entry
 from ..runs.config import CellConfig
@@ -57,6 +57,7 @@ def _html(
         profile_title=profile.title,
         cell_id=config.cell_id,
         benchmark=config.benchmark,
+        is_gated=benchmark_entry(config.benchmark).is_gated,
         score=_score(manifest),
         held=held_sentence(config, manifest),
         facts=[*_facts(config), *_run_facts(manifest)],
@@ -77,8 +78,9 @@ def _rows(benchmark: str, prompt_style: str) -> dict[str, str]:
 
 
 def _questions(config: CellConfig) -> dict[str, str]:
-    """Questions by problem for records that lack them; none where the rows would have to be fetched."""
-    return _rows(config.benchmark, config.prompt_style) if is_local(config.benchmark) else {}
+    """Questions by problem for records that lack them; none where rows would be fetched or must not spread."""
+    is_shown = is_local(config.benchmark) and not benchmark_entry(config.benchmark).is_gated
+    return _rows(config.benchmark, config.prompt_style) if is_shown else {}
 
 
 def _reply(record: Mapping[str, Any], questions: Mapping[str, str]) -> dict[str, Any]:
