@@ -15,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The profile, how many replies its page shows as pictures, and where everything goes."""
     parser.add_argument("profile")
     pictures = (
-        "replies per model and method drawn as text on the page; they are generated again for it (default: 2 where "
-        "replies are short, 0 elsewhere)"
+        "replies per model and method whose evictions the page shows at once; they are generated again for it "
+        "(default: 2 where replies are short, 0 elsewhere)"
     )
     parser.add_argument("--pictures", type=int, metavar="N", help=pictures)
     out = "write into this folder and leave the results as they are, which may be read-only then"
