@@ -21,7 +21,8 @@ def table(n_traces=24, **kl):
 def test_the_closest_method_is_named_with_those_whose_intervals_overlap():
     found = fidelity_findings(table(h2o=0.9, dynts=0.14, random=0.13, oracle_future=0.00002, rkv=0.1))
     assert found[TITLE] == [
-        "Of 4 methods rkv is closest to the full cache, KL 0.1 nats [0.08, 0.12]; intervals overlap with random, dynts.",
+        "Of 4 methods rkv is closest to the full cache, KL 0.1 nats [0.08, 0.12]; "
+        "intervals overlap with random, dynts.",
         "dynts is number 3 of 4: KL 0.14 nats [0.12, 0.16], the same most likely token at 95.0 % of the positions.",
         "With what no method can know while it generates: oracle_future <0.0001 nats [<0.0001, 0.02].",
     ]
@@ -30,8 +31,8 @@ def test_the_closest_method_is_named_with_those_whose_intervals_overlap():
 def test_of_many_that_overlap_some_are_named_and_dynts_is_told_of_once():
     found = fidelity_findings(table(dynts=0.1, a=0.11, b=0.11, c=0.11, d=0.11, e=0.11))
     assert found[TITLE] == [
-        "Of 6 methods dynts is closest to the full cache, KL 0.1 nats [0.08, 0.12]; intervals overlap with a, b, c, d and "
-        "1 more."
+        "Of 6 methods dynts is closest to the full cache, KL 0.1 nats [0.08, 0.12]; "
+        "intervals overlap with a, b, c, d and 1 more."
     ]
     (alone,) = fidelity_findings(table(rkv=0.1, h2o=0.5))[TITLE]
     assert alone.endswith("; no interval overlaps.")
@@ -60,7 +61,5 @@ def test_committed_tables_say_something_at_every_budget(name):
 
 
 def test_a_table_that_is_not_there_is_named_with_those_that_are():
-    with pytest.raises(
-        KvreproError, match="'big' is no committed table .*; expected smollm2-fidelity or tiny-fidelity"
-    ):
+    with pytest.raises(KvreproError, match="'big' is no committed .*; expected smollm2-fidelity or tiny-fidelity"):
         committed_fidelity("big")

@@ -20,6 +20,7 @@ from kvrepro.figures.reply_pictures import (
 )
 from kvrepro.models.loading import load_model
 from kvrepro.models.table import model_entry
+from kvrepro.pages.index import write_index
 from kvrepro.runs.config import CellConfig
 from kvrepro.runs.folder import CellFolder, read_records
 from kvrepro.runs.profiles import Profile
@@ -86,6 +87,9 @@ def test_pictures_are_the_replies_of_the_records(profile, tmp_path):
         assert (data["title"], data["caption"], data["budget"]) == (ours.title, ours.caption, 140)
         assert any(number is not None for number in data["lost_at"])
         assert any(shade is not None for shade in data["shades"])
+    page = write_index(profile, frame, tmp_path, [found]).read_text()
+    assert page.count("data-pictures=") == 2
+    assert all(picture.src in page for picture in found.pictures)
 
 
 def test_a_picture_counts_the_slots_of_the_record(profile):
