@@ -29,13 +29,13 @@ def method_findings(cells: Sequence[ScoredCell], rivals: Sequence[str] = RIVALS)
         By `model, benchmark, budget`.
     """
     found = {}
-    for title, panel in _panels(cells):
+    for title, panel in panels(cells):
         table = method_table(panel)
         found[title] = [best_sentence(table), *_reference_sentences(panel, table, rivals)]
     return found
 
 
-def _panels(cells: Sequence[ScoredCell]) -> Iterator[tuple[str, list[ScoredCell]]]:
+def panels(cells: Sequence[ScoredCell]) -> Iterator[tuple[str, list[ScoredCell]]]:
     """By model, benchmark and budget a title, and the cells of it with the full cache's."""
     keys = dict.fromkeys((c.config.model, c.config.benchmark, c.config.budget) for c in cells)
     for model, benchmark, budget in keys:
@@ -128,7 +128,7 @@ def _pinning(gains: pd.Series) -> str:
 def setting_findings(cells: Sequence[ScoredCell]) -> dict[str, list[str]]:
     """The best local window and ratio of the reference, and which are as good, by `model, benchmark, budget`."""
     found = {}
-    for title, panel in _panels(cells):
+    for title, panel in panels(cells):
         if len(mine := _with_ratio(panel)) > 1:
             names = [f"(window {cell.config.window}, ratio {cell.config.ratio:g})" for cell in mine]
             found[title] = [best_sentence(method_table(mine).assign(label=names), f"settings of {REFERENCE}")]

@@ -23,18 +23,25 @@ N_NAMED = 3  # cells that a verdict names, the rest is counted
 
 
 def verdict(profile: Profile, frame: pd.DataFrame | None = None) -> list[str]:
-    """What a run came to, a line each; nothing is said of what the profile has not.
+    """What a run came to, a line each: against the committed numbers, throughput and load, where and when.
 
     Args:
         frame: of `summarise_profile`, which is called without it.
     """
     frame = summarise_profile(profile) if frame is None else frame
     table = committed_summary(profile.name)
-    lines = [] if table is None else [compare(frame, pd.read_csv(table), len(profile.cells))]
-    if measured := drawn_throughput(profile):
+    if table is None:
+        lines = [f"{len(frame)} of {len(profile.cells)} cells are finished; no numbers are committed to compare with."]
+    else:
+        lines = [compare(frame, pd.read_csv(table), len(profile.cells))]
+    measured = drawn_throughput(profile)
+    if measured:
         lines.append(throughput_verdict(list(measured.values())))
-    done = [read_manifest(folder.path) for folder in profile.folders if folder.is_complete]
-    return [*lines, *([where_and_when(done)] if done else [])]
+    if done := [read_manifest(folder.path) for folder in profile.folders if folder.is_complete]:
+        lines.append(where_and_when(done))
+        if not measured:
+            lines[-1] += " What else ran on the machine was not measured, so times may not compare."
+    return lines
 
 
 def compare(found: pd.DataFrame, committed: pd.DataFrame, n_cells: int) -> str:

@@ -34,3 +34,8 @@ class Benchmark:
     n_problems: int
     source: str
     sha256: str | None = None
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether its rows come under terms that its users accept, so that results must not spread its questions."""
+        return False

@@ -33,6 +33,11 @@ class RealBenchmark(Benchmark):
     # row number -> (gold as published, gold used); for rows whose published gold is broken
     gold_fixes: Mapping[int, tuple[str, str]] = field(default_factory=dict)
 
+    @property
+    def is_gated(self) -> bool:
+        """As the Hub says."""
+        return self.hub.is_gated
+
 
 # Commits that several unrelated public repositories pin for these sets; the Hub itself cannot be reached from here.
 # For amc23 and gk23en none was found, so they take the newest and the manifest says which commit that was.

@@ -9,6 +9,7 @@ import yaml
 
 from ..errors import KvreproError
 from ..runs.comparisons import write_comparison
+from ..runs.profiles import Profile
 from .printing import print_table
 from .running import GridOptions, run_grid
 
@@ -69,7 +70,7 @@ def _entry(text: str) -> Any:
         raise KvreproError(f"{text}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def _told(profile: Any) -> dict[str, Any]:
+def _told(profile: Profile) -> dict[str, Any]:
     """The table and the sentences, printed and as JSON takes them."""
     from ..analysis.comparison import Comparison
 

@@ -144,7 +144,8 @@ class Explorer:
     def curve(self, choice: Choice) -> pd.DataFrame:
         """Pass@1 of the full cache and of both methods by budget, from the results here or else the committed table.
 
-        Columns label, budget_tokens, pass_at_1, pass_at_1_lo, pass_at_1_hi, n_problems, n_samples; `attrs["source"]` says which.
+        Columns label, budget_tokens, pass_at_1, pass_at_1_lo, pass_at_1_hi, n_problems, n_samples; `attrs["source"]`
+        says which table it is.
         """
         panel = [c for c in self.profile.cells if (c.model, c.benchmark) == (choice.model, choice.benchmark)]
         rows = summarise_profile(replace(self.profile, cells=tuple(panel)))
@@ -202,7 +203,8 @@ def comparison_table(left: Side, right: Side) -> pd.DataFrame:
 
 def comparison_html(left: Side, right: Side) -> str:
     """The table and both pictures with one slider, as a block that loads nothing."""
-    table = comparison_table(left, right).to_html(border=0)
+    # the other way round it would not fit a phone
+    table = comparison_table(left, right).T.to_html(border=0)
     return f"{table}{pictures_html([left.picture, right.picture])}"
 
 

@@ -13,7 +13,6 @@ from ..errors import KvreproError, RunError
 from .explorer import Choice, Explorer, comparison_html, conclusion, draw_curve
 
 _WITHOUT_KERNEL = "The menus need a running kernel; below is what was chosen last."
-_TITLES = {"left": "left", "right": "right", "budget": "budget (tokens)"}
 
 
 class _Told:
@@ -41,11 +40,11 @@ class Controls:
 
     def __init__(self, explorer: Explorer, choice: Choice):
         explorer.check(choice)
-        self.explorer, self.choice = explorer, choice
+        self.explorer, self.choice, self._first = explorer, choice, choice
         self._places: dict[str, DisplayHandle] = {}
         style, wide = {"description_width": "7em"}, ipywidgets.Layout(width="22em")
         self.menus = {
-            field.name: ipywidgets.Dropdown(description=_TITLES.get(field.name, field.name), style=style, layout=wide)
+            field.name: ipywidgets.Dropdown(description=field.name, style=style, layout=wide)
             for field in fields(Choice)
         }
         self.state = ipywidgets.HTML()
@@ -60,9 +59,9 @@ class Controls:
         chosen = replace(chosen, benchmark=_kept(chosen.benchmark, explorer.benchmarks(chosen.model)))
         panel = (chosen.model, chosen.benchmark)
         methods, budgets = explorer.methods(chosen.model), explorer.budgets(*panel)
-        if panel == (self.choice.model, self.choice.benchmark):
-            # a budget of the caller's own
-            budgets = sorted({*budgets, chosen.budget})
+        if panel == (self._first.model, self._first.benchmark):
+            # it may be none of the profile's
+            budgets = sorted({*budgets, self._first.budget})
         offered = {
             "model": explorer.models,
             "benchmark": explorer.benchmarks(chosen.model),
@@ -106,7 +105,8 @@ class Controls:
         """Places that follow the menus, here: `replies`, `curve`, `conclusion`."""
         shown = self._shown()
         for name in names:
-            self._places[name] = display(shown[name], display_id=True)
+            self._places[name] = DisplayHandle()
+            self._places[name].display(shown[name])
 
     def update(self) -> None:
         """Show what is chosen in every place."""

@@ -150,6 +150,7 @@ def _figure_code(profile: Profile) -> list[str]:
     """What the figures are drawn with: a change of it draws them again, and runs no cell."""
     parts = [
         *(PACKAGE / "figures").glob("*.py"),
+        *(path for path in (PACKAGE / "pages").rglob("*") if path.suffix in (".py", ".j2", ".css", ".js")),
         *(PACKAGE / "analysis" / f"{name}.py" for name in ("budget_findings", "comparison", "method_table", "verdict")),
         *(PACKAGE / "runs" / f"{name}.py" for name in ("summary", "throughput")),
         project_root() / "notebooks" / f"{profile.notebook}.ipynb",

@@ -2,124 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from ..analysis.method_table import FULL, REFERENCE, ScoredCell, method_table
+from ..analysis.comparison import Comparison
+from ..analysis.method_findings import method_findings, panels
+from ..analysis.method_table import FULL, REFERENCE, ScoredCell, first_of_each_label, method_table, scored_cells
 from ..errors import KvreproError
 from ..models.table import model_entry
-from ..scores.sentences import difference_sentence, p_text
-from ..scores.statistics import paired_comparison
-from .tables import Field, Row, Table, column
+from ..runs.profiles import COMPARISON, Profile
+from ..scores.sentences import p_text
+from .tables import CHOICE, NUMBER, TEXT, Field, Row, Table, column, method_names
 
-EXPLANATION = (
-    "Points of Pass@1, paired by problem, with 95 % intervals and p-values adjusted after Holm within model, benchmark, "
-    "budget and comparison."
-)
+_POINTS = "Points of Pass@1, paired by problem, with 95 % intervals; p-values are adjusted after Holm within"
+_OF_METHODS = f"{_POINTS} model, benchmark, budget and column."
+_OF_COMPARISON = f"{_POINTS} model, benchmark and column."
 
 
 @dataclass(frozen=True)
 class Differences:
-    """What the page shows of them."""
+    """What the page shows of them: sentences by `model, benchmark, budget`, and the table."""
 
-    explanation: str
-    sentences: Sequence[str]
+    sentences: Mapping[str, Sequence[str]]
     table: Table
+    explanation: str
 
 
-def paired_differences(cells: Sequence[ScoredCell]) -> Differences | None:
-    """Differences of all cells to the full cache and to the reference of the same budget; None without two methods.
+def paired_differences(profile: Profile) -> Differences | None:
+    """Differences to the full cache, and to `dynts` or the method that a comparison asks about.
 
-    Args:
-        cells: of `method_table.scored_cells`.
+    None where no model and benchmark has two methods at a budget.
     """
-    sentences, rows = [], []
-    for group in _groups(cells):
-        place = f"{model_entry(group[0].config.model).title}, {group[0].config.benchmark}, {_size(group)}"
-        try:
-            frame = method_table(group)
-        except KvreproError as error:
-            sentences.append(f"{place}: not compared, {error}")
+    is_comparison = profile.name.startswith(COMPARISON)
+    return _of_comparison(profile) if is_comparison else _of_methods(profile)
+
+
+def _of_methods(profile: Profile) -> Differences | None:
+    sentences, rows, names = {}, [], method_names(profile.cells)
+    columns = {f"minus {FULL}": f"minus_{FULL}", f"minus {REFERENCE}": f"minus_{REFERENCE}"}
+    # other sizes of a method are other questions, and would be compared with the first
+    for title, cells in panels(first_of_each_label(scored_cells(profile))):
+        if len([cell for cell in cells if cell.config.method != FULL]) < 2:
             continue
-        sentences += [f"{place}: {text}" for text in _sentences(group, frame)]
-        rows += _rows(group, frame)
-    if not rows and not sentences:
-        return None
-    names = [("model", "choice"), ("benchmark", "choice"), ("budget", "choice"), ("method", "text")]
-    heads = [column(name, kind, is_number=name == "budget") for name, kind in names] + [column("Pass@1 (%)", "number")]
-    for name in (FULL, REFERENCE):
-        heads += [column(f"minus {name}", "number"), column("95 %", ""), column("p", "number")]
-    return Differences(EXPLANATION, sentences, Table(heads, rows))
-
-
-def _size(group: Sequence[ScoredCell]) -> str:
-    return f"{next(cell.config.budget for cell in group if cell.config.budget is not None):,} tokens"
-
-
-def _groups(cells: Sequence[ScoredCell]) -> list[list[ScoredCell]]:
-    """By model, benchmark, protocol and budget the cells that have it, the full cache first, where methods are two."""
-    full: dict[tuple[str, str], list[ScoredCell]] = {}
-    groups: dict[tuple, list[ScoredCell]] = {}
-    for cell in cells:
-        config = cell.config
-        if config.budget is None:
-            full.setdefault((config.model, config.benchmark), [cell])
+        try:
+            frame = method_table(cells)
+            sentences |= method_findings(cells)
+        except KvreproError as error:
+            sentences[title] = [f"Not compared: {error}."]
         else:
-            groups.setdefault((config.model, config.benchmark, config.protocol, config.budget), []).append(cell)
-    return [
-        full.get((key[0], key[1]), []) + group
-        for key, group in groups.items()
-        if len({cell.config.label for cell in group}) > 1
-    ]
+            rows += _rows(cells, frame, columns.values(), names)
+    return Differences(sentences, Table(_heads(columns), rows), _OF_METHODS) if sentences else None
 
 
-def _sentences(group: Sequence[ScoredCell], frame: pd.DataFrame) -> list[str]:
-    """The best of the others against the reference, and the best of all against the full cache."""
-    best, other = _best(group), _best([cell for cell in group if cell.config.label != REFERENCE])
-    found = []
-    for first, name in ((other, REFERENCE), (best, FULL)):
-        base = next((cell for cell in group if cell.config.label == name), None)
-        if first is not None and base is not None and base is not first:
-            p_value = frame[f"minus_{name}_p"][group.index(first)]
-            compared = paired_comparison(first.by_problem, base.by_problem)
-            found.append(difference_sentence(first.config.label, name, compared, p_value))
-    return found
+def _of_comparison(profile: Profile) -> Differences | None:
+    try:
+        found = Comparison.of(profile)
+    except KvreproError:
+        # nothing is finished, which the page says already
+        return None
+    sentences = {f"{model_entry(c.cells[0].config.model).title}, {c.benchmark}": c.sentences for c in found}
+    rows, names = [], method_names(profile.cells)
+    for compared in found:
+        rows += _rows(compared.cells, compared.table, ("first_minus", "minus_full"), names)
+    firsts = " or ".join(dict.fromkeys(c.first for c in found))
+    heads = _heads((f"{firsts} minus it", f"minus {FULL}"))
+    return Differences(sentences, Table(heads, rows), _OF_COMPARISON) if rows else None
 
 
-def _best(cells: Sequence[ScoredCell]) -> ScoredCell | None:
-    compressed = [cell for cell in cells if cell.config.budget is not None]
-    return max(compressed, key=lambda cell: cell.row["pass_at_1"], default=None)
+def _heads(columns):
+    heads = [column("model", CHOICE), column("benchmark", CHOICE), column("method", TEXT)]
+    heads += [column("budget", CHOICE, is_number=True), column("Pass@1 (%)", NUMBER)]
+    for name in columns:
+        heads += [column(name, NUMBER), column("95 %"), column("p", NUMBER)]
+    return heads
 
 
-def _rows(group: Sequence[ScoredCell], frame: pd.DataFrame) -> list[Row]:
-    """A row per cell with a budget; the frame's rows are the group's."""
+def _rows(cells: Sequence[ScoredCell], frame: pd.DataFrame, columns, names: Mapping[str, str]) -> list[Row]:
+    """A row per cell with a budget; the frame's rows are those of the cells."""
     rows = []
-    for cell, row in zip(group, frame.to_dict("records"), strict=True):
+    for cell, row in zip(cells, frame.to_dict("records"), strict=True):
         config = cell.config
         if config.budget is None:
             continue
         fields = [
             Field(model_entry(config.model).title),
             Field(config.benchmark),
+            Field(names[config.cell_id], tag="th", link=f"{config.cell_id}/replies.html"),
             Field.number(config.budget, ","),
-            Field(config.label, tag="th", link=f"{config.cell_id}/replies.html"),
             Field.number(row["pass_at_1"], ".1f"),
         ]
-        for name in (FULL, REFERENCE):
-            fields += _difference(row, f"minus_{name}")
-        rows.append(Row(fields))
+        rows.append(Row([*fields, *(field for name in columns for field in _difference(row, name))]))
     return rows
 
 
-def _difference(row: dict, name: str) -> list[Field]:
+def _difference(row: Mapping[str, Any], name: str) -> list[Field]:
     if pd.isna(row.get(name)):
         return [Field.number(None)] * 3
-    lo, hi, p_value = (row[f"{name}_{end}"] for end in ("lo", "hi", "p"))
-    p_shown = p_text(p_value).removeprefix("= ")
+    # the t interval knows no ends
+    lo, hi, p_value = max(-100.0, row[f"{name}_lo"]), min(100.0, row[f"{name}_hi"]), row[f"{name}_p"]
     return [
         Field.number(row[name], "+.1f"),
         Field(f"{lo:+.1f} to {hi:+.1f}", is_number=True),
-        Field(p_shown, is_number=True, key=p_value),
+        Field(p_text(p_value).removeprefix("= "), is_number=True, key=p_value),
     ]

@@ -10,14 +10,13 @@ from typing import Any
 import pandas as pd
 
 from ..analysis.budget_findings import budget_findings
-from ..analysis.method_table import scored_cells
 from ..figures.reply_pictures import PictureSet
 from ..models.table import model_entry
 from ..runs.config import CellConfig
 from ..runs.profiles import Profile
 from .differences import paired_differences
 from .site import SELF_CONTAINED, render, stamp_of, write_page
-from .tables import CHOICE, NUMBER, TEXT, Field, Link, Row, Table, column
+from .tables import CHOICE, NUMBER, TEXT, Field, Link, Row, Table, column, method_names
 
 _HEADS = (
     column("model", CHOICE), column("benchmark", CHOICE), column("method", TEXT),
@@ -57,7 +56,7 @@ def write_index(
         figures=[_figure(path) for path in _figure_files(profile, folder)],
         sentences=_sentences(profile),
         cells=cell_table(profile, frame),
-        differences=paired_differences(scored_cells(profile)),
+        differences=paired_differences(profile),
         pictures=pictures,
         overview="../index.html" if has_overview else "",
         root="",
@@ -91,17 +90,17 @@ def _sentences(profile: Profile) -> list[str]:
 
 def cell_table(profile: Profile, frame: pd.DataFrame) -> Table:
     """A row per cell of the profile; those in the frame link to their pages."""
-    done = {row.cell_id: row for row in frame.itertuples()}
-    return Table(_HEADS, [_row(cell, done.get(cell.cell_id)) for cell in profile.cells])
+    done, names = {row.cell_id: row for row in frame.itertuples()}, method_names(profile.cells)
+    return Table(_HEADS, [_row(cell, names[cell.cell_id], done.get(cell.cell_id)) for cell in profile.cells])
 
 
-def _row(config: CellConfig, done: Any) -> Row:
+def _row(config: CellConfig, name: str, done: Any) -> Row:
     place = "" if done is None else f"{config.cell_id}/"
     budget = Field.number(config.budget, ",") if config.budget is not None else _NO_BUDGET
     names = [
         Field(model_entry(config.model).title),
         Field(config.benchmark),
-        Field(config.label, tag="th", link=place and f"{place}replies.html"),
+        Field(name, tag="th", link=place and f"{place}replies.html"),
         budget,
     ]
     if done is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +13,8 @@ from .site import SELF_CONTAINED, has_stamp, render, stamp_of, write_page
 
 if TYPE_CHECKING:
     from nbconvert import HTMLExporter
+
+_EMPTY_HEAD = re.compile(r"<th((?: [^>]*)?)></th>")
 
 
 def write_notebook(source: Path, page: Path, title: str, root: str = "", back: str = "") -> bool:
@@ -32,7 +36,7 @@ def write_notebook(source: Path, page: Path, title: str, root: str = "", back: s
     html = render(
         "notebook.html.j2",
         title=title,
-        body=_body(content.decode()),
+        body=_body(source, content),
         back=back,
         source=source.name,
         root=root,
@@ -43,23 +47,34 @@ def write_notebook(source: Path, page: Path, title: str, root: str = "", back: s
     return True
 
 
-def _body(content: str):
-    """The cells of a notebook as markup of nbconvert's."""
+def _body(source: Path, content: bytes) -> str:
+    """The cells of a notebook as markup of nbconvert's; of a damaged one what is wrong with it, with a warning."""
     import nbformat
     from markupsafe import Markup
+    from nbconvert.exporters import TemplateExporter
 
-    notebook = nbformat.reads(content, as_version=4)
-    body, _ = _exporter().from_notebook_node(notebook)
-    return Markup(body)
+    try:
+        notebook = nbformat.reads(content.decode(), as_version=4)
+    except (nbformat.ValidationError, ValueError, AttributeError) as error:
+        line = str(error).partition("\n")[0]
+        warnings.warn(f"{source} is no notebook, so its page is empty: {line}", RuntimeWarning, stacklevel=4)
+        return f"{source.name} is no notebook: {line}"
+    # HTMLExporter's own parses all of the result once more, which takes twice as long as making it
+    body, _ = TemplateExporter.from_notebook_node(_exporter(), notebook)
+    # the corners of pandas' tables are heads of nothing
+    return Markup(_EMPTY_HEAD.sub(r"<td\1></td>", body))
 
 
 @cache
 def _exporter() -> HTMLExporter:
     from nbconvert import HTMLExporter
+    from nbconvert.filters import Highlight2HTML
 
-    return HTMLExporter(
+    exporter = HTMLExporter(
         template_name="notebook",
         extra_template_basedirs=[str(PACKAGE / "pages" / "templates")],
         # one block a stream, a progress bar as it was last
         preprocessors=["nbconvert.preprocessors.CoalesceStreamsPreprocessor"],
     )
+    exporter.register_filter("highlight_code", Highlight2HTML(pygments_lexer="ipython3", parent=exporter))
+    return exporter

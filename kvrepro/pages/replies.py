@@ -8,13 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..benchmarks.table import is_local, load_problems
-from ..figures.reply_pictures import PICTURES, picture_file
+from ..benchmarks.table import benchmark_entry, is_local, load_problems
+from ..figures.reply_pictures import PICTURES
 from ..models.table import model_entry
 from ..runs.config import CellConfig
 from ..runs.folder import MANIFEST, RECORDS, CellFolder, read_manifest, read_records
 from ..runs.profiles import Profile
-from .site import SELF_CONTAINED, anchor_of, asset_files, has_stamp, render, stamp_of, write_page
+from .site import SELF_CONTAINED, anchor_of, has_stamp, render, stamp_of, write_page
 
 PAGE = "replies.html"
 WRONG, RIGHT = "wrong", "right"
@@ -57,6 +57,7 @@ def _html(
         profile_title=profile.title,
         cell_id=config.cell_id,
         benchmark=config.benchmark,
+        is_gated=benchmark_entry(config.benchmark).is_gated,
         score=_score(manifest),
         held=held_sentence(config, manifest),
         facts=[*_facts(config), *_run_facts(manifest)],
@@ -64,7 +65,7 @@ def _html(
         n_right=n_right,
         n_wrong=len(replies) - n_right,
         statuses=Counter(reply["status"] for reply in replies).most_common(),
-        has_pictures=any(path.name == "token_picture.js" for path in asset_files()),
+        pictures=PICTURES,
         root="../" * (config.cell_id.count("/") + 1),
         stamp=stamp,
         policy=SELF_CONTAINED,
@@ -77,8 +78,9 @@ def _rows(benchmark: str, prompt_style: str) -> dict[str, str]:
 
 
 def _questions(config: CellConfig) -> dict[str, str]:
-    """Questions by problem for records that lack them; none where the rows would have to be fetched."""
-    return _rows(config.benchmark, config.prompt_style) if is_local(config.benchmark) else {}
+    """Questions by problem for records that lack them; none where rows would be fetched or must not spread."""
+    is_shown = is_local(config.benchmark) and not benchmark_entry(config.benchmark).is_gated
+    return _rows(config.benchmark, config.prompt_style) if is_shown else {}
 
 
 def _reply(record: Mapping[str, Any], questions: Mapping[str, str]) -> dict[str, Any]:
@@ -92,14 +94,13 @@ def _reply(record: Mapping[str, Any], questions: Mapping[str, str]) -> dict[str,
         ("rule", record.get("rule") or "none"),
         ("status", record["status"]),
         ("tokens", ", ".join(f"{name} {record[key]:,}" for name, key in sizes)),
-        ("evictions", f"{record['evictions']:,}"),
-        ("most slots held", f"{record['peak_tokens']:,}"),
     ]
-    if overflow := record.get("pin_overflow_tokens"):
-        facts.append(("pinned, did not fit", f"{overflow:,}"))
+    counts = {"evictions": "evictions", "peak_tokens": "most slots held", "pin_overflow_tokens": "pinned, did not fit"}
+    # records of earlier versions have fewer of them; what did not fit is told where something did not
+    known = {name: record.get(key) for key, name in counts.items()}
+    facts += [(name, f"{count:,}") for name, count in known.items() if count or (count == 0 and name == "evictions")]
     return {
         "anchor": anchor_of(record["problem_id"], record["sample_id"]),
-        "picture": f"{PICTURES}/{picture_file(record['problem_id'], record['sample_id'])}",
         "problem_id": record["problem_id"],
         "sample_id": record["sample_id"],
         "verdict": RIGHT if record["correct"] else WRONG,
@@ -124,7 +125,7 @@ def _score(manifest: Mapping[str, Any]) -> str:
 
 
 def held_sentence(config: CellConfig, manifest: Mapping[str, Any]) -> str:
-    """Whether any reply held more slots than its budget allows, slack for what is decoded between evictions included."""
+    """Whether any reply held more slots than its budget allows, with the slack until the next eviction."""
     peak = manifest["kv_tokens_peak"]
     if config.budget is None:
         return f"No budget: a reply held {peak:,} slots at most."

@@ -164,11 +164,13 @@ class _Handler(BaseHTTPRequestHandler):
             return self._say(
                 HTTPStatus.FORBIDDEN, f"asked for as {host!r}, served at {self.server.url}: forward equal port numbers"
             )
-        came_from, mode = (self.headers.get(f"Sec-Fetch-{name}", "") for name in ("Site", "Mode"))
-        if came_from in ("cross-site", "same-site") and mode != "navigate":
-            return self._say(HTTPStatus.FORBIDDEN, "asked for by a page of another site")
         path = unquote(self.path.partition("?")[0])
         parts = [part for part in path.split("/") if part]
+        came_from, mode = (self.headers.get(f"Sec-Fetch-{name}", "") for name in ("Site", "Mode"))
+        # a link from elsewhere is followed, but sets no work going
+        is_link = mode == "navigate" and PICTURES not in parts
+        if came_from in ("cross-site", "same-site") and not is_link:
+            return self._say(HTTPStatus.FORBIDDEN, "asked for by a page of another site")
         place = self.server.found(parts)
         if place is not None and place.is_dir():
             if not path.endswith("/"):

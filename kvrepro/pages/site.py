@@ -11,6 +11,7 @@ from typing import Any
 
 import jinja2
 
+from ..figures.reply_pictures import picture_file
 from ..files import replacing
 from ..paths import PACKAGE
 
@@ -109,6 +110,5 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def anchor_of(problem_id: str, sample_id: int) -> str:
-    """A reply's place on its cell's page."""
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", problem_id)
-    return f"{name}-{sample_id}"
+    """A reply's place on its cell's page: the name of its picture's file without the suffix."""
+    return picture_file(problem_id, sample_id).removesuffix(".js")

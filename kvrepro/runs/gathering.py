@@ -39,11 +39,13 @@ _OF_EACH = (
 
 
 def graded(problems: Sequence[Problem], rows: list[dict[str, Any]], config: CellConfig) -> list[dict[str, Any]]:
-    """Rows with question, gold, extracted answer, verdict and the rule that decided."""
-    asked = {p.problem_id: {"question": p.question, "gold": p.gold} for p in problems}
+    """Rows with question (but of gated sets), gold, extracted answer, verdict and the rule that decided."""
+    entry = benchmark_entry(config.benchmark)
+    # records travel, and the questions of a gated set must not
+    asked = {p.problem_id: {"gold": p.gold} | ({} if entry.is_gated else {"question": p.question}) for p in problems}
     options = {p.problem_id: p.options for p in problems}
     rows = [{**row, **asked[row["problem_id"]]} for row in rows]
-    found = regrade(rows, benchmark_entry(config.benchmark).kind, workers=1, options=options)
+    found = regrade(rows, entry.kind, workers=1, options=options)
     return [{name: value for name, value in row.items() if name != "grader"} for row in found]
 
 

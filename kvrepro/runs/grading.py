@@ -43,8 +43,8 @@ def regrade(
     """Copies of the records with new `correct`, `answer`, `rule`, `status` and `grader`.
 
     Args:
-        options: problem id -> letter -> text, of a multiple-choice benchmark. Records hold them only within the words
-            of the question.
+        options: problem id -> letter -> text, of a multiple-choice benchmark. Records do not hold them, because the
+            questions of GPQA must not spread.
 
     A status that says how generation ended (`truncated`, `length_limit`, `nan_logits`) is kept, so that a cut reply
     stays countable. A reply that is `truncated` or ended with `nan_logits` is never correct under `strict`. DynTS
@@ -119,7 +119,8 @@ class StoredReplies(NamedTuple):
 def stored_replies(path: Path) -> StoredReplies:
     """Read a records file, and its benchmark if its rows lie on this machine or its options' texts are needed.
 
-    The records are then checked against the benchmark: options stand in records only within the words of the question.
+    The records are then checked against the benchmark: options do not stand in records, because the questions of GPQA
+    must not spread.
 
     Raises:
         KvreproError: as `read_records`, or the records are of another benchmark than their manifest says.

@@ -9,12 +9,17 @@ from kvrepro.analysis.cell_findings import budget_sentence, first_of_each_verdic
 MANIFEST = {
     "config": {"model": "m", "benchmark": "b", "method": "dynts", "budget": 1288, "max_new_tokens": 1600},
     "score": {
-        "pass_at_1": 0.375, "pass_at_1_lo": 0.103, "pass_at_1_hi": 0.758, "n_problems": 8, "n_samples": 2,
+        "pass_at_1": 0.375,
+        "pass_at_1_lo": 0.103,
+        "pass_at_1_hi": 0.758,
+        "n_problems": 8,
+        "n_samples": 2,
         "truncated_share": 0.125,
     },
     "stats": {"batch_rows": 4, "capacity_tokens": 1024, "bytes_per_slot": 2048, "kv_bytes": 8 * 2**20},
-    "kv_tokens_peak": 1324, "evictions": 1053,
-}  # fmt: skip
+    "kv_tokens_peak": 1324,
+    "evictions": 1053,
+}
 
 
 def test_the_score_names_its_cell_its_interval_and_what_was_cut():

@@ -58,8 +58,9 @@ def effect(values):
 
 def test_the_trained_head_is_compared_at_every_budget_with_adjusted_p_values():
     right, wrong = ({i: float(i % 10 < n) for i in range(20)} for n in (8, 2))
-    texts = effect_sentences(effect({(SHIPPED, 176): right, ("random", 176): wrong, (SHIPPED, 240): right,
-                                     ("random", 240): right}))  # fmt: skip
+    texts = effect_sentences(
+        effect({(SHIPPED, 176): right, ("random", 176): wrong, (SHIPPED, 240): right, ("random", 240): right})
+    )
     assert texts[0].startswith("dynts at 176 tokens beats random by 60.0 points")
     assert texts[1].startswith("dynts at 240 tokens and random cannot be told apart (+0.0 points")
     assert effect_sentences(effect({(SHIPPED, 176): {1: 1.0}, ("random", 176): {1: 0.0}})) == [
@@ -90,18 +91,25 @@ def test_fidelity_is_told_from_the_closest_on():
 
 def ranked(**taus):
     return pd.DataFrame(
-        {"predictor": name, "problem_id": i, "kendall_tau": tau + 0.01 * (i % 2), "top20_overlap": 0.6,
-         "top20_mass_found": 0.8}
+        {
+            "predictor": name,
+            "problem_id": i,
+            "kendall_tau": tau + 0.01 * (i % 2),
+            "top20_overlap": 0.6,
+            "top20_mass_found": 0.8,
+        }
         for name, tau in taus.items()
         for i in range(10)
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
     ("best", "end"),
-    [(0.5, "beats the best score without a hidden state (identity) by a tau of 0.200 [0.200, 0.200]."),
-     (0.7, "is not told from the best score without a hidden state (identity): 0.000 [0.000, 0.000] in tau.")],
-)  # fmt: skip
+    [
+        (0.5, "beats the best score without a hidden state (identity) by a tau of 0.200 [0.200, 0.200]."),
+        (0.7, "is not told from the best score without a hidden state (identity): 0.000 [0.000, 0.000] in tau."),
+    ],
+)
 def test_a_ranking_is_told_in_pairs_and_beside_the_best_that_sees_nothing(best, end):
     texts = ranking_sentences(ranked(head=0.7, random=0.0, identity=best), "head")
     assert texts[0].startswith(

@@ -10,6 +10,8 @@ from kvrepro.paths import committed_summary, project_root
 from kvrepro.runs.profiles import load_profile
 from kvrepro.runs.summary import summarise_profile
 
+from .. import panels
+
 TABLE = pd.DataFrame(
     {
         "cell_id": ["m/b/full-none/aaaa", "m/b/dynts-160/bbbb", "m/b/dynts-200/cccc", "m/b/dynts-240/dddd"],
@@ -104,17 +106,25 @@ def test_the_committed_table_has_the_columns_that_are_compared():
     assert set(TABLE.columns) <= set(pd.read_csv(committed_summary("tiny")).columns)
 
 
-def test_a_profile_without_a_committed_table_is_compared_with_nothing():
-    assert committed_summary("smoke") is None
-    # nothing but the throughput that it asks for
-    profile = load_profile("smoke")
-    assert verdict(profile, summarise_profile(profile)) == ["Throughput not measured in 1 of 1 panels."]
-
-
 @pytest.mark.parametrize("name", ["tiny-methods", "tiny-ablations"])
 def test_methods_and_ablations_are_compared_with_what_is_committed(name):
     n = len(load_profile(name).cells)
     assert verdict(load_profile(name)) == [f"0 of {n} cells equal the committed numbers; {n} not finished."]
+
+
+def test_a_profile_without_a_committed_table_says_so():
+    assert committed_summary("smoke") is None
+    profile = load_profile("smoke")
+    assert verdict(profile, summarise_profile(profile)) == [
+        "0 of 5 cells are finished; no numbers are committed to compare with.",
+        "Throughput not measured in 1 of 1 panels.",
+    ]
+
+
+def test_a_profile_whose_load_was_not_measured_says_so():
+    panels.finish()
+    profile = panels.profile(throughput=None)
+    assert verdict(profile)[-1].endswith(" What else ran on the machine was not measured, so times may not compare.")
 
 
 def test_the_committed_table_lies_among_what_the_wheel_ships():

@@ -24,6 +24,7 @@ from kvrepro.runs.summary import summarise_profile
 from .. import panels
 
 SMOKE = load_profile("smoke")
+WORDS = dict(problem_id="chain-12-000", sample_id=0, status="ok", text="46", gold="46", answer="46", rule="exact")
 # root writes anywhere unless it gives that right up
 WITHOUT_RIGHTS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 
@@ -35,7 +36,7 @@ def closed():
         pytest.skip("tests run as root, and setpriv of util-linux is not there to give root's rights up")
     panels.finish(SMOKE.cells[:-1], "smoke")
     for folder in SMOKE.folders[:-1]:
-        write_rows(folder.path / RECORDS, [{**dict.fromkeys(RECORD_FIELDS, 1), "status": "ok", "correct": True}])
+        write_rows(folder.path / RECORDS, [{**dict.fromkeys(RECORD_FIELDS, 1), **WORDS, "correct": True}])
         manifest = json.loads((folder.path / MANIFEST).read_text())
         (folder.path / MANIFEST).write_text(json.dumps({**manifest, **provenance("cpu"), "n_records": 1}))
     found = [results_root(), *results_root().rglob("*")]
@@ -65,16 +66,15 @@ def test_closed_results_are_drawn_elsewhere(closed, tmp_path):
     assert done.returncode == 0, done.stderr
     out = tmp_path / "drawn"
     assert json.loads(done.stdout)["index"] == str(out / "index.html")
-    names = {path.relative_to(out).as_posix() for path in out.rglob("*.*")}
-    assert names == {"index.html", "summary.csv", "budget_curves.ipynb"} | {
-        f"figures/tiny-r1-llama.{suffix}" for suffix in ("png", "svg")
-    }
-    page = (out / "index.html").read_text()
-    assert f"Links to cells are absolute: the results lie in {closed / 'smoke'}." in page
-    links = re.findall(r'(?:href|src)="([^"]+)"', page)
-    cells = [link.removeprefix("file://") for link in links if link.startswith("file://")]
-    assert cells == [str(folder.path / "run.ipynb") for folder in SMOKE.folders[:-1]]
-    assert all((out / link).is_file() for link in links if not link.startswith("file://"))
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*.*") if path.parent.name != "assets"}
+    drawn = [f"figures/tiny-r1-llama.{suffix}" for suffix in ("png", "svg")]
+    of_cells = [f"{c.cell_id}/{name}" for c in SMOKE.cells[:-1] for name in ("replies.html", "run.html", "run.ipynb")]
+    made = ["index.html", "page.json", "summary.csv", "problems.csv", "budget_curves.ipynb", "budget_curves.html"]
+    assert names == {*made, *drawn, *of_cells}
+    # the folder is whole wherever it is copied to
+    for page in out.rglob("*.html"):
+        links = re.findall(r'(?:href|src)="((?!data:)[^"#]+)"', page.read_text())
+        assert links and [link for link in links if not (page.parent / link).is_file()] == [], page
 
 
 def test_beside_closed_results_nothing_is_drawn(closed):

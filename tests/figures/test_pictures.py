@@ -87,8 +87,8 @@ def test_pictures_are_the_replies_of_the_records(profile, tmp_path):
         assert (data["title"], data["caption"], data["budget"]) == (ours.title, ours.caption, 140)
         assert any(number is not None for number in data["lost_at"])
         assert any(shade is not None for shade in data["shades"])
-    page = write_index(profile, frame, [found]).read_text()
-    assert page.count("kvrepro.load(document") == 2
+    page = write_index(profile, frame, tmp_path, [found]).read_text()
+    assert page.count("data-pictures=") == 2
     assert all(picture.src in page for picture in found.pictures)
 
 

@@ -52,10 +52,9 @@ def readme_block(start: str) -> str:
 def test_readmes_method_runs_as_it_stands_and_keeps_the_smallest_keys(n_questions):
     model, tokenizer = kvrepro.load_model("tiny-r1-llama")
     questions = [p.question for p in load_problems("chain-12", n_questions)]
-    names = {"model": model, "tokenizer": tokenizer, "questions": questions, "kvrepro": kvrepro}
-    head, call = readme_block("class KeyNorm").rsplit("kvrepro.generate(", 1)
-    exec(head, names)
-    replies = eval(f"kvrepro.generate({call}", names)
+    names: dict[str, object] = {}
+    exec(readme_block("class KeyNorm").split("kvrepro.generate(")[0], names)
+    replies = kvrepro.generate(model, tokenizer, questions, names["KeyNorm"], budget=192, window=32, ratio=0.75)
     assert len(replies) == n_questions
     assert any(r.evictions for r in replies)
     method = create_method(names["KeyNorm"], 24, **FAIR)

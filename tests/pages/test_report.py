@@ -1,10 +1,12 @@
-"""A profile's page begins with what came out, and its table says what was measured."""
+"""A profile's page begins with what came out, its table says what was measured, and its links lead somewhere."""
 
 from __future__ import annotations
 
 import json
 import re
 from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
 
 import pandas as pd
 import pytest
@@ -22,7 +24,6 @@ LINES = ["3 of 5 cells equal the <committed> numbers.", "Throughput falls."]
 @pytest.fixture
 def frame():
     """Two finished cells, of which one has a throughput."""
-    (results_root() / SMOKE.name).mkdir(parents=True)
     row = dict.fromkeys(COLUMNS, 1)
     names = ("decode_tps", "decode_tps_lo", "decode_tps_hi")
     values = [(5003.2, 4866.0, 5052.0), (None, None, None)]
@@ -33,40 +34,91 @@ def frame():
     return pd.DataFrame(rows).astype(dict.fromkeys(names, float))
 
 
-def text_of(html):
-    return re.sub(r"<[^>]+>", " ", html)
+@pytest.fixture
+def written(frame, tmp_path):
+    """The page of those cells."""
+    return lambda profile=SMOKE, **more: write_index(profile, frame, tmp_path, **more).read_text()
 
 
-def test_the_page_begins_with_the_verdict(frame):
-    page = write_index(SMOKE, frame, lines=LINES).read_text()
-    body = page.split("<body>")[1]
-    head = f"<h1>{SMOKE.title}</h1>" + '<p class="verdict">3 of 5 cells equal the &lt;committed&gt; numbers.</p>'
-    assert body.startswith(head + '<p class="verdict">Throughput falls.</p><p>2 of 5 cells. ')
+class Page(HTMLParser):
+    """The tables of a page as rows of texts, its headings in order, and its paragraphs."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.rows, self.headings, self.paragraphs, self._into = [], [], [], None
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "tr":
+            self.rows.append([])
+        into = {"td": self.rows[-1:], "th": self.rows[-1:], "p": [self.paragraphs]}.get(tag)
+        if into or re.fullmatch("h[1-6]", tag):
+            self._into = into[0] if into else self.headings
+            self._into.append("" if into else f"{tag} ")
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th", "p") or re.fullmatch("h[1-6]", tag):
+            self._into = None
+
+    def handle_data(self, data):
+        if self._into:
+            self._into[-1] += data
+
+
+def test_the_page_begins_with_the_verdict(written):
+    html = written(lines=LINES)
+    page = Page(html)
+    assert page.headings[0] == f"h1 {SMOKE.title}"
+    assert page.paragraphs[:2] == LINES
+    assert page.paragraphs[2].startswith("2 of 5 cells. ")
+    assert "<committed>" not in html
     # without it a phone lays the page out as wide as a desk
-    assert '<meta name="viewport" content="width=device-width">' in page
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in html
+    assert '<html lang="en">' in html
 
 
-def test_throughput_stands_with_its_interval_or_as_a_dash(frame):
-    page = write_index(SMOKE, frame).read_text()
-    first, second = re.findall(r"<tr><td>.*?</tr>", page)
-    assert "<td>5,003</td><td>4,866 to 5,052</td>" in first
-    assert second.count("<td>\N{EN DASH}</td>") == 2
-    assert "nan" not in text_of(page).lower()
+def test_throughput_stands_with_its_interval_or_as_a_dash(written):
+    html = written()
+    head, first, second, *missing = Page(html).rows
+    speed = head.index("tokens/s")
+    assert first[speed : speed + 2] == ["5,003", "4,866 to 5,052"]
+    assert second[speed : speed + 2] == ["\N{EN DASH}", "\N{EN DASH}"]
+    assert [row[4] for row in missing] == ["missing"] * 3
+    assert {len(row) for row in (head, first, second, *missing)} == {len(head)}
+    assert "nan" not in re.sub(r"<[^>]+>", " ", html).lower()
 
 
-def test_budget_curves_are_said_in_words_below_their_figures(frame):
-    page = write_index(SMOKE, frame).read_text()
+def test_rows_are_sorted_by_numbers_and_link_to_the_pages_of_their_cells(written):
+    html = written()
+    assert 'data-key="5003.2">5,003<' in html
+    done, missing = SMOKE.cells[:2], SMOKE.cells[2:]
+    for name in ("replies.html", "run.html", "run.ipynb"):
+        assert all(f'href="{cell.cell_id}/{name}"' in html for cell in done)
+        assert not any(f'href="{cell.cell_id}/{name}"' in html for cell in missing)
+
+
+def test_budget_curves_are_said_in_words_below_their_figures(written):
+    page = written()
     assert page.count("<li>") == 1
     assert "<li>Tiny-R1-Llama, chain-12: none of 1 budgets is finished; throughput not measured.</li>" in page
-    assert "<li>" not in write_index(replace(SMOKE, notebook="main_table"), frame).read_text()
+    assert "<li>" not in written(replace(SMOKE, notebook="main_table"))
+
+
+def test_headings_skip_no_level(written):
+    levels = [int(text[1]) for text in Page(written()).headings]
+    assert levels[0] == 1
+    assert all(later - earlier <= 1 for earlier, later in pairwise(levels))
 
 
 def test_a_report_of_nothing_says_what_is_left():
     profile = load_profile("tiny")
     report = write_report(profile)
     assert report.verdict[0].endswith(f"; {len(profile.cells)} not finished.")
-    assert f'</h1><p class="verdict">{report.verdict[0]}</p>' in report.index.read_text()
+    assert Page(report.index.read_text()).paragraphs[0] == report.verdict[0]
     assert report.frame.empty
+    summary = json.loads((report.index.parent / "page.json").read_text())
+    assert summary == dict(title=profile.title, verdict=report.verdict, done=0, of=len(profile.cells), ended=None)
+    assert f'href="tiny/index.html">{profile.title}<' in (results_root() / "index.html").read_text()
 
 
 def test_figures_of_a_model_in_a_folder_lie_with_the_others(tmp_path, monkeypatch):

@@ -131,6 +131,7 @@ def test_other_sites_may_link_but_not_load(served):
     assert ask(served, "/", Sec_Fetch_Site="same-origin", Sec_Fetch_Mode="no-cors")[0] == 200
     for site in ("cross-site", "same-site"):
         assert ask(served, "/p/index.html", Sec_Fetch_Site=site, Sec_Fetch_Mode="no-cors")[0] == 403
+        assert ask(served, f"/{CELL}/pictures/a-0.js", Sec_Fetch_Site=site, Sec_Fetch_Mode="navigate")[0] == 403
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])

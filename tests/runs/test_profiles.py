@@ -177,3 +177,16 @@ def test_a_profile_with_paper_marks_finds_the_papers_value_for_every_cell(name):
         # called with the titles, as the notebook of the figures does
         readings = paper_values(model_entry(cell.model).title, benchmark_entry(cell.benchmark).title)
         assert cell.budget in set(readings.budget_tokens), (cell.model, cell.benchmark, cell.budget)
+
+
+def test_a_class_in_a_file_is_looked_for_from_the_checkout(write_profile, tmp_path, monkeypatch):
+    source = "import kvrepro\n\n\nclass Mine(kvrepro.EvictionMethod):\n    pin_question: bool = True\n"
+    (tmp_path / "mine.py").write_text(source)
+    # jobs of a grid stand elsewhere than whoever began it
+    monkeypatch.chdir("/")
+    methods = "[full, {method: 'mine.py:Mine', options: {sinks: 4}}]"
+    cells = load_profile(write_profile(f"methods: {methods}\npanels: [{PANEL}]\n")).cells
+    assert [c.method for c in cells[1:]] == [f"{tmp_path / 'mine.py'}:Mine"] * 2
+    assert [c.label for c in cells] == ["full", "mine + sinks=4", "mine + sinks=4"]
+    with pytest.raises(KvreproError, match=r"mine.yaml, panel 1: method .*/nowhere.py:Mine: .* cannot be read"):
+        load_profile(write_profile(f"methods: ['nowhere.py:Mine']\npanels: [{PANEL}]\n"))

@@ -19,8 +19,10 @@ def test_the_text_of_an_option_counts_as_its_letter():
     row = {"problem_id": "p", "sample_id": 0, "status": "ok", "text": "x</think>It is \\boxed{16\\text{ m}} high."}
     [graded] = graded_rows([problem], [row], SimpleNamespace(benchmark="gpqa_d"))
     assert (graded["correct"], graded["answer"]) == (True, "C")
-    # as it was asked; the options stand nowhere else
-    assert graded.pop("question") == problem.question and "12 m" not in json.dumps(graded)
+    # a gated set, whose questions must not spread
+    assert "question" not in graded and "12 m" not in json.dumps(graded)
+    [open_to_all] = graded_rows([problem], [row], SimpleNamespace(benchmark="aime24"))
+    assert open_to_all["question"] == problem.question
 
 
 @pytest.mark.parametrize(("status", "is_right"), [("ok", True), ("truncated", False), ("nan_logits", False)])

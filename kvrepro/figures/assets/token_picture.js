@@ -4,6 +4,7 @@
   "use strict";
   const ROLES = { q: "question", t: "thought", a: "answer" };
   const STEPS_PER_S = 30;
+  const OWN_KEYS = "ArrowLeft ArrowRight ArrowUp ArrowDown Home End PageUp PageDown Enter".split(" ").concat(" ");
   const loaded = new Map(); // source of a picture file -> promise of what it gives
 
   function make(tag, name, text) {
@@ -52,16 +53,18 @@
       const hint = "Point at a token, or click it, for its position and importance.";
       this.hint = all.appendChild(make("div", "kvr-hint", hint));
       if (this.data.caption) all.append(make("div", "kvr-caption", this.data.caption));
-      const parts = document.createDocumentFragment();
+      const lines = document.createDocumentFragment();
+      let line = null; // its own element, so that lines out of sight cost nothing
       this.spans = this.data.tokens.map((token, position) => {
         const shade = this.data.shades[position];
         const span = make("span", shade === null ? "kvr-" + this.data.roles[position] : "kvr-" + shade, token);
-        parts.append(span);
-        if (token.includes("\u21b5")) parts.append(make("br"));
+        line ||= lines.appendChild(make("div", "kvr-part"));
+        line.append(span);
+        if (token.includes("\u21b5")) line = null;
         return span;
       });
       this.places = new Map(this.spans.map((span, position) => [span, position]));
-      this.box.append(parts);
+      this.box.append(lines);
       this.box.addEventListener("pointerover", (event) => this.explain(event.target, false));
       this.box.addEventListener("click", (event) => this.explain(event.target, true));
       this.evict(this.evictionsAt(this.length));
@@ -125,12 +128,16 @@
       return "token " + this.shown + " of " + this.length;
     }
 
+    get held() {
+      // the last token ends the reply and is never put into the cache
+      return Math.min(this.shown, this.length - 1) - this.taken[this.done];
+    }
+
     tell() {
       const { sizes, budget } = this.data;
       const parts = [this.position];
       if (budget !== null || sizes.length) {
-        // the last token ends the reply and is never put into the cache
-        const held = Math.min(this.shown, this.length - 1) - this.taken[this.done];
+        const held = this.held;
         const limit = budget === null ? "" : ", budget " + budget;
         parts.push(held + " slots held, at most " + Math.max(held, this.peaks[this.done]) + " so far" + limit);
         if (this.done) {
@@ -185,7 +192,7 @@
 
     function show() {
       replies.forEach((reply) => reply.go(slider.valueAsNumber));
-      slider.setAttribute("aria-valuetext", replies.map((reply) => reply.position).join("; "));
+      slider.setAttribute("aria-valuetext", replies.map((r) => r.position + ", " + r.held + " slots").join("; "));
     }
 
     function go(step) {
@@ -275,5 +282,14 @@
     });
   }
 
+  function keepKeys(event) {
+    const isPlain = !(event.ctrlKey || event.metaKey || event.altKey);
+    const isOurs = event.target instanceof Element && event.target.closest(".kvr-view");
+    if (isPlain && isOurs && OWN_KEYS.includes(event.key)) event.stopPropagation();
+  }
+
+  // a key that moves the slider or presses a button must not also be a shortcut of JupyterLab, which listens at the
+  // document; a page may hold this script several times
+  if (!window.kvrepro) window.addEventListener("keydown", keepKeys, true);
   window.kvrepro = { draw, picture, load };
 })();

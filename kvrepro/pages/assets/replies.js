@@ -64,26 +64,14 @@
   window.addEventListener("hashchange", goTo);
   goTo();
 
+  const draws = `"kvrepro view ${list.dataset.profile}" serves this page and draws any reply on request.`;
   list.addEventListener("click", (event) => {
     const button = event.target.closest("button.evictions");
     if (!button) return;
     const place = button.closest(".reply").querySelector(".picture");
-    const say = (text) => {
-      const note = document.createElement("p");
-      note.className = "note";
-      note.setAttribute("role", "status");
-      note.textContent = text;
-      place.replaceChildren(note);
+    button.disabled = true;
+    window.kvrepro.load(place, button.dataset.picture, `Not drawn yet: ${draws}`).finally(() => {
       button.disabled = false;
-    };
-    if (!window.kvrepro || !window.kvrepro.load) {
-      say("The script that draws pictures is missing from assets/: run kvrepro summary again.");
-      return;
-    }
-    button.disabled = true;
-    say("Being drawn; the reply is generated again for it.");
-    button.disabled = true;
-    window.kvrepro.load(place, button.dataset.picture, () =>
-      say(`Not drawn yet. "kvrepro view ${list.dataset.profile}" serves this page and draws any reply on request.`));
+    });
   });
 })();

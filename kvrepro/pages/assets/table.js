@@ -95,19 +95,18 @@
     filter();
 
     // columns up to the row's name stay at the left; on a narrow screen only the name does
+    const last = rows.length ? [...rows[0].cells].findIndex((cell) => cell.tagName === "TH") : -1;
     function stick() {
-      table.style.setProperty("--head", `${table.tHead.rows[0].offsetHeight}px`);
-      const last = rows.length ? [...rows[0].cells].findIndex((cell) => cell.tagName === "TH") : -1;
-      const isNarrow = window.innerWidth < 900;
-      let left = 0;
-      for (let index = 0; index <= last; index += 1) {
-        const isStuck = !isNarrow || index === last;
-        for (const row of [...table.tHead.rows, ...rows]) {
-          row.cells[index].classList.toggle("stuck", isStuck);
-          row.cells[index].style.left = isStuck ? `${left}px` : "";
-        }
-        left += isStuck ? heads[index].offsetWidth : 0;
-      }
+      const first = window.innerWidth < 900 ? last : 0;
+      const all = [...table.tHead.rows, ...rows];
+      all.forEach((row) => [...row.cells].slice(0, last + 1).forEach((cell, i) => cell.classList.toggle("stuck", i >= first)));
+      const widths = heads.map((head) => head.getBoundingClientRect().width);
+      const lefts = widths.map((_, i) => widths.slice(first, i).reduce((sum, width) => sum + width, 0));
+      const pixels = (value) => `${Math.floor(value)}px`;
+      all.forEach((row) => { for (let i = first; i <= last; i += 1) row.cells[i].style.left = pixels(lefts[i]); });
+      table.style.setProperty("--head", pixels(table.tHead.rows[0].offsetHeight));
+      // what is gone to by keyboard is not to lie below what sticks
+      table.parentElement.style.scrollPadding = `${pixels(table.tHead.offsetHeight)} 0 0 ${pixels(lefts[last + 1] || 0)}`;
     }
     stick();
     window.addEventListener("resize", stick);
