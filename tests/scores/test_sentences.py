@@ -34,5 +34,10 @@ def test_an_adjusted_p_value_decides():
     assert "cannot be told apart" in difference_sentence("a", "b", found, p_value=0.2)
 
 
+def test_no_interval_passes_what_a_difference_of_scores_can_be():
+    found = paired_comparison([0.0] * 10, [0.0, *[1.0] * 9])
+    assert found.lo < -1 and "[-100.0, " in difference_sentence("a", "b", found)
+
+
 def test_small_p_values_are_not_printed_as_zero():
     assert (p_text(1e-9), p_text(0.04321)) == ("< 0.001", "= 0.0432")
