@@ -13,7 +13,7 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 # one thread per process: the grid and the tests run as many processes as there are cores
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: reproduce methods rehearse test test-lowest test-slurm lint smoke notebooks bench gpu-check lab clean
+.PHONY: reproduce methods rehearse test test-lowest test-slurm test-browser lint smoke notebooks bench gpu-check lab clean
 
 reproduce: $(READY)  ## the two budget figures of the tiny models
 	$(BIN)/kvrepro grid tiny --cores $(CORES)
@@ -35,6 +35,16 @@ test-lowest: $(LOWEST)/.ready  ## the tests on the lowest torch, triton and tran
 # needs Linux and root, and apt-get where SLURM is not installed; refuses a machine that has a SLURM of its own
 test-slurm: $(READY)  ## the smoke profile on a SLURM of this machine, with devices that are none, on loopback
 	$(BIN)/python tests/slurm/check.py
+
+BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
+# the browser is the machine's own; only root, with apt-get, gets one here. BROWSER_ARGS: more options of pytest
+test-browser: $(READY)  ## Chromium drives the pages, the viewer and the explorer; prints paths of screenshots
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[browser]"
+	@if ! for name in $(BROWSERS); do command -v $$name; done | grep -q .; then \
+	  if [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then \
+	    echo "no Chromium and no Chrome: install one, on Debian by: sudo apt-get install chromium" >&2; exit 1; fi; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; fi
+	$(BIN)/python -m pytest -q tests/browser $(BROWSER_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

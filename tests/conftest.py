@@ -8,6 +8,9 @@ import pytest
 
 from kvrepro.cli import main
 
+# needs Chromium and minutes: `make test-browser`, or the folder by its name
+collect_ignore = ["browser"]
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _signals_of_a_foreground_job():

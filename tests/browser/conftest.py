@@ -84,7 +84,7 @@ def sites(results, tmp_path_factory):
 
 @pytest.fixture
 def open_at(chromium, sites):
-    """Opens a page of a place: `open_at(place, path, width=..., scheme=...)`; whatever goes wrong there fails the test."""
+    """`open_at(place, path, width=..., scheme=...)` opens a page; whatever goes wrong there fails the test."""
     opened = []
 
     def open_page(place, path, width=1200, scheme="light"):

@@ -137,5 +137,7 @@ class Watch:
     def check(self) -> None:
         """Fail on what came unasked, and on what was expected and did not come."""
         patterns = [re.compile(pattern) for pattern in self.expected]
-        assert [line for line in self.found if not any(p.search(line) for p in patterns)] == []
-        assert [p.pattern for p in patterns if not any(p.search(line) for line in self.found)] == []
+        unasked = [line for line in self.found if not any(p.search(line) for p in patterns)]
+        assert not unasked, "\n".join(unasked)
+        missing = [p.pattern for p in patterns if not any(p.search(line) for line in self.found)]
+        assert not missing, f"did not come: {missing}"

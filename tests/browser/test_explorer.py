@@ -68,7 +68,7 @@ def opened(chromium, lab):
 def run_all(page):
     """Run every cell and wait until the last one is done."""
     page.locator(".jp-Notebook").wait_for()
-    page.get_by_text("Idle", exact=False).first.wait_for()
+    page.get_by_text("Kernel status: Idle").first.wait_for(state="attached")
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     page.get_by_text("One reply says nothing about a method").wait_for(timeout=180_000)
