@@ -17,7 +17,8 @@ def difference_sentence(name: str, other: str, found: PairedDifference, p_value:
         p_value: adjusted for other comparisons; None takes the comparison's own.
     """
     p_value = found.p_value if p_value is None else p_value
-    points, lo, hi = (100 * value for value in (found.difference, found.lo, found.hi))
+    # a t interval may pass what a difference of scores can be
+    points, lo, hi = (100 * max(-1.0, min(1.0, value)) for value in (found.difference, found.lo, found.hi))
     room = f"[{lo:+.1f}, {hi:+.1f}]"
     basis = f"p {p_text(p_value)}, {found.n_problems} problems"
     if found.n_problems < FEW_PROBLEMS:
