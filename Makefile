@@ -50,7 +50,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-notebooks: $(READY)  ## every notebook with its default (smoke) parameters
+notebooks: $(READY)  ## every notebook with its defaults: committed numbers, or small runs
 	KVREPRO_RESULTS=$$(mktemp -d) MPLBACKEND=agg $(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout 300 --nbval-kernel-startup-timeout 240 notebooks
 
 rehearse: $(READY)  ## the GPU profile on random stand-ins

@@ -174,6 +174,8 @@ SLOW = {
     }.items()
     for name in names.split()
 }
+# of transformers what a model is made of; the rest of it loads as it is used
+MODELLING = ("transformers.integrations", "transformers.masking_utils")
 
 
 @cache
@@ -183,6 +185,7 @@ def slow_parts(module: str) -> frozenset[str]:
     names = {a.name for node in tree.body if isinstance(node, ast.Import) for a in node.names}
     names |= {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom) and not node.level}
     own = {SLOW[name.split(".")[0]] for name in names if name.split(".")[0] in SLOW}
+    own |= {"modelling" for name in names if name.startswith(MODELLING)}
     return frozenset(own).union(*(slow_parts(n) for n, _, eager in imports_of(module) if eager and n in FILES))
 
 

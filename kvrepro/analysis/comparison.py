@@ -139,7 +139,7 @@ class Comparison:
         for column, found in (("first_minus", self.to_others), ("minus_full", self.to_full)):
             by_row = {(d.other if column == "first_minus" else d.name, d.budget): d for d in found}
             mine = [by_row.get((label, b)) for label, b in zip(frame.label, frame.budget_tokens, strict=True)]
-            values = [(np.nan,) * 4 if d is None else (*_points(d.found), d.p_value) for d in mine]
+            values = [(np.nan,) * 4 if d is None else (*d.found.points, d.p_value) for d in mine]
             frame[[column, f"{column}_lo", f"{column}_hi", f"{column}_p"]] = np.array(values, dtype=float)
         return frame
 
@@ -176,10 +176,6 @@ class Comparison:
             told = [*(d.sentence for d in others), *(d.power_sentence for d in others), *(d.sentence for d in full)]
             lines += [f"Budget {budget}: {line}" if len(budgets) > 1 else line for line in told if line]
         return lines
-
-
-def _points(found: PairedDifference) -> tuple[float, float, float]:
-    return 100 * found.difference, 100 * found.lo, 100 * found.hi
 
 
 def _comparison(cells: Sequence[ScoredCell], first: str) -> Comparison:

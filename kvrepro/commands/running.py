@@ -213,7 +213,7 @@ def _run(
     if n_done and (code or asked.only):
         # failed cells stop the figures' rule, and a part has none: draw what there is, the rest as missing. Where
         # only the figures failed, this says why
-        from ..figures.page import write_report
+        from ..pages.report import write_report
 
         write_report(whole)
     from ..analysis.verdict import verdict

@@ -5,18 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import KvreproError
 from ..runs.profiles import load_profile
+from .printing import print_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The profile, how many replies its page shows as pictures, and where everything goes."""
     parser.add_argument("profile")
     pictures = (
-        "replies per model and method drawn as text on the page; they are generated again for it (default: 2 where "
-        "replies are short, 0 elsewhere)"
+        "replies per model and method whose evictions the page shows at once; they are generated again for it "
+        "(default: 2 where replies are short, 0 elsewhere)"
     )
     parser.add_argument("--pictures", type=int, metavar="N", help=pictures)
     out = "write into this folder and leave the results as they are, which may be read-only then"
@@ -34,8 +38,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if damage := folder.damage:
             print(f"{folder.cell_id} counts as missing: {damage}; run the grid again", file=sys.stderr)
     report = write_report(profile, args.pictures, args.out and args.out.expanduser().resolve())
-    print(report.frame.drop(columns=["cell_id"]).to_string(index=False, max_colwidth=20))
-    print(*report.verdict, sep="\n")
+    print_table(_by_panel(report.frame))
+    print(*report.verdict, f"open {report.index}", sep="\n")
     return {
         "profile": profile.name,
         "cells": len(report.frame),
@@ -44,3 +48,24 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "verdict": report.verdict,
         "pictures": report.n_pictures,
     }
+
+
+def _by_panel(frame: pd.DataFrame) -> dict[str, list[dict[str, str]]]:
+    """The finished cells by model and benchmark, a line each; `summary.csv` has the other columns."""
+    import pandas as pd
+
+    panels: dict[str, list[dict[str, str]]] = {}
+    for row in frame.astype({"budget_tokens": object}).itertuples():
+        panels.setdefault(f"{row.model}, {row.benchmark}", []).append(
+            {
+                "method": row.label,
+                "budget": "-" if pd.isna(row.budget_tokens) else f"{row.budget_tokens}",
+                "Pass@1 (%)": f"{row.pass_at_1:.1f}",
+                "95 %": f"{row.pass_at_1_lo:.1f} to {row.pass_at_1_hi:.1f}",
+                "n x k": f"{row.n_problems} x {row.n_samples}",
+                "tokens/s": "-" if pd.isna(row.decode_tps) else f"{row.decode_tps:,.0f}",
+                "most slots": f"{row.kv_tokens_peak}",
+                "evictions": f"{row.evictions}",
+            }
+        )
+    return panels

@@ -48,8 +48,14 @@ def average_bars(averages: pd.DataFrame, *, title: str) -> Figure:
     bars = spread(shown, "pass_at_1", "pass_at_1_lo", "pass_at_1_hi")
     ax.errorbar(shown.pass_at_1, y, xerr=bars, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5)
     for place, row in zip(y, shown.itertuples(), strict=True):
-        ax.annotate(f"{row.pass_at_1:.0f}", (row.pass_at_1_hi, place), (3, 0), textcoords="offset points", va="center",
-                    size=_SMALL - 1)  # fmt: skip
+        ax.annotate(
+            f"{row.pass_at_1:.0f}",
+            (row.pass_at_1_hi, place),
+            (3, 0),
+            textcoords="offset points",
+            va="center",
+            size=_SMALL - 1,
+        )
     ax.set_yticks(y, short_labels(shown.label), size=_SMALL)
     for tick, label in zip(ax.get_yticklabels(), shown.label, strict=True):
         if label in known:

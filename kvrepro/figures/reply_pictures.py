@@ -20,7 +20,7 @@ from ..methods.table import method_class
 from ..models.table import model_entry, predictor_source
 from ..runs.config import CellConfig
 from ..runs.folder import CellFolder, read_manifest, read_records
-from ..runs.profiles import Profile
+from ..runs.profiles import COMPARISON, Profile
 from ..runs.replies import Key
 from .token_picture import TokenPicture, picture_of, script_json
 
@@ -63,7 +63,7 @@ class PictureSet:
 
 
 def drawn_cells(profile: Profile, done: Collection[str]) -> list[tuple[CellConfig, CellConfig]]:
-    """Per model a finished `dynts` cell of a middle budget and what stands beside it.
+    """Per model a finished `dynts` cell of a middle budget and what stands beside it; in a comparison its first method.
 
     Beside it stands a finished cell of the same benchmark and budget, or, where the profile has none, `random` with
     the same settings, which pins the same tokens and differs in the scores alone.
@@ -72,9 +72,12 @@ def drawn_cells(profile: Profile, done: Collection[str]) -> list[tuple[CellConfi
         done: ids of the finished cells.
     """
     finished = [cell for cell in profile.cells if cell.cell_id in done and cell.budget is not None]
+    first, others = "dynts", _BESIDE
+    if profile.name.startswith(COMPARISON):
+        first, *others = dict.fromkeys(cell.method for cell in profile.cells if cell.budget is not None)
     pairs = []
     for model in dict.fromkeys(cell.model for cell in finished):
-        ours = [cell for cell in finished if cell.model == model and cell.method == "dynts"]
+        ours = [cell for cell in finished if cell.model == model and cell.method == first]
         ours = [cell for cell in ours if cell.benchmark == ours[0].benchmark]
         if not ours:
             continue
@@ -84,7 +87,7 @@ def drawn_cells(profile: Profile, done: Collection[str]) -> list[tuple[CellConfi
             for cell in reversed(finished)
             if (cell.model, cell.benchmark, cell.budget) == (model, chosen.benchmark, chosen.budget)
         }
-        beside = next((same[name] for name in _BESIDE if name in same), None)
+        beside = next((same[name] for name in others if name in same), None)
         pairs.append((chosen, beside or replace(chosen, method="random", options=None)))
     return pairs
 

@@ -91,12 +91,9 @@ def end_labels(ax: Axes, labels: Mapping[str, tuple[float, float, str]], *, size
     places = np.clip(places, edge.y0, max(edge.y0, edge.y1 - steps[-1])) + steps
     for name, place in zip(order, places, strict=True):
         (x, y, colour), at = labels[name], ax.transAxes.inverted().transform((edge.x1, place))
-        ax.annotate(
-            name, (x, y), xytext=(1.05, at[1]), textcoords="axes fraction", color=colour, size=size, va="center",
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2,
-                        "relpos": (0, 0.5)},
-            annotation_clip=False,
-        )  # fmt: skip
+        where = {"xytext": (1.05, at[1]), "textcoords": "axes fraction", "va": "center", "annotation_clip": False}
+        thin = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2, "relpos": (0, 0.5)}
+        ax.annotate(name, (x, y), color=colour, size=size, arrowprops=thin, **where)
 
 
 def legend_below(figure: Figure, ax: Axes, size: float = 8) -> None:

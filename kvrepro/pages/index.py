@@ -18,6 +18,7 @@ from .differences import paired_differences
 from .site import SELF_CONTAINED, render, stamp_of, write_page
 from .tables import CHOICE, NUMBER, TEXT, Field, Link, Row, Table, column, method_names
 
+# a name a line would be as long as a function
 _HEADS = (
     column("model", CHOICE), column("benchmark", CHOICE), column("method", TEXT),
     column("budget", CHOICE, is_number=True), column("Pass@1 (%)", NUMBER), column("95 % interval"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from ..figures.reply_pictures import picture_file
 from ..files import replacing
@@ -32,13 +33,20 @@ SELF_CONTAINED = "default-src 'none'; " + "; ".join(
 @cache
 def _environment() -> jinja2.Environment:
     """Templates in which every value is escaped, and one that is missing is an error."""
-    return jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_ROOM / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["with_code"] = _with_code
+    return made
+
+
+def _with_code(text: str) -> Markup:
+    """What stands in backticks as code, all of it escaped."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def asset_files() -> list[Path]:

@@ -17,13 +17,14 @@ def difference_sentence(name: str, other: str, found: PairedDifference, p_value:
         p_value: adjusted for other comparisons; None takes the comparison's own.
     """
     p_value = found.p_value if p_value is None else p_value
-    points, lo, hi = (100 * value for value in (found.difference, found.lo, found.hi))
-    room = f"{points:+.1f} points [{lo:+.1f}, {hi:+.1f}], p {p_text(p_value)}, {found.n_problems} problems"
+    points, lo, hi = found.points
+    room = f"[{lo:+.1f}, {hi:+.1f}]"
+    basis = f"p {p_text(p_value)}, {found.n_problems} problems"
     if found.n_problems < FEW_PROBLEMS:
-        return f"{name} minus {other}: {found.n_problems} problems say nothing ({room})."
+        return f"{name} minus {other}: {points:+.1f} points {room}; {found.n_problems} problems say nothing."
     if p_value >= SIGNIFICANCE:
-        return f"{name} and {other} cannot be told apart ({room})."
-    return f"{name} {'beats' if points > 0 else 'loses to'} {other} by {abs(points):.1f} points ({room})."
+        return f"{name} and {other} cannot be told apart: {points:+.1f} points {room}, {basis}."
+    return f"{name} {'beats' if points > 0 else 'loses to'} {other}: {points:+.1f} points {room}, {basis}."
 
 
 def p_text(p_value: float) -> str:

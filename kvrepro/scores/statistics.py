@@ -48,6 +48,12 @@ class PairedDifference:
     confidence: float
     method: str
 
+    @property
+    def points(self) -> tuple[float, float, float]:
+        """Difference and interval of values in [0, 1] in points, cut where a t interval passes what can be."""
+        difference, lo, hi = (100 * max(-1.0, min(1.0, value)) for value in (self.difference, self.lo, self.hi))
+        return difference, lo, hi
+
 
 def clustered_stderr(values: Sequence[float]) -> float:
     """Standard error of the mean of per-problem values: sqrt(sum (p_i - p)^2 / (n (n - 1))).

@@ -34,9 +34,9 @@ def test_the_best_is_named_and_who_is_as_good_and_how_dynts_stands():
     best, to_best, to_full, to_random = found[1]
     assert best == "Of 4 methods the highest is rkv with 80.0 % [0.0, 100.0]; not significantly below it: snapkv 75.0."
     # of 20 problems 6 differ, all in one direction
-    assert to_best.startswith("dynts loses to rkv by 30.0 points (-30.0 points [-52.0, -8.0], p = ")
-    assert to_full.startswith("dynts loses to full by 50.0 points")
-    assert to_random.startswith("dynts beats random by 40.0 points")
+    assert to_best.startswith("dynts loses to rkv: -30.0 points [-52.0, -8.0], p = ")
+    assert to_full.startswith("dynts loses to full: -50.0 points")
+    assert to_random.startswith("dynts beats random: +40.0 points")
 
 
 def test_p_values_are_those_of_the_table():
@@ -54,7 +54,7 @@ def test_p_values_are_those_of_the_table():
 
 def test_a_difference_that_is_not_significant_is_none():
     cells = [make_cell("full", 20), make_cell("dynts", 10), make_cell("random", 9)]
-    assert method_findings(cells)[PANEL][-1].startswith("dynts and random cannot be told apart (+5.0 points")
+    assert method_findings(cells)[PANEL][-1].startswith("dynts and random cannot be told apart: +5.0 points")
 
 
 def test_few_problems_say_nothing():
@@ -73,8 +73,8 @@ def test_budgets_are_told_apart_each_with_its_own_reference():
     large = [at(make_cell("dynts", 18), 200), at(make_cell("random", 4), 200)]
     found = method_findings([make_cell("full", 20), *small, *large])
     assert list(found) == [PANEL, PANEL.replace("160", "200")]
-    assert "cannot be told apart (+0.0 points" in found[PANEL][-1]
-    assert found[PANEL.replace("160", "200")][-1].startswith("dynts beats random by 70.0 points")
+    assert "cannot be told apart: +0.0 points" in found[PANEL][-1]
+    assert found[PANEL.replace("160", "200")][-1].startswith("dynts beats random: +70.0 points")
 
 
 def test_without_dynts_only_the_best_is_told_and_alone_it_is_no_best():
@@ -93,7 +93,7 @@ def test_of_many_that_are_as_good_some_are_named():
 def test_ablations_are_compared_with_the_whole():
     cells = [make_cell("full", 20), make_cell("dynts", 16), make_cell("dynts_noque", 1), make_cell("random", 3)]
     found = method_findings(cells, ABLATIONS)[PANEL]
-    assert [text.split(" by ")[0] for text in found[1:]] == ["dynts loses to full", "dynts beats dynts_noque"]
+    assert [text.split(": ")[0] for text in found[1:]] == ["dynts loses to full", "dynts beats dynts_noque"]
 
 
 def settings(*rows):

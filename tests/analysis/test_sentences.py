@@ -26,7 +26,7 @@ def test_a_part_of_the_thought_is_compared_on_the_same_problems_and_holm_adjuste
     first, other, predicted = part_sentences(pd.concat([answers(counts), answers(counts, share=0.5)]), 0.2)
     assert first.startswith("From the most attended 20 % of the thought 100.0 % [73.5, 100.0] of 12 answers are right;")
     assert predicted.startswith("top 20 % of the thought and predicted top 20 % of the thought cannot be told apart")
-    assert other.startswith("top 20 % of the thought beats random 20 % of the thought by 75.0 points")
+    assert other.startswith("top 20 % of the thought beats random 20 % of the thought: +75.0 points")
     # 0.000128 of the comparison alone, twice
     assert "p < 0.001" in other
 
@@ -61,8 +61,8 @@ def test_the_trained_head_is_compared_at_every_budget_with_adjusted_p_values():
     texts = effect_sentences(
         effect({(SHIPPED, 176): right, ("random", 176): wrong, (SHIPPED, 240): right, ("random", 240): right})
     )
-    assert texts[0].startswith("dynts at 176 tokens beats random by 60.0 points")
-    assert texts[1].startswith("dynts at 240 tokens and random cannot be told apart (+0.0 points")
+    assert texts[0].startswith("dynts at 176 tokens beats random: +60.0 points")
+    assert texts[1].startswith("dynts at 240 tokens and random cannot be told apart: +0.0 points")
     assert effect_sentences(effect({(SHIPPED, 176): {1: 1.0}, ("random", 176): {1: 0.0}})) == [
         "A single problem says nothing."
     ]

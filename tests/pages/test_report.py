@@ -11,6 +11,7 @@ from itertools import pairwise
 import pandas as pd
 import pytest
 
+from kvrepro.figures.reply_pictures import PictureSet
 from kvrepro.pages.index import write_index
 from kvrepro.pages.report import write_report
 from kvrepro.paths import project_root, results_root
@@ -102,6 +103,12 @@ def test_budget_curves_are_said_in_words_below_their_figures(written):
     assert page.count("<li>") == 1
     assert "<li>Tiny-R1-Llama, chain-12: none of 1 budgets is finished; throughput not measured.</li>" in page
     assert "<li>" not in written(replace(SMOKE, notebook="main_table"))
+
+
+def test_a_note_shows_commands_as_code_and_nothing_as_markup(written):
+    html = written(pictures=[PictureSet("<m>", note="Not drawn; `kvrepro <x>` <b>")])
+    assert '<p class="note">Not drawn; <code>kvrepro &lt;x&gt;</code> &lt;b&gt;</p>' in html
+    assert "<h3>&lt;m&gt;</h3>" in html
 
 
 def test_headings_skip_no_level(written):

@@ -14,23 +14,29 @@ MIXED = [1.0, 0.0] * 10
 @pytest.mark.parametrize(
     ("first", "second", "begins"),
     [
-        (RIGHT, WRONG, "dynts beats random by 100.0 points (+100.0 points ["),
-        (WRONG, RIGHT, "dynts loses to random by 100.0 points (-100.0 points ["),
-        (MIXED, MIXED, "dynts and random cannot be told apart (+0.0 points ["),
-        (RIGHT[:4], WRONG[:4], "dynts minus random: 4 problems say nothing (+100.0 points ["),
+        (RIGHT, WRONG, "dynts beats random: +100.0 points ["),
+        (WRONG, RIGHT, "dynts loses to random: -100.0 points ["),
+        (MIXED, MIXED, "dynts and random cannot be told apart: +0.0 points ["),
+        (RIGHT[:4], WRONG[:4], "dynts minus random: +100.0 points ["),
     ],
 )
 def test_the_sentence_says_who_leads_or_that_nothing_can_be_said(first, second, begins):
     found = paired_comparison(first, second)
     sentence = difference_sentence("dynts", "random", found)
     assert sentence.startswith(begins)
-    assert f"p {p_text(found.p_value)}, {len(first)} problems" in sentence
+    basis = "4 problems say nothing" if len(first) == 4 else f"p {p_text(found.p_value)}, {len(first)} problems"
+    assert sentence.endswith(f"{basis}.")
 
 
 def test_an_adjusted_p_value_decides():
     found = paired_comparison(RIGHT, MIXED)
     assert "beats" in difference_sentence("a", "b", found)
     assert "cannot be told apart" in difference_sentence("a", "b", found, p_value=0.2)
+
+
+def test_no_interval_passes_what_a_difference_of_scores_can_be():
+    found = paired_comparison([0.0] * 10, [0.0, *[1.0] * 9])
+    assert found.lo < -1 and "[-100.0, " in difference_sentence("a", "b", found)
 
 
 def test_small_p_values_are_not_printed_as_zero():
