@@ -128,6 +128,7 @@ def test_it_works_in_jupyterlab_and_frozen(opened, lab, chromium, shots):
           /dynts.*chain-12-002.*h2o.*chain-12-002/)""",
         timeout=120_000,
     )
+    page.get_by_text("chain-12-002 on Tiny-R1-Llama").wait_for(state="attached")
     after = [box.inner_text() for box in book.locator(".kvr-title").all()]
     assert len(after) == 2 and after[0] != before[0] and after[1] != before[1]
     assert "h2o" in after[1] and "h2o" not in before[1]
