@@ -150,7 +150,8 @@
 
     follow() {
       const span = this.spans[this.shown - 1];
-      const top = span.offsetTop - this.box.offsetTop;
+      // not offsetTop: that is measured from the line's own box
+      const top = span.getBoundingClientRect().top - this.box.getBoundingClientRect().top + this.box.scrollTop;
       if (top < this.box.scrollTop || top > this.box.scrollTop + this.box.clientHeight - 40) {
         this.box.scrollTop = top - this.box.clientHeight / 2;
       }
