@@ -110,7 +110,7 @@ def _reply(record: Mapping[str, Any], questions: Mapping[str, str]) -> dict[str,
         "facts": facts,
         "question": record.get("question", questions.get(record["problem_id"])),
         "thought": text if is_open else text[:begin],
-        "reply": "" if is_open else text[begin:],
+        "reply": "" if is_open else text[begin:].strip("\n"),
     }
 
 
@@ -148,5 +148,5 @@ def _facts(config: CellConfig) -> list[tuple[str, str]]:
 def _run_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """When, for how long and with how many evictions it ran."""
     found = [("evictions", f"{manifest['evictions']:,}")]
-    found += [("ended", manifest["ended"])] if "ended" in manifest else []
+    found += [("ended", f"{manifest['ended'][:16].replace('T', ' ')} UTC")] if "ended" in manifest else []
     return [*found, ("took", f"{manifest['wall_s']:,.0f} s")]

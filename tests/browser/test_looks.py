@@ -32,8 +32,8 @@ def open_named(open_at, pages):
 
     def open_page(name, width, scheme):
         page = open_at("disk", pages[name], width, scheme).page
-        # replies out of sight are drawn too
-        page.add_style_tag(content=".reply { content-visibility: visible !important; }")
+        # what is out of sight is drawn too
+        page.add_style_tag(content=".reply, .kvr-part { content-visibility: visible !important; }")
         if name == "replies":
             page.locator("details[open]").get_by_role("button", name="Show evictions").click()
             page.locator(".kvr-tokens").first.wait_for()

@@ -105,7 +105,7 @@ def test_view_draws_a_picture_on_request(open_cell, cell, results, records):
     picture.locator(".kvr-tokens").wait_for(timeout=120_000)
     record = next(record for record in records if f"{record['problem_id']}-{record['sample_id']}" == name)
     assert f"eviction {record['evictions']} of {record['evictions']}" in picture.locator(".kvr-status").inner_text()
-    drawn = picture.locator(".kvr-tokens").inner_text()
+    drawn = picture.locator(".kvr-tokens").text_content()
     assert "".join(record["text"].split())[-20:] in "".join(drawn.replace("\u21b5", "").split())
 
 
@@ -144,6 +144,10 @@ def test_the_slider_moves_the_tokens(open_cell, cell, place, records):
     assert state() == first
     slider.press("End")
     assert state() == end
+    # the box follows to the token that was last decoded
+    box, last = picture.locator(".kvr-tokens"), picture.locator(".kvr-tokens span[class]").last
+    inner, token = box.bounding_box(), last.bounding_box()
+    assert inner["y"] <= token["y"] <= inner["y"] + inner["height"]
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -170,6 +174,6 @@ def test_text_of_a_model_is_never_markup(open_at, cell, results):
         }""",
         evil,
     )
-    assert evil in page.locator(".kvr-tokens").inner_text()
+    assert evil in page.locator(".kvr-tokens").text_content()
     assert page.locator(".picture img, .picture b").count() == 0
     assert page.title() == title
