@@ -73,7 +73,7 @@ def drawn_cells(profile: Profile, done: Collection[str]) -> list[tuple[CellConfi
     """
     finished = [cell for cell in profile.cells if cell.cell_id in done and cell.budget is not None]
     first, others = "dynts", _BESIDE
-    if profile.name.startswith(COMPARISON):
+    if finished and profile.name.startswith(COMPARISON):
         first, *others = dict.fromkeys(cell.method for cell in profile.cells if cell.budget is not None)
     pairs = []
     for model in dict.fromkeys(cell.model for cell in finished):

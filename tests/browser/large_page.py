@@ -144,7 +144,7 @@ def main() -> None:
         first = next(cell.cell_id for cell in profile.cells if cell.method == "dynts")
         kvrepro(results, "run", "--profile", LARGE, "--cell", first)
         copy_cells(results, profile, f"{LARGE}/{first}", math.prod(SIZES))
-        crowd = [{"model": "tiny-r1-llama", "benchmark": "chain-12", "budgets": [], "methods": ["full"]}]
+        crowd = [{"model": "tiny-r1-llama", "benchmark": "chain-12", "budgets": [176], "methods": ["dynts"]}]
         crowded = write_profile(results, CROWDED, crowd, *CROWD)
         copy_cells(results, crowded, f"{LARGE}/{first}", math.prod(CROWD))
         built = {f"{turn}_s": seconds(results, "summary", LARGE) for turn in ("first", "again")}

@@ -54,6 +54,9 @@ def test_without_another_method_random_stands_beside_with_equal_settings():
     assert (ours.budget, beside.method, beside.budget, beside.options) == (130, "random", 130, None)
     assert drawn_cells(Profile("p", "P", (cell("window"),)), ids(cell("window"))) == []
     assert drawn_cells(Profile("p", "P", cells), set()) == []
+    # a comparison whose only cells are of the full cache
+    full = CellConfig("tiny-r1-llama", "chain-12")
+    assert drawn_cells(Profile("compare-full", "P", (full,)), ids(full)) == []
 
 
 @pytest.fixture
