@@ -12,6 +12,7 @@ from ..models.table import model_entry
 from ..runs.config import CellConfig
 from ..runs.profiles import Profile
 from ..runs.throughput import ALONE, BUSY, FALLS, LEVEL, RISES, Panel, method_finding, was_machine_busy
+from ..scores.sentences import FEW_PROBLEMS
 from ..scores.statistics import PairedDifference, paired_comparison
 from .method_table import FULL, REFERENCE, ScoredCell, scored_cells
 
@@ -118,6 +119,9 @@ def pass_at_1_half(full: ScoredCell | None, cells: Sequence[ScoredCell], n_plann
     if len(full.by_problem) < 2:
         points = full.row["pass_at_1"] - cells[0].row["pass_at_1"]
         return f"a budget of {budgets[0]:,} tokens costs {points:.1f} points of {reference} on a single problem{some}"
+    if (n := len(full.by_problem)) < FEW_PROBLEMS:
+        loss = _loss(paired_comparison(full.by_problem, cells[0].by_problem))
+        return f"{n} problems say nothing: on them a budget of {budgets[0]:,} tokens {loss} against {reference}{some}"
     losses = [paired_comparison(full.by_problem, cell.by_problem) for cell in cells]
     text = f"a budget of {budgets[0]:,} tokens {_loss(losses[0])} against {reference}"
     if len(cells) > 1 and any(loss.lo > 0 for loss in losses):

@@ -9,9 +9,10 @@ import pandas as pd
 
 from ..paths import committed_summary
 from ..runs.folder import read_manifest
-from ..runs.profiles import Profile
+from ..runs.profiles import COMPARISON, Profile
 from ..runs.summary import summarise_profile
 from .budget_findings import drawn_throughput, throughput_verdict
+from .comparison import Comparison
 
 # what no machine changes, read from left to right as the table is, so it is not stretched over a page
 SAME_EVERYWHERE = (
@@ -30,7 +31,9 @@ def verdict(profile: Profile, frame: pd.DataFrame | None = None) -> list[str]:
     """
     frame = summarise_profile(profile) if frame is None else frame
     table = committed_summary(profile.name)
-    if table is None:
+    if profile.name.startswith(COMPARISON):
+        lines = _compared(profile)
+    elif table is None:
         lines = [f"{len(frame)} of {len(profile.cells)} cells are finished; no numbers are committed to compare with."]
     else:
         lines = [compare(frame, pd.read_csv(table), len(profile.cells))]
@@ -42,6 +45,14 @@ def verdict(profile: Profile, frame: pd.DataFrame | None = None) -> list[str]:
         if not measured:
             lines[-1] += " What else ran on the machine was not measured, so times may not compare."
     return lines
+
+
+def _compared(profile: Profile) -> list[str]:
+    """How the method that a comparison asks about stands beside each other one, and how much of it is finished."""
+    done = sum(folder.is_complete for folder in profile.folders)
+    told = [d.sentence for found in Comparison.of(profile) for d in found.to_others] if done else []
+    finished = f"{done} of {len(profile.cells)} cells are finished."
+    return told if told and done == len(profile.cells) else [*told, finished]
 
 
 def compare(found: pd.DataFrame, committed: pd.DataFrame, n_cells: int) -> str:

@@ -119,6 +119,11 @@ def test_a_single_problem_has_no_interval():
     assert text == "a budget of 160 tokens costs 100.0 points of the full cache's 100.0 on a single problem"
 
 
+def test_a_few_problems_are_said_to_say_nothing():
+    text = pass_at_1_half(cell(None, 4, n=4), [cell(160, 0, n=4), cell(200, 4, n=4)], 2)
+    assert text.startswith("4 problems say nothing: on them a budget of 160 tokens costs nothing that is seen, 100.0 ")
+
+
 def test_throughput_that_falls_names_both_ends_and_both_ratios():
     assert throughput_half(found("falls", 1800.0, 1500.0, 1200.0)) == (
         "throughput falls from 1,800 tokens/s at 160 to 1,200 at 240 (ratio 1.50 [1.40, 1.60]) and is 1.80 [1.62, "

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 
+from kvrepro.analysis import verdict as verdicts
 from kvrepro.analysis.verdict import compare, verdict, where_and_when
 from kvrepro.paths import committed_summary, project_root
+from kvrepro.runs.folder import CellFolder
 from kvrepro.runs.profiles import load_profile
 from kvrepro.runs.summary import summarise_profile
 
@@ -91,6 +96,16 @@ def test_a_run_says_when_where_and_on_which_code():
     assert where_and_when(several) == (
         "Run 2026-11-28 to 2026-11-30 on AMD EPYC, 2 cores and H100, outside a checkout and commit abc with changes."
     )
+
+
+def test_a_comparison_begins_with_its_differences(monkeypatch):
+    told = [SimpleNamespace(to_others=[SimpleNamespace(sentence="mine beats h2o.")])]
+    monkeypatch.setattr(verdicts.Comparison, "of", lambda profile: told)
+    monkeypatch.setattr(verdicts, "read_manifest", lambda path: manifest())
+    profile = replace(load_profile("smoke"), name="compare-mine-h2o")
+    assert verdict(profile, TABLE[:0])[0] == f"0 of {len(profile.cells)} cells are finished."
+    monkeypatch.setattr(CellFolder, "is_complete", property(lambda folder: True))
+    assert verdict(profile, TABLE)[0] == "mine beats h2o."
 
 
 def test_the_default_profile_is_compared_with_what_is_committed():
