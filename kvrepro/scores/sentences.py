@@ -7,6 +7,8 @@ from .statistics import PairedDifference
 SIGNIFICANCE = 0.05
 # with fewer problems a t interval rests on too few differences to be read
 FEW_PROBLEMS = 8
+# where fewer problems differ, all their signs alike are no rarer than 0.5^(5 - 1), whatever a t test finds
+FEW_DIFFERING = 6
 
 
 def difference_sentence(name: str, other: str, found: PairedDifference, p_value: float | None = None) -> str:
@@ -22,6 +24,9 @@ def difference_sentence(name: str, other: str, found: PairedDifference, p_value:
     basis = f"p {p_text(p_value)}, {found.n_problems} problems"
     if found.n_problems < FEW_PROBLEMS:
         return f"{name} minus {other}: {points:+.1f} points {room}; {found.n_problems} problems say nothing."
+    if p_value < SIGNIFICANCE and found.n_differing < FEW_DIFFERING:
+        differ = f"only {found.n_differing} of {found.n_problems} problems differ, too few to tell"
+        return f"{name} and {other} cannot be told apart: {points:+.1f} points {room}, {differ}."
     if p_value >= SIGNIFICANCE:
         return f"{name} and {other} cannot be told apart: {points:+.1f} points {room}, {basis}."
     return f"{name} {'beats' if points > 0 else 'loses to'} {other}: {points:+.1f} points {room}, {basis}."

@@ -37,7 +37,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Mean of the paired differences a - b over the shared problems; `p_value` is two-sided."""
+    """Mean of the paired differences a - b over the shared problems; `p_value` is two-sided.
+
+    `n_differing` problems differ at all: with fewer than six no signs of theirs are as rare as 1 in 20.
+    """
 
     difference: float
     lo: float
@@ -47,6 +50,7 @@ class PairedDifference:
     n_problems: int
     confidence: float
     method: str
+    n_differing: int
 
     @property
     def points(self) -> tuple[float, float, float]:
@@ -144,6 +148,7 @@ def paired_comparison(
     one, other = paired_values(first, second)
     differences = one - other
     mean, n = float(differences.mean()), differences.size
+    n_differing = int(np.count_nonzero(np.abs(differences) > _NO_SPREAD))
     stderr = clustered_stderr(differences)
     if np.ptp(differences) < _NO_SPREAD:
         otherwise = 1 - ((1 - confidence) / 2) ** (1 / n)
@@ -154,7 +159,7 @@ def paired_comparison(
         test = stats.ttest_1samp(differences, 0.0)
         lo, hi = test.confidence_interval(confidence)
         p_value = test.pvalue if method == "t" else _sign_flip_p(differences)
-    return PairedDifference(mean, float(lo), float(hi), stderr, float(p_value), n, confidence, method)
+    return PairedDifference(mean, float(lo), float(hi), stderr, float(p_value), n, confidence, method, n_differing)
 
 
 def _sign_flip_p(differences: np.ndarray) -> float:

@@ -75,11 +75,11 @@ def test_sentences_say_who_leads_and_what_it_would_take_where_nobody_does(compar
     [found] = compare(cells)
     lines = found.sentences
     assert len(lines) == 6
-    assert lines[0].startswith("dynts beats h2o by 45.0 points")
+    assert lines[0].startswith("dynts beats h2o: +45.0 points")
     assert lines[1].startswith("dynts and window cannot be told apart")
     assert lines[2].startswith("If 5.0 points is the true difference of dynts and window, some ")
     assert "1 sample each" in lines[2]
-    assert lines[3].startswith("dynts loses to full by 40.0 points")
+    assert lines[3].startswith("dynts loses to full: -40.0 points")
 
 
 def test_the_problems_that_it_would_take_find_such_a_difference_with_80_percent(compare, cells):

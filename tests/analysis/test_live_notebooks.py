@@ -31,7 +31,7 @@ def test_the_main_table_runs_what_is_missing_and_reads_it(tmp_path):
     assert all((folder.path / "manifest.json").is_file() for folder in load_profile("smoke").folders)
     assert any(f"5 of 5 cells are done, in {results_root() / 'smoke'}" in text for text in texts)
     assert "4 problems say nothing about the order of 4 methods." in texts[-1]
-    assert "dynts minus random: 4 problems say nothing" in texts[-1]
+    assert "dynts minus random: +0.0 points [-60.2, +60.2]; 4 problems say nothing." in texts[-1]
     # a notebook shows what comes on stderr as an error
     assert streams == {"stdout"}
     assert (results_root() / "smoke" / "figures" / "average.png").is_file()

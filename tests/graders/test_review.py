@@ -56,7 +56,7 @@ def test_the_graders_are_told_apart_in_replies_and_points():
     [text] = grader_sentences(frame)
     assert text.startswith(
         "integer: the graders disagree on 4 of 12 replies (right under compat alone: 4; under strict alone: 0). "
-        "compat beats strict: +33.3 points ["
+        "compat and strict cannot be told apart: +33.3 points ["
     )
     scores = grader_scores(frame).set_index("grader")
     assert scores.pass_at_1.round(1).to_dict() == {"strict": 33.3, "compat": 66.7}

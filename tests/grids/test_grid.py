@@ -184,9 +184,10 @@ def test_a_part_is_run_and_drawn(project, capfd):
     with open(shown["index"]) as page:
         text = page.read()
     assert "1 of 2 cells" in text
-    # a profile that has neither a committed table nor throughput says where it ran
-    (ran,) = shown["verdict"]
-    assert ran.startswith("Run 20") and f'<p class="verdict">{ran}</p>' in text
+    # a profile that has neither a committed table nor throughput says how much of it is done, and where it ran
+    done, ran = shown["verdict"]
+    assert done.startswith("1 of 2 cells are finished") and ran.startswith("Run 20")
+    assert f"<p>{done}</p>" in text and f"<p>{ran}</p>" in text
 
 
 def test_a_failed_cell_is_one_line_with_its_reason_and_the_rest_is_drawn(project, capfd):

@@ -66,10 +66,12 @@ def test_a_grid_refuses_a_prompt_beyond_the_budget_before_its_first_cell():
 def test_a_dry_run_prints_the_values_of_the_run_and_what_the_budget_means(capsys):
     items = [part for name in ("method=rkv", "budget=192", 'options={"mix": 1}') for part in ("--set", name)]
     assert main(["run", "--set", "model=tiny-r1-llama", "--set", "benchmark=chain-12", *items, "--dry-run"]) == 0
-    *shown, last, result = capsys.readouterr().out.splitlines()
-    found = json.loads(result)
+    *shown, last, place = capsys.readouterr().out.splitlines()
+    words = ["--set", "model=tiny-r1-llama", "--set", "benchmark=chain-12", *items, "--dry-run"]
+    assert main(["run", *words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
     assert yaml.safe_load("\n".join(shown)) == found["resolved"]
-    assert last == found["budget_meaning"]
+    assert last == found["budget_meaning"] and place == f"{found['cell_id']}: not run yet"
     assert last == (
         "protocol fair, budget 192: 192 slots remain after an eviction, 24 tokens later a row peaks at 216 slots"
     )

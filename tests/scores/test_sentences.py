@@ -34,6 +34,14 @@ def test_an_adjusted_p_value_decides():
     assert "cannot be told apart" in difference_sentence("a", "b", found, p_value=0.2)
 
 
+def test_a_few_problems_that_differ_tell_nothing_apart():
+    five, six = ([1.0] * n + [0.0] * (12 - n) for n in (5, 6))
+    found = paired_comparison(five, [0.0] * 12)
+    assert found.p_value < 0.05
+    assert difference_sentence("a", "b", found).endswith("only 5 of 12 problems differ, too few to tell.")
+    assert difference_sentence("a", "b", paired_comparison(six, [0.0] * 12)).startswith("a beats b: ")
+
+
 def test_no_interval_passes_what_a_difference_of_scores_can_be():
     found = paired_comparison([0.0] * 10, [0.0, *[1.0] * 9])
     assert found.lo < -1 and "[-100.0, " in difference_sentence("a", "b", found)
