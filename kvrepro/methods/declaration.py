@@ -21,8 +21,8 @@ ATTENTION = ("none", "queries", "step")
 SCALARS = {t.__name__: t for t in (bool, int, float, str)}
 # hooks of version 0.1 that are called otherwise now: under the old name nobody would call them
 RENAMED = {"moved": "after_compact"}
-# names are parts of folders
-NAME_FORM = r"[\w-]+"
+# names are parts of folders, whose names file systems bound
+NAME_FORM, NAME_HINT = r"[\w-]{1,60}", "of letters, digits, _ and -, at most 60 characters"
 _HERE = "kvrepro.methods"
 
 
@@ -41,10 +41,9 @@ def declare(cls: type) -> None:
     for what, form in (("name", NAME_FORM), ("source", r".+"), ("state", r".+")):
         value = getattr(cls, what)
         if not isinstance(value, str) or not re.fullmatch(form, value):
-            hint = " of letters, digits, _ and -" if what == "name" else ""
+            hint = f" {NAME_HINT}" if what == "name" else ""
             raise KvreproError(f"class {cls.__name__}: {what}={value!r}, expected a text{hint}")
-    if not isinstance(cls.needs, tuple | list):
-        raise KvreproError(f"class {cls.__name__}: needs={cls.needs!r}, expected a tuple such as ('predictor',)")
+    _check_needs(f"class {cls.__name__}", cls.needs)
     check_known(f"need of method class {cls.__name__}", NEEDS, *cls.needs)
     check_known(f"attention of method class {cls.__name__}", ATTENTION, cls.attention)
     for former in RENAMED.keys() & own.keys():
@@ -56,6 +55,11 @@ def declare(cls: type) -> None:
             f"class {cls.__name__}: {bare[0]} = {own[bare[0]]!r} has no type, so the dataclass ignores it; write "
             f"`{bare[0]}: {type(own[bare[0]]).__name__} = {own[bare[0]]!r}`"
         )
+
+
+def _check_needs(of: str, needs: object) -> None:
+    if not isinstance(needs, tuple | list) or not all(isinstance(need, str) for need in needs):
+        raise KvreproError(f"{of}: needs={needs!r}, expected a tuple such as ('predictor',)")
 
 
 def default_name(class_name: str) -> str:
@@ -140,7 +144,8 @@ def read_class(path: Path, name: str) -> Declared:
 
     Raises:
         SyntaxError: the file is no Python.
-        KvreproError: it has no such class at its top level, a base lies elsewhere, or `name` or `needs` is no literal.
+        KvreproError: it has no such class at its top level, a base lies elsewhere, `name` or `needs` is no literal, or
+            `needs` no tuple of names.
     """
     tree = ast.parse(path.read_bytes())
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
@@ -164,19 +169,25 @@ def read_class(path: Path, name: str) -> Declared:
         options |= parent.options
     stated: dict[str, Any] = {}
     for line in classes[name].body:
-        if isinstance(line, ast.AnnAssign) and "ClassVar" not in (kind := ast.unparse(line.annotation)):
-            options[line.target.id] = kind
-        for target in line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]:
-            if isinstance(target, ast.Name) and target.id in ("name", "needs"):
+        if isinstance(line, ast.AnnAssign):
+            targets = [line.target]
+            # an annotation such as `a.b: int` declares no field
+            if isinstance(line.target, ast.Name) and "ClassVar" not in (kind := ast.unparse(line.annotation)):
+                options[line.target.id] = kind
+        else:
+            targets = line.targets if isinstance(line, ast.Assign) else []
+        for target in targets:
+            if isinstance(target, ast.Name) and target.id in ("name", "needs") and line.value is not None:
                 stated[target.id] = _literal(path, name, target.id, line.value)
     options.pop("schedule", None)
+    _check_needs(f"{path}: class {name}", stated.get("needs", needs))
     return Declared(stated.get("name"), tuple(stated.get("needs", needs)), options, bases)
 
 
-def _literal(path: Path, cls: str, what: str, value: ast.expr | None) -> Any:
+def _literal(path: Path, cls: str, what: str, value: ast.expr) -> Any:
     try:
         return ast.literal_eval(value)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise KvreproError(
             f"{path}: class {cls}: `{what}` must be written out, so that it can be read without running the file; "
             f"given {ast.unparse(value)}"

@@ -1,16 +1,18 @@
 """Methods of a user's own by reference, `path/to/file.py:Class`: what the file says, and the class itself.
 
-Name, needs and options are read from the source, so that lists, plans and cell ids run nobody's code and load no torch;
-the file is executed where the method is built.
+Name, needs and options are read from the source, so that lists, profiles and cell ids run nobody's code and load no
+torch; the file is executed where the method is built, which is also what a plan does to know its sizes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import sys
 import traceback
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ..errors import KvreproError
-from .declaration import NAME_FORM, Declared, default_name, read_class
+from .declaration import NAME_FORM, NAME_HINT, Declared, default_name, read_class
 
 if TYPE_CHECKING:
     from .base import EvictionMethod
@@ -57,7 +59,9 @@ def absolute_method(method: str, folder: Path | None = None) -> str:
     if not is_reference(method):
         return method
     path, cls = _parts(method)
-    return f"{((folder or Path.cwd()) / path).resolve()}:{cls}"
+    path = (folder or Path.cwd()) / path
+    # a link stays one: what it leads to need not be called .py
+    return f"{path.parent.resolve() / path.name}:{cls}"
 
 
 def own_method(reference: str) -> OwnMethod:
@@ -70,22 +74,27 @@ def own_method(reference: str) -> OwnMethod:
     path, cls = _parts(reference)
     try:
         found = path.stat()
+        return _read(path, cls, (found.st_size, found.st_mtime_ns))
     except OSError as error:
         raise KvreproError(f"method {reference}: {path} cannot be read ({error.strerror})") from error
-    return _read(path, cls, (found.st_size, found.st_mtime_ns))
 
 
 def own_class(reference: str) -> type[EvictionMethod]:
-    """The class that a reference names. The file is executed, once for each content.
+    """The class that a reference names. The file is executed, once for each content; what it prints goes to stderr.
 
     Raises:
-        KvreproError: as `own_method`; the file fails as it is executed, with its line; or the class is called otherwise
-            than its source says.
+        KvreproError: as `own_method`; the file fails as it is executed, with its line; or the class is called
+            otherwise, or needs something else, than its source says.
     """
     (path, cls), own = _parts(reference), own_method(reference)
     found = getattr(_executed(path, own.content.rpartition(" ")[2]), cls, None)
     if (name := getattr(found, "name", None)) != own.name:
         raise KvreproError(f"{path}: class {cls} calls itself {name!r}, its source says {own.name!r}")
+    if (needs := tuple(found.needs)) != own.needs:
+        # the cell's name rests on what the source says
+        raise KvreproError(
+            f"{path}: class {cls} needs {needs}, its source says {own.needs}: write `needs` out in the class itself"
+        )
     return found
 
 
@@ -94,7 +103,8 @@ def _parts(reference: str) -> tuple[Path, str]:
     if not path.endswith(".py") or not cls.isidentifier():
         example = f"{reference}:MyMethod" if reference.endswith(".py") else "my_method.py:MyMethod"
         raise KvreproError(f"method {reference!r}: a class of your own is named FILE.py:CLASS, such as {example}")
-    return Path(path).expanduser(), cls
+    # of an unknown user `~` stays, and is no file
+    return Path(os.path.expanduser(path)), cls
 
 
 @cache
@@ -111,9 +121,9 @@ def _read(path: Path, cls: str, stamp: tuple[int, int]) -> OwnMethod:
         raise KvreproError(f"{path}: {error}") from error
     if not found.bases:
         raise KvreproError(f"{path}: class {cls} is no subclass of kvrepro.EvictionMethod")
-    name = found.name or default_name(cls)
-    if not re.fullmatch(NAME_FORM, name):
-        raise KvreproError(f"{path}: class {cls}: name={name!r}, expected a text of letters, digits, _ and -")
+    name = default_name(cls) if found.name is None else found.name
+    if not isinstance(name, str) or not re.fullmatch(NAME_FORM, name):
+        raise KvreproError(f"{path}: class {cls}: name={name!r}, expected a text {NAME_HINT}")
     return OwnMethod(name, found.needs, found.options, found.bases, f"{cls} {hashlib.sha256(data).hexdigest()}")
 
 
@@ -128,7 +138,9 @@ def _executed(path: Path, digest: str) -> ModuleType:
     # dataclasses look their module up
     sys.modules[module.__name__] = module
     try:
-        exec(compile(data, str(path), "exec"), vars(module))
+        # standard output belongs to the command, whose JSON it may be
+        with redirect_stdout(sys.stderr):
+            exec(compile(data, str(path), "exec"), vars(module))
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]

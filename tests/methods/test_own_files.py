@@ -52,6 +52,8 @@ class Seer(Base):
         return view.positions.float()
 '''
 
+OWN = "import kvrepro\nclass Mine(kvrepro.EvictionMethod):\n"
+
 
 @pytest.fixture
 def file(tmp_path):
@@ -157,6 +159,11 @@ def test_a_cell_resolves_with_the_options_of_its_class(file):
             "Mine",
             "`name` must be written",
         ),
+        (OWN + "    name = 5\n", "Mine", "class Mine: name=5, expected a text of letters"),
+        (OWN + f"    name = {'n' * 61!r}\n", "Mine", "at most 60 characters"),
+        (OWN + "    needs = 5 or None\n", "Mine", "`needs` must be written out"),
+        (OWN + "    needs = {[]: 1}\n", "Mine", "`needs` must be written out"),
+        (OWN + "    needs = 'predictor'\n", "Mine", "needs='predictor', expected a tuple such as"),
         ("from other import Base\nclass Mine(Base):\n    pass\n", "Mine", "its base Base is neither in this file nor"),
     ],
 )
@@ -167,6 +174,32 @@ def test_a_mistake_is_named_before_anything_runs(tmp_path, text, cls, message):
     with pytest.raises(KvreproError, match=message) as found:
         cell(f"{path}:{cls}")
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("line", ["name: str", "a = kvrepro\n    a.b: int = 3", "for name in ('a',):\n        pass"])
+def test_lines_that_state_nothing_are_read_over(tmp_path, line):
+    path = tmp_path / "my_method.py"
+    path.write_text(f"{OWN}    {line}\n")
+    assert own_method(f"{path}:Mine").name == "mine"
+
+
+def test_places_that_hold_no_file_are_named(tmp_path):
+    (tmp_path / "folder.py").mkdir()
+    with pytest.raises(KvreproError, match=r"folder.py cannot be read \(Is a directory\)"):
+        cell(f"{tmp_path / 'folder.py'}:Mine")
+    with pytest.raises(KvreproError, match=r"~nosuchuser/x.py cannot be read \(No such file"):
+        cell("~nosuchuser/x.py:Mine")
+
+
+def test_a_link_into_a_store_keeps_its_name(file, tmp_path):
+    (tmp_path / "link.py").symlink_to(file.rename(tmp_path / "5f2c"))
+    assert cell(f"{tmp_path / 'link.py'}:Newest").method == f"{tmp_path / 'link.py'}:Newest"
+
+
+def test_what_a_file_prints_is_not_the_commands_output(file, capsys):
+    file.write_text(SOURCE + "print('hello from the file')\n")
+    own_class(f"{file}:Newest")
+    assert capsys.readouterr() == ("", "hello from the file\n")
 
 
 def test_a_file_without_its_class_says_how_one_is_named(file):
@@ -186,6 +219,10 @@ def test_a_file_without_its_class_says_how_one_is_named(file):
             r"my_method.py, line \d+: unknown attention of method class Bad",
         ),
         ("Newest.name = 'other'\n", "class Newest calls itself 'other', its source says 'newest_file'"),
+        (
+            "Newest.needs = ('predictor',)\n",
+            r"class Newest needs \('predictor',\), its source says \(\): write `needs` out",
+        ),
     ],
 )
 def test_a_file_that_fails_as_it_is_executed_is_named_with_its_line(file, more, message):
