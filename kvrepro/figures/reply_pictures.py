@@ -10,14 +10,17 @@ import re
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from ..benchmarks.table import load_problems
-from ..errors import KvreproError
+from ..errors import KvreproError, RunError
 from ..files import write_atomic
+from ..methods.own import is_reference
 from ..methods.table import method_class
 from ..models.table import model_entry, predictor_source
+from ..paths import results_root
 from ..runs.config import CellConfig
 from ..runs.folder import CellFolder, read_manifest, read_records
 from ..runs.profiles import COMPARISON, Profile
@@ -34,7 +37,7 @@ _BESIDE = ("random", "dynts_random", "question_window", "window_dynts", "window"
 
 @dataclass(frozen=True)
 class PictureFile:
-    """One picture that was written: of which reply, and its file, `src`, as a page in the profile's folder names it."""
+    """One picture that was written: of which reply, and its file's place `src` below the profile's page."""
 
     cell_id: str
     problem_id: str
@@ -72,18 +75,20 @@ def drawn_cells(profile: Profile, done: Collection[str]) -> list[tuple[CellConfi
         done: ids of the finished cells.
     """
     finished = [cell for cell in profile.cells if cell.cell_id in done and cell.budget is not None]
-    first, others = "dynts", _BESIDE
+    name_of, first, others = attrgetter("method"), "dynts", _BESIDE
     if finished and profile.name.startswith(COMPARISON):
-        first, *others = dict.fromkeys(cell.method for cell in profile.cells if cell.budget is not None)
+        # which may compare a method with itself under another switch
+        name_of = attrgetter("label")
+        first, *others = dict.fromkeys(name_of(cell) for cell in profile.cells if cell.budget is not None)
     pairs = []
     for model in dict.fromkeys(cell.model for cell in finished):
-        ours = [cell for cell in finished if cell.model == model and cell.method == first]
+        ours = [cell for cell in finished if cell.model == model and name_of(cell) == first]
         ours = [cell for cell in ours if cell.benchmark == ours[0].benchmark]
         if not ours:
             continue
         chosen = sorted(ours, key=lambda cell: cell.budget)[(len(ours) - 1) // 2]
         same = {
-            cell.method: cell
+            name_of(cell): cell
             for cell in reversed(finished)
             if (cell.model, cell.benchmark, cell.budget) == (model, chosen.benchmark, chosen.budget)
         }
@@ -97,7 +102,8 @@ def picture_file(problem_id: str, sample_id: int) -> str:
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", problem_id)[:80]
     if plain != problem_id:
         # names that look alike now must not share a file
-        plain += f"-{hashlib.sha256(problem_id.encode()).hexdigest()[:8]}"
+        # JSON can hold halves of characters, which UTF-8 alone cannot
+        plain += f"-{hashlib.sha256(problem_id.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
     return f"{plain}-{sample_id}.js"
 
 
@@ -126,10 +132,13 @@ class PictureMaker:
             known: texts of the cell's records; None where it has not run.
 
         Raises:
-            KvreproError: the cell has no such reply, or cannot run here.
+            KvreproError: the cell has no such reply, or cannot run here; or its method's file lies among the results,
+                which may be a stranger's.
         """
         from ..runs.runner import replay_cell
 
+        if is_reference(config.method) and Path(config.method).is_relative_to(results_root().resolve()):
+            raise KvreproError(f"{config.method} lies among the results, and code that comes with results is not run")
         with self._lock:
             model, tokenizer, head = self._models(config)
             replies = replay_cell(config, model, tokenizer, keys)
@@ -159,7 +168,7 @@ def cell_picture(folder: Path, name: str, maker: PictureMaker) -> str | None:
         name: of the file, `picture_file` of a reply.
 
     Raises:
-        KvreproError: the reply cannot be generated here.
+        KvreproError: the reply cannot be generated here, or the cell has another id today.
         RunError: the cell's files cannot be read.
     """
     known = reply_texts(folder)
@@ -167,8 +176,20 @@ def cell_picture(folder: Path, name: str, maker: PictureMaker) -> str | None:
     if key is None:
         return None
     manifest = read_manifest(folder)
-    [(picture, _)] = maker.pictures(CellConfig.from_mapping(manifest["config"]), [key], known)
-    return picture_script(manifest["cell_id"], key, picture.data())
+    config = CellConfig.from_mapping(manifest["config"])
+    if config.cell_id != manifest["cell_id"]:
+        raise KvreproError(
+            f"cell {manifest['cell_id']} would be {config.cell_id} today: its method's file, weights or rows have "
+            "changed since, so its replies cannot be made again; run the cell again"
+        )
+    [(picture, _)] = maker.pictures(config, [key], known)
+    return picture_script(config.cell_id, key, picture.data())
+
+
+def reason(error: Exception) -> str:
+    """What went wrong in one line; where the message is not this package's own, with the kind of the error."""
+    line = " ".join(str(error).split())
+    return line if isinstance(error, KvreproError | RunError) else f"{type(error).__name__}: {line}"
 
 
 def write_pictures(
@@ -197,8 +218,9 @@ def write_pictures(
         try:
             columns = [_written(profile, config, done, folder, wanted, maker) for config in pair]
             sets.append(PictureSet(title, tuple(zip(*columns, strict=True))))
-        except (KvreproError, OSError) as error:
-            sets.append(PictureSet(title, note=f"Not drawn: {error}"))
+        except Exception as error:
+            # a method of the user's own may raise anything, and the page has all else to show
+            sets.append(PictureSet(title, note=f"Not drawn: {reason(error)}"))
     return sets
 
 

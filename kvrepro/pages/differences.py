@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -90,7 +91,7 @@ def _rows(cells: Sequence[ScoredCell], frame: pd.DataFrame, columns, names: Mapp
         fields = [
             Field(model_entry(config.model).title),
             Field(config.benchmark),
-            Field(names[config.cell_id], tag="th", link=f"{config.cell_id}/replies.html"),
+            Field(names[config.cell_id], tag="th", link=f"{quote(config.cell_id)}/replies.html"),
             Field.number(config.budget, ","),
             Field.number(row["pass_at_1"], ".1f"),
         ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -14,7 +15,7 @@ from ..figures.reply_pictures import PictureSet
 from ..models.table import model_entry
 from ..runs.config import CellConfig
 from ..runs.profiles import Profile
-from .differences import paired_differences
+from .differences import Differences, paired_differences
 from .site import SELF_CONTAINED, render, stamp_of, write_page
 from .tables import CHOICE, NUMBER, TEXT, Field, Link, Row, Table, column, method_names
 
@@ -26,6 +27,13 @@ _HEADS = (
     column("tokens/s", NUMBER), column("95 %"), column("peak slots", NUMBER), column("KV bytes", NUMBER),
     column("evictions", NUMBER), column("wall (s)", NUMBER), column("notebook", is_number=False),
 )  # fmt: skip
+# figures that are not a model's or a comparison's, in the words of their notebooks
+_CAPTIONS = {
+    "average": "Average over models and benchmarks",
+    "pinning": "Pinning the question",
+    "ablation_bars": "What is kept",
+    "window_ratio": "Local window and ratio",
+}
 # the full cache is sorted as the largest
 _NO_BUDGET = Field("none", key=float(1 << 62), is_number=True)
 
@@ -47,6 +55,8 @@ def write_index(
         lines: of `verdict`; the page begins with them.
         has_overview: whether a page over all profiles lies one folder up.
     """
+    differences = paired_differences(profile)
+    captions = _captions(profile, differences)
     html = render(
         "index.html.j2",
         title=profile.title,
@@ -54,10 +64,10 @@ def write_index(
         done=len(frame),
         of=len(profile.cells),
         notebook=profile.notebook,
-        figures=[_figure(path) for path in _figure_files(profile, folder)],
+        figures=[_figure(path, captions) for path in _figure_files(profile, folder)],
         sentences=_sentences(profile),
         cells=cell_table(profile, frame),
-        differences=paired_differences(profile),
+        differences=differences,
         pictures=pictures,
         overview="../index.html" if has_overview else "",
         root="",
@@ -75,13 +85,21 @@ def _figure_files(profile: Profile, folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: models.index(path.stem) if path.stem in models else len(models))
 
 
-def _figure(path: Path) -> dict[str, Any]:
+def _captions(profile: Profile, differences: Differences | None) -> dict[str, str]:
+    """What figures are called, by the names of their files."""
+    models = {cell.cell_id.partition("/")[0]: model_entry(cell.model).title for cell in profile.cells}
+    # the notebook numbers them in the order of the sentences
+    compared = enumerate(differences.sentences if differences else ())
+    return {**_CAPTIONS, **{f"comparison-{number}": place for number, place in compared}, **models}
+
+
+def _figure(path: Path, captions: Mapping[str, str]) -> dict[str, Any]:
     """A figure and its size in pixels, by which its place is known before it is loaded."""
     # the first chunk of every PNG, at a fixed place
     width, height = struct.unpack(">II", path.read_bytes()[16:24])
     svg = path.with_suffix(".svg")
-    alt = f"Figure {path.stem}; its numbers are in the table below"
-    return dict(name=path.name, stem=path.stem, alt=alt, width=width, height=height, svg=svg.is_file() and svg.name)
+    caption = captions.get(path.stem, path.stem.replace("_", " "))
+    return dict(name=path.name, caption=caption, width=width, height=height, svg=svg.is_file() and svg.name)
 
 
 def _sentences(profile: Profile) -> list[str]:
@@ -96,7 +114,7 @@ def cell_table(profile: Profile, frame: pd.DataFrame) -> Table:
 
 
 def _row(config: CellConfig, name: str, done: Any) -> Row:
-    place = "" if done is None else f"{config.cell_id}/"
+    place = "" if done is None else f"{quote(config.cell_id)}/"
     budget = Field.number(config.budget, ",") if config.budget is not None else _NO_BUDGET
     names = [
         Field(model_entry(config.model).title),

@@ -55,12 +55,12 @@ def _body(source: Path, content: bytes) -> str:
 
     try:
         notebook = nbformat.reads(content.decode(), as_version=4)
-    except (nbformat.ValidationError, ValueError, AttributeError) as error:
+        # HTMLExporter's own parses all of the result once more, which takes twice as long as making it
+        body, _ = TemplateExporter.from_notebook_node(_exporter(), notebook)
+    except (nbformat.ValidationError, ValueError, AttributeError, RecursionError) as error:
         line = str(error).partition("\n")[0]
         warnings.warn(f"{source} is no notebook, so its page is empty: {line}", RuntimeWarning, stacklevel=4)
         return f"{source.name} is no notebook: {line}"
-    # HTMLExporter's own parses all of the result once more, which takes twice as long as making it
-    body, _ = TemplateExporter.from_notebook_node(_exporter(), notebook)
     # the corners of pandas' tables are heads of nothing
     return Markup(_EMPTY_HEAD.sub(r"<td\1></td>", body))
 

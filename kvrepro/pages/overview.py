@@ -13,18 +13,23 @@ from markupsafe import Markup
 
 from ..files import write_json
 from ..paths import results_root
+from ..runs.profiles import Profile
 from .site import SELF_CONTAINED, asset_text, digest, render, write_page
 
 SUMMARY = "page.json"
 
 
-def write_page_summary(folder: Path, title: str, verdict: Sequence[str], done: int, of: int, ended: str | None) -> None:
+def write_page_summary(folder: Path, profile: Profile, verdict: Sequence[str], done: int, ended: str | None) -> None:
     """Write `page.json`, what the page over all profiles says of one.
 
     Args:
+        done: finished cells.
         ended: when its newest cell did, ISO 8601; None where none is finished.
     """
-    write_json(folder / SUMMARY, dict(title=title, verdict=list(verdict), done=done, of=of, ended=ended))
+    of = len(profile.cells)
+    content = dict(profile=profile.name, title=profile.title, verdict=list(verdict), done=done, of=of, ended=ended)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / SUMMARY, content)
 
 
 def write_overview() -> Path:
@@ -49,6 +54,8 @@ def _profile(path: Path) -> dict[str, Any] | None:
     """What the page says of one profile; of a damaged file nothing, with a warning."""
     try:
         found = json.loads(path.read_text())
+        if not isinstance(found["verdict"], list):
+            raise TypeError("verdict is no list")
         return {
             "title": str(found["title"]),
             "verdict": str((found["verdict"] or ["Nothing is finished."])[0]),
@@ -57,6 +64,6 @@ def _profile(path: Path) -> dict[str, Any] | None:
             "ended": str(found["ended"] or "")[:10],
             "link": f"{quote(path.parent.name)}/index.html",
         }
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, OverflowError, RecursionError) as error:
         warnings.warn(f"{path}: {error}; its profile is left out of the overview", RuntimeWarning, stacklevel=3)
         return None

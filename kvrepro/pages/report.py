@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..runs.profiles import Profile
 from ..runs.summary import write_summary
 from .index import write_index
 from .notebooks import write_notebook
-from .overview import write_overview, write_page_summary
+from .overview import SUMMARY, write_overview, write_page_summary
 from .replies import write_replies
 from .site import write_assets
 
@@ -44,7 +45,8 @@ def write_report(profile: Profile, n_pictures: int | None = None, out: Path | No
             and the page over all profiles with it.
 
     Raises:
-        KvreproError: a notebook without the parameter `out` would write beside the results.
+        KvreproError: a notebook without the parameter `out` would write beside the results, or `out` holds something
+            else than this profile's page.
         RunError: a cell's files cannot be read, or the notebook failed.
     """
     source = project_root() / "notebooks" / f"{profile.notebook}.ipynb"
@@ -53,6 +55,10 @@ def write_report(profile: Profile, n_pictures: int | None = None, out: Path | No
         raise KvreproError(
             f"{source} has no parameter `out`, so it draws beside the results: leave --out off, or add it"
         )
+    if out is not None:
+        _check_own(profile, out)
+        # a page that fails half-way may be written again
+        write_page_summary(out, profile, [], 0, None)
     wanted = {"profile": profile.name, "run_missing": False, "out": "" if out is None else str(out)}
     folder = results_root() / profile.name if out is None else out
     frame = write_summary(profile, folder)
@@ -66,10 +72,24 @@ def write_report(profile: Profile, n_pictures: int | None = None, out: Path | No
     index = write_index(profile, frame, folder, pictures, lines, has_overview=out is None)
     ended = [read_manifest(CellFolder.of(profile.name, cell).path).get("ended") for cell in _done(profile, frame)]
     newest = max((end for end in ended if end is not None), default=None)
-    write_page_summary(folder, profile.title, lines, len(frame), len(profile.cells), newest)
+    write_page_summary(folder, profile, lines, len(frame), newest)
     if out is None:
         write_overview()
     return Report(frame, index, lines, sum(len(found.pictures) for found in pictures))
+
+
+def _check_own(profile: Profile, out: Path) -> None:
+    """Raise `KvreproError` where a page in this folder would overwrite something else."""
+    if out.is_relative_to(results_root().resolve()):
+        raise KvreproError(f"--out={out} lies among the results: leave --out off, or give a folder elsewhere")
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    try:
+        is_own = json.loads((out / SUMMARY).read_text())["profile"] == profile.name
+    except (OSError, ValueError, LookupError, TypeError):
+        is_own = False
+    if not is_own:
+        raise KvreproError(f"--out={out} holds something else than the page of {profile.name}: give an empty folder")
 
 
 def _done(profile: Profile, frame: pd.DataFrame):

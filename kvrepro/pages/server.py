@@ -8,6 +8,7 @@ listings never.
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import sys
 import threading
@@ -21,12 +22,14 @@ from typing import BinaryIO
 from urllib.parse import quote, unquote
 
 from ..errors import KvreproError
-from ..figures.reply_pictures import PICTURES, PictureMaker, cell_picture, picture_script
+from ..figures.reply_pictures import PICTURES, PictureMaker, cell_picture, picture_script, reason
 from ..files import write_atomic
 from ..runs.folder import MANIFEST
 
 ADDRESS, FIRST_PORT, PORTS_TRIED = "127.0.0.1", 8421, 20
 INDEX = "index.html"
+# in a name, what leads elsewhere; a colon only on Windows, elsewhere models are called so
+_REFUSED = set("\\\0/:" if os.name == "nt" else "\\\0/")
 PICTURES_IN_MEMORY = 64  # of results that cannot be written to
 _TEXT = "; charset=utf-8"
 _KINDS = {
@@ -62,6 +65,7 @@ class ResultsServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128  # a page may ask for many pictures at once
 
     def __init__(self, root: Path, port: int):
         super().__init__((ADDRESS, port), _Handler)
@@ -102,10 +106,14 @@ class ResultsServer(ThreadingHTTPServer):
 
     def found(self, parts: list[str]) -> Path | None:
         """The file or folder of a path below the results; None for what is hidden, lies elsewhere or does not exist."""
-        if any(part.startswith(".") or set(part) & set("\\\0/:") for part in parts):
+        if any(part.startswith(".") or set(part) & _REFUSED for part in parts):
             return None
-        place = self.root.joinpath(*parts).resolve()
-        return place if place.is_relative_to(self.root) and place.exists() else None
+        try:
+            place = self.root.joinpath(*parts).resolve()
+            return place if place.is_relative_to(self.root) and place.exists() else None
+        except (OSError, RuntimeError):
+            # a name that is too long, or links that lead in a circle
+            return None
 
     def picture(self, parts: list[str]) -> str | None:
         """A picture file that is not there, made now and kept; None for what is no picture of a finished cell.
@@ -148,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 60  # seconds that a browser may take over a request
 
     def do_HEAD(self) -> None:
-        """As GET, without the content."""
+        """As GET, without the content; no picture is made for it."""
         self.do_GET()
 
     def do_GET(self) -> None:
@@ -179,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
         if place is not None and place.is_file():
             with place.open("rb") as file:
                 return self._send(HTTPStatus.OK, place.suffix, place.stat().st_size, file)
-        if len(parts) > 2 and parts[-2] == PICTURES:
+        if self.command == "GET" and len(parts) > 2 and parts[-2] == PICTURES:
             return self._send_picture(parts)
         hint = f": `kvrepro summary {parts[0]}` makes its page" if len(parts) == 1 and path.endswith("/") else ""
         return self._say(HTTPStatus.NOT_FOUND, f"nothing here{hint}")
@@ -187,8 +195,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_picture(self, parts: list[str]) -> None:
         try:
             text = self.server.picture(parts)
-        except (KvreproError, RuntimeError, OSError) as error:
-            line = " ".join(str(error).split())
+        except Exception as error:
+            # a method of the user's own may raise anything
+            line = reason(error)
             print(f"kvrepro view: {'/'.join(parts)}: {line}", file=sys.stderr)
             # a script that fails to load cannot say why
             text = picture_script("/".join(parts[1:-2]), (parts[-1], 0), {"error": f"Not drawn: {line}"})

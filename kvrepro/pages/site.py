@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -21,6 +22,7 @@ _ROOM = PACKAGE / "pages"
 _ASSET_FOLDERS = (_ROOM / "assets", PACKAGE / "figures" / "assets")
 # the stamp stands in a page's first bytes, so that a long page need not be read for it
 _HEAD_BYTES = 1024
+_END = b"</html>"  # a copy that was broken off lacks it
 _STAMP = re.compile(rb'<meta name="kvrepro-stamp" content="([0-9a-f]{64})">')
 
 # files of the page's own site alone; `file:` is for browsers to which no two files on a disk are of one site
@@ -90,13 +92,16 @@ def stamp_of(*parts: bytes) -> str:
 
 
 def has_stamp(page: Path, stamp: str) -> bool:
-    """Whether a page is there and was made of the same."""
+    """Whether a page is there, whole, and was made of the same."""
     try:
         with page.open("rb") as file:
             found = _STAMP.search(file.read(_HEAD_BYTES))
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - len(_END)))
+            is_whole = file.read() == _END
     except FileNotFoundError:
         return False
-    return found is not None and found[1].decode() == stamp
+    return is_whole and found is not None and found[1].decode() == stamp
 
 
 def render(template: str, **values: Any) -> str:
@@ -107,8 +112,8 @@ def render(template: str, **values: Any) -> str:
 def write_page(path: Path, html: str) -> None:
     """Write a page whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # models emit halves of characters, which JSON keeps and UTF-8 does not
-    write_bytes(path, html.encode("utf-8", "replace"))
+    # models emit halves of characters, which JSON keeps and UTF-8 does not, and NUL, which is no part of HTML
+    write_bytes(path, html.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

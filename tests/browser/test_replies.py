@@ -89,6 +89,13 @@ def test_a_link_to_a_reply_opens_it(open_at, cell, results, records):
     assert page.locator(f"#{name} > summary").bounding_box()["y"] < 900
 
 
+def test_a_link_to_nothing_breaks_nothing(open_at, cell, results):
+    page = open_at("disk", f"{cell.relative_to(results)}/replies.html#%").page
+    assert page.locator(".reply[open]").count() == 0
+    name = sorted(path.stem for path in (cell / "pictures").glob("*.js"))[0]
+    ask_for_picture(page, name).locator(".kvr-tokens").wait_for()
+
+
 def ask_for_picture(page, name):
     reply = page.locator(f"#{name}")
     if reply.get_attribute("open") is None:

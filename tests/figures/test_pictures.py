@@ -21,6 +21,7 @@ from kvrepro.figures.reply_pictures import (
 from kvrepro.models.loading import load_model
 from kvrepro.models.table import model_entry
 from kvrepro.pages.index import write_index
+from kvrepro.paths import results_root
 from kvrepro.runs.config import CellConfig
 from kvrepro.runs.folder import CellFolder, read_records
 from kvrepro.runs.profiles import Profile
@@ -57,6 +58,12 @@ def test_without_another_method_random_stands_beside_with_equal_settings():
     # a comparison whose only cells are of the full cache
     full = CellConfig("tiny-r1-llama", "chain-12")
     assert drawn_cells(Profile("compare-full", "P", (full,)), ids(full)) == []
+
+
+def test_a_comparison_draws_a_method_beside_itself_under_another_switch():
+    common = dict(ratio=None, protocol="fair")
+    cells = (cell("h2o", **common), cell("h2o", options={"pin_question": True}, **common), cell("random", **common))
+    assert drawn_cells(Profile("compare-h2o", "P", cells), ids(*cells)) == [cells[:2]]
 
 
 @pytest.fixture
@@ -116,9 +123,31 @@ def test_any_reply_of_a_finished_cell_has_a_picture_and_no_other(profile):
         assert cell_picture(folder, name, PictureMaker()) is None
 
 
+def test_a_cell_that_would_be_another_one_today_is_not_drawn(profile):
+    folder = CellFolder.of("p", profile.cells[0]).path
+    manifest = json.loads((folder / "manifest.json").read_text())
+    # as if weights, rows or a file of the method had been others then
+    then = manifest["cell_id"].replace(profile.cells[0].hash8, "01234567")
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "cell_id": then}))
+    with pytest.raises(KvreproError, match=f"cell {then} would be {profile.cells[0].cell_id} today"):
+        cell_picture(folder, "chain-12-001-0.js", PictureMaker())
+
+
+def test_code_that_comes_with_results_is_not_run(tmp_path):
+    file = results_root() / "evil.py"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    marker = tmp_path / "was run"
+    code = f"import kvrepro\nopen({str(marker)!r}, 'w')\nclass Evil(kvrepro.EvictionMethod):\n    name = 'evil'\n"
+    file.write_text(code)
+    config = cell(f"{file}:Evil", ratio=None, protocol="fair")
+    with pytest.raises(KvreproError, match=r"evil.py:Evil lies among the results"):
+        PictureMaker().pictures(config, [("chain-12-000", 0)], None)
+    assert not marker.exists()
+
+
 def test_the_name_of_a_picture_file_is_plain_and_its_own():
     assert picture_file("aime24-3", 12) == "aime24-3-12.js"
-    strange = ["a/../b", "a:..:b", "../b", "..", "", "<s>", "CON ", "x" * 300, "\u2028"]
+    strange = ["a/../b", "a:..:b", "../b", "..", "", "<s>", "CON ", "x" * 300, "\u2028", "\ud800"]
     names = [picture_file(problem_id, 0) for problem_id in strange]
     assert len(set(names)) == len(strange)
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,110}\.js", name) for name in names)
@@ -166,6 +195,13 @@ def test_long_replies_are_drawn_on_request_only_and_failures_are_named(monkeypat
     monkeypatch.setattr(pictures, "_written", broken)
     [found] = write_pictures(Profile("p", "P", (long,)), ids(long), tmp_path, 1)
     assert found.note == "Not drawn: no weights here"
+
+    def failing(*args):
+        raise ValueError("a score\nof the user's own")
+
+    monkeypatch.setattr(pictures, "_written", failing)
+    [found] = write_pictures(Profile("p", "P", (long,)), ids(long), tmp_path, 1)
+    assert found.note == "Not drawn: ValueError: a score of the user's own"
 
 
 def test_scores_of_an_older_grader_are_named(profile):

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
+from urllib.parse import unquote
 
 import pandas as pd
 import pytest
 
+from kvrepro.errors import KvreproError
 from kvrepro.figures.reply_pictures import PictureSet
-from kvrepro.pages.index import write_index
+from kvrepro.pages.index import _CAPTIONS, write_index
 from kvrepro.pages.report import write_report
 from kvrepro.paths import project_root, results_root
+from kvrepro.runs.config import CellConfig
 from kvrepro.runs.profiles import load_profile
 from kvrepro.runs.summary import COLUMNS
 
@@ -124,7 +128,8 @@ def test_a_report_of_nothing_says_what_is_left():
     assert Page(report.index.read_text()).paragraphs[0] == report.verdict[0]
     assert report.frame.empty
     summary = json.loads((report.index.parent / "page.json").read_text())
-    assert summary == dict(title=profile.title, verdict=report.verdict, done=0, of=len(profile.cells), ended=None)
+    cells = len(profile.cells)
+    assert summary == dict(profile="tiny", title=profile.title, verdict=report.verdict, done=0, of=cells, ended=None)
     assert f'href="tiny/index.html">{profile.title}<' in (results_root() / "index.html").read_text()
 
 
@@ -141,3 +146,49 @@ def test_figures_of_a_model_in_a_folder_lie_with_the_others(tmp_path, monkeypatc
     drawn = sorted(path.name for path in (results_root() / "own" / "figures").iterdir())
     assert drawn == ["mine.png", "mine.svg"]
     assert [path.name for path in weights.parent.rglob("*") if path.is_file()] == ["config.json"]
+
+
+def test_nothing_else_is_overwritten(tmp_path):
+    smoke, other = replace(SMOKE, cells=()), results_root() / "tiny"
+    for folder, named in ((other, "lies among the results"), (tmp_path / "mine", "holds something else")):
+        folder.mkdir(parents=True)
+        (folder / "index.html").write_text("mine")
+        with pytest.raises(KvreproError, match=f"--out={folder} {named}"):
+            write_report(smoke, out=folder)
+        assert (folder / "index.html").read_text() == "mine"
+    out = tmp_path / "out"
+    for _ in range(2):
+        assert write_report(SMOKE, out=out).index == out / "index.html"
+    with pytest.raises(KvreproError, match="than the page of tiny: give an empty folder"):
+        write_report(load_profile("tiny"), out=out)
+
+
+def test_figures_are_named_in_words_and_lead_to_their_files(written, tmp_path):
+    (tmp_path / "figures").mkdir()
+    model = SMOKE.cells[0].cell_id.partition("/")[0]
+    for name in (model, "average", "own_figure#1"):
+        (tmp_path / "figures" / f"{name}.png").write_bytes(bytes(16) + struct.pack(">II", 30, 20))
+    html = written()
+    captions = ["Tiny-R1-Llama", "Average over models and benchmarks", "own figure#1"]
+    assert re.findall(r"<figcaption>([^<]+)</figcaption>", html) == captions
+    names = [f"figures/{name}.png" for name in (model, "average", "own_figure%231")]
+    assert re.findall(r'<a href="([^"]+)"><img src="([^"]+)"', html) == [(name, name) for name in names]
+
+
+@pytest.mark.parametrize("name", _CAPTIONS)
+def test_captions_are_the_headings_of_their_notebooks(name):
+    texts = [path.read_text() for path in (project_root() / "notebooks").glob("*.ipynb")]
+    [text] = [text for text in texts if re.search(rf'figure_folder / f?\\"{name}\.', text)]
+    cells = ["".join(cell["source"]) for cell in json.loads(text)["cells"]]
+    at = next(number for number, source in enumerate(cells) if f'"{name}.' in source)
+    headings = [source.split("\n")[0] for source in cells[:at] if source.startswith("## ")]
+    assert headings[-1] == f"## {_CAPTIONS[name]}"
+
+
+def test_names_of_models_are_escaped_in_links(monkeypatch, written, frame):
+    strange = "llama:8b #2?100%"
+    monkeypatch.setattr(CellConfig, "cell_id", property(lambda cell: f"{strange}/{cell.label}-{cell.budget}"))
+    frame["cell_id"] = [cell.cell_id for cell in SMOKE.cells[: len(frame)]]
+    links = re.findall(r'href="([^"]+)/replies.html"', written())
+    assert [unquote(link) for link in links] == list(frame.cell_id)
+    assert not any(set(link) & set(":#? ") for link in links)

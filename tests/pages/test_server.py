@@ -84,6 +84,16 @@ def test_a_folder_without_its_stroke_is_sent_on(served):
     assert ask(served, "//p")[2]["Location"] == "/p/"
 
 
+def test_names_of_models_may_hold_what_urls_read_otherwise(served, results):
+    (results / "p" / "llama:8b #2?").mkdir()
+    (results / "p" / "llama:8b #2?" / "a.html").write_text("found")
+    assert ask(served, "/p/llama%3A8b%20%232%3F/a.html")[:2] == (200, "found")
+
+
+def test_a_name_that_no_file_can_have_is_not_found(served):
+    assert ask(served, f"/p/{'x' * 300}/a.html")[:2] == (404, "nothing here\n")
+
+
 def test_head_has_no_content(served):
     status, body, headers = ask(served, "/p/", "HEAD")
     assert (status, body, headers["Content-Length"]) == (200, "", "7")
@@ -148,6 +158,8 @@ def drawn(monkeypatch):
         asked.append(name)
         if name == "broken-0.js":
             raise KvreproError("no weights\nhere </script>")
+        if name == "own-0.js":
+            raise ZeroDivisionError("in a score")
         return f"made {name}" if name in ("a-0.js", "b-0.js") else None
 
     monkeypatch.setattr(server_module, "cell_picture", cell_picture)
@@ -195,6 +207,17 @@ def test_a_picture_that_cannot_be_made_says_why_in_one_line(served, drawn, capsy
     assert "<" not in body
     assert json.loads(f"[{body.strip()[16:-2]}]")[-1] == {"error": "Not drawn: no weights here </script>"}
     assert "no weights here" in capsys.readouterr().err
+
+
+def test_whatever_a_method_raises_is_an_answer(served, drawn, capsys):
+    status, body, _ = ask(served, f"/{CELL}/pictures/own-0.js")
+    assert (status, "Not drawn: ZeroDivisionError: in a score" in body) == (200, True)
+    assert "ZeroDivisionError: in a score" in capsys.readouterr().err
+
+
+def test_head_sets_no_work_going(served, drawn):
+    assert ask(served, f"/{CELL}/pictures/a-0.js", "HEAD")[0] == 404
+    assert drawn == []
 
 
 def test_who_goes_away_leaves_the_picture_to_the_next(served, results, drawn, monkeypatch):

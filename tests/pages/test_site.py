@@ -12,10 +12,12 @@ from nbformat import v4
 
 from kvrepro.pages.notebooks import write_notebook
 from kvrepro.pages.overview import write_overview, write_page_summary
-from kvrepro.pages.site import asset_files, write_assets
+from kvrepro.pages.site import asset_files, write_assets, write_page
 from kvrepro.pages.tables import Field, method_names
 from kvrepro.paths import results_root
+from kvrepro.runs.profiles import Profile
 
+from .. import panels
 from ..cells import WINDOW, build
 
 
@@ -77,10 +79,41 @@ def test_a_damaged_notebook_is_named_on_its_page(notebook):
     assert "run.ipynb is no notebook: " in notebook.with_suffix(".html").read_text()
 
 
+@pytest.mark.parametrize("damage", ["no outputs", "no data", "deep"])
+def test_a_notebook_that_cannot_be_exported_is_named_on_its_page(notebook, damage):
+    content = json.loads(notebook.read_text())
+    if damage == "no outputs":
+        del content["cells"][1]["outputs"]
+    elif damage == "no data":
+        del content["cells"][1]["outputs"][2]["data"]
+    text = json.dumps(content) if damage != "deep" else 100_000 * "[" + 100_000 * "]"
+    notebook.write_text(text)
+    with pytest.warns(RuntimeWarning, match=r"run\.ipynb is no notebook"):
+        write_notebook(notebook, notebook.with_suffix(".html"), "cell")
+    assert "run.ipynb is no notebook: " in notebook.with_suffix(".html").read_text()
+
+
+def test_a_page_that_was_broken_off_is_written_again(notebook):
+    page = notebook.with_suffix(".html")
+    assert write_notebook(notebook, page, "cell")
+    whole = page.read_text()
+    page.write_text(whole[: len(whole) // 2])
+    assert write_notebook(notebook, page, "cell")
+    assert page.read_text() == whole
+    assert not write_notebook(notebook, page, "cell")
+
+
+def test_no_page_holds_a_nul(tmp_path):
+    write_page(tmp_path / "a.html", "a\0b\ud800")
+    assert (tmp_path / "a.html").read_text() == "a\N{REPLACEMENT CHARACTER}b?"
+
+
 def test_the_page_over_all_profiles_lists_those_that_have_a_page():
     for name, title, verdict in (("a", "First <b>", ["All equal.", "More."]), ("b", "Second", [])):
         (results_root() / name).mkdir(parents=True)
-        write_page_summary(results_root() / name, title, verdict, 2, 3, "2026-11-28T09:21:59+00:00")
+        write_page_summary(
+            results_root() / name, Profile(name, title, panels.CELLS), verdict, 2, "2026-11-28T09:21:59+00:00"
+        )
     (results_root() / "other").mkdir()
     html = write_overview().read_text()
     assert re.findall(r'<h2><a href="([^"]+)">([^<]+)</a>', html) == [
@@ -93,17 +126,25 @@ def test_the_page_over_all_profiles_lists_those_that_have_a_page():
 
 
 def test_a_damaged_summary_is_left_out_and_named():
-    for name, text in (("bad", "{"), ("short", "[]"), ("good", None)):
+    known = '{"title": "T", "verdict": %s, "done": %s, "of": 1, "ended": null}'
+    damaged = {
+        "bad": "{",
+        "deep": 100_000 * "[" + 100_000 * "]",
+        "huge": known % ("[]", "1e999"),
+        "letters": known % ('"One"', "1"),
+        "short": "[]",
+    }
+    for name, text in {**damaged, "good": None}.items():
         (results_root() / name).mkdir(parents=True)
         if text is None:
-            write_page_summary(results_root() / name, "Good", ["Fine."], 1, 1, None)
+            write_page_summary(results_root() / name, Profile(name, "Good", panels.CELLS[:1]), ["Fine."], 1, None)
         else:
             (results_root() / name / "page.json").write_text(text)
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         html = write_overview().read_text()
     said = [str(warning.message) for warning in found]
-    assert [text.split("results/")[1].split(":")[0] for text in said] == ["bad/page.json", "short/page.json"]
+    assert [text.split("results/")[1].split(":")[0] for text in said] == [f"{name}/page.json" for name in damaged]
     assert html.count("<li>") == 1 and ">Good</a>" in html
     assert json.loads((results_root() / "good" / "page.json").read_text())["ended"] is None
 

@@ -4,6 +4,7 @@
   "use strict";
   const ROLES = { q: "question", t: "thought", a: "answer" };
   const STEPS_PER_S = 30;
+  const MOST_NUMBERED = 99; // evictions; the numbers of more would run into each other
   const OWN_KEYS = "ArrowLeft ArrowRight ArrowUp ArrowDown Home End PageUp PageDown Enter".split(" ").concat(" ");
   const loaded = new Map(); // source of a picture file -> promise of what it gives
 
@@ -32,6 +33,7 @@
       this.steps = this.length - this.first;
       this.shown = this.length;
       this.done = 0; // evictions that are drawn
+      this.isNumbered = data.sizes.length <= MOST_NUMBERED;
       this.lost = data.sizes.map(() => []); // positions that each eviction took
       data.lost_at.forEach((number, position) => {
         if (number !== null) this.lost[number - 1].push(position);
@@ -119,7 +121,7 @@
       const span = this.spans[position];
       span.classList.toggle("kvr-lost", eviction !== null);
       // of neighbours that went together only the first has the number
-      const isFirst = eviction !== null && this.data.lost_at[position - 1] !== eviction + 1;
+      const isFirst = this.isNumbered && eviction !== null && this.data.lost_at[position - 1] !== eviction + 1;
       if (isFirst) span.dataset.n = eviction + 1;
       else delete span.dataset.n;
     }
@@ -162,15 +164,16 @@
     return replies.some((reply) => reply.data.sizes.length);
   }
 
-  function legend(isStruck) {
+  function legend(replies) {
     const all = make("div", "kvr-legend");
     all.append(make("span", "kvr-q", "question"), " thought, least ");
     for (let shade = 0; shade < 7; shade++) all.append(make("span", "kvr-" + shade, "\u2002"));
     all.append(" most important ", make("span", "kvr-a", "answer"));
-    if (isStruck) {
+    if (hasEvictions(replies)) {
+      const isNumbered = replies.every((reply) => reply.isNumbered);
       const struck = make("span", "kvr-3 kvr-lost", "struck");
-      struck.dataset.n = "n";
-      all.append(" ", struck, " lost at eviction n");
+      if (isNumbered) struck.dataset.n = "n";
+      all.append(" ", struck, isNumbered ? " lost at eviction n" : " lost at an eviction");
     }
     return all;
   }
@@ -241,7 +244,7 @@
     const replies = pictures.map((picture) => new Reply(picture));
     const row = make("div", "kvr-row");
     row.append(...replies.map((reply) => reply.build()));
-    const parts = [legend(hasEvictions(replies)), row];
+    const parts = [legend(replies), row];
     if (replies.some((reply) => reply.steps > 0)) parts.splice(1, 0, controls(replies));
     element.append(...parts);
   }

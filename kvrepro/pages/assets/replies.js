@@ -58,7 +58,8 @@
   });
 
   function goTo() {
-    const reply = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    // anchors are plain; what is no escape of a URL is none
+    const reply = document.getElementById(location.hash.slice(1));
     if (reply && reply.classList.contains("reply")) open(reply);
   }
   window.addEventListener("hashchange", goTo);
