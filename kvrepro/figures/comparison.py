@@ -15,7 +15,7 @@ from .theme import BAR_EDGE, FULL, LINE, finish, spread
 
 
 def comparison_points(table: pd.DataFrame, first: str, *, title: str) -> Figure:
-    """Pass@1 per method and budget, best first, with 95 % intervals, and below it the first method's paired differences.
+    """Pass@1 per method and budget, best first, with 95 % intervals, then the first method's paired differences.
 
     Args:
         table: `comparison.Comparison.table`.
