@@ -44,8 +44,6 @@ class Session:
 
 # names that the sentences around a block introduce, and what stands for them here
 PRELUDE = {
-    # long enough that a budget of 192 evicts
-    "questions": "questions = [problem.question for problem in kvrepro.load_problems('chain-12', 2)]",
     "prompt_ids": "prompt_ids = tokenizer.encode('A m:=7; B y:=6; C n:=y-y; D b:=n*m; find b')",
     "reply_ids": "reply_ids = tokenizer.encode('A m:=7; m=7 ' * 50)",
 }

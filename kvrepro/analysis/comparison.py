@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..benchmarks.table import benchmark_entry
 from ..errors import KvreproError
+from ..methods.table import create_schedule
 from ..runs.profiles import Profile
 from ..scores.power import PowerModel
 from ..scores.sentences import SIGNIFICANCE, difference_sentence, p_text
@@ -125,6 +126,22 @@ class Comparison:
         return len(self.cells[0].by_problem)
 
     @property
+    def sizes(self) -> str:
+        """Window and tokens between evictions at every budget, and whose they are where methods differ in them."""
+        found: dict[int, dict[str, list[str]]] = {}
+        for cell in self.cells:
+            config = cell.config
+            sizes = (config.budget, config.window, config.ratio, config.evict_every, config.protocol)
+            if (schedule := create_schedule(config.method_name, *sizes)) is not None:
+                text = f"window {schedule.window}, evict_every {schedule.period_steps}"
+                found.setdefault(config.budget, {}).setdefault(text, []).append(config.label)
+        lines = []
+        for budget, texts in found.items():
+            each = [text if len(texts) == 1 else f"{text} ({', '.join(labels)})" for text, labels in texts.items()]
+            lines.append(f"budget {budget}: {' or '.join(each)}")
+        return "; ".join(lines)
+
+    @property
     def table(self) -> pd.DataFrame:
         """One row per method and budget, the full cache first.
 
@@ -172,10 +189,20 @@ class Comparison:
         budgets = list(dict.fromkeys(d.budget for d in (*self.to_others, *self.to_full)))
         lines = []
         for budget in budgets:
+            idle = self._idle(budget)
             others, full = ([d for d in found if d.budget == budget] for found in (self.to_others, self.to_full))
-            told = [*(d.sentence for d in others), *(d.power_sentence for d in others), *(d.sentence for d in full)]
+            power = [d.power_sentence for d in others if not {d.name, d.other} & set(idle)]
+            told = [*(d.sentence for d in others), *power, *(d.sentence for d in full)]
             lines += [f"Budget {budget}: {line}" if len(budgets) > 1 else line for line in told if line]
+            lines += [
+                f"Nothing was evicted from {label} at budget {budget}: no reply grew that long; lower the budget."
+                for label in idle
+            ]
         return lines
+
+    def _idle(self, budget: int) -> list[str]:
+        """Methods that evicted nothing at this budget, so that there is nothing to tell apart."""
+        return [c.config.label for c in self.cells if c.config.budget == budget and c.row["evictions"] == 0]
 
 
 def _comparison(cells: Sequence[ScoredCell], first: str) -> Comparison:

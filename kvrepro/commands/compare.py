@@ -83,6 +83,8 @@ def _told(profile: Profile) -> dict[str, Any]:
             f"\n{found.model}, {found.benchmark}: {found.n_problems} problems x {mine[0]['n_samples']}, the same for "
             "every method; the budget is what remains after an eviction"
         )
+        if found.sizes:
+            print(found.sizes)
         print_table(found.shown.to_dict("records"))
         print(
             "Pass@1 in percent, differences in points, brackets 95 % by problem, p Holm-adjusted within the column; "

@@ -1,6 +1,8 @@
-"""One comparison: Pass@1 of each method with its interval, and beside it how far the first one is ahead."""
+"""One comparison: Pass@1 of each method with its interval, and below it how far the first one is ahead."""
 
 from __future__ import annotations
+
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +15,7 @@ from .theme import BAR_EDGE, FULL, LINE, finish, spread
 
 
 def comparison_points(table: pd.DataFrame, first: str, *, title: str) -> Figure:
-    """Pass@1 per method and budget, best first, with 95 % intervals, and the first method's paired differences.
+    """Pass@1 per method and budget, best first, with 95 % intervals, then the first method's paired differences.
 
     Args:
         table: `comparison.Comparison.table`.
@@ -27,10 +29,11 @@ def comparison_points(table: pd.DataFrame, first: str, *, title: str) -> Figure:
         for label, budget in zip(shown.label, shown.budget_tokens, strict=True)
     ]
     colours = [LINE if label == first else FULL if label == FULL_NAME else BAR_EDGE for label in shown.label]
-    size = (9.0, 0.36 * len(shown) + 1.5)
-    figure, (scores, differences) = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
+    # one below the other, so that a phone shows them at a size that can be read
+    size = (6.4, 0.72 * len(shown) + 2.4)
+    figure, (scores, differences) = plt.subplots(2, 1, figsize=size, sharey=True, layout="constrained")
     _points(scores, shown, "pass_at_1", colours, "{:.1f}")
-    scores.set_yticks(range(len(names)), names)
+    scores.set_yticks(range(len(names)), [fill(name, 30) for name in names])
     scores.invert_yaxis()
     finish(scores, xlim=(-3, 112), xlabel="Pass@1 (%), 95 % interval")
     scores.set_xticks(range(0, 101, 20))
@@ -39,7 +42,7 @@ def comparison_points(table: pd.DataFrame, first: str, *, title: str) -> Figure:
         _points(differences, shown, "first_minus", colours, "{:+.1f}")
     else:
         differences.text(0.5, 0.5, "nothing to compare with", ha="center", transform=differences.transAxes)
-    finish(differences, xlabel=f"{first} minus it (points, paired, 95 % interval)")
+    finish(differences, xlabel=fill(f"{first} minus it (points, paired, 95 % interval)", 50))
     differences.margins(x=0.15)
     figure.suptitle(title, size=10)
     return figure

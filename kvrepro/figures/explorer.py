@@ -32,6 +32,7 @@ from .theme import finish, spread
 from .token_picture import TokenPicture, pictures_html
 
 _COLOURS = ("#b35806", "#3f6db5")  # of the two methods
+_SHOWN = 8  # tokens that are quoted before the first difference
 
 
 @dataclass(frozen=True)
@@ -214,9 +215,13 @@ def conclusion(choice: Choice, left: Side, right: Side, curve: pd.DataFrame) -> 
     parted = parted_at(left, right)
     first = min((max(kept) + 1 for side in (left, right) for kept in side.picture.kept[:1]), default=None)
     if parted is None:
-        course = "The two replies are equal, token by token"
+        course = "Question included, as the slider counts, all tokens of the two replies are equal"
     else:
-        course = f"The two replies are equal up to token {parted}"
+        course = (
+            f"Question included, as the slider counts, the first {parted} tokens are equal; after "
+            f"{_text(left, max(0, parted - _SHOWN), parted)} {names[0]} {_goes_on(left, parted)} and {names[1]} "
+            f"{_goes_on(right, parted)}"
+        )
     course += ": nothing was evicted" if first is None else f"; the first eviction was at token {first}"
     lines = [
         f"{choice.problem} on {model_entry(choice.model).title}, gold {left.record['gold']}: "
@@ -232,6 +237,15 @@ def conclusion(choice: Choice, left: Side, right: Side, curve: pd.DataFrame) -> 
     so = f"; over the benchmark, in {curve.attrs['source']}, {' and '.join(told)} at this budget" if told else ""
     lines.append(f"One reply says nothing about a method{so}.")
     return "\n".join(lines)
+
+
+def _text(side: Side, start: int, end: int) -> str:
+    """These tokens as a reader finds them in the picture."""
+    return repr("".join(side.picture.tokens[start:end]))
+
+
+def _goes_on(side: Side, at: int) -> str:
+    return f"has {_text(side, at, at + 1)}" if at < len(side.picture.tokens) else "ends"
 
 
 def _score(label: str, choice: Choice, curve: pd.DataFrame) -> str | None:

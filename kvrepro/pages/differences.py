@@ -70,7 +70,9 @@ def _of_comparison(profile: Profile) -> Differences | None:
         rows += _rows(compared.cells, compared.table, ("first_minus", "minus_full"), names)
     firsts = " or ".join(dict.fromkeys(c.first for c in found))
     heads = _heads((f"{firsts} minus it", f"minus {FULL}"))
-    return Differences(sentences, Table(heads, rows), _OF_COMPARISON) if rows else None
+    sizes = "; ".join(dict.fromkeys(c.sizes for c in found if c.sizes))
+    about = f"{_OF_COMPARISON} Sizes: {sizes}."
+    return Differences(sentences, Table(heads, rows), about) if rows else None
 
 
 def _heads(columns):

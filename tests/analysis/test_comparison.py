@@ -100,6 +100,23 @@ def test_equal_methods_promise_no_number_of_problems(compare):
     assert found.sentences[1] == "How many problems would tell dynts and window apart, these 20 do not say."
 
 
+def test_a_method_that_evicted_nothing_is_said_so_and_promised_nothing(compare, cells):
+    cells[3].row["evictions"] = 0
+    lines = compare(cells)[0].sentences
+    assert lines[-1] == "Nothing was evicted from window at budget 160: no reply grew that long; lower the budget."
+    assert not [line for line in lines if "true difference" in line]
+
+
+def test_the_sizes_that_were_not_given_are_said(compare, cells):
+    plain = [dataclasses.replace(c, config=dataclasses.replace(c.config, window=None)) for c in cells[1:]]
+    assert compare([cells[0], *plain])[0].sizes == "budget 160: window 64, evict_every 20"
+    assert compare(cells)[0].sizes == "budget 160: window 32, evict_every 20"
+    assert compare([cells[0], cells[1], plain[1]])[0].sizes == (
+        "budget 160: window 32, evict_every 20 (dynts) or window 64, evict_every 20 (h2o)"
+    )
+    assert compare([cells[0]])[0].sizes == ""
+
+
 def test_budgets_are_compared_one_by_one_and_adjusted_together(compare, cells):
     both = [cells[0], *(at_budget(cell, b) for cell in cells[1:] for b in (160, 200))]
     [found] = compare(both)
@@ -138,6 +155,17 @@ def test_the_figure_draws_every_score_and_every_difference(compare, cells):
     assert [t.get_text() for t in scores.texts] == ["100.0", "60.0", "55.0", "15.0"]
     assert [t.get_text() for t in differences.texts] == ["+5.0", "+45.0"]
     assert differences.get_xlabel().startswith("dynts minus it")
+    plt.close("all")
+
+
+def test_a_long_name_stays_inside_a_figure_that_a_phone_can_show(compare, cells):
+    table = compare(cells)[0].table
+    long = "key_mix + age=2.0 + pin_question=True + pool_kernel=7"
+    figure = comparison_points(table.replace({"label": {"dynts": long}}), long, title="T")
+    figure.draw_without_rendering()
+    label = figure.axes[1].xaxis.label.get_window_extent()
+    assert figure.bbox.x0 <= label.x0 < label.x1 <= figure.bbox.x1
+    assert figure.get_size_inches()[0] <= 6.4
     plt.close("all")
 
 

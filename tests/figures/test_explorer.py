@@ -167,16 +167,19 @@ def test_the_conclusion_says_what_came_out_and_how_little_that_is():
     assert conclusion(CHOICE, left, right, curve).splitlines() == [
         "chain-12-001 on Tiny-R1-Llama, gold 7: dynts answered 7, which is right, in 4 tokens and at most 4 slots; "
         "random answered nothing, which is wrong, in 4 tokens and at most 4 slots.",
-        "The two replies are equal up to token 4; the first eviction was at token 4.",
+        "Question included, as the slider counts, the first 4 tokens are equal; after 'abcd' dynts has 'e' and random "
+        "has 'X'; the first eviction was at token 4.",
         "dynts: line of dynts.",
         "random: line of random.",
         "One reply says nothing about a method; over the benchmark, in these results, dynts scores 50.0 % [40.0, 60.0] "
         "at this budget.",
     ]
+    short = side("random", list("abcd"), [[0, 1, 3]], 140)
+    assert "after 'abcd' dynts has 'e' and random ends; the first" in conclusion(CHOICE, left, short, curve)
     full = side("full", list("abcde"), [], None)
     lines = conclusion(CHOICE, full, full, curve).splitlines()
     assert lines[1:] == [
-        "The two replies are equal, token by token: nothing was evicted.",
+        "Question included, as the slider counts, all tokens of the two replies are equal: nothing was evicted.",
         "line of full.",
         "One reply says nothing about a method.",
     ]
