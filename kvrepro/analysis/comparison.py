@@ -17,7 +17,7 @@ from ..errors import KvreproError
 from ..methods.table import create_schedule
 from ..runs.profiles import Profile
 from ..scores.power import PowerModel
-from ..scores.sentences import SIGNIFICANCE, difference_sentence, p_text
+from ..scores.sentences import FEW_PROBLEMS, SIGNIFICANCE, difference_sentence, p_text
 from ..scores.statistics import PairedDifference, holm, paired_comparison
 from .method_table import FULL, ScoredCell, explain_protocol, scored_cells
 
@@ -26,7 +26,7 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class Difference:
-    """Two methods on the same problems; `p_value` is adjusted over all differences of its kind."""
+    """Two methods on the same problems; `p_value` is adjusted over all `n_differences` of its kind."""
 
     name: str
     other: str
@@ -35,6 +35,7 @@ class Difference:
     benchmark: str
     found: PairedDifference
     p_value: float
+    n_differences: int
 
     @property
     def is_told(self) -> bool:
@@ -43,13 +44,18 @@ class Difference:
 
     @property
     def sentence(self) -> str:
-        """What it came to."""
-        return difference_sentence(self.name, self.other, self.found, self.p_value)
+        """What it came to; where interval and p-value seem to disagree, why."""
+        told = difference_sentence(self.name, self.other, self.found, self.p_value)
+        excludes_0 = self.found.lo > 0 or self.found.hi < 0
+        if self.is_told or not excludes_0 or self.found.n_problems < FEW_PROBLEMS:
+            return told
+        return f"{told} The interval is of this difference alone; p is adjusted over all {self.n_differences}."
 
     @property
     def problems_needed(self) -> int | None:
-        """Problems on which a true difference as large as this one is found with 80 % chance, at p < 0.05 unadjusted.
+        """Problems on which a true difference as large as this one is found with 80 % chance, at p < 0.05 over all.
 
+        More than there were where it was not told: the bound is Bonferroni's, the largest that Holm's method asks for.
         None where the problems do not say: all differences are equal, their mean is 0, or no number is enough.
         """
         # with as many samples as here, so the two parts of the variance need not be told apart
@@ -57,8 +63,8 @@ class Difference:
         if variance == 0 or self.found.difference == 0:
             return None
         try:
-            model = PowerModel(between=variance, within=0.0)
-            return model.problems_needed(abs(self.found.difference), self.n_samples, POWER, SIGNIFICANCE)
+            model, alpha = PowerModel(between=variance, within=0.0), SIGNIFICANCE / self.n_differences
+            return model.problems_needed(abs(self.found.difference), self.n_samples, POWER, alpha)
         except KvreproError:
             return None
 
@@ -70,11 +76,13 @@ class Difference:
         pair, points = f"{self.name} and {self.other}", f"{abs(100 * self.found.difference):.1f} points"
         if (n := self.problems_needed) is None:
             return f"How many problems would tell {pair} apart, these {self.found.n_problems} do not say."
+        among = f" among {self.n_differences} comparisons" if self.n_differences > 1 else ""
         there = benchmark_entry(self.benchmark).n_problems
         way = f"; {self.benchmark} has {there}, so more samples or another benchmark" if n > there else ""
         return (
             f"If {points} is the true difference of {pair}, some {n:,} problems with {self.n_samples} "
-            f"{'sample' if self.n_samples == 1 else 'samples'} each show it with {100 * POWER:.0f} % chance{way}."
+            f"{'sample' if self.n_samples == 1 else 'samples'} each show it{among} with {100 * POWER:.0f} % "
+            f"chance{way}."
         )
 
 
@@ -231,6 +239,7 @@ def _differences(pairs: Sequence[tuple[ScoredCell, ScoredCell]]) -> tuple[Differ
             one.config.benchmark,
             difference,
             adjusted[str(i)],
+            len(pairs),
         )
         for i, ((one, other), difference) in enumerate(zip(pairs, found, strict=True))
     )

@@ -32,12 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-rows", type=int, help="rows decoded together (default: 64)")
     parser.add_argument("--seed", type=int, help="of sampling and eviction noise (default: 42)")
     parser.add_argument("--cores", type=int, help="cells side by side (default: as many as there are cores)")
-    dry = "write the profile and show what would run"
+    dry = "show what would run and write nothing"
     parser.add_argument("--dry-run", action="store_true", help=dry)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Write the comparison's profile, run its grid, and say what came out.
+    """Write the comparison's profile, run its grid, and say what came out; or show its cells.
 
     Raises:
         KvreproError: nothing was started: a method, a budget or sizes that cannot be.
@@ -55,9 +55,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         max_new_tokens=args.max_new_tokens,
         batch_rows=args.batch_rows,
         seed=args.seed,
+        write=not args.dry_run,
     )
-    ran = run_grid(profile, GridOptions(cores=args.cores, dry_run=args.dry_run))
-    return ran if args.dry_run else {**ran, **_told(profile)}
+    if args.dry_run:
+        return _shown(profile)
+    return {**run_grid(profile, GridOptions(cores=args.cores)), **_told(profile)}
+
+
+def _shown(profile: Profile) -> dict[str, Any]:
+    """What would run; a grid's own `--dry-run` needs the profile's file."""
+    states = [folder.state for folder in profile.folders]
+    print(f"{profile.name}: {len(states)} cells, {len(states) - states.count('done')} to run; nothing was written")
+    print_table({"state": state, "cell": c.cell_id} for state, c in zip(states, profile.cells, strict=True))
+    return {"profile": profile.name, "cells": len(states)}
 
 
 def _entry(text: str) -> Any:

@@ -59,11 +59,13 @@ def _of_methods(profile: Profile) -> Differences | None:
 
 
 def _of_comparison(profile: Profile) -> Differences | None:
+    if not any(folder.is_complete for folder in profile.folders):
+        # which the page says already
+        return None
     try:
         found = Comparison.of(profile)
-    except KvreproError:
-        # nothing is finished, which the page says already
-        return None
+    except KvreproError as error:
+        return Differences({profile.title: [f"Not compared: {error}."]}, Table(_heads(()), []), _OF_COMPARISON)
     sentences = {f"{model_entry(c.cells[0].config.model).title}, {c.benchmark}": c.sentences for c in found}
     rows, names = [], method_names(profile.cells)
     for compared in found:

@@ -99,9 +99,9 @@ def load_profile(name: str) -> Profile:
     return parse_profile(name, profile_file(name))
 
 
-def parse_profile(name: str, path: Path) -> Profile:
-    """Parse one YAML file into a profile."""
-    content = read_yaml(path, "a mapping with `panels`")
+def parse_profile(name: str, path: Path, content: dict[str, Any] | None = None) -> Profile:
+    """Parse one YAML file, or what shall be written there, into a profile."""
+    content = read_yaml(path, "a mapping with `panels`") if content is None else content
     if "rehearses" in content:
         return _rehearsal(name, path, content)
     check_known(f"key of {path.name}", _KEYS, *content)
@@ -112,11 +112,16 @@ def parse_profile(name: str, path: Path) -> Profile:
         )
     # by content: comparing each with all others takes its time where there are a thousand
     cells: dict[str, CellConfig] = {}
+    methods: dict[tuple[str, ...], str] = {}
     for number, panel in enumerate(panels, start=1):
         try:
             for cell in panel_cells(content, panel):
                 if cells.setdefault(json.dumps(cell.resolved(), sort_keys=True), cell) is not cell:
                     raise KvreproError(f"{cell.label} at budget {cell.budget} is listed twice")
+                first = methods.setdefault((cell.model, cell.benchmark, cell.label), cell.method)
+                if first != cell.method:
+                    # tables could not tell them apart, and of equal files both would be one cell
+                    raise KvreproError(f"{first} and {cell.method} are both {cell.label!r}: give one another `name`")
         except KvreproError as error:
             raise KvreproError(f"{path.name}, panel {number}: {error}") from error
     notebook = content.get("notebook", Profile.notebook)

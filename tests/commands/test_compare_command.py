@@ -34,6 +34,9 @@ def compare(folder: Path, *more: str) -> subprocess.CompletedProcess:
 
 def test_a_comparison_runs_once_is_read_back_and_an_edited_file_is_another_cell(tmp_path):
     (tmp_path / "mine.py").write_text(SOURCE)
+    shown = json.loads(compare(tmp_path, "--dry-run", "--json").stdout)
+    assert shown["cells"] == 3
+    assert not (results_root() / shown["profile"]).exists()
     first = compare(tmp_path)
     assert "2 problems x 1, the same for every method" in first.stdout
     assert "mine minus random: +0.0 points [" in first.stdout and "; 2 problems say nothing." in first.stdout
@@ -54,7 +57,7 @@ def test_a_comparison_runs_once_is_read_back_and_an_edited_file_is_another_cell(
 
     (tmp_path / "mine.py").write_text(SOURCE.replace("return view", "return -view"))
     shown = compare(tmp_path, "--dry-run").stdout
-    assert "3 cells, 1 to run" in shown
+    assert "3 cells, 1 to run; nothing was written" in shown
     assert load_profile(name).cells[1].cell_id != profile.cells[1].cell_id
     assert load_profile(name).cells[2] == profile.cells[2]
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from kvrepro.errors import KvreproError
 from kvrepro.files import write_rows
 from kvrepro.pages.differences import paired_differences
 from kvrepro.runs.folder import MANIFEST, RECORDS, CellFolder
@@ -60,6 +61,19 @@ def test_methods_of_a_budget_are_compared_with_the_full_cache_and_dynts(finished
 def test_one_method_a_budget_has_no_differences(finished):
     assert paired_differences(finished(full=12, window=2)) is None
     assert paired_differences(Profile("other", "", (FULL, WINDOW_90, DYNTS_90))) is None
+
+
+def test_a_comparison_that_cannot_be_made_says_why(finished, monkeypatch):
+    profile = finished("compare-mine", window=11, random=2)
+    monkeypatch.setattr("kvrepro.pages.differences.Comparison.of", refuse)
+    found = paired_differences(profile)
+    assert found.sentences == {"Mine": ["Not compared: one problem says nothing."]}
+    assert not found.table.rows
+    assert paired_differences(Profile("compare-mine", "", (DYNTS_90,))) is None, "nothing is finished"
+
+
+def refuse(profile):
+    raise KvreproError("one problem says nothing")
 
 
 def test_a_comparison_is_told_as_its_command_tells_it(finished):

@@ -179,6 +179,17 @@ def test_a_profile_with_paper_marks_finds_the_papers_value_for_every_cell(name):
         assert cell.budget in set(readings.budget_tokens), (cell.model, cell.benchmark, cell.budget)
 
 
+def test_two_files_of_one_name_are_refused(write_profile, tmp_path):
+    source = "import kvrepro\n\n\nclass Mine(kvrepro.EvictionMethod):\n    pass\n"
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.py").write_text(source)
+    text = f"methods: [full, a.py:Mine, b.py:Mine]\npanels:\n  - {PANEL}\n"
+    with pytest.raises(KvreproError, match=r"panel 1: .*a.py:Mine and .*b.py:Mine are both 'mine': give one another"):
+        load_profile(write_profile(text))
+    two = text.replace("a.py:Mine, b.py:Mine", "{method: a.py:Mine}, {method: a.py:Mine, window: 16}")
+    assert len(load_profile(write_profile(two)).cells) == 5
+
+
 def test_a_class_in_a_file_is_looked_for_from_the_checkout(write_profile, tmp_path, monkeypatch):
     source = "import kvrepro\n\n\nclass Mine(kvrepro.EvictionMethod):\n    pin_question: bool = True\n"
     (tmp_path / "mine.py").write_text(source)

@@ -221,6 +221,23 @@ def test_a_budget_too_small_for_the_pinned_question_is_refused_with_the_numbers(
         run_cell(config, tmp_path)
 
 
+def test_a_methods_file_that_is_edited_while_the_model_loads_makes_no_replies(tmp_path, monkeypatch):
+    import kvrepro.runs.runner
+
+    file, load = tmp_path / "mine.py", kvrepro.runs.runner.load_model
+    source = "import kvrepro\n\n\nclass Mine(kvrepro.EvictionMethod):\n    def score(self, view):\n        return 0\n"
+    file.write_text(source)
+
+    def edited_meanwhile(entry, device=None):
+        file.write_text(source + "# edited\n")
+        return load(entry, device)
+
+    monkeypatch.setattr("kvrepro.runs.runner.load_model", edited_meanwhile)
+    with pytest.raises(KvreproError, match=r"mine-90/\w{8}: what it is made of changed while it was loaded"):
+        run_cell(build(WINDOW, method=f"{file}:Mine", budget=90), tmp_path / "cell")
+    assert not list((tmp_path / "cell").iterdir())
+
+
 def test_dynts_without_a_head_says_how_to_train_one(tmp_path):
     config = build(WINDOW, method="dynts", budget=192, predictor=str(tmp_path / "none"))
     with pytest.raises(KvreproError, match="kvrepro train"):
