@@ -17,7 +17,7 @@ from ..errors import KvreproError
 from ..methods.table import create_schedule
 from ..runs.profiles import Profile
 from ..scores.power import PowerModel
-from ..scores.sentences import FEW_PROBLEMS, SIGNIFICANCE, difference_sentence, p_text
+from ..scores.sentences import FEW_DIFFERING, FEW_PROBLEMS, SIGNIFICANCE, difference_sentence, p_text
 from ..scores.statistics import PairedDifference, holm, paired_comparison
 from .method_table import FULL, ScoredCell, explain_protocol, scored_cells
 
@@ -40,14 +40,14 @@ class Difference:
     @property
     def is_told(self) -> bool:
         """Whether the problems can tell the two apart."""
-        return self.p_value < SIGNIFICANCE
+        return self.p_value < SIGNIFICANCE and self.found.n_differing >= FEW_DIFFERING
 
     @property
     def sentence(self) -> str:
         """What it came to; where interval and p-value seem to disagree, why."""
         told = difference_sentence(self.name, self.other, self.found, self.p_value)
         excludes_0 = self.found.lo > 0 or self.found.hi < 0
-        if self.is_told or not excludes_0 or self.found.n_problems < FEW_PROBLEMS:
+        if self.p_value < SIGNIFICANCE or not excludes_0 or self.found.n_problems < FEW_PROBLEMS:
             return told
         return f"{told} The interval is of this difference alone; p is adjusted over all {self.n_differences}."
 

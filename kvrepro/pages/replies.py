@@ -58,6 +58,7 @@ def _html(
         cell_id=config.cell_id,
         benchmark=config.benchmark,
         is_gated=benchmark_entry(config.benchmark).is_gated,
+        source=benchmark_entry(config.benchmark).source,
         score=_score(manifest),
         held=held_sentence(config, manifest),
         facts=[*_facts(config), *_run_facts(manifest)],
