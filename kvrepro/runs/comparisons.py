@@ -54,8 +54,8 @@ def write_comparison(
         sizes: more parameters of its cells; None leaves one to its default.
 
     Raises:
-        KvreproError: an unknown method, two that tables could not tell apart, one with a parameter that must be equal, a cell
-            that cannot exist, fewer than two problems, or a grid runs under the name and was asked otherwise.
+        KvreproError: an unknown method, two that tables could not tell apart, one with a parameter that must be equal,
+            a cell that cannot exist, fewer than two problems, or a grid runs under the name and was asked otherwise.
     """
     entries = [_absolute(method) for method in methods]
     content = {
