@@ -175,6 +175,14 @@ class CellConfig:
         """
         return cell_hash(self.resolved())
 
+    def check_unchanged(self) -> None:
+        """Raise `KvreproError` if files changed since the cell was named: its replies would be another cell's."""
+        if (found := cell_hash(self.resolved())) != self.hash8:
+            raise KvreproError(
+                f"{self.cell_id}: what it is made of changed while it was loaded (now {found}): its method's file, its "
+                "rows or its weights; start it again"
+            )
+
     @property
     def cell_id(self) -> str:
         """`model/benchmark/method-budget/hash8`, the cell's folder below its profile."""

@@ -33,7 +33,6 @@ from .config import CellConfig
 from .folder import MANIFEST, RECORDS, read_manifest
 from .gathering import graded, manifest_of, write_records
 from .gpus import claimed_gpus
-from .identity import cell_hash
 from .parts import Part
 from .preflight import check_cells
 from .provenance import provenance
@@ -147,12 +146,8 @@ def _make_replies(
     entry = model_entry(config.model)
     model, tokenizer = load_model(entry, device)
     engine, requests = prepare_cell(config, model, tokenizer, problems)
-    # loading takes minutes, in which a method's file can be edited; its replies are another cell's
-    if (found := cell_hash(config.resolved())) != config.hash8:
-        raise KvreproError(
-            f"{config.cell_id}: what it is made of changed while it was loaded (now {found}): its method's file, its "
-            "rows or its weights; start it again"
-        )
+    # loading takes minutes, in which a method's file can be edited
+    config.check_unchanged()
     facts = {
         **_whereabouts(str(model.device)),
         "started": clock.started,
