@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def print_table(rows: Iterable[Mapping[str, Any]] | Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -29,6 +32,27 @@ def print_table(rows: Iterable[Mapping[str, Any]] | Mapping[str, Sequence[Mappin
             print(title)
         for _ in group:
             print(lines.pop(0))
+
+
+def by_panel(frame: pd.DataFrame) -> dict[str, list[dict[str, str]]]:
+    """The finished cells by model and benchmark, a line each; `summary.csv` has the other columns."""
+    import pandas as pd
+
+    panels: dict[str, list[dict[str, str]]] = {}
+    for row in frame.astype({"budget_tokens": object}).itertuples():
+        panels.setdefault(f"{row.model}, {row.benchmark}", []).append(
+            {
+                "method": row.label,
+                "budget": "-" if pd.isna(row.budget_tokens) else f"{row.budget_tokens}",
+                "Pass@1 (%)": f"{row.pass_at_1:.1f}",
+                "95 %": f"{row.pass_at_1_lo:.1f} to {row.pass_at_1_hi:.1f}",
+                "n x k": f"{row.n_problems} x {row.n_samples}",
+                "tokens/s": "-" if pd.isna(row.decode_tps) else f"{row.decode_tps:,.0f}",
+                "most slots": f"{row.kv_tokens_peak}",
+                "evictions": f"{row.evictions}",
+            }
+        )
+    return panels
 
 
 def _column(name: str, texts: list[str]) -> list[str]:

@@ -23,14 +23,16 @@ from ..runs.gpus import host_gpus
 from ..runs.machines import machine
 from ..runs.past_cells import past_cells
 from ..runs.processes import afterwards
-from ..runs.profiles import Profile
+from ..runs.profiles import COMPARISON, Profile
 from ..runs.scheduling import panel_request, shards_for
 from ..runs.throughput import Panel
 from .arguments import compile_once
-from .printing import print_table
+from .printing import by_panel, print_table
 
 if TYPE_CHECKING:
     from ..runs.forecast import CellForecast
+
+TABLE_CELLS = 60  # of a profile whose table a terminal still shows
 
 
 @dataclass(frozen=True)
@@ -217,10 +219,15 @@ def _run(
 
         write_report(whole)
     from ..analysis.verdict import verdict
+    from ..runs.summary import summarise_profile
 
+    frame = summarise_profile(whole)
+    # a comparison has a table of its own
+    if len(frame) and len(whole.cells) <= TABLE_CELLS and not whole.name.startswith(COMPARISON):
+        print_table(by_panel(frame))
     where = f"; open {index}" if index.is_file() else ""
     print(f"{n_done} of {n_cells} cells done{where}")
-    lines = verdict(whole)
+    lines = verdict(whole, frame)
     print(*lines, sep="\n")
     return {
         "profile": whole.name,

@@ -5,14 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import KvreproError
 from ..runs.profiles import load_profile
-from .printing import print_table
-
-if TYPE_CHECKING:
-    import pandas as pd
+from .printing import by_panel, print_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +35,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if damage := folder.damage:
             print(f"{folder.cell_id} counts as missing: {damage}; run the grid again", file=sys.stderr)
     report = write_report(profile, args.pictures, args.out and args.out.expanduser().resolve())
-    print_table(_by_panel(report.frame))
+    print_table(by_panel(report.frame))
     print(*report.verdict, f"open {report.index}", sep="\n")
     return {
         "profile": profile.name,
@@ -48,24 +45,3 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "verdict": report.verdict,
         "pictures": report.n_pictures,
     }
-
-
-def _by_panel(frame: pd.DataFrame) -> dict[str, list[dict[str, str]]]:
-    """The finished cells by model and benchmark, a line each; `summary.csv` has the other columns."""
-    import pandas as pd
-
-    panels: dict[str, list[dict[str, str]]] = {}
-    for row in frame.astype({"budget_tokens": object}).itertuples():
-        panels.setdefault(f"{row.model}, {row.benchmark}", []).append(
-            {
-                "method": row.label,
-                "budget": "-" if pd.isna(row.budget_tokens) else f"{row.budget_tokens}",
-                "Pass@1 (%)": f"{row.pass_at_1:.1f}",
-                "95 %": f"{row.pass_at_1_lo:.1f} to {row.pass_at_1_hi:.1f}",
-                "n x k": f"{row.n_problems} x {row.n_samples}",
-                "tokens/s": "-" if pd.isna(row.decode_tps) else f"{row.decode_tps:,.0f}",
-                "most slots": f"{row.kv_tokens_peak}",
-                "evictions": f"{row.evictions}",
-            }
-        )
-    return panels

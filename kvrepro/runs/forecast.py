@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from ..errors import KvreproError
 from ..models.memory import GIB, RESERVE_BYTES, row_bytes, rows_that_fit, step_bytes
 from ..models.shapes import model_size
 from .config import CellConfig
@@ -111,6 +112,10 @@ class CellForecast:
                 f"prompts of up to {self._cell.longest_prompt} and {new_tokens} new tokens exceed the model's "
                 f"{self.size.max_positions} positions: lower max_new_tokens"
             )
+        try:
+            self._cell.check_prompts()
+        except KvreproError as error:
+            return str(error)
         return None
 
     def _time(self, known: list[PastCell]) -> tuple[float | None, float | None, float, str]:

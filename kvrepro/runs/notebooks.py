@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..claims import held
 from ..errors import KvreproError, RunError
-from ..paths import project_root, working_root
+from ..paths import PACKAGE, project_root, working_root
 from .config import CellConfig
 from .folder import NOTEBOOK, CellFolder
 from .gpus import claimed_gpus
 from .kernel import own_kernel
 from .parts import wait_for_parts
 from .processes import CELL_ENVIRONMENT
+
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
+_FRAME = re.compile(r"^File (?P<file>[^<\n].*):(?P<line>\d+), in (?P<function>[^\s(]+)", re.MULTILINE)
 
 
 def run_cell_notebook(profile: str, config: CellConfig, n_gpus: int = 1) -> Path:
@@ -80,6 +86,22 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, Any]) -> 
         with own_kernel() as kernel:
             papermill.execute_notebook(str(source), str(target), parameters, **place, **kernel)
     except papermill.PapermillExecutionError as error:
-        raise RunError(f"{source.name}: {error.ename}: {error.evalue}") from error
+        raise RunError(f"{source.name}: {error.ename}: {error.evalue}{_own_frame(error.traceback)}") from error
     except RunError as error:
         raise RunError(f"{source.name}: {error}") from error
+
+
+def _own_frame(traceback: Sequence[str]) -> str:
+    """` (ideas.py, line 22, in Mine.score)`: the innermost frame in a file of the user's own, empty if none is."""
+    others = [
+        PACKAGE,
+        PACKAGE.parent / "kernels",
+        *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")),
+    ]
+    for frame in reversed(list(_FRAME.finditer(_COLOUR.sub("", "\n".join(traceback))))):
+        # IPython writes the home folder as ~
+        file = Path(frame["file"]).expanduser()
+        is_installed = {"site-packages", "dist-packages"} & set(file.parts)
+        if not is_installed and not any(file.is_relative_to(other) for other in others):
+            return f" ({file.name}, line {frame['line']}, in {frame['function']})"
+    return ""

@@ -43,6 +43,14 @@ class ResolvedCell:
         rows = (config.benchmark, config.n_problems, config.prompt_style)
         return cls(config, method, prompt_lengths(config.model, *rows))
 
+    def check_prompts(self) -> None:
+        """Raise `KvreproError` for the first prompt that the budget cannot serve; those not known pass."""
+        for problem_id, n_tokens in (self.prompts or {}).items():
+            try:
+                self.method.check_prompt(n_tokens)
+            except KvreproError as error:
+                raise KvreproError(f"problem {problem_id}: {error}") from error
+
     @property
     def entry(self) -> ModelEntry:
         """The model's row."""
@@ -182,11 +190,7 @@ def resolve_cell(config: CellConfig) -> ResolvedCell:
         # says why it cannot generate
         load_learned(cls, None, None)
     resolved = ResolvedCell.of(config)
-    for problem_id, n_tokens in (resolved.prompts or {}).items():
-        try:
-            resolved.method.check_prompt(n_tokens)
-        except KvreproError as error:
-            raise KvreproError(f"problem {problem_id}: {error}") from error
+    resolved.check_prompts()
     return resolved
 
 

@@ -69,6 +69,27 @@ def test_a_kernel_that_dies_is_a_failed_cell_and_no_traceback(runs):
     assert folder.state == "failed"
 
 
+def test_an_error_in_code_of_ones_own_is_named_with_its_place(runs, tmp_path):
+    ideas = tmp_path / "ideas.py"
+    ideas.write_text("class Mine:\n    def score(self, run):\n        return run()\n")
+    config = build(WINDOW)
+    # the error itself is raised by the package, below the class
+    runs(
+        config,
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport ideas, kvrepro\n"
+        "ideas.Mine().score(lambda: kvrepro.load_profile('nobody'))",
+    )
+    with pytest.raises(RunError, match=r"unknown profile 'nobody'.* \(ideas\.py, line 3, in Mine\.score\)\n"):
+        execution.run_cell_notebook("single", config)
+
+
+def test_an_error_of_the_package_alone_names_no_place(runs):
+    config = build(WINDOW)
+    runs(config, "import kvrepro; kvrepro.load_profile('nobody')")
+    with pytest.raises(RunError, match=r"unknown profile 'nobody'[^()]*\nexecuted notebook"):
+        execution.run_cell_notebook("single", config)
+
+
 @pytest.mark.parametrize(("n_gpus", "visible"), [(0, None), (1, "5"), (2, "5,6")])
 def test_a_cell_sees_the_devices_that_it_claimed(runs, monkeypatch, n_gpus, visible):
     monkeypatch.setenv("KVREPRO_GPUS", "5,6")

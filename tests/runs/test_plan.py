@@ -58,6 +58,12 @@ def test_kv_bytes_equal_what_a_cell_allocates(tmp_path, changes):
     assert plan.prompt_source == "exact"
 
 
+def test_a_budget_that_a_prompt_exceeds_does_not_fit():
+    plan = CellForecast(smoke(method="h2o", budget=40, window=16), machine(None), [])
+    assert re.match(r"problem chain-12-000: the prompt has \d+ tokens, more than budget=40", plan.problem)
+    assert CellForecast(smoke(method="h2o", budget=160, window=16), machine(None), []).problem is None
+
+
 def test_kv_bytes_equal_the_published_table_of_the_tiny_profile():
     table = pd.read_csv(TINY_TABLE)
     cells = load_profile("tiny").cells
