@@ -15,7 +15,8 @@ from .places import Watch, find_chromium, kvrepro, plain_server, view_server
 SMOKE = "smoke"
 # a reply or two of twelve is wrong, so that cells have both kinds
 COMPARED = ("dynts", "random", "--benchmark", "sum-16", "--budget", "248", "--n-problems", "12")
-COMPARISON = "compare-dynts-random-tiny-r1-llama-sum-16-248"
+# as `kvrepro compare` names it; the end is a hash of what differs from its defaults, here the number of problems
+COMPARISON = "compare-dynts-random-tiny-r1-llama-sum-16-248-fb1091"
 PLACES = ("disk", "plain", "view")
 WIDTHS = (390, 1200, 2000)  # pixels: a phone, a laptop, a large screen
 

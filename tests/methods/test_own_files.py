@@ -161,7 +161,7 @@ def test_a_cell_resolves_with_the_options_of_its_class(file):
         ),
         (OWN + "    name = 5\n", "Mine", "class Mine: name=5, expected a text of letters"),
         (OWN + f"    name = {'n' * 61!r}\n", "Mine", "at most 60 characters"),
-        (OWN + "    needs = 5 or None\n", "Mine", "`needs` must be written out"),
+        (OWN + "    needs = 5\n", "Mine", "needs=5, expected a tuple such as"),
         (OWN + "    needs = {[]: 1}\n", "Mine", "`needs` must be written out"),
         (OWN + "    needs = 'predictor'\n", "Mine", "needs='predictor', expected a tuple such as"),
         ("from other import Base\nclass Mine(Base):\n    pass\n", "Mine", "its base Base is neither in this file nor"),
