@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,8 @@ def test_a_comparison_runs_once_is_read_back_and_an_edited_file_is_another_cell(
     (tmp_path / "mine.py").write_text(SOURCE)
     first = compare(tmp_path)
     assert "2 problems x 1, the same for every method" in first.stdout
-    assert "mine minus random: 2 problems say nothing" in first.stdout
+    assert "\nbudget 90: window 16, evict_every 11\n" in first.stdout
+    assert re.search(r"^mine minus random: .*; 2 problems say nothing\.$", first.stdout, re.MULTILINE)
     [name] = comparison_names()
     folder = results_root() / name
     assert f"page: {folder / 'index.html'}" in first.stdout
