@@ -184,10 +184,15 @@ def test_a_part_is_run_and_drawn(project, capfd):
     with open(shown["index"]) as page:
         text = page.read()
     assert "1 of 2 cells" in text
-    # a profile that has neither a committed table nor throughput says how much of it is done, and where it ran
-    done, ran = shown["verdict"]
-    assert done.startswith("1 of 2 cells are finished") and ran.startswith("Run 20")
-    assert f"<p>{done}</p>" in text and f"<p>{ran}</p>" in text
+    # a profile that has neither a committed table nor throughput says so, and where it ran
+    none, ran = shown["verdict"]
+    assert none == "1 of 2 cells are finished; no numbers are committed to compare with."
+    assert ran.startswith("Run 20") and none in text and ran in text
+    # and to people with the table of what is finished
+    assert main(["grid", "two", "--cores", "1", "--only", "tiny-r1-llama/chain-12/full"]) == 0
+    table, _, told = capfd.readouterr().out.partition("1 of 1 cells done")
+    assert [line.split()[0] for line in table.splitlines()[-3:]] == ["method", "tiny-r1-llama,", "full"]
+    assert ran in told
 
 
 def test_a_failed_cell_is_one_line_with_its_reason_and_the_rest_is_drawn(project, capfd):
