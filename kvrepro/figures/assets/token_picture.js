@@ -247,6 +247,7 @@
     const parts = [legend(replies), row];
     if (replies.some((reply) => reply.steps > 0)) parts.splice(1, 0, controls(replies));
     element.append(...parts);
+    replies.forEach((reply) => reply.follow()); // now that there is a layout
   }
 
   // called by a picture file

@@ -39,6 +39,8 @@
     reply.open = true;
     reply.scrollIntoView({ block: "start" });
     reply.querySelector("summary").focus({ preventScroll: true });
+    // an address that is copied now leads here
+    history.replaceState(null, "", `#${reply.id}`);
   }
   function step(by) {
     const wrong = replies.filter((reply) => reply.classList.contains("wrong") && !reply.hidden);
@@ -73,6 +75,7 @@
     button.disabled = true;
     window.kvrepro.load(place, button.dataset.picture, `Not drawn yet: ${draws}`).finally(() => {
       button.disabled = false;
+      place.scrollIntoView({ block: "nearest" });
     });
   });
 })();
