@@ -155,7 +155,8 @@
       // not offsetTop: that is measured from the line's own box
       const top = span.getBoundingClientRect().top - this.box.getBoundingClientRect().top + this.box.scrollTop;
       if (top < this.box.scrollTop || top > this.box.scrollTop + this.box.clientHeight - 40) {
-        this.box.scrollTop = top - this.box.clientHeight / 2;
+        // lines out of sight have no height yet, so the end is asked for by name
+        this.box.scrollTop = this.shown === this.length ? this.box.scrollHeight : top - this.box.clientHeight / 2;
       }
     }
   }
@@ -225,9 +226,8 @@
     });
     stop();
     slider.addEventListener("input", () => { stop(); show(); });
-    const back = button("\u2212 1", "one step back", () => { stop(); go(slider.valueAsNumber - 1); });
-    const on = button("+ 1", "one step on", () => { stop(); go(slider.valueAsNumber + 1); });
-    bar.append(play, back, on);
+    const step = (by) => () => { stop(); go(slider.valueAsNumber + by); };
+    bar.append(play, button("\u2212 1", "one step back", step(-1)), button("+ 1", "one step on", step(1)));
     if (hasEvictions(replies)) bar.append(button("next eviction", "next eviction", toEviction));
     bar.append(slider);
     show();
@@ -247,7 +247,7 @@
     const parts = [legend(replies), row];
     if (replies.some((reply) => reply.steps > 0)) parts.splice(1, 0, controls(replies));
     element.append(...parts);
-    replies.forEach((reply) => reply.follow()); // now that there is a layout
+    replies.forEach((reply) => reply.follow());
   }
 
   // called by a picture file
@@ -255,7 +255,7 @@
     if (document.currentScript) document.currentScript.kvreproPicture = data;
   }
 
-  // What a picture file gives; null where there is none. Asked for once, and again after a failure.
+  // What a picture file gives, null without one. Asked for once, and again after a failure.
   function fetched(src) {
     if (!loaded.has(src)) {
       const script = make("script");
