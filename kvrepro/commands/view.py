@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from ..errors import KvreproError, did_you_mean
 from ..paths import results_root
+from ..runs.profiles import comparison_names, profile_names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +47,13 @@ def _check_page(root: Path, profile: str | None) -> None:
     """Raise `KvreproError`, which names the command that makes it, where there is no page to open."""
     known = sorted(path.parent.name for path in root.glob("[!.]*/index.html"))
     if profile is not None and profile not in known:
+        is_folder = Path(profile).name == profile and (root / profile).is_dir()
+        if is_folder and profile not in [*profile_names(), *comparison_names()]:
+            # as of `kvrepro run --set`
+            raise KvreproError(
+                f"{root / profile} holds cells of no profile, which have no page: open the run.ipynb of one, or give "
+                "them a profile (docs/profiles.md)"
+            )
         raise KvreproError(
             f"{profile!r} has no page in {root}: `kvrepro summary {profile}` makes it{did_you_mean(profile, known)}"
         )

@@ -91,12 +91,14 @@ def test_with_json_the_one_object_says_where(results):
     [
         (["smoke"], "'smoke' has no page in {root}: `kvrepro summary smoke` makes it"),
         (["tini"], "'tini' has no page in {root}: `kvrepro summary tini` makes it (did you mean 'tiny'?)"),
+        (["single"], "{root}/single holds cells of no profile, which have no page: open the run.ipynb of one"),
         (["../results/tiny"], "'../results/tiny' has no page in {root}"),
         ([], "no page over all profiles: `kvrepro summary PROFILE` makes it, or name one that has a page: old, tiny"),
         (["tiny", "--port", "0"], "--port=0: a port is a number from 1 to 65535"),
     ],
 )
 def test_what_cannot_be_shown_is_one_line(results, capsys, words, message):
+    (results / "single" / "tiny-r1-llama").mkdir(parents=True)
     assert main(["view", "--no-browser", *words]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
