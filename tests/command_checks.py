@@ -204,4 +204,6 @@ def names_parameters(_: Workspace, command: Command) -> None:
 
 
 def names_test_files(_: Workspace, command: Command) -> None:
-    assert all((ROOT / word).is_file() for word in command.words if word.startswith("tests/"))
+    # a module as a path
+    named = [f"{word.replace('.', '/')}.py" if word.startswith("tests.") else word for word in command.words]
+    assert all((ROOT / name).is_file() for name in named if name.startswith("tests/"))

@@ -115,6 +115,7 @@ TABLE = (
     Row(r"python -m pytest .*", names_test_files, "a test that runs tests"),
     Row(r"python tests/frozen.py compare", names_test_files, "a test of its own"),
     Row(r"python tests/cell_overhead.py", names_test_files, "measures, for minutes"),
+    Row(r"python -m tests\.browser\.large_page", names_test_files, "needs a browser, and minutes"),
     Row(r"ruff .*", lambda *_: None, "`make lint` runs it; it may be missing where only the tests are installed"),
     Row(r"pip install snakemake-.*", names_a_plugin, "changes the environment that the tests run in"),
     Row(r"pip install .*", installs_extras, "changes the environment that the tests run in"),
