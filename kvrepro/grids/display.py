@@ -33,6 +33,7 @@ class Display:
         self.panels = Panel.all_of(profile)
         self.total = len(profile.folders) + len(self.panels)
         self.shown: set[str] = set()
+        self.n_measured = 0
         self.is_first = True
 
     def __enter__(self) -> Display:
@@ -52,6 +53,9 @@ class Display:
         # marks, which Snakemake makes while it runs: whether a measurement fits its cells is not asked twice a second
         n_measured = sum(self.grid.mark(panel).is_file() for panel in self.panels)
         self._tell(done)
+        if n_measured > self.n_measured:
+            tqdm.write(f"throughput measured in {n_measured} of {len(self.panels)} panels", file=sys.stderr)
+        self.n_measured = n_measured
         running = sum(state == "running" for state in states.values())
         text = f"{running} running, {self.total - len(done) - n_measured - running} left"
         if len(done) == len(states) and n_measured < len(self.panels):
@@ -72,6 +76,8 @@ class Display:
             lines = [f"{n}/{of} {_came_to(folder)}" for n, folder in enumerate(new, start=first)]
             lines[-1] += left
         self.is_first = False
+        if len(done) == of and self.n_measured < len(self.panels):
+            lines.append("cells are done; now their throughput, a panel at a time and alone")
         for line in lines:
             tqdm.write(line, file=sys.stderr)
 

@@ -44,6 +44,22 @@ def test_each_finished_cell_is_one_line_with_how_many_there_are_and_the_time_lef
     assert len(lines) == 2
 
 
+def test_panels_that_are_measured_after_the_cells_are_counted(smoke, capsys):
+    profile, grid = smoke
+    [panel] = Panel.all_of(profile)
+    for cell in profile.cells:
+        write_finished("smoke", cell)
+    with Display(grid, profile) as shown:
+        shown.look()
+        lines = capsys.readouterr().err.splitlines()
+        assert lines == ["5 of 5 cells were there", "cells are done; now their throughput, a panel at a time and alone"]
+        grid.mark(panel).parent.mkdir(parents=True, exist_ok=True)
+        grid.mark(panel).touch()
+        shown.look()
+        shown.look()
+    assert capsys.readouterr().err == "throughput measured in 1 of 1 panels\n"
+
+
 def test_on_a_terminal_a_bar_stands_below_the_lines_and_guesses_no_time(smoke, capsys, monkeypatch):
     profile, grid = smoke
     monkeypatch.setattr(display.sys.stderr, "isatty", lambda: True, raising=False)
